@@ -1,0 +1,1 @@
+"""What every room shares: specs, job states, rows, artifacts and the training library."""

@@ -1,0 +1,149 @@
+"""Local folders that are either whole or not there: staged, hashed, fsynced, renamed, manifest last."""
+
+import hashlib
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from core.spec.base import Lenient
+
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 20
+
+
+class FileEntry(Lenient):
+    """A file of an artifact. ``path`` is relative, with forward slashes."""
+
+    path: str
+    bytes: int
+    sha256: str = ""
+
+
+class Manifest(Lenient):
+    """What is in a folder, and where it came from. ``sha256`` covers the paths, sizes and hashes of its files."""
+
+    kind: str
+    sha256: str = ""
+    files: list[FileEntry]
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.bytes for entry in self.files)
+
+
+def seal(folder: Path, kind: str, metadata: dict[str, Any] | None = None, *, hashes: bool = True) -> Manifest:
+    """Makes a folder whole: every file on the disk, then the manifest that says so.
+
+    ``hashes=False`` leaves out the sums, for folders that nobody downloads (checkpoints).
+    """
+    manifest = inspect_folder(folder, kind, metadata, hashes=hashes, sync=True)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def inspect_folder(
+    folder: Path, kind: str, metadata: dict[str, Any] | None = None, *, hashes: bool = True, sync: bool = False
+) -> Manifest:
+    """Lists (and hashes, and fsyncs) the files of a folder, in the order of their paths."""
+    entries = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or path == folder / MANIFEST:
+            continue
+        sha256 = _hash_file(path) if hashes else ""
+        if sync:
+            _fsync(path)
+        entries.append(FileEntry(path=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=sha256))
+    if sync:
+        for directory in {folder, *(path for path in folder.rglob("*") if path.is_dir())}:
+            _fsync(directory)
+    return Manifest(kind=kind, sha256=_content_hash(entries) if hashes else "", files=entries, metadata=metadata or {})
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The old content or the new one, never half of it, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _fsync(path.parent)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """None when the folder was never sealed."""
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def is_whole(folder: Path) -> bool:
+    """Sealed, and every file there with the size it had. Does not hash."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return False
+    try:
+        return all((folder / entry.path).stat().st_size == entry.bytes for entry in manifest.files)
+    except FileNotFoundError:
+        return False
+
+
+def publish_folder(source: Path, final: Path, manifest: Manifest) -> None:
+    """Moves an inspected, fsynced folder to its final place. A whole one that is there already is kept.
+
+    ``source`` and ``final`` lie on one file system; ``source`` is gone afterwards.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if is_whole(final):
+        shutil.rmtree(source)
+        return
+    if final.exists():  # somebody died between the rename and the manifest
+        shutil.rmtree(final)
+    try:
+        source.rename(final)
+    except OSError:
+        if not final.exists():
+            raise
+        shutil.rmtree(source)  # the same content, published by another process in this very moment
+        return
+    _fsync(final.parent)
+    write_manifest(final, manifest)
+
+
+def inspect_folder_and_place(source: Path, final: Path, kind: str, metadata: dict[str, Any]) -> Manifest:
+    """Hashes, fsyncs and moves a finished folder, then writes its manifest."""
+    manifest = inspect_folder(source, kind, metadata, sync=True)
+    publish_folder(source, final, manifest)
+    return manifest
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _content_hash(entries: list[FileEntry]) -> str:
+    lines = "".join(f"{entry.sha256} {entry.bytes} {entry.path}\n" for entry in entries)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,118 @@
+"""Where finished artifacts are kept: a local folder or any fsspec URL, addressed by content.
+
+``<root>/<kind>/<first two>/<sha256>/`` holds an artifact's files and its manifest. Two jobs that make
+the same bytes share one folder.
+"""
+
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from core.artifacts.folders import MANIFEST, Manifest, inspect_folder, is_whole, publish_folder, write_manifest
+from core.errors import NotFound, StorageFailure
+
+
+@dataclass(frozen=True)
+class Published:
+    """A finished artifact: where it is and what is in it."""
+
+    uri: str
+    manifest: Manifest
+
+
+class Library:
+    """Publishes, checks, reads and fetches artifacts under one root URL."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+        self._fs: fsspec.AbstractFileSystem
+        self._fs, self._path = url_to_fs(self.root)
+
+    @property
+    def local(self) -> Path | None:
+        """The root as a folder, when it is one."""
+        protocol = self._fs.protocol
+        return Path(self._path) if "file" in (protocol if isinstance(protocol, tuple) else (protocol,)) else None
+
+    def publish(self, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
+        """Takes over a finished folder, which is gone afterwards. Raises `StorageFailure`."""
+        try:
+            return self._publish_local(folder, kind, metadata) if self.local else self._upload(folder, kind, metadata)
+        except OSError as error:
+            raise StorageFailure(f"Publishing the {kind} failed: {error}") from error
+
+    def _publish_local(self, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
+        assert self.local is not None
+        staging = self.local / "staging" / uuid.uuid4().hex
+        staging.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, staging)
+        manifest = inspect_folder(staging, kind, metadata, sync=True)
+        place = self._place(manifest)
+        publish_folder(staging, self.local / place, manifest)
+        return Published(f"{self.root}/{place}", manifest)
+
+    def _upload(self, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
+        manifest = inspect_folder(folder, kind, metadata)
+        write_manifest(folder, manifest)
+        place = self._place(manifest)
+        for entry in manifest.files:
+            self._fs.put_file(str(folder / entry.path), f"{self._path}/{place}/{entry.path}")
+        self._fs.put_file(str(folder / MANIFEST), f"{self._path}/{place}/{MANIFEST}")
+        shutil.rmtree(folder)
+        return Published(f"{self.root}/{place}", manifest)
+
+    @staticmethod
+    def _place(manifest: Manifest) -> str:
+        return f"{manifest.kind}/{manifest.sha256[:2]}/{manifest.sha256}"
+
+    def manifest(self, uri: str) -> Manifest:
+        """Raises `NotFound` when there is no whole artifact at ``uri``."""
+        try:
+            return Manifest.model_validate_json(self._fs.cat_file(f"{self._inside(uri)}/{MANIFEST}"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(f"No whole artifact lies at {uri}") from error
+
+    def check(self, uri: str) -> Manifest:
+        """The manifest, after every file was seen with its size. Raises `NotFound`."""
+        manifest = self.manifest(uri)
+        for entry in manifest.files:
+            path = f"{self._inside(uri)}/{entry.path}"
+            if not self._fs.exists(path) or self._fs.size(path) != entry.bytes:
+                raise NotFound(f"{entry.path} of the artifact at {uri} is missing or cut short")
+        return manifest
+
+    def open(self, uri: str, path: str) -> IO[bytes]:
+        """A seekable stream of one file that the manifest names. Raises `NotFound`."""
+        try:
+            return cast(IO[bytes], self._fs.open(f"{self._inside(uri)}/{path}", "rb"))
+        except FileNotFoundError as error:
+            raise NotFound(f"The artifact at {uri} has no file {path}") from error
+
+    def fetch(self, uri: str, cache: Path) -> Path:
+        """The artifact as a local folder: itself, or a whole copy under ``cache``."""
+        if self.local:
+            return Path(self._inside(uri))
+        manifest = self.manifest(uri)
+        final = cache / self._place(manifest)
+        if is_whole(final):
+            return final
+        staging = cache / "staging" / uuid.uuid4().hex
+        for entry in manifest.files:
+            (staging / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            self._fs.get_file(f"{self._inside(uri)}/{entry.path}", str(staging / entry.path))
+        received = inspect_folder(staging, manifest.kind, sync=True)
+        if received.sha256 != manifest.sha256:
+            shutil.rmtree(staging)
+            raise StorageFailure(f"The artifact at {uri} does not match its checksums")
+        publish_folder(staging, final, manifest)
+        return final
+
+    def _inside(self, uri: str) -> str:
+        if not uri.startswith(f"{self.root}/"):
+            raise NotFound(f"{uri} lies outside the artifact storage {self.root}")
+        return f"{self._path}/{uri.removeprefix(self.root + '/')}"

@@ -1,0 +1,134 @@
+"""One tree of errors. A class carries its wire code and HTTP status; `api/errors.py` turns it into a body.
+
+::
+
+    ReasonError
+    +-- InvalidRequest            422  the payload does not validate
+    +-- BadRequest                400  the call makes no sense (a bad cursor, say)
+    +-- Unauthorized              401  no key, or not a known one
+    +-- Forbidden                 403  the key, or a path, does not allow it
+    +-- NotFound                  404
+    +-- Conflict                  409  the state does not allow the call
+    +-- TooLarge                  413
+    +-- Unavailable               503  database, broker or storage away
+    +-- StaleLease                     this worker no longer holds the job: stop, write nothing
+    +-- ServiceUnreachable             the client found no service
+    +-- JobFailure                     a job cannot go on; carries the EndReason's code
+        +-- BadData
+        +-- BadModel
+        +-- BadSpec
+        +-- StorageFailure
+        +-- OutOfMemory
+        +-- Diverged
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of a payload: where it is (``lengths.query``) and what is wrong with it."""
+
+    path: str
+    message: str
+
+
+class ReasonError(Exception):
+    """Something went wrong that the service knows a sentence for."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+
+class InvalidRequest(ReasonError):
+    code = "invalid_request"
+    status = 422
+    title = "The request does not validate"
+
+    def __init__(self, message: str, problems: list[Problem] | None = None) -> None:
+        super().__init__(message)
+        self.problems = problems or []
+
+
+class BadRequest(ReasonError):
+    code = "bad_request"
+    status = 400
+    title = "The request cannot be understood"
+
+
+class Unauthorized(ReasonError):
+    code = "unauthorized"
+    status = 401
+    title = "An API key is required"
+
+
+class Forbidden(ReasonError):
+    code = "forbidden"
+    status = 403
+    title = "Not allowed"
+
+
+class NotFound(ReasonError):
+    code = "not_found"
+    status = 404
+    title = "Not found"
+
+
+class Conflict(ReasonError):
+    code = "conflict"
+    status = 409
+    title = "The state does not allow this"
+
+
+class TooLarge(ReasonError):
+    code = "too_large"
+    status = 413
+    title = "The body is too large"
+
+
+class Unavailable(ReasonError):
+    code = "unavailable"
+    status = 503
+    title = "A part of the service is away"
+
+
+class StaleLease(ReasonError):
+    """The row no longer carries this worker's lease. Whoever sees this stops and writes nothing more."""
+
+    code = "stale_lease"
+
+
+class ServiceUnreachable(ReasonError):
+    code = "service_unreachable"
+
+
+class JobFailure(ReasonError):
+    """Raised inside a job: it cannot go on. ``code`` names an `EndReason`."""
+
+    code = "crashed"
+
+
+class BadData(JobFailure):
+    code = "bad_data"
+
+
+class BadModel(JobFailure):
+    code = "bad_model"
+
+
+class BadSpec(JobFailure):
+    code = "bad_spec"
+
+
+class StorageFailure(JobFailure):
+    code = "storage_failed"
+
+
+class OutOfMemory(JobFailure):
+    code = "out_of_memory"
+
+
+class Diverged(JobFailure):
+    code = "diverged"

@@ -1,0 +1,76 @@
+"""Why an attempt ended. The state follows from the reason, never the other way round."""
+
+from enum import StrEnum
+
+from core.jobs.state import JobState
+
+
+class EndReason(StrEnum):
+    """The reason's code, as it goes over the wire."""
+
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
+    DEPENDENCY_FAILED = "dependency_failed"
+    PAUSED = "paused"
+    INTERRUPTED = "interrupted"
+    WORKER_LOST = "worker_lost"
+    PROCESS_DIED = "process_died"
+    TIMED_OUT = "timed_out"
+    BAD_DATA = "bad_data"
+    BAD_MODEL = "bad_model"
+    BAD_SPEC = "bad_spec"
+    OUT_OF_MEMORY = "out_of_memory"
+    DIVERGED = "diverged"
+    STORAGE_FAILED = "storage_failed"
+    CRASHED = "crashed"
+
+    @property
+    def state(self) -> JobState:
+        """Where the job goes when no retry follows."""
+        return _STATES.get(self, JobState.FAILED)
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same job may do better next time. Counts against ``max_attempts``."""
+        return self in _RETRYABLE
+
+    @property
+    def sentence(self) -> str:
+        """What to tell the user."""
+        return _SENTENCES[self]
+
+    @classmethod
+    def of(cls, code: str) -> "EndReason":
+        """The reason of a code that another version may have written; unknown ones count as a crash."""
+        return cls(code) if code in cls else cls.CRASHED
+
+
+_STATES = {
+    EndReason.SUCCEEDED: JobState.SUCCEEDED,
+    EndReason.CANCELLED: JobState.CANCELLED,
+    EndReason.DEPENDENCY_FAILED: JobState.CANCELLED,
+    EndReason.PAUSED: JobState.PAUSED,
+    EndReason.INTERRUPTED: JobState.QUEUED,
+}
+
+_RETRYABLE = frozenset(
+    {EndReason.WORKER_LOST, EndReason.PROCESS_DIED, EndReason.STORAGE_FAILED, EndReason.CRASHED}
+)
+
+_SENTENCES = {
+    EndReason.SUCCEEDED: "The job is done.",
+    EndReason.CANCELLED: "The job was cancelled.",
+    EndReason.DEPENDENCY_FAILED: "A job that this one depends on did not succeed.",
+    EndReason.PAUSED: "The job is paused; it goes on from its last checkpoint when resumed.",
+    EndReason.INTERRUPTED: "The worker was shut down; the job goes on from its last checkpoint elsewhere.",
+    EndReason.WORKER_LOST: "The worker stopped renewing its lease: it died or lost the database.",
+    EndReason.PROCESS_DIED: "The job's process was killed, most often for want of memory.",
+    EndReason.TIMED_OUT: "The attempt ran longer than timeout_seconds.",
+    EndReason.BAD_DATA: "The data cannot be used as they are.",
+    EndReason.BAD_MODEL: "The model cannot be loaded.",
+    EndReason.BAD_SPEC: "The job asks for something that does not go together on this machine.",
+    EndReason.OUT_OF_MEMORY: "The device has too little memory for this job.",
+    EndReason.DIVERGED: "The loss is no longer a number.",
+    EndReason.STORAGE_FAILED: "Files could not be read or written: disk full, or storage away.",
+    EndReason.CRASHED: "The job's code raised an error that nobody foresaw; see the logs.",
+}

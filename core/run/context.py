@@ -1,0 +1,137 @@
+"""What a running job may do: report, ask whether to stop, find its inputs, publish its outputs."""
+
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+from core.artifacts import Library, inspect_folder_and_place
+from core.errors import BadSpec
+from core.jobs.events import Event, EventType
+from core.run.reporter import Reporter
+from core.run.request import RunRequest
+from core.spec.refs import Ref, parse_ref
+
+
+class Stopped(BaseException):
+    """The job was asked to stop and has saved what it had.
+
+    Not an `Exception`: no library on the way may take it for a failure and carry on.
+    """
+
+
+class StopSignal:
+    """A request to stop, from another thread. The first one counts."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.why: str = ""
+
+    def request(self, why: str) -> None:
+        if not self._event.is_set():
+            self.why = why
+            self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+
+class RunContext:
+    """One attempt of a job, as the rooms of `core` see it."""
+
+    def __init__(self, request: RunRequest, folder: Path, reporter: Reporter, stop: StopSignal | None = None) -> None:
+        self.request = request
+        self.folder = folder
+        self.reporter = reporter
+        self.stop = stop or StopSignal()
+        self.outputs: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
+        self._library = Library(request.artifact_url) if request.artifact_url else None
+
+    # -- telling ---------------------------------------------------------------------------------
+
+    def phase(self, name: str) -> None:
+        """The job now does something else: loading, evaluating, training, publishing."""
+        self._emit(EventType.PHASE, phase=name)
+
+    def progress(
+        self,
+        *,
+        fraction: float,
+        step: int,
+        total_steps: int,
+        epoch: float | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        self._emit(
+            EventType.PROGRESS,
+            fraction=round(fraction, 4),
+            step=step,
+            total_steps=total_steps,
+            epoch=epoch,
+            eta_seconds=eta_seconds,
+        )
+
+    def metric(self, step: int, values: dict[str, float]) -> None:
+        self._emit(EventType.METRIC, step=step, values=values)
+
+    def memory(self, **bytes_by_part: int | None) -> None:
+        self._emit(EventType.MEMORY, **bytes_by_part)
+
+    def notice(self, message: str, level: str = "info") -> None:
+        """A sentence for the user."""
+        self._emit(EventType.NOTICE, level=level, message=message)
+
+    def checkpointed(self, step: int, size: int, seconds: float) -> None:
+        self._emit(EventType.CHECKPOINT, step=step, bytes=size, seconds=round(seconds, 3))
+
+    def _emit(self, type: EventType, **data: Any) -> None:
+        self.reporter.emit(Event(type=type, data=data))
+
+    # -- stopping --------------------------------------------------------------------------------
+
+    def should_stop(self) -> bool:
+        """Asked between small steps by everything that takes long."""
+        return bool(self.stop)
+
+    def check_stop(self) -> None:
+        """Raises `Stopped` when asked to stop. For places that have nothing to save."""
+        if self.stop:
+            raise Stopped
+
+    # -- inputs and outputs ----------------------------------------------------------------------
+
+    def resolve(self, reference: str) -> Path | Ref:
+        """A local path for what lies in files or artifacts; the parsed reference for what a hub has."""
+        ref = parse_ref(reference)
+        match ref.scheme:
+            case "file":
+                return Path(ref.target)
+            case "hf":
+                return ref
+            case "url":
+                raise BadSpec(f"{reference}: reading straight from object storage is not available yet")
+        known = self.request.inputs.get(reference)
+        if known is None or self._library is None:
+            raise BadSpec(f"{reference} means something inside the service only; here, give a path")
+        return self._library.fetch(known["uri"], self.request.cache)
+
+    def publish(self, name: str, kind: str, folder: Path, metadata: dict[str, Any]) -> None:
+        """Hands over a finished folder as the output ``name``. The folder is gone afterwards."""
+        metadata = {"job": self.request.job_id, **metadata}
+        if self._library is not None:
+            published = self._library.publish(folder, kind, metadata)
+            uri, manifest = published.uri, published.manifest
+        else:
+            final = self.folder / name
+            if final.exists():
+                shutil.rmtree(final)
+            manifest = inspect_folder_and_place(folder, final, kind, metadata)
+            uri = str(final)
+        self.outputs[name] = {
+            "kind": kind,
+            "uri": uri,
+            "sha256": manifest.sha256,
+            "bytes": manifest.bytes,
+        }
+        self._emit(EventType.OUTPUT, name=name, **self.outputs[name])

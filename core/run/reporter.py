@@ -1,0 +1,106 @@
+"""Who listens to a job: a file of JSON lines, a console, or nobody. Training knows the protocol alone."""
+
+import json
+import math
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+
+from core.jobs.events import Event, EventType
+
+
+class Reporter(Protocol):
+    """Takes a job's events, from any of its threads."""
+
+    def emit(self, event: Event) -> None: ...
+
+
+class NullReporter:
+    """Nobody listens."""
+
+    def emit(self, event: Event) -> None:
+        pass
+
+
+class RecordingReporter:
+    """Keeps every event, for tests and benchmarks."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+
+class JsonlReporter:
+    """One line an event, appended and flushed whole, so that a reader never meets half of one for long."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+        self._lock = threading.Lock()
+
+    def emit(self, event: Event) -> None:
+        line = json.dumps(finite(event.model_dump(mode="json")), ensure_ascii=False)
+        with self._lock:
+            self._file.write(line + "\n")
+            self._file.flush()
+
+
+def finite(value: Any) -> Any:
+    """NaN and infinities as None: JSON has no word for them, and a loss may well be one."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+class ConsoleReporter:
+    """Live lines on a terminal, a pipe or a notebook, for jobs without a service."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting", total=1, note="")
+        self._progress.start()
+
+    def emit(self, event: Event) -> None:
+        data = event.data
+        match event.type:
+            case EventType.PHASE:
+                self._console.print(f"[bold]{data['phase']}[/bold]")
+                self._progress.update(self._task, description=data["phase"])
+            case EventType.PROGRESS if data.get("total_steps"):
+                self._progress.update(self._task, completed=data["step"], total=data["total_steps"])
+            case EventType.METRIC:
+                self._metric(data)
+            case EventType.NOTICE:
+                style = {"warning": "yellow", "error": "red"}.get(data.get("level", ""), "dim")
+                self._console.print(f"[{style}]{data['message']}[/{style}]", highlight=False)
+            case EventType.CHECKPOINT:
+                self._console.print(f"[dim]checkpoint at step {data['step']}[/dim]", highlight=False)
+
+    def _metric(self, data: dict[str, Any]) -> None:
+        values = data["values"]
+        if "loss" in values:
+            self._progress.update(self._task, note=f"loss {values['loss']:.4f}")
+        scores = {name: value for name, value in values.items() if "@" in name}
+        if scores:
+            line = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self._console.print(f"step {data['step']}: {line}", highlight=False)
+
+    def close(self) -> None:
+        self._progress.stop()

@@ -1,0 +1,92 @@
+"""One place for every setting. Environment variables with the prefix ``REASON_``, or a ``.env`` file."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(value: object, separators: str) -> object:
+    if not isinstance(value, str):
+        return value
+    for separator in separators[1:]:
+        value = value.replace(separator, separators[0])
+    return [part.strip() for part in value.split(separators[0]) if part.strip()]
+
+
+class Settings(BaseSettings):
+    """What can be set, with the defaults of the embedded service (SQLite, filesystem broker, local files)."""
+
+    model_config = SettingsConfigDict(env_prefix="REASON_", env_file=".env", extra="ignore")
+
+    data_dir: Path = Field(
+        Path("data"), description="Where everything local lives: database, broker, artifacts, runs."
+    )
+    database_url: str = Field("", description="SQLAlchemy URL. Default: SQLite in DATA_DIR.")
+    broker_url: str = Field(
+        "", description="Celery broker URL. Default: the filesystem transport in DATA_DIR."
+    )
+    artifact_url: str = Field(
+        "", description="fsspec URL for finished artifacts and checkpoints. Default: DATA_DIR."
+    )
+    api_url: str = Field("http://127.0.0.1:8000", description="Where the client finds the API.")
+    api_key: SecretStr | None = Field(None, description="The key that the client sends.")
+    allowed_paths: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list,
+        description="Folders that `file:` references may read, separated by ':' or ','. Default: DATA_DIR.",
+    )
+    offline: bool = Field(False, description="Never ask a model hub; local files and its cache only.")
+    trust_remote_code: bool = Field(False, description="Load models that bring their own Python code.")
+    lease_seconds: float = Field(15.0, ge=1, le=3600, description="How long a claim holds without renewal.")
+    grace_seconds: float = Field(
+        60.0, ge=0, description="Time a stopped job has to save before SIGTERM, then SIGKILL."
+    )
+    retry_base_seconds: float = Field(
+        2.0, gt=0, description="First retry's delay; doubled each time, with jitter."
+    )
+    retry_cap_seconds: float = Field(300.0, gt=0, description="Longest delay before a retry.")
+    slots: int = Field(0, ge=0, le=64, description="Jobs that a worker runs at once. 0: one a GPU, or one.")
+    queues: Annotated[list[str], NoDecode] = Field(
+        default_factory=lambda: ["cpu", "gpu"], description="Wake-up queues that a worker listens to."
+    )
+    broker_polling_seconds: float = Field(
+        0.1, gt=0, le=10, description="How often the filesystem broker is looked at. Other brokers push."
+    )
+    sweep_seconds: float = Field(
+        1.0, gt=0, description="How often a worker looks for expired leases and lost wake-ups."
+    )
+    max_body_bytes: int = Field(1_048_576, gt=0, description="Largest JSON body.")
+    max_upload_bytes: int = Field(10_737_418_240, gt=0, description="Largest dataset upload.")
+    max_log_bytes: int = Field(4_194_304, gt=0, description="Log kept for a job; the oldest part goes first.")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @field_validator("allowed_paths", mode="before")
+    @classmethod
+    def _paths(cls, value: object) -> object:
+        return _split(value, os.pathsep + ",")
+
+    @field_validator("queues", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return _split(value, ",")
+
+    @model_validator(mode="after")
+    def _embedded_defaults(self) -> "Settings":
+        self.data_dir = self.data_dir.absolute()
+        if not self.database_url:
+            self.database_url = f"sqlite:///{self.data_dir / 'reason.db'}"
+        if not self.broker_url:
+            self.broker_url = "filesystem://"
+        if not self.artifact_url:
+            self.artifact_url = (self.data_dir / "artifacts").as_uri()
+        if not self.allowed_paths:
+            self.allowed_paths = [self.data_dir]
+        self.allowed_paths = [path.resolve() for path in self.allowed_paths]
+        return self
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where attempts work: ``runs/<job>/attempt-<n>/``."""
+        return self.data_dir / "runs"

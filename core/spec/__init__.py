@@ -1,0 +1,7 @@
+"""What a job asks for. Pydantic only: the API, the worker, the client and the job's process all read it."""
+
+from core.spec.job import JobSpec, Resources
+from core.spec.parse import SPEC_VERSION, AnyJobSpec, parse_spec
+from core.spec.train import TrainSpec
+
+__all__ = ["SPEC_VERSION", "AnyJobSpec", "JobSpec", "Resources", "TrainSpec", "parse_spec"]

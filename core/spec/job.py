@@ -1,0 +1,47 @@
+"""The part that every kind of job has in common."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from core.spec.base import Strict
+
+_LABEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+
+
+class Resources(Strict):
+    """What the job needs of a worker."""
+
+    gpus: Literal["auto"] | Annotated[int, Field(ge=0, le=1)] = Field(
+        "auto", description="auto: one if the fleet has any, else the CPU. 0: the CPU. 1: wait for a GPU."
+    )
+    gpu_memory_gb: Literal["auto"] | Annotated[float, Field(gt=0, le=10_000)] = Field(
+        "auto", description="Memory that the GPU must have, in GB (10^9 bytes)."
+    )
+
+
+class JobSpec(Strict):
+    """Common to all kinds."""
+
+    name: str | None = Field(None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][\w. -]*$")
+    labels: dict[str, Annotated[str, Field(max_length=200)]] = Field(default_factory=dict, max_length=32)
+    priority: int = Field(0, ge=-1000, le=1000, description="Higher is claimed first; equal ones by age.")
+    resources: Resources = Field(default_factory=Resources)
+    max_attempts: int = Field(
+        3, ge=1, le=100, description="Failures and lost workers before the job fails for good."
+    )
+    timeout_seconds: float | None = Field(
+        None, gt=0, description="Running time of one attempt, after which it fails."
+    )
+    depends_on: list[Annotated[str, Field(max_length=64)]] = Field(
+        default_factory=list, max_length=100, description="Job ids that must succeed first."
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _label_keys(cls, labels: dict[str, str]) -> dict[str, str]:
+        for key in labels:
+            if not _LABEL_KEY.match(key):
+                raise ValueError(f"label {key!r}: use letters, digits, '_', '.', '-', at most 63")
+        return labels

@@ -1,0 +1,98 @@
+"""References: how a spec names a dataset or a model that lies somewhere else.
+
+``dataset:ID`` and ``model:ID`` (or ``NAME@VERSION``), ``job:ID/OUTPUT``, ``file:PATH``,
+``hf:REPO[@REV][:CONFIG][/SPLIT]`` and fsspec URLs such as ``s3://bucket/key``. A bare ``org/name``
+as a base model means ``hf:org/name``.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+Scheme = Literal["dataset", "model", "artifact", "job", "file", "hf", "url"]
+
+_JOB = re.compile(r"^(?P<job>[A-Za-z0-9_-]+)/(?P<output>[A-Za-z0-9_.-]+)$")
+_REPO = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+_URL = re.compile(r"^(s3|gs|gcs|az|abfs|https?)://\S+$")
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A parsed reference. ``target`` is the path, URL, repository or id; ``output`` belongs to ``job:``."""
+
+    scheme: Scheme
+    target: str
+    output: str = ""
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        if self.scheme == "url":
+            return self.target
+        tail = f"/{self.output}" if self.scheme == "job" else ""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{self.scheme}:{self.target}{tail}{revision}"
+
+
+def parse_ref(text: str) -> Ref:
+    """Parses any reference. Raises `ValueError` with a sentence for what it does not understand."""
+    if _URL.match(text):
+        return Ref("url", text)
+    scheme, colon, rest = text.partition(":")
+    if colon and not rest:
+        raise ValueError(f"{text!r} names nothing after its colon")
+    match scheme if colon else "":
+        case "file":
+            return Ref("file", rest)
+        case "dataset" | "model" | "artifact":
+            target, _, revision = rest.partition("@")
+            return Ref(scheme, target, revision=revision or None)  # type: ignore[arg-type]
+        case "job":
+            if not (match := _JOB.match(rest)):
+                raise ValueError(f"{text!r} must have the form job:ID/OUTPUT")
+            return Ref("job", match["job"], output=match["output"])
+        case "hf":
+            repo, _, revision = rest.partition("@")
+            if not _REPO.match(repo):
+                raise ValueError(f"{text!r} does not name a hub repository (hf:ORG/NAME)")
+            return Ref("hf", repo, revision=revision or None)
+        case "stage":
+            raise ValueError(f"{text!r}: stage references mean something inside a pipeline only")
+        case "":
+            if _REPO.match(text) and text.count("/") == 1:
+                return Ref("hf", text)
+    raise ValueError(
+        f"{text!r} is not a reference: write file:PATH, model:ID, dataset:ID, job:ID/OUTPUT, hf:ORG/NAME or s3://..."
+    )
+
+
+def _dataset_reference(text: str) -> str:
+    ref = parse_ref(text)
+    if ref.scheme == "hf":
+        if not text.startswith("hf:"):
+            raise ValueError(f"{text!r} is not a dataset reference: for a file write file:{text}")
+        raise ValueError("datasets from a hub are not read yet: download it and give file:PATH")
+    if ref.scheme == "model":
+        raise ValueError(f"{text!r} names a model where a dataset is needed")
+    return text
+
+
+def _model_reference(text: str) -> str:
+    if parse_ref(text).scheme == "dataset":
+        raise ValueError(f"{text!r} names a dataset where a model is needed")
+    return text
+
+
+DatasetReference = Annotated[
+    str,
+    Field(min_length=1, max_length=4096, examples=["file:data/pairs.jsonl"]),
+    AfterValidator(_dataset_reference),
+]
+ModelReference = Annotated[
+    str,
+    Field(
+        min_length=1, max_length=4096, examples=["sentence-transformers/all-MiniLM-L6-v2", "file:data/model"]
+    ),
+    AfterValidator(_model_reference),
+]

@@ -1,0 +1,168 @@
+"""``kind: train``: what a training job asks for, with a default for all but its model and data."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from core.spec.base import Strict
+from core.spec.job import JobSpec
+from core.spec.refs import DatasetReference, ModelReference
+
+_METRIC = re.compile(r"^(ndcg|mrr|recall|precision|map)@([1-9]\d{0,3})$")
+
+Length = Literal["auto"] | Annotated[int, Field(ge=8, le=131_072)]
+Metric = Annotated[str, Field(pattern=_METRIC.pattern, examples=["ndcg@10"])]
+
+
+class DatasetSource(Strict):
+    """A dataset with a choice: which split of it, and what to call it in reports."""
+
+    ref: DatasetReference
+    split: str | None = Field(None, pattern=r"^[\w-]+$", description="For a BEIR folder: which qrels file.")
+    name: str | None = Field(None, pattern=r"^[\w.-]+$", description="Its name in metrics and reports.")
+
+
+class Loss(Strict):
+    """Multiple negatives ranking loss: cross entropy of a query's similarities to the batch's documents.
+
+    Also known as InfoNCE with in-batch negatives (van den Oord et al. 2018, arXiv 1807.03748). ``cached``
+    computes the same loss in micro-batches (GradCache, Gao et al. 2021, arXiv 2101.06983).
+    """
+
+    name: Literal["mnrl"] = "mnrl"
+    temperature: float = Field(
+        0.05, gt=0, le=100, description="Similarities are divided by it; scale is 1/temperature."
+    )
+    symmetric: bool = Field(
+        False, description="Also rank the batch's queries for each document, and average."
+    )
+    cached: Literal["auto"] | bool = Field(
+        "auto", description="auto: only when the batch has more tokens than micro_batch_tokens."
+    )
+
+
+class Lengths(Strict):
+    """Tokens after which texts are cut. ``auto``: a percentile of the data, multiple of 8, within the model."""
+
+    query: Length = "auto"
+    document: Length = "auto"
+    percentile: float = Field(0.95, gt=0, le=1)
+
+
+class Prompts(Strict):
+    """Put in front of every text of its role."""
+
+    query: str | None = Field(None, max_length=2000)
+    document: str | None = Field(None, max_length=2000)
+
+
+class EarlyStopping(Strict):
+    """End training when a metric no longer rises, and keep the best weights seen."""
+
+    metric: Metric = "ndcg@10"
+    patience: int = Field(3, ge=1, le=1000, description="Evaluations without a rise.")
+    min_delta: float = Field(0.0, ge=0, description="What counts as a rise.")
+    per_dataset: bool = Field(
+        False,
+        description="False: the mean over the datasets decides. True: stop when none of them still rises.",
+    )
+
+
+class Evaluation(Strict):
+    """Retrieval over whole corpora, before, during and after training."""
+
+    datasets: list[DatasetSource] = Field(default_factory=list, max_length=50)
+    metrics: list[Metric] = Field(default_factory=lambda: ["ndcg@10", "mrr@10", "recall@10"], min_length=1)
+    baseline: bool = Field(True, description="Evaluate the base model first, to compare with.")
+    every_steps: int | None = Field(None, ge=1, description="Also evaluate while training.")
+    batch_size: int = Field(64, ge=1, le=4096, description="Texts encoded at once.")
+    early_stopping: EarlyStopping | None = None
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _bare_references(cls, value: object) -> object:
+        if isinstance(value, list):
+            return [{"ref": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Evaluation":
+        names = [source.name for source in self.datasets if source.name]
+        if len(set(names)) != len(names):
+            raise ValueError("two evaluation datasets have the same name")
+        if stopping := self.early_stopping:
+            if not self.datasets:
+                raise ValueError("early_stopping needs at least one evaluation dataset")
+            if self.every_steps is None:
+                raise ValueError("early_stopping needs every_steps")
+            if stopping.metric not in self.metrics:
+                self.metrics = [*self.metrics, stopping.metric]
+        return self
+
+
+class Checkpointing(Strict):
+    """When the whole state is saved, so that a stopped or killed job goes on from there."""
+
+    every_steps: int | None = Field(500, ge=1)
+    every_seconds: float | None = Field(300, gt=0)
+    keep: int = Field(2, ge=1, le=100)
+
+
+class TrainSpec(JobSpec):
+    """Fine-tunes a model on pairs of queries and documents. Outputs: ``model`` and ``report``."""
+
+    kind: Literal["train"]
+    family: Literal["dense"] = "dense"
+    base_model: ModelReference
+    dataset: DatasetSource = Field(
+        description="JSONL, CSV or Parquet of query, positive[, negatives], or a BEIR folder."
+    )
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    loss: Loss = Field(default_factory=Loss)
+    epochs: float = Field(1, gt=0, le=10_000)
+    max_steps: int | None = Field(None, ge=1, description="End after so many steps, whatever epochs says.")
+    batch_size: int = Field(
+        64, ge=2, le=65_536, description="Pairs a step; each other pair's document is a negative."
+    )
+    gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
+    micro_batch_tokens: Literal["auto"] | Annotated[int, Field(ge=64)] = Field(
+        "auto", description="Tokens encoded at once when the loss is cached."
+    )
+    learning_rate: float = Field(5e-5, gt=0, le=10)
+    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"] = "adamw"
+    weight_decay: float = Field(0.01, ge=0, le=10)
+    max_gradient_norm: float = Field(1.0, ge=0, description="Gradients are clipped to it; 0 does not clip.")
+    lengths: Lengths = Field(default_factory=Lengths)
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto", description="auto: bf16 where the GPU has it, else fp32. Weights stay in fp32."
+    )
+    lora: None = Field(None, description="Not available yet.")
+    quantization: None = Field(None, description="Not available yet.")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations: less memory, about a third slower."
+    )
+    compile: bool = Field(False, description="torch.compile the model.")
+    prompts: Prompts = Field(default_factory=Prompts)
+    sample: int | None = Field(None, ge=1, description="Train on so many rows, drawn with the seed.")
+    data_loader_workers: int = Field(0, ge=0, le=64)
+    logging_steps: int = Field(10, ge=1, description="Steps between two points of the loss curve.")
+    checkpoint: Checkpointing = Field(default_factory=Checkpointing)
+    max_reject_share: float = Field(
+        0.01, ge=0, le=1, description="Share of unreadable rows above which the job fails."
+    )
+    seed: int = Field(42, ge=0, lt=2**31)
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _bare_reference(cls, value: object) -> object:
+        return {"ref": value} if isinstance(value, str) else value
+
+    def references(self) -> dict[str, str]:
+        """Every reference in the spec, by the path where it stands."""
+        found = {"base_model": self.base_model, "dataset.ref": self.dataset.ref}
+        for index, source in enumerate(self.evaluation.datasets):
+            found[f"evaluation.datasets.{index}.ref"] = source.ref
+        return found

@@ -1,0 +1,135 @@
+"""What the API answers, as the API writes it and the client reads it."""
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import Field
+
+from core.jobs.events import Event
+from core.jobs.state import JobState
+from core.spec.base import Lenient
+
+Item = TypeVar("Item")
+
+
+class Page(Lenient, Generic[Item]):
+    """One page of a list. ``next_cursor`` asks for the next one; null at the end."""
+
+    items: list[Item]
+    next_cursor: str | None = None
+
+
+class Progress(Lenient):
+    """How far a job is. ``fraction`` is of the whole job, evaluation included where it is known."""
+
+    fraction: float = 0.0
+    step: int = 0
+    total_steps: int | None = None
+    epoch: float | None = None
+    eta_seconds: float | None = None
+
+
+class Memory(Lenient):
+    """Bytes, as last seen. GPU fields are null on a CPU."""
+
+    rss_bytes: int | None = None
+    gpu_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
+
+
+class EndReasonView(Lenient):
+    code: str
+    message: str
+
+
+class JobView(Lenient):
+    """A job as `GET /jobs/{id}` shows it."""
+
+    id: str
+    kind: str
+    name: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    state: JobState
+    phase: str | None = None
+    progress: Progress = Field(default_factory=Progress)
+    latest: dict[str, float | None] = Field(
+        default_factory=dict, description="The last value of every metric."
+    )
+    memory: Memory = Field(default_factory=Memory)
+    attempt: int = Field(0, description="How often a worker has started it.")
+    max_attempts: int = 3
+    cancel_requested: bool = False
+    pause_requested: bool = False
+    queue_position: int | None = Field(None, description="0 is next. Null unless queued.")
+    priority: int = 0
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    end_reason: EndReasonView | None = None
+    spec: dict[str, Any] = Field(default_factory=dict)
+    inputs: dict[str, Any] = Field(default_factory=dict, description="What each reference of the spec meant.")
+    outputs: dict[str, str] = Field(default_factory=dict, description="Name -> reference.")
+    worker: str | None = None
+    links: dict[str, str] = Field(default_factory=dict)
+
+
+class EventView(Event):
+    """An event with its number: 1, 2, 3, ... within the job, without gaps."""
+
+    seq: int
+    attempt: int
+
+
+class MetricPoint(Lenient):
+    step: int
+    value: float | None = Field(description="Null where the number was not finite.")
+    at: datetime
+
+
+class MetricSeries(Lenient):
+    name: str
+    points: list[MetricPoint]
+    total_points: int
+
+
+class ArtifactView(Lenient):
+    """A finished output. ``files`` is its manifest: path, bytes and sha256 of each."""
+
+    id: str
+    job_id: str | None
+    output: str
+    kind: str
+    name: str | None
+    version: int | None
+    sha256: str
+    bytes: int
+    created_at: datetime
+    files: list[dict[str, Any]]
+    metadata: dict[str, Any]
+    links: dict[str, str] = Field(default_factory=dict)
+
+
+class WorkerView(Lenient):
+    id: str
+    host: str
+    slots: int
+    running: int
+    gpus: list[dict[str, Any]]
+    memory_bytes: int
+    state: str
+    started_at: datetime
+    heartbeat_at: datetime
+
+
+class KeyView(Lenient):
+    id: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+class NewKeyView(KeyView):
+    """Shown once: only its hash is kept."""
+
+    key: str

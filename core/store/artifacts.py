@@ -1,0 +1,108 @@
+"""Rows of finished outputs. Their files are the business of `core.artifacts`."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy.orm import Session
+
+from core.errors import BadRequest, NotFound
+from core.ids import new_id
+from core.store.database import Database
+from core.store.tables import Artifact, Job
+
+
+@dataclass(frozen=True)
+class NewArtifact:
+    """An output as the job's process reported it and the worker has checked it."""
+
+    output: str
+    kind: str
+    uri: str
+    sha256: str
+    bytes: int
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+def add_artifact(session: Session, job: Job, new: NewArtifact, now: ColumnElement[datetime]) -> str:
+    """Inserts the row, with the next version of its name, and returns its reference (``model:art_...``)."""
+    version = None
+    if job.name is not None:
+        if session.get_bind().dialect.name == "postgresql":
+            # Two jobs of one name may end at once; they must not draw the same version.
+            session.execute(
+                text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"{new.kind}/{job.name}"}
+            )
+        last = session.scalar(
+            select(func.max(Artifact.version)).where(Artifact.kind == new.kind, Artifact.name == job.name)
+        )
+        version = (last or 0) + 1
+    artifact = Artifact(
+        id=new_id("art"),
+        job_id=job.id,
+        output=new.output,
+        kind=new.kind,
+        name=job.name,
+        version=version,
+        uri=new.uri,
+        sha256=new.sha256,
+        bytes=new.bytes,
+        manifest=new.manifest,
+        created_at=session.scalar(select(now)),
+    )
+    session.add(artifact)
+    session.flush()
+    scheme = new.kind if new.kind in ("model", "dataset") else "artifact"
+    return f"{scheme}:{artifact.id}"
+
+
+class ArtifactStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, artifact_id: str) -> Artifact:
+        """Raises `NotFound`."""
+        with self._database.read() as session:
+            artifact = session.get(Artifact, artifact_id)
+        if artifact is None:
+            raise NotFound(f"There is no artifact {artifact_id!r}")
+        return artifact
+
+    def find(self, kind: str | None, target: str, version: str | None = None) -> Artifact:
+        """By id, or by name and version (the newest without one). Raises `NotFound`."""
+        query = select(Artifact)
+        if kind:
+            query = query.where(Artifact.kind == kind)
+        if target.startswith("art_") and version is None:
+            query = query.where(Artifact.id == target)
+        else:
+            query = query.where(Artifact.name == target).order_by(Artifact.version.desc()).limit(1)
+            if version is not None:
+                if not version.isdecimal():
+                    raise NotFound(f"{target}@{version}: a version is a number")
+                query = query.where(Artifact.version == int(version))
+        with self._database.read() as session:
+            artifact = session.scalar(query)
+        if artifact is None:
+            raise NotFound(f"There is no {kind or 'artifact'} {target}{'@' + version if version else ''}")
+        return artifact
+
+    def of_job(self, job_id: str) -> list[Artifact]:
+        with self._database.read() as session:
+            return list(
+                session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.id))
+            )
+
+    def page(
+        self, kind: str, *, cursor: str | None = None, limit: int = 50
+    ) -> tuple[list[Artifact], str | None]:
+        """Newest first."""
+        query = select(Artifact).where(Artifact.kind == kind).order_by(Artifact.id.desc()).limit(limit + 1)
+        if cursor:
+            if not cursor.startswith("art_"):
+                raise BadRequest(f"cursor {cursor!r} is not one that this list gave")
+            query = query.where(Artifact.id < cursor)
+        with self._database.read() as session:
+            rows = list(session.scalars(query))
+        return rows[:limit], rows[limit - 1].id if len(rows) > limit else None

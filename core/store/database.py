@@ -1,0 +1,135 @@
+"""One way to talk to SQLite and PostgreSQL: sessions, time, and errors of the database itself."""
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    DateTime,
+    Dialect,
+    Engine,
+    TypeDecorator,
+    create_engine,
+    event,
+    func,
+    literal,
+    make_url,
+    text,
+)
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.sql.elements import ColumnElement
+
+from core.errors import Unavailable
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment in UTC. SQLite forgets time zones, so it is given naive UTC and gets its zone back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Database:
+    """An engine and its two kinds of session: `read` and `write`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._readers = sessionmaker(engine, expire_on_commit=False)
+        self._writers = sessionmaker(engine.execution_options(begin_immediate=True), expire_on_commit=False)
+
+    @property
+    def sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session whose changes are never kept. Raises `Unavailable` when the database is away."""
+        with _translated(), self._readers() as session:
+            yield session
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        On SQLite it takes the write lock at its start: a transaction that reads first and locks later
+        fails at once with "database is locked" instead of waiting its turn.
+        """
+        with _translated(), self._writers.begin() as session:
+            yield session
+
+    def time(self, offset_seconds: float = 0.0) -> ColumnElement[datetime]:
+        """The database's own clock, as an expression: workers' clocks may disagree, leases must not."""
+        if self.sqlite:
+            return literal(datetime.now(UTC) + timedelta(seconds=offset_seconds), UtcTime())
+        clock: Any = func.clock_timestamp(type_=UtcTime())
+        return (
+            clock + func.make_interval(0, 0, 0, 0, 0, 0, float(offset_seconds)) if offset_seconds else clock
+        )
+
+    def ping(self) -> None:
+        """Raises `Unavailable` unless the database answers."""
+        with self.read() as session:
+            session.execute(text("SELECT 1"))
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise Unavailable(f"The database does not answer: {_first_line(error)}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable(f"The database went away: {_first_line(error)}") from error
+        raise
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0]
+
+
+def open_database(url: str) -> Database:
+    """Connects lazily. ``postgresql://`` means psycopg 3."""
+    parsed = make_url(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database and parsed.database != ":memory:":
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+        _prepare_sqlite(engine)
+    else:
+        # A dead server must not hold a request, or a lease renewal, for minutes.
+        engine = create_engine(
+            parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args={"connect_timeout": 5}
+        )
+    return Database(engine)
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA synchronous=FULL")  # what was answered with 201 survives a power cut
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        immediate = connection.get_execution_options().get("begin_immediate")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

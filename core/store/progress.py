@@ -1,0 +1,133 @@
+"""What a running job reports, in batches: events, metrics, logs and the row's live columns."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from core.errors import StaleLease
+from core.jobs.events import Event
+from core.jobs.state import JobState
+from core.store.database import Database
+from core.store.jobs import Claim, Requests
+from core.store.tables import EventRow, Job, LogChunk, Metric
+
+
+@dataclass
+class Batch:
+    """About one second of a job's life."""
+
+    events: list[Event] = field(default_factory=list)
+    metrics: list[tuple[str, int, float | None, datetime]] = field(
+        default_factory=list
+    )  # name, step, value, at
+    log: str = ""
+    columns: dict[str, Any] = field(default_factory=dict)  # phase, progress, latest, memory
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.metrics or self.log or self.columns)
+
+
+class ProgressStore:
+    def __init__(self, database: Database, max_log_bytes: int = 4_194_304) -> None:
+        self._database = database
+        self._max_log_bytes = max_log_bytes
+
+    def record(self, claim: Claim, batch: Batch) -> Requests:
+        """Writes all of it or nothing, under the lease. Raises `StaleLease`."""
+        with self._database.write() as session:
+            row = session.execute(
+                update(Job)
+                .where(Job.id == claim.job_id, Job.state == JobState.RUNNING, Job.lease_token == claim.token)
+                .values(
+                    event_seq=Job.event_seq + len(batch.events),
+                    log_seq=Job.log_seq + (1 if batch.log else 0),
+                    **batch.columns,
+                )
+                .returning(Job.event_seq, Job.log_seq, Job.cancel_requested, Job.pause_requested)
+            ).one_or_none()
+            if row is None:
+                raise StaleLease(f"Job {claim.job_id}: the lease of attempt {claim.attempt} is lost")
+            event_seq, log_seq, cancel, pause = row
+            self._insert(session, claim, batch, event_seq - len(batch.events), log_seq)
+        return Requests(cancel, pause)
+
+    def _insert(self, session: Session, claim: Claim, batch: Batch, last_seq: int, log_seq: int) -> None:
+        if batch.events:
+            rows = [
+                {
+                    "job_id": claim.job_id,
+                    "seq": seq,
+                    "attempt": claim.attempt,
+                    "type": event.type.value,
+                    "at": event.at,
+                    "data": event.data,
+                }
+                for seq, event in enumerate(batch.events, last_seq + 1)
+            ]
+            session.execute(insert(EventRow), rows)
+        if batch.metrics:
+            # The last one wins within a batch too: one statement may not touch a row twice.
+            points = {(name, step): (value, at) for name, step, value, at in batch.metrics}
+            table: Any = sqlite.insert(Metric) if self._database.sqlite else postgresql.insert(Metric)
+            statement = table.on_conflict_do_update(
+                index_elements=["job_id", "name", "step"],
+                set_={"value": table.excluded.value, "at": table.excluded.at},
+            )
+            session.execute(
+                statement,
+                [
+                    {"job_id": claim.job_id, "name": name, "step": step, "value": value, "at": at}
+                    for (name, step), (value, at) in points.items()
+                ],
+            )
+        if batch.log:
+            content = batch.log.replace("\x00", "\ufffd")
+            size = len(content.encode())
+            session.execute(
+                insert(LogChunk).values(
+                    job_id=claim.job_id, seq=log_seq, attempt=claim.attempt, content=content, bytes=size
+                )
+            )
+            if log_seq % 32 == 0:
+                self._trim_log(session, claim.job_id)
+
+    def _trim_log(self, session: Session, job_id: str) -> None:
+        newer = func.sum(LogChunk.bytes).over(order_by=LogChunk.seq.desc())
+        ranked = select(LogChunk.seq, newer.label("kept")).where(LogChunk.job_id == job_id).subquery()
+        cut = session.scalar(select(func.max(ranked.c.seq)).where(ranked.c.kept > self._max_log_bytes))
+        if cut is not None:
+            session.execute(delete(LogChunk).where(LogChunk.job_id == job_id, LogChunk.seq <= cut))
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def events(self, job_id: str, after: int = 0, limit: int = 500) -> list[EventRow]:
+        """The events with a number above ``after``, oldest first."""
+        query = select(EventRow).where(EventRow.job_id == job_id, EventRow.seq > after).order_by(EventRow.seq)
+        with self._database.read() as session:
+            return list(session.scalars(query.limit(limit)))
+
+    def metric_names(self, job_id: str) -> list[str]:
+        with self._database.read() as session:
+            return list(
+                session.scalars(
+                    select(Metric.name).where(Metric.job_id == job_id).distinct().order_by("name")
+                )
+            )
+
+    def metric(self, job_id: str, name: str) -> list[tuple[int, float | None, datetime]]:
+        """(step, value, time) by step."""
+        query = select(Metric.step, Metric.value, Metric.at).where(
+            Metric.job_id == job_id, Metric.name == name
+        )
+        with self._database.read() as session:
+            return [(step, value, at) for step, value, at in session.execute(query.order_by(Metric.step))]
+
+    def log(self, job_id: str, after: int = 0) -> list[LogChunk]:
+        """Log chunks with a number above ``after``, oldest first."""
+        query = select(LogChunk).where(LogChunk.job_id == job_id, LogChunk.seq > after).order_by(LogChunk.seq)
+        with self._database.read() as session:
+            return list(session.scalars(query))

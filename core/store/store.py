@@ -1,0 +1,36 @@
+"""The store: one object that holds the part for each noun."""
+
+from dataclasses import dataclass
+
+from core.settings import Settings
+from core.store.artifacts import ArtifactStore
+from core.store.database import Database, open_database
+from core.store.fleet import KeyStore, WorkerStore
+from core.store.jobs import JobStore, RetryPolicy
+from core.store.progress import ProgressStore
+
+
+@dataclass(frozen=True)
+class Store:
+    database: Database
+    jobs: JobStore
+    progress: ProgressStore
+    artifacts: ArtifactStore
+    workers: WorkerStore
+    keys: KeyStore
+
+    def close(self) -> None:
+        self.database.engine.dispose()
+
+
+def open_store(settings: Settings) -> Store:
+    """The store that the settings name. Connects at the first use."""
+    database = open_database(settings.database_url)
+    return Store(
+        database=database,
+        jobs=JobStore(database, RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds)),
+        progress=ProgressStore(database, settings.max_log_bytes),
+        artifacts=ArtifactStore(database),
+        workers=WorkerStore(database),
+        keys=KeyStore(database),
+    )

@@ -1,0 +1,175 @@
+"""Every table. `migrations/` follows; a test holds the two equal on both databases."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, MetaData, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from core.store.database import UtcTime
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own protocol
+        datetime: UtcTime(),
+        dict[str, Any]: JSON(),
+        list[Any]: JSON(),
+        str: String(255),
+    }
+
+
+class Job(Base):
+    """A job, from its spec to its end. The lease columns say who may write to it while it runs."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    name: Mapped[str | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    spec: Mapped[dict[str, Any]]
+    spec_version: Mapped[int]
+    owner: Mapped[str | None]  # id of the key that submitted it
+
+    state: Mapped[str] = mapped_column(String(16))
+    priority: Mapped[int] = mapped_column(default=0)
+    rank: Mapped[int] = mapped_column(default=0)  # -priority: one ascending index then serves the claim
+    wants_gpu: Mapped[str] = mapped_column(String(8), default="auto")  # auto | no | yes
+    gpu_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    not_before: Mapped[datetime]
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)  # attempts that count against max_attempts
+    max_attempts: Mapped[int] = mapped_column(default=3)
+
+    lease_token: Mapped[str | None] = mapped_column(String(64))
+    lease_expires_at: Mapped[datetime | None]
+    worker: Mapped[str | None]
+    cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+    pause_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+
+    phase: Mapped[str | None]
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    latest: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    memory: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    inputs: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    outputs: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    end_code: Mapped[str | None] = mapped_column(String(64))
+    end_message: Mapped[str | None] = mapped_column(Text)
+    event_seq: Mapped[int] = mapped_column(default=0)  # number of the job's last event
+    log_seq: Mapped[int] = mapped_column(default=0)
+
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        # What claiming reads, in its order.
+        Index("ix_jobs_claim", "state", "rank", "id"),
+        Index("ix_jobs_kind", "kind", "id"),
+    )
+
+
+class IdempotencyKey(Base):
+    """A promise that the same request makes one job, held by the primary key."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)  # "" without a key: NULLs would not collide
+    key: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    request_sha256: Mapped[str] = mapped_column(String(64))
+
+
+class Dependency(Base):
+    __tablename__ = "dependencies"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    depends_on: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True, index=True)
+
+
+class EventRow(Base):
+    """``seq`` counts within the job and is handed out under the job's row lock: no gaps, no disorder."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    type: Mapped[str] = mapped_column(String(16))
+    at: Mapped[datetime]
+    data: Mapped[dict[str, Any]]
+
+
+class Metric(Base):
+    """One number of one step. A resumed attempt overwrites the steps it does again."""
+
+    __tablename__ = "metrics"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(Integer, primary_key=True)
+    value: Mapped[float | None] = mapped_column(Float)
+    at: Mapped[datetime]
+
+
+class LogChunk(Base):
+    __tablename__ = "log_chunks"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    content: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int]
+
+
+class Artifact(Base):
+    """A finished output: where its content-addressed folder lies, and what made it."""
+
+    __tablename__ = "artifacts"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    output: Mapped[str]
+    kind: Mapped[str] = mapped_column(String(32))
+    name: Mapped[str | None]
+    version: Mapped[int | None]
+    uri: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    manifest: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (Index("uq_artifacts_version", "kind", "name", "version", unique=True),)
+
+
+class Worker(Base):
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    slots: Mapped[int]
+    gpus: Mapped[list[Any]]
+    memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    queues: Mapped[list[Any]]
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    stopping: Mapped[bool] = mapped_column(default=False)
+
+
+class ApiKey(Base):
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
