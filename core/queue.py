@@ -47,7 +47,9 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
             "polling_interval": settings.broker_polling_seconds,
         }
     # A broker that has gone away must not hold a request: the sweeper wakes the workers later.
-    return {"socket_connect_timeout": 2, "socket_timeout": 10} if settings.broker_url.startswith("redis") else {}
+    return (
+        {"socket_connect_timeout": 2, "socket_timeout": 10} if settings.broker_url.startswith("redis") else {}
+    )
 
 
 class Queue:

@@ -1,6 +1,14 @@
 """Datasets and models as content-addressed folders. A manifest, written last, says that one is whole."""
 
-from core.artifacts.folders import MANIFEST, FileEntry, Manifest, inspect_folder_and_place, is_whole, read_manifest, seal
+from core.artifacts.folders import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    inspect_folder_and_place,
+    is_whole,
+    read_manifest,
+    seal,
+)
 from core.artifacts.library import Library, Published
 
 __all__ = [

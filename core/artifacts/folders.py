@@ -24,7 +24,7 @@ class FileEntry(Lenient):
 
 
 class Manifest(Lenient):
-    """What is in a folder, and where it came from. ``sha256`` covers the paths, sizes and hashes of its files."""
+    """What is in a folder, and where it came from. ``sha256`` covers paths, sizes and hashes of its files."""
 
     kind: str
     sha256: str = ""
@@ -48,7 +48,12 @@ def seal(folder: Path, kind: str, metadata: dict[str, Any] | None = None, *, has
 
 
 def inspect_folder(
-    folder: Path, kind: str, metadata: dict[str, Any] | None = None, *, hashes: bool = True, sync: bool = False
+    folder: Path,
+    kind: str,
+    metadata: dict[str, Any] | None = None,
+    *,
+    hashes: bool = True,
+    sync: bool = False,
 ) -> Manifest:
     """Lists (and hashes, and fsyncs) the files of a folder, in the order of their paths."""
     entries = []
@@ -58,11 +63,15 @@ def inspect_folder(
         sha256 = _hash_file(path) if hashes else ""
         if sync:
             _fsync(path)
-        entries.append(FileEntry(path=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=sha256))
+        entries.append(
+            FileEntry(path=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=sha256)
+        )
     if sync:
         for directory in {folder, *(path for path in folder.rglob("*") if path.is_dir())}:
             _fsync(directory)
-    return Manifest(kind=kind, sha256=_content_hash(entries) if hashes else "", files=entries, metadata=metadata or {})
+    return Manifest(
+        kind=kind, sha256=_content_hash(entries) if hashes else "", files=entries, metadata=metadata or {}
+    )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -13,7 +13,14 @@ from typing import IO, Any, cast
 import fsspec
 from fsspec.core import url_to_fs
 
-from core.artifacts.folders import MANIFEST, Manifest, inspect_folder, is_whole, publish_folder, write_manifest
+from core.artifacts.folders import (
+    MANIFEST,
+    Manifest,
+    inspect_folder,
+    is_whole,
+    publish_folder,
+    write_manifest,
+)
 from core.errors import NotFound, StorageFailure
 
 
@@ -37,12 +44,18 @@ class Library:
     def local(self) -> Path | None:
         """The root as a folder, when it is one."""
         protocol = self._fs.protocol
-        return Path(self._path) if "file" in (protocol if isinstance(protocol, tuple) else (protocol,)) else None
+        return (
+            Path(self._path) if "file" in (protocol if isinstance(protocol, tuple) else (protocol,)) else None
+        )
 
     def publish(self, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
         """Takes over a finished folder, which is gone afterwards. Raises `StorageFailure`."""
         try:
-            return self._publish_local(folder, kind, metadata) if self.local else self._upload(folder, kind, metadata)
+            return (
+                self._publish_local(folder, kind, metadata)
+                if self.local
+                else self._upload(folder, kind, metadata)
+            )
         except OSError as error:
             raise StorageFailure(f"Publishing the {kind} failed: {error}") from error
 

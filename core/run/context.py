@@ -39,7 +39,9 @@ class StopSignal:
 class RunContext:
     """One attempt of a job, as the rooms of `core` see it."""
 
-    def __init__(self, request: RunRequest, folder: Path, reporter: Reporter, stop: StopSignal | None = None) -> None:
+    def __init__(
+        self, request: RunRequest, folder: Path, reporter: Reporter, stop: StopSignal | None = None
+    ) -> None:
         self.request = request
         self.folder = folder
         self.reporter = reporter

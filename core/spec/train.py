@@ -43,7 +43,7 @@ class Loss(Strict):
 
 
 class Lengths(Strict):
-    """Tokens after which texts are cut. ``auto``: a percentile of the data, multiple of 8, within the model."""
+    """Tokens after which texts are cut. ``auto``: a percentile of the data, within the model."""
 
     query: Length = "auto"
     document: Length = "auto"

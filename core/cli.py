@@ -1,0 +1,65 @@
+"""``reason run`` and ``reason-train``: the jobs of the service with no service."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from core.errors import InvalidRequest
+from core.run.context import StopSignal
+from core.run.local import run_local, stop_on_interrupt
+from core.run.reporter import ConsoleReporter
+from core.settings import Settings
+from core.spec.files import apply_settings, localize, read_spec
+
+_EXITS = {"succeeded": 0, "cancelled": 3}
+
+
+def run_main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 the job failed, 2 bad usage or spec, 3 stopped."""
+    parser = argparse.ArgumentParser(
+        prog="reason run",
+        description="Run a job without a service. Ctrl-C saves a checkpoint; the same command goes on from it.",
+        epilog="example: reason run configs/train.yaml --out data/output/first --set epochs=2",
+    )
+    parser.add_argument("spec", type=Path, help="YAML or JSON job spec")
+    parser.add_argument("--out", type=Path, required=True, help="folder for result.json and the outputs")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="change a field of the spec"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="drop what the folder holds")
+    parser.add_argument("--json", action="store_true", help="print result.json as the last line")
+    asked = parser.parse_args(arguments)
+    stop = StopSignal()
+    reporter = None
+    try:
+        spec = localize(apply_settings(read_spec(asked.spec), asked.set))
+        settings = Settings()
+        stop_on_interrupt(stop)
+        reporter = ConsoleReporter()
+        result = run_local(
+            spec,
+            asked.out,
+            reporter,
+            offline=settings.offline,
+            trust_remote_code=settings.trust_remote_code,
+            overwrite=asked.overwrite,
+            stop=stop,
+        )
+    except InvalidRequest as error:
+        print(f"reason: {error}", file=sys.stderr)
+        for problem in error.problems[1:]:
+            print(f"        {problem.path}: {problem.message}", file=sys.stderr)
+        return 2
+    finally:
+        if reporter is not None:
+            reporter.close()
+    print(f"{result.state}: {result.end_reason.message}", file=sys.stderr)
+    for name, output in result.outputs.items():
+        print(f"{name}: {output['uri']}", file=sys.stderr)
+    if asked.json:
+        print(result.model_dump_json())
+    return _EXITS.get(result.state, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(sys.argv[1:]))

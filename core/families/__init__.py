@@ -1,0 +1,1 @@
+"""Model families. Each has the same four parts: model, loss, collator, evaluator."""

@@ -1,0 +1,78 @@
+"""One attempt of a job inside its process: do it, and write down how it ended."""
+
+import contextlib
+import errno
+import logging
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.artifacts.folders import write_atomically
+from core.errors import InvalidRequest, JobFailure
+from core.jobs.reasons import EndReason
+from core.run.context import RunContext, Stopped
+from core.run.dispatch import run_job
+from core.run.memory import MemorySampler
+from core.run.request import RESULT, EndReasonRecord, RunResult
+
+_log = logging.getLogger(__name__)
+
+_STOPS = {"cancel": EndReason.CANCELLED, "pause": EndReason.PAUSED}
+
+
+def run_attempt(context: RunContext) -> RunResult:
+    """Runs the job and writes ``result.json``. Raises nothing: every end is a result."""
+    reason, message = EndReason.SUCCEEDED, EndReason.SUCCEEDED.sentence
+    context.phase("starting")
+    with MemorySampler(context):
+        try:
+            with _quiet_libraries():
+                run_job(context)
+        except Stopped:
+            reason = _STOPS.get(context.stop.why, EndReason.INTERRUPTED)
+            message = reason.sentence
+        except JobFailure as error:
+            reason, message = EndReason.of(error.code), str(error)
+        except InvalidRequest as error:
+            reason, message = EndReason.BAD_SPEC, str(error)
+        except MemoryError:
+            reason, message = EndReason.OUT_OF_MEMORY, "The machine ran out of memory."
+        except Exception as error:  # noqa: BLE001 - the attempt's own edge: every end must be told
+            traceback.print_exc()
+            reason = EndReason.STORAGE_FAILED if _storage(error) else EndReason.CRASHED
+            message = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+    if reason in (EndReason.SUCCEEDED,):
+        outputs = context.outputs
+    else:
+        outputs = {}
+        _log.error("%s: %s", reason.value, message)
+    result = RunResult(
+        state=reason.state.value,
+        end_reason=EndReasonRecord(code=reason.value, message=message),
+        outputs=outputs,
+        metrics=context.metrics,
+    )
+    write_result(context.folder, result)
+    return result
+
+
+def write_result(folder: Path, result: RunResult) -> None:
+    write_atomically(folder / RESULT, result.model_dump_json(indent=2))
+
+
+def _storage(error: BaseException) -> bool:
+    """Whether a full disk or storage that went away is behind an error."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Libraries' own bars and chatter stay out of the job's log; their warnings stay in."""
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    yield

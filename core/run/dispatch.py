@@ -1,0 +1,14 @@
+"""Kind -> the room that does it. The imports are inside: a job pays for the libraries that it uses."""
+
+from core.run.context import RunContext
+from core.spec import parse_spec
+
+
+def run_job(context: RunContext) -> None:
+    """Does the job of the context's request. Raises `Stopped` or a `JobFailure`."""
+    spec = parse_spec(context.request.spec)
+    match spec.kind:
+        case "train":
+            from core.training.train import train
+
+            train(spec, context)

@@ -1,0 +1,97 @@
+"""``reason run``: a job with no service, in this process, with live lines on the console."""
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+from core.artifacts.folders import write_atomically
+from core.errors import InvalidRequest
+from core.run.attempt import run_attempt
+from core.run.context import RunContext, StopSignal
+from core.run.reporter import Reporter
+from core.run.request import REQUEST, RESULT, RunRequest, RunResult
+from core.spec import parse_spec
+
+
+def run_local(
+    data: dict[str, Any],
+    out: Path,
+    reporter: Reporter,
+    *,
+    offline: bool = False,
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+    stop: StopSignal | None = None,
+) -> RunResult:
+    """Runs a spec and leaves its outputs and ``result.json`` in ``out``.
+
+    Run again after an interruption, it goes on from the last checkpoint. Raises `InvalidRequest` when the
+    folder holds a finished job, or another one, unless ``overwrite``.
+    """
+    spec = parse_spec(data).model_dump(mode="json")
+    if overwrite and out.exists():
+        _check_ours(out)
+        shutil.rmtree(out)
+    _check_free(out, spec)
+    out.mkdir(parents=True, exist_ok=True)
+    request = RunRequest(
+        job_id="local",
+        attempt=1,
+        spec=spec,
+        checkpoints=out / "checkpoints",
+        cache=out / "cache",
+        gpus=_gpus(spec),
+        offline=offline,
+        trust_remote_code=trust_remote_code,
+    )
+    write_atomically(out / REQUEST, request.model_dump_json(indent=2))
+    (out / RESULT).unlink(missing_ok=True)
+    result = run_attempt(RunContext(request, out, reporter, stop))
+    if result.state == "succeeded":
+        shutil.rmtree(request.checkpoints)
+    return result
+
+
+def stop_on_interrupt(stop: StopSignal) -> None:
+    """The first Ctrl-C (or SIGTERM) asks the job to save and stop; the second ends it."""
+
+    def ask(number: int, _frame: object) -> None:
+        if stop:
+            raise KeyboardInterrupt
+        stop.request("cancel")
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+
+
+def _check_ours(out: Path) -> None:
+    if any(out.iterdir()) and not (out / REQUEST).exists():
+        raise InvalidRequest(f"{out} is not a folder of reason run: it is not overwritten")
+
+
+def _check_free(out: Path, spec: dict[str, Any]) -> None:
+    if out.exists() and not out.is_dir():
+        raise InvalidRequest(f"{out} is a file: give a folder for the outputs")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    _check_ours(out)
+    earlier = RunRequest.model_validate_json((out / REQUEST).read_bytes())
+    finished = out / RESULT
+    if finished.exists() and RunResult.model_validate_json(finished.read_bytes()).state == "succeeded":
+        raise InvalidRequest(f"{out} holds a finished job: give another folder, or --overwrite")
+    if earlier.spec != spec:
+        raise InvalidRequest(f"{out} holds another job's checkpoints: give another folder, or --overwrite")
+
+
+def _gpus(spec: dict[str, Any]) -> list[str]:
+    wanted = spec["resources"]["gpus"]
+    if wanted == 0:
+        return []
+    import torch
+
+    if torch.cuda.is_available():
+        return ["0"]
+    if wanted == "auto":
+        return []
+    raise InvalidRequest("resources.gpus asks for a GPU, and this machine has none that torch can use")

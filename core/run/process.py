@@ -1,0 +1,53 @@
+"""The job's process: what the fork server runs, and ``python -m core.run`` without one."""
+
+import logging
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from core.run.attempt import run_attempt
+from core.run.context import RunContext, StopSignal
+from core.run.reporter import JsonlReporter
+from core.run.request import EVENTS, LOG, REQUEST, RunRequest
+
+
+def main(folder: str, control: Connection | None = None) -> None:
+    """Runs the request that lies in ``folder``.
+
+    ``control`` is the supervisor's end of a pipe: a word on it asks to stop, its closing means that the
+    supervisor is dead, and then this process ends itself with all its children.
+    """
+    run_dir = Path(folder)
+    os.setsid()  # a group of its own, so that it can be killed with its data loaders
+    _redirect(run_dir / LOG)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    request = RunRequest.model_validate_json((run_dir / REQUEST).read_bytes())
+    # Before anything initialises CUDA: from here on the process sees its own devices alone.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(request.gpus)
+    if request.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    stop = StopSignal()
+    signal.signal(signal.SIGTERM, lambda *_: stop.request("terminate"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which asks through the pipe
+    if control is not None:
+        threading.Thread(target=_listen, args=(control, stop), name="control", daemon=True).start()
+    run_attempt(RunContext(request, run_dir, JsonlReporter(run_dir / EVENTS), stop))
+
+
+def _listen(control: Connection, stop: StopSignal) -> None:
+    try:
+        while True:
+            stop.request(str(control.recv()))
+    except (EOFError, OSError):
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _redirect(log: Path) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)

@@ -1,0 +1,83 @@
+"""Specs as people write them: YAML files, ``--set path=value``, plain paths."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core.errors import InvalidRequest, Problem
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """A YAML or JSON file as a mapping. Raises `InvalidRequest`."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidRequest(f"There is no file {path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InvalidRequest(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise InvalidRequest(f"{path} must hold one mapping, as configs/*.yaml do")
+    return data
+
+
+def apply_settings(spec: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """``["loss.temperature=0.02", ...]`` written into the spec; values are YAML. Raises `InvalidRequest`."""
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        if not equals or not path:
+            raise InvalidRequest(
+                f"--set {setting}: the form is path=value", [Problem(setting, "not path=value")]
+            )
+        *parents, last = path.split(".")
+        target: Any = spec
+        for part in [*parents, last][:-1]:
+            target = _child(target, part, setting)
+        try:
+            parsed = yaml.safe_load(value)
+            target[int(last) if isinstance(target, list) else last] = parsed
+        except (yaml.YAMLError, ValueError, IndexError, TypeError) as error:
+            raise InvalidRequest(f"--set {setting}: {error}") from error
+    return spec
+
+
+def _child(target: Any, part: str, setting: str) -> Any:
+    if isinstance(target, list):
+        if part.isdecimal() and int(part) < len(target):
+            return target[int(part)]
+    elif isinstance(target, dict):
+        if target.get(part) is None:
+            target[part] = {}
+        return target[part]
+    raise InvalidRequest(f"--set {setting}: there is nothing at {part!r}")
+
+
+def localize(spec: dict[str, Any]) -> dict[str, Any]:
+    """Plain paths of a local spec as ``file:`` references, relative ones from here.
+
+    A base model or dataset that exists as a path means the path.
+    """
+    made = dict(spec)
+    if "base_model" in made:
+        made["base_model"] = _as_reference(made["base_model"])
+    if "dataset" in made:
+        made["dataset"] = _source(made["dataset"])
+    evaluation = made.get("evaluation")
+    if isinstance(evaluation, dict) and isinstance(evaluation.get("datasets"), list):
+        made["evaluation"] = {**evaluation, "datasets": [_source(item) for item in evaluation["datasets"]]}
+    return made
+
+
+def _source(value: Any) -> Any:
+    if isinstance(value, dict) and "ref" in value:
+        return {**value, "ref": _as_reference(value["ref"])}
+    return _as_reference(value)
+
+
+def _as_reference(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    path = value.removeprefix("file:")
+    if value.startswith("file:") or Path(path).expanduser().exists():
+        return f"file:{Path(path).expanduser().absolute()}"
+    return value

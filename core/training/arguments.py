@@ -1,0 +1,65 @@
+"""A spec's fields as the trainer's arguments, and the devices and precisions behind them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from core.errors import BadSpec
+from core.spec.train import TrainSpec
+
+_OPTIMIZERS = {
+    "adamw": "adamw_torch",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+}
+
+
+def choose_precision(asked: str, device: str) -> str:
+    """``auto`` settled. Raises `BadSpec` for what the device cannot do."""
+    if asked == "auto":
+        return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if asked == "fp16" and device == "cpu":
+        raise BadSpec(
+            "precision fp16 needs a GPU: its gradient scaling does not exist on the CPU. Use fp32 or bf16."
+        )
+    return asked
+
+
+def training_arguments(
+    spec: TrainSpec, folder: Path, *, steps: int, device: str, precision: str
+) -> TrainingArguments:
+    """``steps`` are optimizer updates, the whole training's."""
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": spec.batch_size,
+        "gradient_accumulation_steps": spec.gradient_accumulation_steps,
+        "learning_rate": spec.learning_rate,
+        "lr_scheduler_type": spec.scheduler,
+        "warmup_steps": min(steps, round(spec.warmup_ratio * steps)),
+        "weight_decay": spec.weight_decay,
+        "max_grad_norm": spec.max_gradient_norm,
+        "optim": _OPTIMIZERS[spec.optimizer],
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "use_cpu": device == "cpu",
+        "seed": spec.seed,
+        "gradient_checkpointing": spec.gradient_checkpointing,
+        "torch_compile": spec.compile,
+        "dataloader_num_workers": spec.data_loader_workers,
+        "dataloader_pin_memory": device == "cuda",
+        # A curve needs points: short trainings log more often than asked.
+        "logging_steps": max(1, min(spec.logging_steps, steps // 20)),
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # it would hide that the loss is no longer a number
+        "remove_unused_columns": False,
+        "eval_strategy": "no",  # evaluating and saving are our callbacks' business
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+    return TrainingArguments(**settings)

@@ -1,0 +1,206 @@
+"""What happens between two steps: telling, evaluating, saving, stopping. One class each."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from core.errors import Diverged
+from core.run.context import RunContext
+from core.spec.train import Checkpointing, EarlyStopping
+from core.training.checkpoint import Checkpoints, TrainingState
+
+Scores = dict[str, dict[str, float]]
+"""dataset -> metric -> value"""
+
+
+class Throughput:
+    """Counts samples and tokens, and the time spent on steps alone: evaluation and saving do not count."""
+
+    def __init__(self) -> None:
+        self.samples = self.tokens = 0
+        self.seconds = 0.0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        self._since = time.monotonic()
+
+    def pause(self) -> None:
+        if self._since is not None:
+            self.seconds += time.monotonic() - self._since
+            self._since = None
+
+    def add(self, samples: int, tokens: int) -> None:
+        self.samples += samples
+        self.tokens += tokens
+
+    def lap(self) -> tuple[int, int, float]:
+        """(samples, tokens, seconds) since the last lap."""
+        self.pause()
+        lap = self.samples, self.tokens, self.seconds
+        self.samples = self.tokens = 0
+        self.seconds = 0.0
+        self.start()
+        return lap
+
+
+class Report(TrainerCallback):
+    """Loss, gradient norm, learning rate, speed and progress, as the trainer logs them."""
+
+    def __init__(
+        self, context: RunContext, state: TrainingState, throughput: Throughput, per_epoch: int
+    ) -> None:
+        self._context, self._state, self._throughput = context, state, throughput
+        self._per_epoch = max(per_epoch, 1)
+        self._told = 0.0
+        self._first: tuple[float, int] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._throughput.start()
+        self._first = (time.monotonic(), state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        now = time.monotonic()
+        if now - self._told < 0.5 and state.global_step < state.max_steps:
+            return
+        self._told = now
+        assert self._first is not None
+        begun, first_step = self._first
+        done = state.global_step - first_step
+        self._context.progress(
+            fraction=state.global_step / max(state.max_steps, 1),
+            step=state.global_step,
+            total_steps=state.max_steps,
+            epoch=round(state.global_step * args.gradient_accumulation_steps / self._per_epoch, 3),
+            eta_seconds=round((now - begun) / done * (state.max_steps - state.global_step), 1)
+            if done
+            else None,
+        )
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        logs = logs or {}
+        if "loss" not in logs:
+            return
+        samples, tokens, seconds = self._throughput.lap()
+        self._state.tokens_seen += tokens
+        self._state.training_seconds += seconds
+        values = {"loss": float(logs["loss"]), "learning_rate": float(logs["learning_rate"])}
+        if "grad_norm" in logs:
+            values["grad_norm"] = float(logs["grad_norm"])
+        if seconds > 0:
+            values["samples_per_second"] = samples / seconds
+            values["tokens_per_second"] = tokens / seconds
+        self._context.metric(state.global_step, values)
+        if not math.isfinite(values["loss"]):
+            raise Diverged(
+                f"The loss at step {state.global_step} is {values['loss']}. Lower learning_rate, raise "
+                "loss.temperature, or use precision fp32."
+            )
+
+
+class Evaluate(TrainerCallback):
+    """Scores the model every so many steps, remembers the best, and ends training when nothing rises."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        state: TrainingState,
+        throughput: Throughput,
+        every_steps: int | None,
+        stopping: EarlyStopping | None,
+        evaluate: Callable[[int], Scores],
+        save_best: Callable[[], None],
+    ) -> None:
+        self._context, self._state, self._throughput = context, state, throughput
+        self._every_steps, self._stopping = every_steps, stopping
+        self._evaluate, self._save_best = evaluate, save_best
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        due = self._every_steps and state.global_step % self._every_steps == 0
+        if not due or state.global_step >= state.max_steps or self._context.should_stop():
+            return
+        self._throughput.pause()
+        self._context.phase("evaluating")
+        scores = self._evaluate(state.global_step)
+        self._context.phase("training")
+        self._throughput.start()
+        if self.consider(state.global_step, scores):
+            control.should_training_stop = True
+
+    def consider(self, step: int, scores: Scores) -> bool:
+        """Takes note of an evaluation. True when early stopping says that it is enough."""
+        self._state.evaluations.append({"step": step, "scores": scores})
+        if self._stopping is None:
+            return False
+        by_dataset = {name: values[self._stopping.metric] for name, values in scores.items()}
+        mean = sum(by_dataset.values()) / len(by_dataset)
+        if self._state.best_score is None or mean > self._state.best_score:
+            self._state.best_score, self._state.best_step = mean, step
+            self._save_best()
+        watched = by_dataset if self._stopping.per_dataset else {"mean": mean}
+        for name, value in watched.items():
+            best = self._state.best_by_dataset.get(name)
+            if best is None or value > best + self._stopping.min_delta:
+                self._state.best_by_dataset[name] = value
+                self._state.stalled[name] = 0
+            else:
+                self._state.stalled[name] = self._state.stalled.get(name, 0) + 1
+        if min(self._state.stalled[name] for name in watched) < self._stopping.patience:
+            return False
+        self._context.notice(
+            f"Early stopping at step {step}: {self._stopping.metric} has not risen for "
+            f"{self._stopping.patience} evaluations; the best was {self._state.best_score:.4f} at step {self._state.best_step}."
+        )
+        return True
+
+
+class Save(TrainerCallback):
+    """Checkpoints by steps and by time, and one more when the job is asked to stop."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        state: TrainingState,
+        throughput: Throughput,
+        checkpoints: Checkpoints,
+        asked: Checkpointing,
+    ) -> None:
+        self._context, self._state, self._throughput = context, state, throughput
+        self._checkpoints, self._asked = checkpoints, asked
+        self._last = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        by_steps = self._asked.every_steps and state.global_step % self._asked.every_steps == 0
+        by_time = self._asked.every_seconds and time.monotonic() - self._last >= self._asked.every_seconds
+        if self._context.should_stop():
+            control.should_training_stop = True
+            control.should_save = True
+        elif state.global_step < state.max_steps and (by_steps or by_time):
+            control.should_save = True
+        if control.should_save:
+            self._throughput.pause()
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        size, seconds = self._checkpoints.complete(state.global_step, self._state)
+        self._last = time.monotonic()
+        self._throughput.start()
+        self._context.checkpointed(state.global_step, size, seconds)

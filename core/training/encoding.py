@@ -1,0 +1,76 @@
+"""A batch's texts through the model: distinct texts once, sorted by length, in micro-batches.
+
+Loss, gradients and the composition of the batch stay what encoding column by column would give; only the
+padding goes away. With ``cached`` each micro-batch's activations are dropped and computed again in the
+backward pass, under the same random state (gradient caching, Gao et al. 2021, arXiv 2101.06983; here
+by non-reentrant checkpointing of whole micro-batches), so that the batch size is not bounded by memory.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedTokenizerBase
+
+from core.training.batching import plan_micro_batches
+
+Tokens = dict[str, list[int]]
+"""One tokenized text: ``input_ids``, ``attention_mask`` and what else the model wants, each [tokens]."""
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[Tokens]:
+    """Token ids of every text, cut after ``max_length``, not padded."""
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False, verbose=False)
+    return [{name: column[index] for name, column in encoded.items()} for index in range(len(texts))]
+
+
+def make_micro_batches(
+    tokenizer: PreTrainedTokenizerBase, tokens: list[Tokens], token_budget: int
+) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
+    """Pads groups of similar length.
+
+    Returns the groups, each a dict of [texts, tokens] tensors, and ``positions`` [texts]: where each text
+    stands in the concatenated output. Equal token sequences stand there once.
+    """
+    distinct: dict[tuple[int, ...], int] = {}
+    of_text = [distinct.setdefault(tuple(text["input_ids"]), len(distinct)) for text in tokens]
+    representative = [0] * len(distinct)
+    for index, unique in enumerate(of_text):
+        representative[unique] = index
+    groups = plan_micro_batches([len(ids) for ids in distinct], token_budget)
+    padded = [
+        dict(
+            tokenizer.pad(
+                [tokens[representative[unique]] for unique in group],
+                padding=True,
+                pad_to_multiple_of=8,
+                return_tensors="pt",
+                verbose=False,
+            )
+        )
+        for group in groups
+    ]
+    place = [0] * len(distinct)
+    for position, unique in enumerate(unique for group in groups for unique in group):
+        place[unique] = position
+    return padded, torch.tensor([place[unique] for unique in of_text], dtype=torch.long)
+
+
+def encode_micro_batches(
+    model: Any, micro_batches: list[dict[str, torch.Tensor]], positions: torch.Tensor, *, cached: bool = False
+) -> torch.Tensor:
+    """Embeddings [texts, dim] in the order of the texts."""
+    pieces = [
+        checkpoint(_embed, model, micro_batch, use_reentrant=False) if cached else _embed(model, micro_batch)
+        for micro_batch in micro_batches
+    ]
+    return torch.cat(pieces)[positions]
+
+
+def _embed(model: Any, micro_batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model(dict(micro_batch))[
+        "sentence_embedding"
+    ]  # [texts, dim]; a copy, because modules write into it
