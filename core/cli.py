@@ -18,7 +18,7 @@ def run_main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the job failed, 2 bad usage or spec, 3 stopped."""
     parser = argparse.ArgumentParser(
         prog="reason run",
-        description="Run a job without a service. Ctrl-C saves a checkpoint; the same command goes on from it.",
+        description="Run a job here. Ctrl-C saves a checkpoint; the same command goes on from it.",
         epilog="example: reason run configs/train.yaml --out data/output/first --set epochs=2",
     )
     parser.add_argument("spec", type=Path, help="YAML or JSON job spec")

@@ -42,7 +42,7 @@ class EndReason(StrEnum):
     @classmethod
     def of(cls, code: str) -> "EndReason":
         """The reason of a code that another version may have written; unknown ones count as a crash."""
-        return cls(code) if code in cls else cls.CRASHED
+        return next((reason for reason in cls if reason.value == code), cls.CRASHED)
 
 
 _STATES = {

@@ -1,10 +1,9 @@
 """One attempt of a job inside its process: do it, and write down how it ended."""
 
-import contextlib
 import errno
 import logging
+import os
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 from core.artifacts.folders import write_atomically
@@ -24,10 +23,10 @@ def run_attempt(context: RunContext) -> RunResult:
     """Runs the job and writes ``result.json``. Raises nothing: every end is a result."""
     reason, message = EndReason.SUCCEEDED, EndReason.SUCCEEDED.sentence
     context.phase("starting")
+    _quiet_libraries()
     with MemorySampler(context):
         try:
-            with _quiet_libraries():
-                run_job(context)
+            run_job(context)
         except Stopped:
             reason = _STOPS.get(context.stop.why, EndReason.INTERRUPTED)
             message = reason.sentence
@@ -41,15 +40,12 @@ def run_attempt(context: RunContext) -> RunResult:
             traceback.print_exc()
             reason = EndReason.STORAGE_FAILED if _storage(error) else EndReason.CRASHED
             message = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
-    if reason in (EndReason.SUCCEEDED,):
-        outputs = context.outputs
-    else:
-        outputs = {}
-        _log.error("%s: %s", reason.value, message)
+    succeeded = reason is EndReason.SUCCEEDED
+    _log.log(logging.INFO if succeeded else logging.ERROR, "%s: %s", reason.value, message)
     result = RunResult(
         state=reason.state.value,
         end_reason=EndReasonRecord(code=reason.value, message=message),
-        outputs=outputs,
+        outputs=context.outputs if succeeded else {},
         metrics=context.metrics,
     )
     write_result(context.folder, result)
@@ -65,14 +61,7 @@ def _storage(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Libraries' own bars and chatter stay out of the job's log; their warnings stay in."""
-    import os
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    yield
+def _quiet_libraries() -> None:
+    """Libraries' progress bars stay out of the job's log; their warnings stay in."""
+    for name in ("TOKENIZERS_PARALLELISM", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, "false" if name.startswith("TOK") else "1")

@@ -10,6 +10,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
+    Interval,
     TypeDecorator,
     create_engine,
     event,
@@ -74,10 +75,10 @@ class Database:
         """The database's own clock, as an expression: workers' clocks may disagree, leases must not."""
         if self.sqlite:
             return literal(datetime.now(UTC) + timedelta(seconds=offset_seconds), UtcTime())
-        clock: Any = func.clock_timestamp(type_=UtcTime())
-        return (
-            clock + func.make_interval(0, 0, 0, 0, 0, 0, float(offset_seconds)) if offset_seconds else clock
-        )
+        clock = func.clock_timestamp(type_=UtcTime())
+        if not offset_seconds:
+            return clock
+        return clock + func.make_interval(0, 0, 0, 0, 0, 0, float(offset_seconds), type_=Interval())
 
     def ping(self) -> None:
         """Raises `Unavailable` unless the database answers."""

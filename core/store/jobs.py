@@ -333,17 +333,13 @@ class JobStore:
 
     def expire_leases(self) -> list[str]:
         """Takes back every job whose worker has gone silent. Returns their ids."""
-        late = (
-            select(Job)
-            .where(Job.state == JobState.RUNNING, Job.lease_expires_at < self._database.time())
-            .order_by(Job.id)
-            .with_for_update(skip_locked=True)
-        )
+        late = and_(Job.state == JobState.RUNNING, Job.lease_expires_at < self._database.time())
         with self._database.read() as session:  # the common case costs no write lock
-            if not session.scalar(select(late.with_for_update(None).subquery().c.id).limit(1)):
+            if not session.scalar(select(exists().where(late))):
                 return []
         with self._database.write() as session:
-            jobs = list(session.scalars(late))
+            query = select(Job).where(late).order_by(Job.id).with_for_update(skip_locked=True)
+            jobs = list(session.scalars(query))
             for job in jobs:
                 self._end_attempt(session, job, EndReason.WORKER_LOST, f"Lost on {job.worker}")
             return [job.id for job in jobs]

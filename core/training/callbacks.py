@@ -164,7 +164,8 @@ class Evaluate(TrainerCallback):
             return False
         self._context.notice(
             f"Early stopping at step {step}: {self._stopping.metric} has not risen for "
-            f"{self._stopping.patience} evaluations; the best was {self._state.best_score:.4f} at step {self._state.best_step}."
+            f"{self._stopping.patience} evaluations; the best was {self._state.best_score:.4f} "
+            f"at step {self._state.best_step}."
         )
         return True
 

@@ -42,7 +42,7 @@ def _markdown(spec: TrainSpec, facts: dict[str, Any]) -> str:
     rate = facts["tokens"] / facts["training_seconds"] if facts["training_seconds"] else 0
     parts = [
         f"# Training report: {spec.name or spec.base_model}",
-        f"{facts['steps']} steps of {spec.batch_size} pairs over {facts['rows']} rows, {facts['rejects']} refused.",
+        f"{facts['steps']} steps of {spec.batch_size}; {facts['rows']} rows, {facts['rejects']} refused.",
         f"{facts['precision']} on {facts['device']}, {rate:,.0f} tokens a second.",
     ]
     if facts["finetuned"]:
@@ -95,9 +95,9 @@ def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None
         "---",
     ]
     made_from = (
-        f"Fine-tuned from `{spec.base_model}` on `{spec.dataset.ref}`: {facts['rows']} pairs, {facts['steps']} "
-        f"steps, batch size {spec.batch_size}, learning rate {spec.learning_rate:g}, multiple negatives ranking "
-        f"loss at temperature {spec.loss.temperature:g}."
+        f"Fine-tuned from `{spec.base_model}` on `{spec.dataset.ref}`: {facts['rows']} pairs, "
+        f"{facts['steps']} steps, batch size {spec.batch_size}, learning rate {spec.learning_rate:g}, "
+        f"multiple negatives ranking loss at temperature {spec.loss.temperature:g}."
     )
     body = [f"# {spec.name or 'A fine-tuned embedding model'}", made_from, _USAGE]
     if facts["finetuned"]:

@@ -1,0 +1,112 @@
+"""``python -m api``: the HTTP server. ``python -m api keys ...``: keys, straight in the database."""
+
+import argparse
+import contextlib
+import errno
+import json
+import socket
+import sys
+
+import uvicorn
+
+from api.app import create_app
+from api.auth import is_loopback
+from core.errors import ReasonError
+from core.settings import Settings
+from core.store import open_store
+from core.store.fleet import SCOPES
+from migrations import is_current
+
+
+def serve(arguments: list[str]) -> int:
+    """Binds first and says so in one sentence when it cannot."""
+    parser = argparse.ArgumentParser(prog="reason api", epilog="example: reason api --port 8080")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    asked = parser.parse_args(arguments)
+    settings = Settings()
+    store = open_store(settings)
+    if not is_current(store.database):
+        return _fail("the database is not at this version: run `reason db upgrade` first")
+    if not is_loopback(asked.host) and not store.keys.any_active():
+        return _fail(
+            f"without an API key the service binds to this machine only, not to {asked.host}. "
+            "Make one first: reason keys create NAME"
+        )
+    store.close()
+    family = socket.AF_INET6 if ":" in asked.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((asked.host, asked.port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            return _fail(
+                f"port {asked.port} is taken, perhaps by another `reason serve`. Give another --port."
+            )
+        return _fail(f"cannot listen on {asked.host}:{asked.port}: {error.strerror}")
+    config = uvicorn.Config(
+        create_app(settings),
+        log_level=settings.log_level.lower(),
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+    with contextlib.closing(listener):
+        uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def keys(arguments: list[str]) -> int:
+    """Works without a running server: it is how the first key is made."""
+    parser = argparse.ArgumentParser(
+        prog="reason keys", epilog="example: reason keys create ci --scopes read,submit"
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    create = actions.add_parser("create", help="make a key; it is shown once")
+    create.add_argument("name")
+    create.add_argument("--scopes", default="read,submit", help=f"of {', '.join(SCOPES)}")
+    actions.add_parser("list", help="all keys, without their secrets")
+    actions.add_parser("revoke", help="end a key").add_argument("id")
+    for action in actions.choices.values():
+        action.add_argument("--json", action="store_true")
+    asked = parser.parse_args(arguments)
+    store = open_store(Settings()).keys
+    rows, secret = [], None
+    match asked.action:
+        case "create":
+            scopes = [scope.strip() for scope in asked.scopes.split(",")]
+            if unknown := set(scopes) - set(SCOPES):
+                return _fail(f"unknown scope {', '.join(unknown)}: choose of {', '.join(SCOPES)}")
+            row, secret = store.create(asked.name, scopes)
+            rows = [row]
+        case "list":
+            rows = store.all()
+        case "revoke":
+            rows = [store.revoke(asked.id)]
+    for row in rows:
+        if asked.json:
+            print(json.dumps({"id": row.id, "name": row.name, "scopes": row.scopes, "key": secret}))
+        else:
+            state = "revoked" if row.revoked_at else "active"
+            print(f"{row.id}  {row.name}  {','.join(row.scopes)}  {state}")
+    if secret and not asked.json:
+        print(f"\n{secret}\n\nThis is the only time it is shown. Clients send it: export REASON_API_KEY=...")
+    return 0
+
+
+def _fail(sentence: str) -> int:
+    print(f"reason: {sentence}", file=sys.stderr)
+    return 2
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    try:
+        return keys(arguments[1:]) if arguments[:1] == ["keys"] else serve(arguments)
+    except ReasonError as error:
+        return _fail(str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

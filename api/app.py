@@ -1,0 +1,41 @@
+"""The application: store, queue, routes, errors."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api import errors, stream
+from api.limits import BodyLimit
+from api.routes import artifacts, fleet, health, jobs
+from core.artifacts import Library
+from core.queue import Queue
+from core.settings import Settings
+from core.store import open_store
+
+_DESCRIPTION = """
+Fine-tune retrieval models on your own documents: **POST a job, poll `/jobs/<id>`, download a better model.**
+
+Errors are `application/problem+json`; lists are pages `{items, next_cursor}`; times are UTC.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """A server on the settings' database and broker."""
+    settings = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        app.state.store.close()
+
+    app = FastAPI(title="reason", version="0.1.0", description=_DESCRIPTION, lifespan=lifespan)
+    app.state.settings = settings
+    app.state.store = open_store(settings)
+    app.state.queue = Queue(settings)
+    app.state.library = Library(settings.artifact_url)
+    errors.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    for module in (health, jobs, stream, artifacts, fleet):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,1 @@
+"""One file a noun, thin: check, call the store, show."""

@@ -1,0 +1,48 @@
+"""Workers, the queue and API keys."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from api.deps import Admin, Reader, StoreDep
+from api.views import key_view, worker_view
+from core.jobs.state import JobState
+from core.spec.base import Strict
+from core.spec.views import KeyView, NewKeyView, Page, WorkerView
+
+router = APIRouter()
+
+
+@router.get("/workers", tags=["fleet"], summary="Workers heard of in the last minute")
+def workers(store: StoreDep, _: Reader) -> Page[WorkerView]:
+    return Page(items=[worker_view(worker, running) for worker, running in store.workers.alive(60)])
+
+
+@router.get("/queue", tags=["fleet"], summary="How many jobs are in each state")
+def queue(store: StoreDep, _: Reader) -> dict[str, int]:
+    depth = store.jobs.depth()
+    return {state.value: depth.get(state.value, 0) for state in JobState}
+
+
+class NewKey(Strict):
+    """A key to be made."""
+
+    name: str = Field(min_length=1, max_length=200)
+    scopes: list[Literal["read", "submit", "admin"]] = Field(["read", "submit"], min_length=1)
+
+
+@router.post("/keys", status_code=201, tags=["keys"], summary="Make a key; it is shown once")
+def create_key(asked: NewKey, store: StoreDep, _: Admin) -> NewKeyView:
+    row, secret = store.keys.create(asked.name, list(asked.scopes))
+    return NewKeyView(**key_view(row).model_dump(), key=secret)
+
+
+@router.get("/keys", tags=["keys"], summary="All keys, without their secrets")
+def keys(store: StoreDep, _: Admin) -> Page[KeyView]:
+    return Page(items=[key_view(row) for row in store.keys.all()])
+
+
+@router.delete("/keys/{key_id}", tags=["keys"], summary="Revoke a key")
+def revoke_key(key_id: str, store: StoreDep, _: Admin) -> KeyView:
+    return key_view(store.keys.revoke(key_id))

@@ -1,0 +1,95 @@
+"""Rows as the wire shows them."""
+
+from core.spec.views import (
+    ArtifactView,
+    EndReasonView,
+    EventView,
+    JobView,
+    KeyView,
+    Memory,
+    Progress,
+    WorkerView,
+)
+from core.store import Store
+from core.store.tables import ApiKey, Artifact, EventRow, Job, Worker
+
+
+def job_view(job: Job, store: Store | None = None) -> JobView:
+    """``store`` is asked for the queue position; without it there is none."""
+    return JobView(
+        id=job.id,
+        kind=job.kind,
+        name=job.name,
+        labels=job.labels,
+        state=job.state,
+        phase=job.phase,
+        progress=Progress.model_validate(job.progress),
+        latest=job.latest,
+        memory=Memory.model_validate(job.memory),
+        attempt=job.attempt,
+        max_attempts=job.max_attempts,
+        cancel_requested=job.cancel_requested,
+        pause_requested=job.pause_requested,
+        queue_position=store.jobs.queue_position(job) if store else None,
+        priority=job.priority,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        end_reason=EndReasonView(code=job.end_code, message=job.end_message or "") if job.end_code else None,
+        spec=job.spec,
+        inputs=job.inputs,
+        outputs=job.outputs,
+        worker=job.worker,
+        links={
+            name: f"/jobs/{job.id}{tail}"
+            for name, tail in {
+                "self": "",
+                "events": "/events",
+                "stream": "/stream",
+                "metrics": "/metrics",
+                "logs": "/logs",
+                "artifacts": "/artifacts",
+            }.items()
+        },
+    )
+
+
+def event_view(event: EventRow) -> EventView:
+    return EventView(seq=event.seq, attempt=event.attempt, type=event.type, at=event.at, data=event.data)
+
+
+def artifact_view(artifact: Artifact) -> ArtifactView:
+    return ArtifactView(
+        id=artifact.id,
+        job_id=artifact.job_id,
+        output=artifact.output,
+        kind=artifact.kind,
+        name=artifact.name,
+        version=artifact.version,
+        sha256=artifact.sha256,
+        bytes=artifact.bytes,
+        created_at=artifact.created_at,
+        files=artifact.manifest.get("files", []),
+        metadata=artifact.manifest.get("metadata", {}),
+        links={"self": f"/artifacts/{artifact.id}", "files": f"/artifacts/{artifact.id}/files/"},
+    )
+
+
+def worker_view(worker: Worker, running: int) -> WorkerView:
+    return WorkerView(
+        id=worker.id,
+        host=worker.host,
+        slots=worker.slots,
+        running=running,
+        gpus=worker.gpus,
+        memory_bytes=worker.memory_bytes,
+        state="stopping" if worker.stopping else "busy" if running >= worker.slots else "free",
+        started_at=worker.started_at,
+        heartbeat_at=worker.heartbeat_at,
+    )
+
+
+def key_view(key: ApiKey) -> KeyView:
+    return KeyView(
+        id=key.id, name=key.name, scopes=key.scopes, created_at=key.created_at, revoked_at=key.revoked_at
+    )

@@ -1,0 +1,67 @@
+"""The Celery application: a slot a thread, messages as wake-ups."""
+
+import logging
+import sys
+from typing import Any
+
+from celery import signals
+
+from core.errors import Unavailable
+from core.queue import Queue, celery_for
+from core.settings import Settings
+from core.store import open_store
+from migrations import is_current
+from worker.inventory import read_inventory
+from worker.launch import Launcher
+from worker.runner import Runner
+from worker.sweeper import Sweeper
+from worker.tasks import register
+
+_log = logging.getLogger(__name__)
+
+
+def main(settings: Settings | None = None) -> int:
+    """Runs a worker until SIGTERM or SIGINT: then jobs save a checkpoint and go back to the queue."""
+    settings = settings or Settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    store = open_store(settings)
+    try:
+        current = is_current(store.database)
+    except Unavailable as error:
+        sys.exit(f"reason worker: {error}")
+    if not current:
+        sys.exit("reason worker: the database is not at this version: run `reason db upgrade` first")
+    launcher = Launcher()
+    launcher.warm()
+    inventory = read_inventory(settings)
+    worker_id = store.workers.register(inventory)
+    app = celery_for(settings)
+    runner = Runner(settings, store, launcher, worker_id, inventory.gpus)
+    sweeper = Sweeper(settings, store, Queue(settings, app), runner, worker_id)
+    register(app, runner)
+
+    def shutting_down(**_: Any) -> None:
+        runner.shutting_down = True
+
+    def ready(**_: Any) -> None:
+        sweeper.start()
+        _log.info("Worker %s is ready: %d slots, %d GPUs", worker_id, inventory.slots, len(inventory.gpus))
+
+    signals.worker_shutting_down.connect(shutting_down, weak=False)
+    signals.worker_ready.connect(ready, weak=False)
+
+    app.worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            f"--concurrency={inventory.slots}",
+            f"--queues={','.join(settings.queues)}",
+            f"--loglevel={settings.log_level}",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
+    )
+    sweeper.stop()
+    store.workers.remove(worker_id)
+    return 0

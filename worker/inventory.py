@@ -1,0 +1,89 @@
+"""What this host has: GPUs by NVML, memory by psutil. And which GPUs are taken by our own jobs."""
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pynvml
+
+from core.settings import Settings
+from core.store.fleet import Inventory
+
+_log = logging.getLogger(__name__)
+
+
+def read_gpus() -> list[dict[str, Any]]:
+    """The GPUs that this worker may use: index, uuid, name, memory and free memory in bytes."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        allowed = None if visible is None else {item.strip() for item in visible.split(",")}
+        gpus = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
+            if allowed is None or str(index) in allowed or uuid in allowed:
+                gpus.append(
+                    {
+                        "index": index,
+                        "uuid": uuid,
+                        "name": _text(pynvml.nvmlDeviceGetName(handle)),
+                        "memory_bytes": int(memory.total),
+                        "free_bytes": int(memory.free),
+                    }
+                )
+        return gpus
+    except pynvml.NVMLError as error:
+        _log.warning("The GPUs cannot be listed: %s", error)
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def read_inventory(settings: Settings) -> Inventory:
+    """This host as a worker. Slots: as set, else one a GPU, else one."""
+    gpus = read_gpus()
+    return Inventory(
+        host=socket.gethostname(),
+        slots=settings.slots or max(1, len(gpus)),
+        gpus=gpus,
+        memory_bytes=psutil.virtual_memory().total,
+        queues=settings.queues,
+    )
+
+
+class Devices:
+    """The GPUs that this worker's slots share: each job has its own."""
+
+    def __init__(self, gpus: list[dict[str, Any]]) -> None:
+        self._free = [gpu["uuid"] for gpu in gpus]
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def take(self) -> Iterator[str | None]:
+        """One GPU for as long as the block lasts; None when all are taken."""
+        with self._lock:
+            device = self._free.pop(0) if self._free else None
+        try:
+            yield device
+        finally:
+            if device is not None:
+                with self._lock:
+                    self._free.append(device)
+
+    @property
+    def free(self) -> int:
+        return len(self._free)

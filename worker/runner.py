@@ -1,0 +1,170 @@
+"""One attempt on one page: claim, start, watch, finish."""
+
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from core.artifacts import Library
+from core.errors import NotFound, StaleLease, Unavailable
+from core.jobs.reasons import EndReason
+from core.jobs.state import JobState
+from core.settings import Settings
+from core.store import Store
+from core.store.artifacts import NewArtifact
+from core.store.jobs import Capacity, Claim
+from worker.inventory import Devices
+from worker.launch import Launcher
+from worker.progress import Crossing, parse_json
+from worker.supervisor import Ended, Lease, Supervisor
+
+_log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Takes jobs from the queue and sees them through, one a slot."""
+
+    def __init__(
+        self, settings: Settings, store: Store, launcher: Launcher, worker_id: str, gpus: list[dict[str, Any]]
+    ) -> None:
+        self._settings, self._store, self._launcher = settings, store, launcher
+        self._worker = worker_id
+        self._gpus = gpus
+        self._devices = Devices(gpus)
+        self._library = Library(settings.artifact_url)
+        self.shutting_down = False
+
+    def work(self) -> int:
+        """Runs jobs until none is left that fits. Returns how many."""
+        count = 0
+        while not self.shutting_down and self.run_one():
+            count += 1
+        return count
+
+    def capacity(self) -> Capacity:
+        """What this worker could take on now."""
+        return Capacity(
+            worker=self._worker,
+            free_gpus=self._devices.free,
+            has_gpus=bool(self._gpus),
+            gpu_memory_bytes=max((gpu["memory_bytes"] for gpu in self._gpus), default=0),
+        )
+
+    def any_gpu_worker(self) -> bool:
+        """Whether anybody alive has a GPU: then a CPU worker leaves `auto` jobs alone."""
+        return any(worker.gpus for worker, _ in self._store.workers.alive(60))
+
+    def run_one(self) -> bool:
+        """One attempt of the best job that fits. False when there is none."""
+        with self._devices.take() as gpu:
+            capacity = Capacity(
+                worker=self._worker,
+                free_gpus=1 if gpu else 0,
+                has_gpus=bool(self._gpus),
+                gpu_memory_bytes=self.capacity().gpu_memory_bytes,
+            )
+            try:
+                claim = self._store.jobs.claim(
+                    capacity,
+                    self._settings.lease_seconds,
+                    any_gpu_worker=bool(self._gpus) or self.any_gpu_worker(),
+                )
+            except Unavailable as error:
+                _log.warning("No job can be claimed: %s", error)
+                return False
+            if claim is None:
+                return False
+            wants_gpu = claim.spec["resources"]["gpus"] != 0
+            self._run(claim, [gpu] if gpu and wants_gpu else [])
+            return True
+
+    def _run(self, claim: Claim, gpus: list[str]) -> None:
+        _log.info("Job %s: attempt %d begins", claim.job_id, claim.attempt)
+        folder = self._settings.runs_dir / claim.job_id / f"attempt-{claim.attempt}"
+        try:
+            with Lease(self._store.jobs, claim, self._settings.lease_seconds) as lease:
+                try:
+                    crossing, ended = self._attempt(claim, gpus, folder, lease)
+                except OSError as error:
+                    crossing, ended = (
+                        None,
+                        Ended(EndReason.STORAGE_FAILED, f"The attempt cannot start: {error}"),
+                    )
+                self._finish(claim, ended, crossing, lease, folder)
+        except StaleLease as error:
+            _log.warning("%s", error)
+
+    def _attempt(self, claim: Claim, gpus: list[str], folder: Path, lease: Lease) -> tuple[Crossing, Ended]:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        checkpoints = self._checkpoints(claim.job_id)
+        request = {
+            "job_id": claim.job_id,
+            "attempt": claim.attempt,
+            "spec": claim.spec,
+            "inputs": claim.inputs,
+            "artifact_url": self._settings.artifact_url,
+            "checkpoints": str(checkpoints),
+            "cache": str(self._settings.data_dir / "cache"),
+            "gpus": gpus,
+            "offline": self._settings.offline,
+            "trust_remote_code": self._settings.trust_remote_code,
+        }
+        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        crossing = Crossing(self._store.progress, claim, folder / "events.jsonl", folder / "log.txt")
+        process, control = self._launcher.start(folder)
+        supervisor = Supervisor(
+            claim,
+            process,
+            control,
+            crossing,
+            lease,
+            grace_seconds=self._settings.grace_seconds,
+            shutting_down=lambda: self.shutting_down,
+            read_result=lambda: parse_json(folder / "result.json"),
+        )
+        return crossing, supervisor.watch()
+
+    def _finish(
+        self, claim: Claim, ended: Ended, crossing: Crossing | None, lease: Lease, folder: Path
+    ) -> None:
+        """Writes the last lines and the end, however long the database takes, while the lease holds."""
+        outputs: list[NewArtifact] = []
+        if ended.reason is EndReason.SUCCEEDED:
+            try:
+                outputs = [self._checked(name, output) for name, output in ended.result["outputs"].items()]
+            except (NotFound, OSError) as error:
+                ended = Ended(EndReason.STORAGE_FAILED, f"An output is not whole: {error}")
+        while True:
+            try:
+                if crossing is not None:
+                    crossing.flush()
+                job = self._store.jobs.finish(claim, ended.reason, ended.message, outputs)
+                break
+            except Unavailable as error:
+                if lease.lost.is_set():
+                    raise StaleLease(f"Job {claim.job_id}: the database was away for too long") from error
+                time.sleep(0.5)
+        _log.info("Job %s: attempt %d ended: %s -> %s", claim.job_id, claim.attempt, ended.reason, job.state)
+        if job.state == JobState.SUCCEEDED:
+            shutil.rmtree(self._checkpoints(claim.job_id), ignore_errors=True)
+            shutil.rmtree(folder.parent, ignore_errors=True)
+
+    def _checked(self, name: str, output: dict[str, Any]) -> NewArtifact:
+        manifest = self._library.check(output["uri"])
+        return NewArtifact(
+            output=name,
+            kind=output["kind"],
+            uri=output["uri"],
+            sha256=manifest.sha256,
+            bytes=manifest.bytes,
+            manifest=manifest.model_dump(mode="json"),
+        )
+
+    def _checkpoints(self, job_id: str) -> Path:
+        """On shared storage when artifacts are in files, so that any host can go on; else on this host."""
+        root = self._library.local
+        return (root / "checkpoints" if root else self._settings.runs_dir / "checkpoints") / job_id

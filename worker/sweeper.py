@@ -1,0 +1,57 @@
+"""What every worker does beside its jobs: heartbeat, expired leases, lost wake-ups."""
+
+import logging
+import threading
+import time
+
+from core.errors import Unavailable
+from core.queue import Queue
+from core.settings import Settings
+from core.store import Store
+from worker.inventory import read_gpus
+from worker.runner import Runner
+
+_log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """A thread that keeps the queue moving when messages, workers or databases are lost."""
+
+    def __init__(
+        self, settings: Settings, store: Store, queue: Queue, runner: Runner, worker_id: str
+    ) -> None:
+        self._settings, self._store, self._queue, self._runner = settings, store, queue, runner
+        self._worker = worker_id
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self._beaten = 0.0
+        self._away = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._done.wait(self._settings.sweep_seconds):
+            try:
+                self.sweep()
+                self._away = False
+            except Unavailable as error:
+                if not self._away:
+                    _log.warning("Waiting for the database: %s", error)
+                self._away = True
+
+    def sweep(self) -> None:
+        """Once around. Raises `Unavailable`."""
+        if time.monotonic() - self._beaten > 5:
+            self._store.workers.heartbeat(self._worker, gpus=read_gpus(), stopping=self._runner.shutting_down)
+            self._beaten = time.monotonic()
+        for job_id in self._store.jobs.expire_leases():
+            _log.warning("Job %s: its worker is gone, back to the queue", job_id)
+        if self._runner.shutting_down:
+            return
+        if self._store.jobs.claimable(self._runner.capacity(), any_gpu_worker=self._runner.any_gpu_worker()):
+            self._queue.wake(self._settings.queues[0])
