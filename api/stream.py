@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -25,29 +25,28 @@ def known_job(job_id: str, store: StoreDep, _: Reader) -> str:
     return store.jobs.get(job_id).id
 
 
+def last_seen(last_event_id: Annotated[str | None, Header()] = None) -> int:
+    """The number of the last event that the reader has."""
+    if not last_event_id:
+        return 0
+    if not last_event_id.isdecimal():
+        raise BadRequest(f"Last-Event-ID {last_event_id!r} is not a number that this stream gave")
+    return int(last_event_id)
+
+
 @router.get("/{job_id}/stream", response_class=EventSourceResponse, summary="What happens, live")
 async def stream(
-    job_id: str,
     request: Request,
     store: StoreDep,
-    principal: Reader,
-    last_event_id: Annotated[str | None, Header()] = None,
+    job_id: Annotated[str, Depends(known_job)],
+    after: Annotated[int, Depends(last_seen)],
 ) -> AsyncIterator[ServerSentEvent]:
     """Every event from the first, or from the one after `Last-Event-ID`; ends when the job has ended.
 
     An event's id is its number within the job: a reader that was cut off goes on without gaps or repeats.
     """
-    await run_in_threadpool(known_job, job_id, store, principal)
-    async for event in follow(request, store, job_id, _number(last_event_id)):
+    async for event in follow(request, store, job_id, after):
         yield event
-
-
-def _number(last_event_id: str | None) -> int:
-    if last_event_id is None or last_event_id == "":
-        return 0
-    if not last_event_id.isdecimal():
-        raise BadRequest(f"Last-Event-ID {last_event_id!r} is not a number that this stream gave")
-    return int(last_event_id)
 
 
 async def follow(request: Request, store: Store, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:

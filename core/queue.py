@@ -20,6 +20,7 @@ def celery_for(settings: Settings) -> Celery:
     """
     app = Celery("reason", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
+        accept_content=["json"],
         task_acks_late=False,
         task_ignore_result=True,
         task_default_queue="cpu",

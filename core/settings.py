@@ -78,7 +78,7 @@ class Settings(BaseSettings):
         if not self.database_url:
             self.database_url = f"sqlite:///{self.data_dir / 'reason.db'}"
         if not self.broker_url:
-            self.broker_url = "filesystem://"
+            self.broker_url = "filesystem://localhost//"
         if not self.artifact_url:
             self.artifact_url = (self.data_dir / "artifacts").as_uri()
         if not self.allowed_paths:

@@ -2,9 +2,11 @@
 
 import logging
 import sys
+import warnings
 from typing import Any
 
 from celery import signals
+from celery.exceptions import SecurityWarning
 
 from core.errors import Unavailable
 from core.queue import Queue, celery_for
@@ -50,8 +52,11 @@ def main(settings: Settings | None = None) -> int:
     signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_ready.connect(ready, weak=False)
 
+    # Celery warns root because of pickled messages; ours are empty, and pickle is not accepted.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     app.worker_main(
         [
+            "--quiet",
             "worker",
             "--pool=threads",
             f"--concurrency={inventory.slots}",

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_model, save_model
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
 
 from core.training.batching import TrainingBatches
 from core.training.callbacks import Throughput
@@ -52,6 +52,7 @@ class PairTrainer(Trainer):
         **arguments: Any,
     ) -> None:
         super().__init__(data_collator=collator, **arguments)
+        self.remove_callback(PrinterCallback)  # our own callbacks tell, through the reporter
         self._batches, self._throughput = batches, throughput
         self._loss = ranking_loss
         self._cached = cached

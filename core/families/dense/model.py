@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Transformer
+from transformers.utils import logging as transformers_logging
 
 from core.errors import BadModel
 from core.run.context import RunContext
@@ -15,6 +16,7 @@ from core.spec.refs import Ref
 
 def load_model(context: RunContext, reference: str, device: str) -> SentenceTransformer:
     """The model that ``reference`` names, with trainable float32 weights. Raises `BadModel`."""
+    transformers_logging.disable_progress_bar()  # a bar in a log file is noise
     source = context.resolve(reference)
     trust = context.request.trust_remote_code
     if isinstance(source, Path):

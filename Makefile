@@ -1,0 +1,38 @@
+# Everything runs from .venv, which `make install` makes. No other set-up.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo serve test lint bench clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (PYTHON=...)"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || bash scripts/system_packages.sh venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,demo,dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/reason demo
+
+serve: install
+	$(BIN)/reason serve
+
+# Brings up PostgreSQL and Redis of its own when none is reachable.
+test: install
+	bash scripts/with_services.sh $(BIN)/python -m pytest $(ARGS)
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	bash scripts/with_services.sh $(BIN)/python -m benchmarks.latency
+
+clean:
+	rm -rf .venv build *.egg-info

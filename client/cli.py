@@ -1,0 +1,374 @@
+"""``reason``, the command line. Exits: 0 done, 1 job failed, 2 bad usage or spec, 3 cancelled, 4 no service."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from client.client import Client
+from client.plot import plot as draw
+from client.watch import watch as follow
+from core.errors import InvalidRequest, ReasonError, ServiceUnreachable
+from core.settings import Settings
+from core.spec.files import apply_settings, read_spec
+from core.spec.views import JobView
+
+app = typer.Typer(
+    help="Train retrieval models on your own documents.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console(stderr=True)
+
+_EXITS = {"succeeded": 0, "failed": 1, "cancelled": 3}
+
+JobId = Annotated[str, typer.Argument(help="The job's id, as submit printed it.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the spec.")
+]
+
+
+def main() -> None:
+    """The entry point: errors of ours become a sentence and an exit code."""
+    passed_on = _PASSED_ON.get(sys.argv[1] if len(sys.argv) > 1 else "")
+    if passed_on:
+        sys.exit(subprocess.run([sys.executable, "-m", *passed_on, *sys.argv[2:]], check=False).returncode)
+    try:
+        app()
+    except ServiceUnreachable as error:
+        _fail(str(error), 4)
+    except InvalidRequest as error:
+        _fail(
+            "\n        ".join([str(error), *(f"{item.path}: {item.message}" for item in error.problems[1:])]),
+            2,
+        )
+    except ReasonError as error:
+        _fail(str(error), 2 if error.status < 500 else 1)
+    except BrokenPipeError:  # `reason logs ID | head`
+        sys.exit(0)
+
+
+_PASSED_ON = {
+    # Rooms of their own: the client does not import them.
+    "api": ["api"],
+    "worker": ["worker"],
+    "keys": ["api", "keys"],
+    "run": ["core.cli"],
+}
+
+
+def _fail(sentence: str, code: int) -> None:
+    print(f"reason: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _client() -> Client:
+    settings = Settings()
+    return Client(settings.api_url, settings.api_key.get_secret_value() if settings.api_key else None)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value))
+
+
+def _print_job(job: JobView, as_json: bool) -> None:
+    if as_json:
+        _print_json(job.model_dump(mode="json"))
+        return
+    print(f"{job.id}  {job.kind}  {job.state}" + (f"  ({job.phase})" if job.phase else ""))
+    if job.name:
+        print(f"  name      {job.name}")
+    if job.queue_position is not None:
+        print(f"  queue     {job.queue_position} before it")
+    if job.progress.total_steps:
+        print(f"  step      {job.progress.step} of {job.progress.total_steps}")
+    for name, value in job.latest.items():
+        if value is not None:
+            print(f"  {name:<9} {value:.6g}")
+    if job.end_reason:
+        print(f"  end       {job.end_reason.code}: {job.end_reason.message}")
+    for name, reference in job.outputs.items():
+        print(f"  {name:<9} {reference}")
+
+
+def _exit_with(job: JobView) -> None:
+    raise typer.Exit(_EXITS.get(job.state, 0))
+
+
+# -- commands with an epilog that shows one in use -------------------------------------------------
+
+
+@app.command(epilog="example: reason serve --port 8000")
+def serve(
+    host: Annotated[str, typer.Option(help="Anything but loopback needs an API key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+) -> None:
+    """Run the whole service on this machine: API and worker."""
+    from client.serve import serve as run
+
+    raise typer.Exit(run(host, port))
+
+
+@app.command(epilog="example: reason submit configs/train.yaml --set epochs=2 --watch")
+def submit(
+    spec: Annotated[Path, typer.Argument(help="YAML or JSON job spec.")],
+    settings: Set = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and show its progress.")] = False,
+    key: Annotated[
+        str | None, typer.Option("--idempotency-key", help="Makes repeating the call safe.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Queue a job."""
+    data = apply_settings(read_spec(spec), settings or [])
+    with _client() as client:
+        job = client.submit(data, idempotency_key=key)
+        if not watch:
+            _print_job(job, True) if as_json else print(job.id)
+            return
+        print(job.id, file=sys.stderr)
+        _watch(client, job.id, as_json)
+
+
+@app.command(epilog="example: reason watch job_01k9...")
+def watch(job_id: JobId, as_json: Json = False) -> None:
+    """Follow a job to its end."""
+    with _client() as client:
+        _watch(client, job_id, as_json)
+
+
+def _watch(client: Client, job_id: str, as_json: bool) -> None:
+    try:
+        job = follow(client, job_id, console)
+    except KeyboardInterrupt:
+        console.print(f"The job goes on. To end it: reason cancel {job_id}", highlight=False)
+        raise typer.Exit(130) from None
+    _print_job(job, as_json)
+    _exit_with(job)
+
+
+@app.command(epilog="example: reason show job_01k9... --json")
+def show(job_id: JobId, as_json: Json = False) -> None:
+    """Show a job."""
+    with _client() as client:
+        _print_job(client.job(job_id), as_json)
+
+
+@app.command(epilog="example: reason jobs --state running --label team=search")
+def jobs(
+    state: Annotated[
+        str | None, typer.Option(help="waiting, queued, running, paused, succeeded, failed, cancelled")
+    ] = None,
+    kind: Annotated[str | None, typer.Option()] = None,
+    label: Annotated[list[str] | None, typer.Option(help="key=value, repeatable")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    as_json: Json = False,
+) -> None:
+    """List jobs, newest first."""
+    labels = [item.replace("=", ":", 1) for item in label or []] or None
+    with _client() as client:
+        found = []
+        for job in client.jobs(limit=limit, state=state, kind=kind, label=labels):
+            found.append(job)
+            if len(found) == limit:
+                break
+    if as_json:
+        _print_json([job.model_dump(mode="json") for job in found])
+        return
+    table = Table("id", "name", "kind", "state", "step", "loss", "created", box=None)
+    for job in found:
+        step = f"{job.progress.step}/{job.progress.total_steps}" if job.progress.total_steps else ""
+        loss = job.latest.get("loss")
+        table.add_row(
+            job.id,
+            job.name or "",
+            job.kind,
+            job.state,
+            step,
+            "" if loss is None else f"{loss:.4f}",
+            f"{job.created_at:%Y-%m-%d %H:%M:%S}",
+        )
+    Console().print(table)
+
+
+def _act(verb: str, job_id: str, as_json: bool) -> None:
+    with _client() as client:
+        job: JobView = getattr(client, verb)(job_id)
+    _print_job(job, as_json)
+
+
+@app.command(epilog="example: reason cancel job_01k9...")
+def cancel(job_id: JobId, as_json: Json = False) -> None:
+    """End a job; a running one saves a checkpoint first."""
+    _act("cancel", job_id, as_json)
+
+
+@app.command(epilog="example: reason pause job_01k9...")
+def pause(job_id: JobId, as_json: Json = False) -> None:
+    """Save a checkpoint and hold the job."""
+    _act("pause", job_id, as_json)
+
+
+@app.command(epilog="example: reason resume job_01k9...")
+def resume(job_id: JobId, as_json: Json = False) -> None:
+    """Go on with a paused job."""
+    _act("resume", job_id, as_json)
+
+
+@app.command(epilog="example: reason retry job_01k9...")
+def retry(job_id: JobId, as_json: Json = False) -> None:
+    """Queue a failed or cancelled job again; it goes on from its last checkpoint."""
+    _act("retry", job_id, as_json)
+
+
+@app.command(epilog="example: reason logs job_01k9... -f")
+def logs(
+    job_id: JobId,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", min=1, help="The last so many lines.")] = None,
+    follow_it: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the job ends.")] = False,
+) -> None:
+    """Print what the job's process wrote."""
+    with _client() as client:
+        text, cursor = client.logs(job_id, tail=tail)
+        print(text, end="", flush=True)
+        while follow_it:
+            ended = client.job(job_id).state.final
+            text, cursor = client.logs(job_id, after=cursor)
+            print(text, end="", flush=True)
+            if ended:
+                return
+            time.sleep(1)
+
+
+@app.command(epilog="example: reason metrics job_01k9... --plot curves.png")
+def metrics(
+    job_id: JobId,
+    name: Annotated[list[str] | None, typer.Option(help="Repeatable; all without it.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw them into a .png, .svg or .pdf.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print or draw a job's curves."""
+    with _client() as client:
+        series = client.metrics(job_id, name)
+        title = client.job(job_id).name or job_id
+    if plot is not None:
+        draw(series, plot, title)
+        console.print(f"{plot}", highlight=False)
+    if as_json:
+        _print_json([item.model_dump(mode="json") for item in series])
+    elif plot is None:
+        for item in series:
+            values = [point.value for point in item.points if point.value is not None]
+            if values:
+                curve = f"first {values[0]:<12.6g} last {values[-1]:<12.6g}"
+                print(f"{item.name:<20} {curve} {item.total_points} points")
+
+
+@app.command(epilog="example: reason models")
+def models(as_json: Json = False) -> None:
+    """List models, newest first."""
+    with _client() as client:
+        found = list(client.models())
+    if as_json:
+        _print_json([model.model_dump(mode="json") for model in found])
+        return
+    table = Table("reference", "name", "size", "job", "created", box=None)
+    for model in found:
+        name = f"{model.name}@{model.version}" if model.name else ""
+        size = f"{model.bytes / 1e6:.1f} MB"
+        table.add_row(f"model:{model.id}", name, size, model.job_id, f"{model.created_at:%Y-%m-%d %H:%M:%S}")
+    Console().print(table)
+
+
+@app.command(epilog="example: reason download job:job_01k9.../model data/my-model")
+def download(
+    reference: Annotated[str, typer.Argument(help="job:ID/OUTPUT, model:ID or model:NAME@VERSION.")],
+    folder: Annotated[Path, typer.Argument(help="Where its files go.")],
+    as_json: Json = False,
+) -> None:
+    """Fetch an artifact, checked against its sums; run again it goes on where it broke off."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidRequest(f"{folder} is a file: give a folder")
+    with _client() as client:
+        artifact = client.download(reference, folder)
+    if as_json:
+        _print_json(artifact.model_dump(mode="json"))
+    else:
+        print(f"{len(artifact.files)} files, {artifact.bytes / 1e6:.1f} MB in {folder}")
+
+
+@app.command(epilog="example: reason workers")
+def workers(as_json: Json = False) -> None:
+    """List the workers heard of in the last minute."""
+    with _client() as client:
+        found = client.workers()
+    if as_json:
+        _print_json([worker.model_dump(mode="json") for worker in found])
+        return
+    table = Table("id", "state", "running", "GPUs", "memory", box=None)
+    for worker in found:
+        gpus = ", ".join(gpu["name"] for gpu in worker.gpus) or "none"
+        table.add_row(
+            worker.id,
+            worker.state,
+            f"{worker.running}/{worker.slots}",
+            gpus,
+            f"{worker.memory_bytes / 1e9:.0f} GB",
+        )
+    Console().print(table)
+
+
+@app.command(epilog="example: reason demo")
+def demo(
+    full: Annotated[
+        bool, typer.Option("--full", help="All pairs of the standard library instead of some.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Show it all: serve, build a real dataset, train, compare, stop."""
+    from client.demo import run
+
+    raise typer.Exit(run(full=full, port=port, as_json=as_json))
+
+
+database = typer.Typer(help="The database.", no_args_is_help=True)
+app.add_typer(database, name="db")
+
+
+@database.command(epilog="example: reason db upgrade")
+def upgrade() -> None:
+    """Bring the database to the newest version."""
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "migrations"], check=False).returncode)
+
+
+@app.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+def run() -> None:
+    """Run a job with no service: reason run SPEC.yaml --out DIR."""
+
+
+@app.command(add_help_option=False)
+def api() -> None:
+    """Run the HTTP server alone."""
+
+
+@app.command(add_help_option=False)
+def worker() -> None:
+    """Run a worker alone."""
+
+
+@app.command(add_help_option=False)
+def keys() -> None:
+    """Make, list and revoke API keys."""
+
+
+if __name__ == "__main__":
+    main()

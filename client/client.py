@@ -1,0 +1,297 @@
+"""The service from Python: submit, watch, download."""
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+
+from core.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    Problem,
+    ReasonError,
+    ServiceUnreachable,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from core.spec import JobSpec
+from core.spec.base import Lenient
+from core.spec.views import ArtifactView, EventView, JobView, MetricSeries, Page, WorkerView
+
+_BY_STATUS: dict[int, type[ReasonError]] = {
+    error.status: error
+    for error in (BadRequest, Unauthorized, Forbidden, NotFound, Conflict, TooLarge, Unavailable)
+}
+_ATTEMPTS = 5
+View = TypeVar("View", bound=Lenient)
+
+
+class Client:
+    """Talks to one service. Raises the errors of `core.errors`.
+
+    Reads, and submissions (by an Idempotency-Key), are repeated when the service is restarted meanwhile.
+
+    >>> with Client() as client:
+    ...     job = client.submit({"kind": "train", "base_model": "...", "dataset": "file:data/pairs.jsonl"})
+    ...     client.wait(job.id)
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        retries: int = _ATTEMPTS,
+    ) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
+        self._retries = max(1, retries)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    def submit(self, spec: JobSpec | dict[str, Any], *, idempotency_key: str | None = None) -> JobView:
+        """Queues a job. Safe to repeat: without a key of yours it makes one."""
+        body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return JobView.model_validate(self._json("POST", "/jobs", json=body, headers=headers))
+
+    def job(self, job_id: str) -> JobView:
+        return JobView.model_validate(self._json("GET", f"/jobs/{job_id}"))
+
+    def jobs(self, limit: int = 50, **filters: Any) -> Iterator[JobView]:
+        """Newest first, page after page. Filters: state, kind, label (``k:v``)."""
+        for page in self._pages("/jobs", limit=limit, **filters):
+            yield from Page[JobView].model_validate(page).items
+
+    def cancel(self, job_id: str) -> JobView:
+        return self._act(job_id, "cancel")
+
+    def pause(self, job_id: str) -> JobView:
+        return self._act(job_id, "pause")
+
+    def resume(self, job_id: str) -> JobView:
+        return self._act(job_id, "resume")
+
+    def retry(self, job_id: str) -> JobView:
+        return self._act(job_id, "retry")
+
+    def _act(self, job_id: str, verb: str) -> JobView:
+        return JobView.model_validate(self._json("POST", f"/jobs/{job_id}/{verb}"))
+
+    def wait(self, job_id: str, timeout: float | None = None, poll_seconds: float = 0.5) -> JobView:
+        """Until the job has ended or is paused. Raises `TimeoutError`."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            job = self.job(job_id)
+            if job.state.final or job.state == "paused":
+                return job
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError(f"Job {job_id} is still {job.state} after {timeout:g} s")
+            time.sleep(poll_seconds)
+
+    def events(self, job_id: str, after: int = 0) -> list[EventView]:
+        """All events so far with a number above ``after``."""
+        found: list[EventView] = []
+        while True:
+            page = Page[EventView].model_validate(
+                self._json("GET", f"/jobs/{job_id}/events", params={"cursor": after, "limit": 500})
+            )
+            if not page.items:
+                return found
+            found += page.items
+            after = page.items[-1].seq
+
+    def stream(self, job_id: str, after: int = 0) -> Iterator[EventView]:
+        """Events as they happen, to the job's end. A broken connection is taken up where it broke."""
+        failures = 0
+        while True:
+            try:
+                for event in self._listen(job_id, after):
+                    after, failures = event.seq, 0
+                    yield event
+                return
+            except httpx.TransportError as error:
+                failures += 1
+                if failures >= self._retries:
+                    raise ServiceUnreachable(self._unreachable(error)) from error
+                time.sleep(min(2.0**failures / 4, 5))
+
+    def _listen(self, job_id: str, after: int) -> Iterator[EventView]:
+        headers = {"Last-Event-ID": str(after)} if after else {}
+        with self._http.stream(
+            "GET", f"/jobs/{job_id}/stream", headers=headers, timeout=httpx.Timeout(30, read=60)
+        ) as response:
+            if response.is_error:
+                response.read()
+                raise _error(response)
+            for line in response.iter_lines():
+                if line.startswith("data:"):
+                    yield EventView.model_validate(json.loads(line.removeprefix("data:")))
+
+    def metrics(
+        self, job_id: str, names: list[str] | None = None, max_points: int = 1000
+    ) -> list[MetricSeries]:
+        params: dict[str, Any] = {"max_points": max_points}
+        if names:
+            params["name"] = names
+        return (
+            Page[MetricSeries]
+            .model_validate(self._json("GET", f"/jobs/{job_id}/metrics", params=params))
+            .items
+        )
+
+    def logs(self, job_id: str, tail: int | None = None, after: int = 0) -> tuple[str, int]:
+        """(text, cursor for the next call's ``after``)."""
+        params = {"after": after, **({"tail": tail} if tail else {})}
+        response = self._request("GET", f"/jobs/{job_id}/logs", params=params)
+        return response.text, int(response.headers["X-Log-Cursor"])
+
+    # -- artifacts -------------------------------------------------------------------------------
+
+    def artifacts(self, job_id: str) -> list[ArtifactView]:
+        return Page[ArtifactView].model_validate(self._json("GET", f"/jobs/{job_id}/artifacts")).items
+
+    def models(self, limit: int = 50) -> Iterator[ArtifactView]:
+        for page in self._pages("/models", limit=limit):
+            yield from Page[ArtifactView].model_validate(page).items
+
+    def workers(self) -> list[WorkerView]:
+        return Page[WorkerView].model_validate(self._json("GET", "/workers")).items
+
+    def find(self, reference: str) -> ArtifactView:
+        """``job:ID/OUTPUT``, ``model:ID``, ``model:NAME[@VERSION]``, ``artifact:ID`` or a bare artifact id."""
+        scheme, _, target = reference.rpartition(":")
+        if scheme == "job":
+            job_id, _, output = target.partition("/")
+            for artifact in self.artifacts(job_id):
+                if artifact.output == output:
+                    return artifact
+            raise NotFound(f"Job {job_id} has no output {output!r}")
+        if not target.startswith("art_"):
+            name, _, version = target.partition("@")
+            for artifact in self.models():
+                if artifact.name == name and (not version or str(artifact.version) == version):
+                    return artifact
+            raise NotFound(f"There is no model {target!r}")
+        return ArtifactView.model_validate(self._json("GET", f"/artifacts/{target}"))
+
+    def download(self, reference: str, folder: Path) -> ArtifactView:
+        """Every file of an artifact, checked against its sha256; goes on with what an earlier call left."""
+        artifact = self.find(reference)
+        for entry in artifact.files:
+            self._download_file(artifact.id, entry, folder / entry["path"])
+        return artifact
+
+    def _download_file(self, artifact_id: str, entry: dict[str, Any], path: Path) -> None:
+        if path.exists() and path.stat().st_size == entry["bytes"] and _sha256(path) == entry["sha256"]:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.part")
+        for attempt in range(self._retries):
+            try:
+                self._fetch(artifact_id, entry, partial)
+                break
+            except httpx.TransportError as error:
+                if attempt == self._retries - 1:
+                    raise ServiceUnreachable(self._unreachable(error)) from error
+                time.sleep(2.0**attempt / 4)
+        if _sha256(partial) != entry["sha256"]:
+            partial.unlink()
+            raise ReasonError(f"{entry['path']} arrived with a wrong checksum; try again")
+        partial.replace(path)
+
+    def _fetch(self, artifact_id: str, entry: dict[str, Any], partial: Path) -> None:
+        have = partial.stat().st_size if partial.exists() else 0
+        if have > entry["bytes"]:
+            partial.unlink()
+            have = 0
+        if have == entry["bytes"]:
+            partial.touch()
+            return
+        headers = {"Range": f"bytes={have}-", "If-Range": f'"{entry["sha256"]}"'} if have else {}
+        url = f"/artifacts/{artifact_id}/files/{entry['path']}"
+        with self._http.stream("GET", url, headers=headers) as response:
+            if response.is_error:
+                response.read()
+                raise _error(response)
+            with partial.open("ab" if response.status_code == 206 else "wb") as file:
+                for block in response.iter_bytes(1 << 20):
+                    file.write(block)
+
+    # -- the wire --------------------------------------------------------------------------------
+
+    def _pages(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
+        while True:
+            page = self._json(
+                "GET", path, params={name: value for name, value in params.items() if value is not None}
+            )
+            yield page
+            if page["next_cursor"] is None:
+                return
+            params["cursor"] = page["next_cursor"]
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        data: dict[str, Any] = self._request(method, path, **options).json()
+        return data
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        repeatable = method == "GET" or "Idempotency-Key" in options.get("headers", {})
+        for attempt in range(self._retries if repeatable else 1):
+            last = attempt == self._retries - 1 or not repeatable
+            try:
+                response = self._http.request(method, path, **options)
+            except httpx.TransportError as error:
+                if last:
+                    raise ServiceUnreachable(self._unreachable(error)) from error
+            except httpx.InvalidURL as error:
+                raise ServiceUnreachable(f"{self.url} is not a URL: {error}") from error
+            else:
+                if response.status_code != 503 or last:
+                    break
+            time.sleep(2.0**attempt / 8)
+        if response.is_error:
+            raise _error(response)
+        return response
+
+    def _unreachable(self, error: Exception) -> str:
+        return f"No service answers at {self.url} ({error}). Start one: reason serve. Or set REASON_API_URL."
+
+
+def _error(response: httpx.Response) -> ReasonError:
+    try:
+        body = response.json()
+        detail = str(body["detail"])
+        problems = [Problem(item["path"], item["message"]) for item in body.get("errors", [])]
+    except (ValueError, KeyError, TypeError):
+        detail, problems = f"{response.status_code} {response.reason_phrase} from {response.url}", []
+    if response.status_code == 422:
+        return InvalidRequest(detail, problems)
+    return _BY_STATUS.get(response.status_code, ReasonError)(detail)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

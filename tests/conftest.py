@@ -1,0 +1,98 @@
+"""What every test can ask for: databases, tiny real models, real data, a running service."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from core.settings import Settings
+from core.store import Store, open_store
+from migrations import upgrade
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def postgres_server() -> str:
+    """Set by scripts/with_services.sh, which `make test` runs under."""
+    url = os.environ.get("REASON_TEST_POSTGRES")
+    if not url:
+        pytest.fail("REASON_TEST_POSTGRES is not set: run the tests with `make test`")
+    return url
+
+
+def redis_server() -> str:
+    url = os.environ.get("REASON_TEST_REDIS")
+    if not url:
+        pytest.fail("REASON_TEST_REDIS is not set: run the tests with `make test`")
+    return url
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """An empty database of its own."""
+    name = f"reason_test_{uuid.uuid4().hex[:12]}"
+    server = postgres_server()
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    yield server.rpartition("/")[0] + f"/{name}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Both databases, one after the other."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'reason.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """An embedded service in a folder of its own, whatever the environment says."""
+    for name in [
+        name for name in os.environ if name.startswith("REASON_") and not name.startswith("REASON_TEST")
+    ]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return Settings(data_dir=tmp_path / "data", retry_base_seconds=0.05)
+
+
+@pytest.fixture
+def store(settings: Settings, database_url: str) -> Iterator[Store]:
+    """A migrated store, on SQLite and on PostgreSQL."""
+    upgrade(database_url)
+    opened = open_store(settings.model_copy(update={"database_url": database_url}))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bi-encoder of two layers and 32 dimensions, with a tokenizer trained on a few lines."""
+    from tests.tiny import make_model
+
+    return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty-four pairs whose queries share words with their documents."""
+    from tests.tiny import WORDS
+
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    lines = []
+    for index in range(64):
+        first, second, third = (WORDS[(index * step + index // 7) % len(WORDS)] for step in (1, 3, 5))
+        row = {
+            "query": f"what is {first} {second}",
+            "positive": f"{first} {second} {third} is document {index}",
+        }
+        lines.append(json.dumps(row))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

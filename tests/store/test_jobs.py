@@ -1,0 +1,309 @@
+"""A job's rows, on both databases: one suite, no fake."""
+
+import threading
+
+import pytest
+from sqlalchemy import text
+
+from core.errors import Conflict, NotFound, StaleLease
+from core.jobs.events import Event, EventType
+from core.jobs.reasons import EndReason
+from core.spec import parse_spec
+from core.store import Store
+from core.store.artifacts import NewArtifact
+from core.store.jobs import Capacity, Claim
+from core.store.progress import Batch
+
+CPU = Capacity(worker="w1")
+GPU = Capacity(worker="w2", free_gpus=1, has_gpus=True, gpu_memory_bytes=80_000_000_000)
+
+
+def spec(**changes):
+    return parse_spec({"kind": "train", "base_model": "org/m", "dataset": "file:p.jsonl", **changes})
+
+
+def submit(store: Store, **changes):
+    return store.jobs.submit(spec(**changes))[0]
+
+
+def claim(store: Store, capacity: Capacity = CPU, seconds: float = 30) -> Claim:
+    found = store.jobs.claim(capacity, seconds)
+    assert found is not None
+    return found
+
+
+def states(store: Store, job_id: str) -> list[str]:
+    return [event.data["state"] for event in store.progress.events(job_id) if event.type == "state"]
+
+
+def let_lease_run_out(store: Store, job_id: str) -> None:
+    with store.database.write() as session:
+        session.execute(text("UPDATE jobs SET lease_expires_at = created_at WHERE id = :id"), {"id": job_id})
+
+
+def make_due(store: Store) -> None:
+    with store.database.write() as session:
+        session.execute(text("UPDATE jobs SET not_before = created_at"))
+
+
+def test_from_submission_to_success(store: Store):
+    job = submit(store, name="search", labels={"team": "a"})
+    assert (job.state, job.attempt) == ("queued", 0)
+    held = claim(store)
+    assert (held.job_id, held.attempt) == (job.id, 1)
+    assert store.jobs.claim(CPU, 30) is None
+    output = NewArtifact("model", "model", "file:///x", "a" * 64, 10, {"files": []})
+    ended = store.jobs.finish(held, EndReason.SUCCEEDED, outputs=[output])
+    assert (ended.state, ended.end_code) == ("succeeded", "succeeded")
+    assert ended.finished_at >= ended.started_at >= ended.created_at
+    assert states(store, job.id) == ["queued", "running", "succeeded"]
+    assert store.artifacts.find("model", "search", "1").id == ended.outputs["model"].partition(":")[2]
+
+
+def test_versions_of_one_name_count_up(store: Store):
+    for expected in (1, 2):
+        submit(store, name="search")
+        held = claim(store)
+        store.jobs.finish(
+            held, EndReason.SUCCEEDED, outputs=[NewArtifact("model", "model", "file:///x", "a" * 64, 1, {})]
+        )
+        assert store.artifacts.find("model", "search").version == expected
+    with pytest.raises(NotFound):
+        store.artifacts.find("model", "search", "3")
+
+
+def test_priority_then_age(store: Store):
+    first, second, urgent = submit(store), submit(store), submit(store, priority=5)
+    assert [store.jobs.queue_position(job) for job in (first, second, urgent)] == [1, 2, 0]
+    assert [claim(store).job_id for _ in range(3)] == [urgent.id, first.id, second.id]
+
+
+def test_a_gpu_job_waits_for_a_gpu_and_auto_prefers_one(store: Store):
+    needs = submit(store, resources={"gpus": 1, "gpu_memory_gb": 40})
+    assert store.jobs.claim(CPU, 30) is None
+    too_small = Capacity(worker="w3", free_gpus=1, has_gpus=True, gpu_memory_bytes=16_000_000_000)
+    assert store.jobs.claim(too_small, 30) is None
+    assert store.jobs.claimable(GPU)
+    assert claim(store, GPU).job_id == needs.id
+    auto = submit(store)
+    assert store.jobs.claim(CPU, 30, any_gpu_worker=True) is None
+    busy = Capacity(worker="w2", free_gpus=0, has_gpus=True)
+    assert store.jobs.claim(busy, 30) is None
+    assert claim(store, CPU).job_id == auto.id
+
+
+def test_each_job_is_claimed_once_however_many_ask(store: Store):
+    jobs = {submit(store).id for _ in range(12)}
+    claimed: list[str] = []
+
+    def work(name: str) -> None:
+        while found := store.jobs.claim(Capacity(worker=name), 30):
+            claimed.append(found.job_id)
+
+    threads = [threading.Thread(target=work, args=(f"w{index}",)) for index in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claimed) == 12
+    assert set(claimed) == jobs
+
+
+def test_whoever_lost_the_lease_writes_nothing_more(store: Store):
+    job = submit(store)
+    old = claim(store)
+    let_lease_run_out(store, job.id)
+    assert store.jobs.expire_leases() == [job.id]
+    make_due(store)
+    new = claim(store)
+    assert new.attempt == 2
+    before = store.progress.events(job.id)
+    for write in (
+        lambda: store.jobs.renew(old, 30),
+        lambda: store.jobs.finish(old, EndReason.SUCCEEDED),
+        lambda: store.progress.record(old, Batch(log="late words")),
+    ):
+        with pytest.raises(StaleLease):
+            write()
+    assert len(store.progress.events(job.id)) == len(before)
+    assert store.progress.log(job.id) == []
+    assert store.jobs.finish(new, EndReason.SUCCEEDED).state == "succeeded"
+
+
+def test_a_renewed_lease_is_not_taken_back(store: Store):
+    job = submit(store)
+    held = claim(store)
+    let_lease_run_out(store, job.id)
+    store.jobs.renew(held, 30)
+    assert store.jobs.expire_leases() == []
+
+
+def test_failures_are_retried_later_and_not_for_ever(store: Store):
+    job = submit(store, max_attempts=2)
+    retried = store.jobs.finish(claim(store), EndReason.PROCESS_DIED, "killed")
+    assert (retried.state, retried.failures, retried.worker) == ("queued", 1, None)
+    assert retried.not_before > retried.created_at
+    make_due(store)
+    ended = store.jobs.finish(claim(store), EndReason.PROCESS_DIED, "killed")
+    assert (ended.state, ended.end_code) == ("failed", "process_died")
+    assert "given up after 2 attempts" in ended.end_message
+    again = store.jobs.retry(job.id)
+    assert (again.state, again.failures, again.end_code) == ("queued", 0, None)
+
+
+def test_what_the_user_must_mend_is_not_retried(store: Store):
+    submit(store)
+    assert store.jobs.finish(claim(store), EndReason.BAD_DATA, "line 3").state == "failed"
+
+
+def test_an_interruption_does_not_count_as_a_failure(store: Store):
+    job = submit(store, max_attempts=1)
+    for _ in range(3):
+        assert store.jobs.finish(claim(store), EndReason.INTERRUPTED).state == "queued"
+        make_due(store)
+    assert store.jobs.get(job.id).failures == 0
+
+
+def test_cancelling(store: Store):
+    queued = submit(store)
+    assert store.jobs.cancel(queued.id).state == "cancelled"
+    running = submit(store)
+    held = claim(store)
+    assert store.jobs.cancel(running.id).state == "running"
+    assert store.jobs.renew(held, 30).cancel
+    # The process died before it could say that it stopped: the user's wish stands all the same.
+    assert store.jobs.finish(held, EndReason.PROCESS_DIED).state == "cancelled"
+    for job in (queued, running):
+        with pytest.raises(Conflict):
+            store.jobs.cancel(job.id)
+    with pytest.raises(NotFound):
+        store.jobs.cancel("job_none")
+
+
+def test_pausing_and_resuming(store: Store):
+    job = submit(store)
+    held = claim(store)
+    store.jobs.pause(job.id)
+    assert store.progress.record(held, Batch(log="x")).pause
+    assert store.jobs.finish(held, EndReason.PAUSED).state == "paused"
+    with pytest.raises(Conflict):
+        store.jobs.retry(job.id)
+    assert store.jobs.resume(job.id).pause_requested is False
+    assert claim(store).attempt == 2
+
+
+def test_a_worker_lost_while_pausing_leaves_the_job_paused(store: Store):
+    job = submit(store)
+    claim(store)
+    store.jobs.pause(job.id)
+    let_lease_run_out(store, job.id)
+    store.jobs.expire_leases()
+    assert store.jobs.get(job.id).state == "paused"
+
+
+def test_dependencies(store: Store):
+    first = submit(store)
+    second = submit(store, depends_on=[first.id])
+    third = submit(store, depends_on=[second.id])
+    assert (second.state, third.state) == ("waiting", "waiting")
+    store.jobs.finish(claim(store), EndReason.SUCCEEDED)
+    assert store.jobs.get(second.id).state == "queued"
+    assert store.jobs.get(third.id).state == "waiting"
+    store.jobs.finish(claim(store), EndReason.BAD_DATA)
+    ended = store.jobs.get(third.id)
+    assert (ended.state, ended.end_code) == ("cancelled", "dependency_failed")
+    with pytest.raises(Conflict):
+        submit(store, depends_on=[second.id])
+    with pytest.raises(Conflict, match="depends on"):
+        store.jobs.retry(third.id)
+    with pytest.raises(NotFound):
+        submit(store, depends_on=["job_none"])
+
+
+def test_the_same_idempotency_key_makes_one_job(store: Store):
+    pair = ("key", "a" * 64)
+    job, new = store.jobs.submit(spec(), idempotency=pair)
+    again, repeated = store.jobs.submit(spec(), idempotency=pair)
+    assert (new, repeated) == (True, False)
+    assert again.id == job.id
+    with pytest.raises(Conflict):
+        store.jobs.submit(spec(), idempotency=("key", "b" * 64))
+    other, new = store.jobs.submit(spec(), owner="someone else", idempotency=pair)
+    assert new
+    assert other.id != job.id
+
+
+def test_the_same_key_from_many_threads_at_once(store: Store):
+    ids: list[str] = []
+
+    def send() -> None:
+        ids.append(store.jobs.submit(spec(), idempotency=("k", "c" * 64))[0].id)
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 8
+    assert len(set(ids)) == 1
+    assert len(store.jobs.page()[0]) == 1
+
+
+def test_pages(store: Store):
+    made = [submit(store, labels={"n": str(index % 2)}).id for index in range(7)]
+    seen, cursor = [], None
+    while True:
+        rows, cursor = store.jobs.page(cursor=cursor, limit=3)
+        seen += [row.id for row in rows]
+        if cursor is None:
+            break
+    assert seen == made[::-1]
+    assert [row.id for row in store.jobs.page(labels={"n": "1"})[0]] == made[1::2][::-1]
+    assert store.jobs.page(state="running")[0] == []
+    assert store.jobs.depth() == {"queued": 7}
+
+
+def test_progress_is_numbered_without_gaps_and_the_last_metric_wins(store: Store):
+    job = submit(store)
+    held = claim(store)
+    event = Event(type=EventType.NOTICE, data={"message": "hi"})
+    store.progress.record(
+        held,
+        Batch(
+            events=[event, event],
+            metrics=[("loss", 1, 0.5, event.at), ("loss", 1, 0.4, event.at), ("loss", 2, None, event.at)],
+            log="one\n",
+            columns={"phase": "training", "latest": {"loss": 0.4}},
+        ),
+    )
+    store.progress.record(held, Batch(events=[event], metrics=[("loss", 1, 0.3, event.at)], log="two \x00\n"))
+    assert [row.seq for row in store.progress.events(job.id)] == [1, 2, 3, 4, 5]
+    assert [row.seq for row in store.progress.events(job.id, after=3)] == [4, 5]
+    assert [(step, value) for step, value, _ in store.progress.metric(job.id, "loss")] == [
+        (1, 0.3),
+        (2, None),
+    ]
+    assert "".join(chunk.content for chunk in store.progress.log(job.id)) == "one\ntwo \ufffd\n"
+    assert store.jobs.get(job.id).phase == "training"
+
+
+def test_logs_keep_their_newest_part(store: Store):
+    job = submit(store)
+    held = claim(store)
+    store.progress._max_log_bytes = 1000
+    for index in range(96):
+        store.progress.record(held, Batch(log=f"{index:04} " + "x" * 95))
+    kept = store.progress.log(job.id)
+    assert sum(chunk.bytes for chunk in kept) <= 1000
+    assert kept[-1].content.startswith("0095")
+
+
+def test_keys(store: Store):
+    assert not store.keys.any_active()
+    row, secret = store.keys.create("ci", ["read"])
+    assert secret not in row.sha256
+    assert store.keys.check(secret).id == row.id
+    assert store.keys.check(secret + "x") is None
+    store.keys.revoke(row.id)
+    assert store.keys.check(secret) is None
+    assert not store.keys.any_active()

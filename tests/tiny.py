@@ -1,0 +1,51 @@
+"""Tiny real models, built in a second."""
+
+from pathlib import Path
+
+WORDS = ["river", "mountain", "engine", "garden", "winter", "bridge", "copper", "signal", "planet", "harbor", "kitchen", "thunder", "window", "market", "forest", "castle", "mirror", "pepper", "ladder", "candle", "button", "saddle", "anchor", "basket", "tunnel", "violin"]
+
+
+def make_model(folder: Path, *, dropout: float = 0.1, seed: int = 0) -> Path:
+    """Saves a BERT of two layers, hidden size 32, with mean pooling, as a sentence-transformers folder."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    corpus = [" ".join(WORDS), "what is the a of and document in on 0 1 2 3 4 5 6 7 8 9"]
+    tokenizer.train_from_iterator(corpus, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=128,
+    )
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=400,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    bare = folder.with_name(f"{folder.name}-bare")
+    BertModel(config).save_pretrained(bare)
+    fast.save_pretrained(bare)
+    transformer = Transformer(str(bare), max_seq_length=64)
+    model = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean")], device="cpu")
+    model.save_pretrained(str(folder), create_model_card=False)
+    return folder

@@ -1,0 +1,62 @@
+"""Which rows meet in a batch, and which texts are encoded together."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.training.batching import TrainingBatches, plan_epoch, plan_micro_batches
+
+KEYS = st.lists(st.tuples(st.integers(0, 30), st.integers(100, 130)), min_size=2, max_size=60)
+
+
+@given(keys=KEYS, batch_size=st.integers(2, 16), seed=st.integers(0, 5), epoch=st.integers(0, 3))
+def test_no_text_stands_twice_in_a_batch_and_no_row_comes_twice(keys, batch_size, seed, epoch):
+    batches = plan_epoch(keys, batch_size, seed, epoch)
+    rows = [row for batch in batches for row in batch]
+    assert len(rows) == len(set(rows))
+    for batch in batches:
+        texts = [key for row in batch for key in keys[row]]
+        assert len(texts) == len(set(texts))
+        assert 2 <= len(batch) <= batch_size
+
+
+def test_every_row_comes_when_all_are_distinct():
+    keys = [(index, 1000 + index) for index in range(103)]
+    for epoch in range(3):
+        rows = [row for batch in plan_epoch(keys, 10, 7, epoch) for row in batch]
+        assert sorted(rows) == list(range(103))
+
+
+def test_a_single_row_with_negatives_of_its_own_is_worth_a_batch():
+    assert plan_epoch([(1, 2, 3)], 8, 0, 0) == [[0]]
+    assert plan_epoch([(1, 2)], 8, 0, 0) == []
+
+
+def test_epochs_differ_and_the_same_seed_repeats():
+    keys = [(index, 1000 + index) for index in range(64)]
+    sequence = list(TrainingBatches(keys, 8, seed=3, epochs=3))
+    assert len(sequence) == 24
+    assert sequence[:8] != sequence[8:16] != sequence[16:]
+    assert sequence == list(TrainingBatches(keys, 8, seed=3, epochs=3))
+    assert sequence != list(TrainingBatches(keys, 8, seed=4, epochs=3))
+
+
+def test_going_on_in_a_later_epoch_means_skipping_in_the_same_sequence():
+    keys = [(index, 1000 + index // 2) for index in range(50)]
+    whole = list(TrainingBatches(keys, 8, seed=1, epochs=4))
+    again = iter(TrainingBatches(keys, 8, seed=1, epochs=4))
+    for _ in range(17):
+        next(again)
+    assert list(again) == whole[17:]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 300), max_size=200),
+    budget=st.integers(64, 4096),
+    multiple=st.sampled_from([1, 8]),
+)
+def test_micro_batches_hold_every_text_once_within_the_budget(lengths, budget, multiple):
+    groups = plan_micro_batches(lengths, budget, multiple)
+    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
+    for group in groups:
+        padded = -(-max(lengths[index] for index in group) // multiple) * multiple
+        assert len(group) == 1 or len(group) * padded <= budget

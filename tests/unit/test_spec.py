@@ -1,0 +1,119 @@
+"""What a spec accepts, and how it says no."""
+
+import pytest
+
+from core.errors import InvalidRequest
+from core.spec import parse_spec
+from core.spec.files import apply_settings, localize, read_spec
+from core.spec.refs import parse_ref
+
+MINIMAL = {"kind": "train", "base_model": "org/model", "dataset": "file:pairs.jsonl"}
+
+
+def problems(spec: dict) -> dict[str, str]:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_spec(spec)
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+def test_the_smallest_spec_has_a_default_for_all_the_rest():
+    spec = parse_spec(MINIMAL)
+    assert (spec.family, spec.loss.name, spec.batch_size, spec.precision) == ("dense", "mnrl", 64, "auto")
+    assert spec.dataset.ref == "file:pairs.jsonl"
+
+
+def test_the_contract_s_example_validates():
+    spec = parse_spec(
+        {
+            **MINIMAL,
+            "base_model": "sentence-transformers/all-MiniLM-L6-v2",
+            "evaluation": {
+                "datasets": [{"ref": "file:data/scifact", "split": "test"}],
+                "metrics": ["ndcg@10", "mrr@10", "recall@100"],
+                "every_steps": 50,
+                "baseline": True,
+                "early_stopping": {"metric": "ndcg@10", "patience": 3, "per_dataset": True},
+            },
+            "loss": {"name": "mnrl", "temperature": 0.05, "cached": "auto"},
+            "epochs": 1,
+            "max_steps": None,
+            "micro_batch_tokens": "auto",
+            "learning_rate": 5.0e-5,
+            "warmup_ratio": 0.1,
+            "lengths": {"query": "auto", "document": "auto", "percentile": 0.95},
+            "precision": "auto",
+            "optimizer": "adamw",
+            "lora": None,
+            "quantization": None,
+            "checkpoint": {"every_steps": 100, "every_seconds": 300, "keep": 2},
+            "seed": 42,
+            "resources": {"gpus": "auto"},
+        }
+    )
+    assert spec.evaluation.early_stopping.per_dataset
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"learning_rte": 1}, "learning_rte"),
+        ({"loss": {"temprature": 1}}, "loss.temprature"),
+        ({"learning_rate": "fast"}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"batch_size": 1}, "batch_size"),
+        ({"epochs": -1}, "epochs"),
+        ({"dataset": "pairs.jsonl"}, "dataset.ref"),
+        ({"dataset": "org/dataset"}, "dataset.ref"),
+        ({"base_model": "stage:train/model"}, "base_model"),
+        ({"base_model": "job:abc"}, "base_model"),
+        ({"evaluation": {"metrics": ["ndcg"]}}, "evaluation.metrics.0"),
+        ({"evaluation": {"early_stopping": {"metric": "ndcg@10"}}}, "evaluation"),
+        ({"lengths": {"query": 4}}, "lengths.query"),
+        ({"labels": {"a b": "c"}}, "labels"),
+        ({"resources": {"gpus": 2}}, "resources.gpus"),
+        ({"lora": {"r": 8}}, "lora"),
+        ({"kind": "trian"}, "kind"),
+    ],
+)
+def test_a_fault_is_named_by_its_path(change: dict, path: str):
+    assert any(found == path or found.startswith(f"{path}.") for found in problems({**MINIMAL, **change}))
+
+
+def test_every_fault_is_told_at_once():
+    assert set(problems({**MINIMAL, "epochs": 0, "seed": -1, "x": 1})) == {"epochs", "seed", "x"}
+
+
+def test_references():
+    assert str(parse_ref("org/name")) == "hf:org/name"
+    assert parse_ref("hf:org/name@v1").revision == "v1"
+    assert parse_ref("model:search@3").revision == "3"
+    assert parse_ref("job:job_1/model").output == "model"
+    assert parse_ref("s3://bucket/key").scheme == "url"
+    with pytest.raises(ValueError, match="not a reference"):
+        parse_ref("just words")
+
+
+def test_set_writes_nested_yaml_values():
+    spec = apply_settings(
+        {"datasets": [{"ref": "a"}]}, ["loss.temperature=0.02", "datasets.0.ref=b", "lora=null"]
+    )
+    assert spec == {"datasets": [{"ref": "b"}], "loss": {"temperature": 0.02}, "lora": None}
+    for wrong in ("novalue", "datasets.7.ref=x", "datasets.x=1"):
+        with pytest.raises(InvalidRequest):
+            apply_settings({"datasets": [{"ref": "a"}]}, [wrong])
+
+
+def test_plain_paths_become_references(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text("{}")
+    local = localize({**MINIMAL, "dataset": "pairs.jsonl", "evaluation": {"datasets": ["pairs.jsonl"]}})
+    assert local["dataset"] == f"file:{tmp_path / 'pairs.jsonl'}"
+    assert local["evaluation"]["datasets"] == [f"file:{tmp_path / 'pairs.jsonl'}"]
+    assert local["base_model"] == "org/model"
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "just words"])
+def test_a_spec_file_that_is_no_mapping(tmp_path, text: str):
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(InvalidRequest):
+        read_spec(tmp_path / "spec.yaml")
