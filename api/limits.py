@@ -1,5 +1,7 @@
 """Bodies have a size."""
 
+import contextlib
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem
@@ -39,10 +41,8 @@ class BodyLimit:
             if received <= self._max:
                 await send(message)
 
-        try:
+        with contextlib.suppress(_BodyTooLarge):
             await self._app(scope, counted, unless_refused)
-        except _BodyTooLarge:
-            pass
         if received > self._max:
             await self._refuse(scope, receive, send)
 

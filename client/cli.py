@@ -1,4 +1,4 @@
-"""``reason``, the command line. Exits: 0 done, 1 job failed, 2 bad usage or spec, 3 cancelled, 4 no service."""
+"""``reason``. Exit codes: 0 done, 1 the job failed, 2 bad usage or spec, 3 cancelled, 4 no service."""
 
 import json
 import subprocess

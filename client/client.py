@@ -182,7 +182,7 @@ class Client:
         return Page[WorkerView].model_validate(self._json("GET", "/workers")).items
 
     def find(self, reference: str) -> ArtifactView:
-        """``job:ID/OUTPUT``, ``model:ID``, ``model:NAME[@VERSION]``, ``artifact:ID`` or a bare artifact id."""
+        """``job:ID/OUTPUT``, ``model:ID``, ``model:NAME[@VERSION]`` or ``artifact:ID``."""
         scheme, _, target = reference.rpartition(":")
         if scheme == "job":
             job_id, _, output = target.partition("/")

@@ -161,7 +161,8 @@ def _show(
     )
     shown = os.path.relpath
     console.print(
-        f"\nmodel        {shown(model)}\nplot         {shown(curves)}\nreport       {shown(report / 'report.md')}\n"
+        f"\nmodel        {shown(model)}\nplot         {shown(curves)}\n"
+        f"report       {shown(report / 'report.md')}\n"
         f"TensorBoard  tensorboard --logdir {shown(report / 'tensorboard')}\n",
         highlight=False,
         soft_wrap=True,

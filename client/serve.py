@@ -40,8 +40,8 @@ class Service:
                 probe.bind((self.host, self.port))
             except OSError as error:
                 return (
-                    f"cannot listen on {self.host}:{self.port} ({error.strerror}). Another `reason serve` may "
-                    "be running: use it, stop it, or give another --port."
+                    f"cannot listen on {self.host}:{self.port} ({error.strerror}). Another `reason serve` "
+                    "may be running: use it, stop it, or give another --port."
                 )
         migrated = subprocess.run(
             [sys.executable, "-m", "migrations"],

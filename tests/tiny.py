@@ -2,7 +2,20 @@
 
 from pathlib import Path
 
-WORDS = ["river", "mountain", "engine", "garden", "winter", "bridge", "copper", "signal", "planet", "harbor", "kitchen", "thunder", "window", "market", "forest", "castle", "mirror", "pepper", "ladder", "candle", "button", "saddle", "anchor", "basket", "tunnel", "violin"]
+WORDS = ["river", "mountain", "engine", "garden", "winter", "bridge", "copper", "signal", "planet", "harbor"]
+WORDS += [
+    "kitchen",
+    "thunder",
+    "window",
+    "market",
+    "forest",
+    "castle",
+    "mirror",
+    "pepper",
+    "ladder",
+    "candle",
+]
+WORDS += ["button", "saddle", "anchor", "basket", "tunnel", "violin"]
 
 
 def make_model(folder: Path, *, dropout: float = 0.1, seed: int = 0) -> Path:

@@ -45,7 +45,7 @@ class RunContext:
         self.request = request
         self.folder = folder
         self.reporter = reporter
-        self.stop = stop or StopSignal()
+        self.stop = StopSignal() if stop is None else stop  # it is falsy until asked
         self.outputs: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
         self._library = Library(request.artifact_url) if request.artifact_url else None

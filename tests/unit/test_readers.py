@@ -121,7 +121,7 @@ def test_the_table_keeps_good_rows_and_lists_the_bad(tmp_path):
     assert (written.rows, written.rejects) == (99, 1)
     assert open_table(tmp_path / "t").num_rows == 99
     assert json.loads((tmp_path / "r.jsonl").read_text())["line"] == 100
-    with pytest.raises(BadData, match="pairs.jsonl, line 100"):
+    with pytest.raises(BadData, match=r"pairs\.jsonl, line 100"):
         write_table(read_pairs(tmp_path / "pairs.jsonl"), tmp_path / "t", tmp_path / "r.jsonl", 0.005)
 
 

@@ -96,13 +96,17 @@ def _explain(source: Path | Ref, reference: str, error: Exception, *, offline: b
     return f"{reference} cannot be had from the model hub (is its name right, is the hub reachable?): {first}"
 
 
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+"""Models that count positions from padding_idx + 1, and so have two fewer than their table."""
+
+
 def context_length(model: SentenceTransformer) -> int:
-    """The most tokens that the model can take."""
-    limits = [
-        getattr(model[0].auto_model.config, "max_position_embeddings", None),
-        model.tokenizer.model_max_length,
-    ]
-    return min([limit for limit in limits if limit and 8 <= limit < 10**7] or [model.max_seq_length or 512])
+    """The most tokens that the model can take, which may be more than it is set to."""
+    config = model[0].auto_model.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions or positions < 8:
+        return int(model.max_seq_length or 512)
+    return int(positions) - (2 if config.model_type in _OFFSET_POSITIONS else 0)
 
 
 def save_model(model: SentenceTransformer, folder: Path) -> None:

@@ -1,0 +1,32 @@
+"""The same job on PostgreSQL and Redis, and with servers that go away."""
+
+import uuid
+
+import redis
+
+from tests.conftest import redis_server
+from tests.faults.service import until
+
+
+def test_a_job_on_postgresql_and_redis(service, long_spec, postgres_url, request):
+    server = redis_server()
+    request.addfinalizer(lambda: redis.Redis.from_url(server).flushdb())
+    redis.Redis.from_url(server).flushdb()
+    running = service(database_url=postgres_url, broker_url=server).start()
+    assert running.client._json("GET", "/readyz")["status"] == "ok"
+    job = running.client.submit({**long_spec, "max_steps": 100})
+    running.wait_for_step(job.id, 60)
+    running.job_process(job.id).kill()
+    ended = running.wait(job.id)
+    assert (ended.state, ended.attempt) == ("succeeded", 2)
+    seen = [event.seq for event in running.client.stream(job.id)]
+    assert seen == list(range(1, len(seen) + 1))
+    target = running.folder / uuid.uuid4().hex
+    artifact = running.client.download(f"job:{job.id}/model", target)
+    assert {path.name for path in target.iterdir()} >= {"model.safetensors", "modules.json"}
+    assert running.client.download("model:survivor@1", target).id == artifact.id
+    # Two workers, many jobs: each runs once.
+    running.start("worker-2")
+    jobs = [running.client.submit({**long_spec, "max_steps": 1, "name": None}).id for _ in range(6)]
+    assert {running.wait(job_id).attempt for job_id in jobs} == {1}
+    until(lambda: len(running.client.workers()) == 2, what="both workers are listed")

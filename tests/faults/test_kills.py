@@ -1,0 +1,153 @@
+"""SIGKILL of each part, with real processes: the job succeeds exactly once, from its checkpoint."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from core.spec.views import JobView
+from tests.faults.service import Service, until
+
+
+def check_succeeded_once(service: Service, job: JobView, *, attempts: int) -> None:
+    assert job.state == "succeeded", (job.end_reason, service.logs())
+    assert job.attempt == attempts
+    events = service.client.events(job.id)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    states = [event.data["state"] for event in events if event.type == "state"]
+    assert states.count("succeeded") == 1
+    assert states[-1] == "succeeded"
+    assert states.count("running") == attempts
+    [series] = service.client.metrics(job.id, ["loss"])
+    steps = [point.step for point in series.points]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == job.progress.total_steps
+    outputs = service.client.artifacts(job.id)
+    assert sorted(artifact.output for artifact in outputs) == ["model", "report"]
+    assert len(list(service.client.models())) == 1
+
+
+def check_resumed(service: Service, job_id: str) -> None:
+    notices = [event.data["message"] for event in service.client.events(job_id) if event.type == "notice"]
+    assert any("Going on from checkpoint-" in message for message in notices), notices
+
+
+def test_the_job_s_process_is_killed(service, long_spec):
+    running = service().start()
+    job = running.client.submit(long_spec)
+    running.wait_for_step(job.id, 60)
+    running.job_process(job.id).kill()
+    ended = running.wait(job.id)
+    check_succeeded_once(running, ended, attempts=2)
+    check_resumed(running, job.id)
+    reasons = [event.data.get("reason") for event in running.client.events(job.id) if event.type == "state"]
+    assert "process_died" in reasons
+
+
+def test_the_worker_is_killed(service, long_spec):
+    running = service().start()
+    job = running.client.submit(long_spec)
+    running.wait_for_step(job.id, 60)
+    orphan = running.job_process(job.id)
+    running.kill("worker")
+    until(lambda: not alive(orphan), 10, "the orphan ends itself when its supervisor is dead")
+    running.start("worker")
+    ended = running.wait(job.id)
+    check_succeeded_once(running, ended, attempts=2)
+    check_resumed(running, job.id)
+
+
+def test_the_api_is_killed(service, long_spec):
+    running = service().start()
+    job = running.client.submit(long_spec)
+    running.wait_for_step(job.id, 20)
+    running.kill("api")
+    time.sleep(0.5)
+    running.start("api")
+    ended = running.wait(job.id)
+    check_succeeded_once(running, ended, attempts=1)
+
+
+def test_a_frozen_worker_loses_its_job_to_another_and_writes_nothing_more(service, long_spec):
+    """The worst of all: it is not dead, and comes back when its job runs elsewhere."""
+    running = service().start()
+    job = running.client.submit(long_spec)
+    running.wait_for_step(job.id, 60)
+    worker = running.processes["worker"]
+    first_run = running.job_process(job.id)
+    worker.send_signal(signal.SIGSTOP)
+    first_run.suspend()
+    running.start("worker-2")
+    until(lambda: running.client.job(job.id).attempt == 2, 60, "the other worker takes over")
+    worker.send_signal(signal.SIGCONT)
+    first_run.resume()
+    until(lambda: not alive(first_run), 30, "the first worker ends the process that it has lost")
+    check_succeeded_once(running, running.wait(job.id), attempts=2)
+
+
+def test_a_worker_that_is_asked_to_stop_hands_its_job_on(service, long_spec):
+    running = service().start()
+    job = running.client.submit({**long_spec, "max_attempts": 1})
+    running.wait_for_step(job.id, 30)
+    running.kill("worker", signal.SIGTERM)
+    waiting = running.client.job(job.id)
+    assert (waiting.state, waiting.end_reason.code) == ("queued", "interrupted")
+    running.start("worker")
+    check_succeeded_once(running, running.wait(job.id), attempts=2)
+    check_resumed(running, job.id)
+
+
+def test_cancel_pause_and_resume_of_a_running_job(service, long_spec):
+    running = service().start()
+    paused = running.client.submit(long_spec)
+    running.wait_for_step(paused.id, 30)
+    running.client.pause(paused.id)
+    assert running.wait(paused.id).state == "paused"
+    cancelled = running.client.submit(long_spec)
+    running.wait_for_step(cancelled.id, 5)
+    process = running.job_process(cancelled.id)
+    running.client.cancel(cancelled.id)
+    ended = running.wait(cancelled.id)
+    assert (ended.state, ended.end_reason.code) == ("cancelled", "cancelled")
+    assert not alive(process)
+    running.client.resume(paused.id)
+    check_succeeded_once(running, running.wait(paused.id), attempts=2)
+    check_resumed(running, paused.id)
+
+
+def test_a_job_that_fails_again_and_again_is_given_up(service, long_spec):
+    running = service(retry_base_seconds=0.05).start()
+    job = running.client.submit({**long_spec, "max_attempts": 2})
+    for attempt in (1, 2):
+        until(lambda attempt=attempt: running.client.job(job.id).attempt == attempt, 60, f"attempt {attempt}")
+        running.job_process(job.id).kill()
+    ended = running.wait(job.id)
+    assert (ended.state, ended.end_reason.code) == ("failed", "process_died")
+    assert "SIGKILL" in ended.end_reason.message
+
+
+def test_a_timeout_ends_the_attempt(service, long_spec):
+    running = service().start()
+    job = running.client.submit({**long_spec, "epochs": 1000, "timeout_seconds": 3})
+    ended = running.wait(job.id)
+    assert (ended.state, ended.end_reason.code) == ("failed", "timed_out")
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes")
+def test_wake_ups_that_are_lost_are_sent_again(service, long_spec):
+    """The broker forgets everything between the submission and the worker's start."""
+    running = service().start("api")
+    job = running.client.submit({**long_spec, "max_steps": 2})
+    for message in (running.folder / "data" / "broker" / "messages").iterdir():
+        message.unlink()
+    running.start("worker")
+    assert running.wait(job.id).state == "succeeded"

@@ -1,0 +1,110 @@
+"""Micro-batches change the speed, never the loss."""
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.losses import MultipleNegativesRankingLoss
+
+from core.families.dense import MultipleNegativesRanking, PairCollator
+from core.spec.train import Prompts
+from core.training.encoding import encode_micro_batches
+from tests.tiny import WORDS, make_model
+
+ROWS = [
+    {
+        "query": f"what is {WORDS[index]}",
+        "positive": " ".join(WORDS[index : index + 1 + index % 9] + ["document"] * (index % 4)),
+        "negatives": [WORDS[-1 - index], WORDS[3]] if index % 3 == 0 else [],
+    }
+    for index in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> SentenceTransformer:
+    folder = make_model(tmp_path_factory.mktemp("models") / "steady", dropout=0.0)
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+def collate(model, rows, token_budget):
+    collator = PairCollator(
+        model.tokenizer, query_length=16, document_length=32, token_budget=token_budget, prompts=Prompts()
+    )
+    return collator(rows)
+
+
+def our_loss(model, rows, *, token_budget=64, cached=False, symmetric=False):
+    batch = collate(model, rows, token_budget)
+    embeddings = encode_micro_batches(model, batch["micro_batches"], batch["positions"], cached=cached)
+    count = batch["queries"]
+    return MultipleNegativesRanking(0.05, symmetric=symmetric)(embeddings[:count], embeddings[count:])
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_loss_and_gradients_equal_sentence_transformers(model, symmetric):
+    rows = [{**row, "negatives": []} for row in ROWS]
+    options = (
+        {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+        if symmetric
+        else {}
+    )
+    theirs = MultipleNegativesRankingLoss(model, scale=20.0, **options)
+    features = [model.tokenize([row[column] for row in rows]) for column in ("query", "positive")]
+    expected = theirs(features, None)
+    expected_gradients = gradients(model, expected)
+    ours = our_loss(model, rows, symmetric=symmetric)
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
+    for mine, wanted in zip(gradients(model, ours), expected_gradients, strict=True):
+        assert torch.allclose(mine, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("token_budget", [16, 64, 10_000])
+@pytest.mark.parametrize("cached", [False, True])
+def test_neither_the_budget_nor_caching_changes_anything(model, token_budget, cached):
+    whole = our_loss(model, ROWS, token_budget=100_000)
+    wanted = gradients(model, whole)
+    other = our_loss(model, ROWS, token_budget=token_budget, cached=cached)
+    assert other.item() == pytest.approx(whole.item(), rel=1e-5)
+    for mine, expected in zip(gradients(model, other), wanted, strict=True):
+        assert torch.allclose(mine, expected, atol=1e-4)
+
+
+def test_both_passes_of_the_cached_loss_see_the_same_dropout(tiny_model):
+    model = SentenceTransformer(str(tiny_model), device="cpu").train()
+    found = []
+    for cached in (False, True):
+        torch.manual_seed(5)
+        found.append(gradients(model, our_loss(model, ROWS, cached=cached)))
+    for plain, cached in zip(*found, strict=True):
+        assert torch.allclose(plain, cached, atol=1e-6)
+
+
+def test_equal_texts_are_encoded_once(model):
+    rows = [{**row, "negatives": [WORDS[3]]} for row in ROWS]
+    batch = collate(model, rows, 64)
+    texts = {text for row in rows for text in (row["query"], row["positive"], *row["negatives"])}
+    assert sum(len(micro_batch["input_ids"]) for micro_batch in batch["micro_batches"]) == len(texts)
+    assert len(batch["positions"]) == 3 * len(rows)
+
+
+def test_prompts_and_lengths_are_those_of_the_role(model):
+    collator = PairCollator(
+        model.tokenizer,
+        query_length=8,
+        document_length=16,
+        token_budget=10_000,
+        prompts=Prompts(query="what is ", document="a document of "),
+    )
+    long = " ".join(WORDS)
+    batch = collator([{"query": long, "positive": long, "negatives": []}])
+    assert batch["tokens"] == 8 + 16
+    [micro_batch] = batch["micro_batches"]
+    words = model.tokenizer.batch_decode(micro_batch["input_ids"], skip_special_tokens=True)
+    assert words[0].startswith("a document of river")
+    assert words[1].startswith("what is river")

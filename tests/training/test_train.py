@@ -1,0 +1,263 @@
+"""Training jobs without a service, on a tiny real model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+
+from core.errors import InvalidRequest
+from core.jobs.events import Event, EventType
+from core.run.context import StopSignal
+from core.run.local import run_local
+from core.run.reporter import RecordingReporter
+from core.run.request import RunResult
+
+
+class StopAt(RecordingReporter):
+    """Asks the job to stop once it has reported a step."""
+
+    def __init__(self, step: int, why: str = "cancel") -> None:
+        super().__init__()
+        self.stop, self._step, self._why = StopSignal(), step, why
+
+    def emit(self, event: Event) -> None:
+        super().emit(event)
+        if (
+            event.type is EventType.METRIC
+            and event.data["step"] >= self._step
+            and "loss" in event.data["values"]
+        ):
+            self.stop.request(self._why)
+
+
+@pytest.fixture
+def spec(tiny_model: Path, pairs_file: Path) -> dict:
+    return {
+        "kind": "train",
+        "base_model": f"file:{tiny_model}",
+        "dataset": f"file:{pairs_file}",
+        "batch_size": 8,
+        "learning_rate": 2e-3,
+        "epochs": 2,
+        "evaluation": {"datasets": [{"ref": f"file:{pairs_file}", "name": "pairs"}], "metrics": ["ndcg@10"]},
+    }
+
+
+def run(spec: dict, out: Path, **options) -> tuple[RunResult, list[Event]]:
+    reporter = options.pop("reporter", None) or RecordingReporter()
+    return run_local(spec, out, reporter, **options), reporter.events
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+def of(events: list[Event], type: EventType) -> list[dict]:
+    return [event.data for event in events if event.type is type]
+
+
+def test_a_job_from_spec_to_a_better_model(spec, tiny_model, tmp_path):
+    result, events = run(spec, tmp_path / "out")
+    assert (result.state, result.end_reason.code) == ("succeeded", "succeeded")
+    before, after = (result.metrics[name]["pairs"]["ndcg@10"] for name in ("baseline", "finetuned"))
+    assert after > before + 0.02
+    model = SentenceTransformer(str(tmp_path / "out" / "model"))
+    assert model.encode(["river"]).shape == (1, 32)
+    changed = weights(tmp_path / "out")
+    base = load_file(tiny_model / "model.safetensors")
+    assert any(not torch.equal(changed[name], base[name]) for name in changed)
+    phases = [data["phase"] for data in of(events, EventType.PHASE)]
+    assert phases == [
+        "starting",
+        "loading",
+        "preparing",
+        "evaluating",
+        "training",
+        "evaluating",
+        "publishing",
+    ]
+    named = {name for data in of(events, EventType.METRIC) for name in data["values"]}
+    assert {
+        "loss",
+        "grad_norm",
+        "learning_rate",
+        "samples_per_second",
+        "tokens_per_second",
+        "ndcg@10",
+    } == named
+    assert of(events, EventType.MEMORY)[-1]["rss_bytes"] > 0
+    assert of(events, EventType.PROGRESS)[-1]["step"] == 16
+    assert RunResult.model_validate_json((tmp_path / "out" / "result.json").read_bytes()) == result
+    report = tmp_path / "out" / "report"
+    assert {"report.json", "report.md", "curves.png", "tensorboard", "manifest.json"} == {
+        path.name for path in report.iterdir()
+    }
+    assert json.loads((report / "report.json").read_text())["finetuned"]["pairs"]["ndcg@10"] == after
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_the_same_seed_gives_the_same_model(spec, tmp_path):
+    spec["evaluation"] = {}
+    for name in ("one", "two"):
+        run(spec, tmp_path / name)
+    first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("stop_at", [3, 11])
+def test_a_stopped_job_goes_on_and_ends_bit_identical(spec, tmp_path, stop_at):
+    spec["evaluation"] = {}
+    run(spec, tmp_path / "whole")
+    reporter = StopAt(stop_at)
+    result, events = run(spec, tmp_path / "parts", reporter=reporter, stop=reporter.stop)
+    assert (result.state, result.end_reason.code) == ("cancelled", "cancelled")
+    [saved] = of(events, EventType.CHECKPOINT)
+    stopped = saved["step"]
+    assert stopped in (stop_at, stop_at + 1)
+    result, events = run(spec, tmp_path / "parts")
+    assert result.state == "succeeded"
+    assert of(events, EventType.METRIC)[0]["step"] == stopped + 1
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_torn_checkpoint_is_passed_over(spec, tmp_path):
+    spec |= {"evaluation": {}, "checkpoint": {"every_steps": 4, "keep": 2}}
+    reporter = StopAt(14)
+    run(spec, tmp_path / "out", reporter=reporter, stop=reporter.stop)
+    found = sorted(path.name for path in (tmp_path / "out" / "checkpoints").glob("checkpoint-*"))
+    assert found == ["checkpoint-12", "checkpoint-15"]
+    torn = tmp_path / "out" / "checkpoints" / "checkpoint-15" / "optimizer.pt"
+    torn.write_bytes(torn.read_bytes()[:100])
+    result, events = run(spec, tmp_path / "out")
+    assert result.state == "succeeded"
+    assert of(events, EventType.METRIC)[0]["step"] == 13
+
+
+def test_early_stopping_keeps_the_best_weights(spec, tmp_path):
+    spec |= {"learning_rate": 5.0, "epochs": 10}  # so high that the model can only get worse
+    spec["evaluation"] |= {"every_steps": 2, "early_stopping": {"metric": "ndcg@10", "patience": 2}}
+    result, events = run(spec, tmp_path / "out")
+    assert result.state == "succeeded"
+    assert any("Early stopping" in data["message"] for data in of(events, EventType.NOTICE))
+    assert of(events, EventType.PROGRESS)[-1]["step"] < 20
+    report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
+    scores = {entry["step"]: entry["scores"]["pairs"]["ndcg@10"] for entry in report["evaluations"]}
+    assert scores[report["best_step"]] == max(scores.values()) == report["finetuned"]["pairs"]["ndcg@10"]
+    if report["best_step"] == 0:
+        base = SentenceTransformer(spec["base_model"].removeprefix("file:"))
+        kept = SentenceTransformer(str(tmp_path / "out" / "model"))
+        assert torch.equal(torch.tensor(base.encode("river")), torch.tensor(kept.encode("river")))
+
+
+def test_a_loss_that_is_no_number_fails_with_a_reason(spec, tmp_path, monkeypatch):
+    from core.families.dense.loss import MultipleNegativesRanking
+
+    forward = MultipleNegativesRanking.forward
+    monkeypatch.setattr(
+        MultipleNegativesRanking, "forward", lambda self, q, d: forward(self, q, d) * float("nan")
+    )
+    result, _ = run(spec | {"evaluation": {}}, tmp_path / "out")
+    assert (result.state, result.end_reason.code) == ("failed", "diverged")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"base_model": "file:/nowhere"}, "bad_model", "no such folder"),
+        ({"dataset": "file:/nowhere.jsonl"}, "bad_data", "no such file"),
+        ({"lengths": {"document": 4096}}, "bad_spec", "at most 128"),
+        ({"precision": "fp16"}, "bad_spec", "fp16 needs a GPU"),
+        ({"base_model": "model:art_1"}, "bad_spec", "inside the service"),
+    ],
+)
+def test_what_the_user_can_mend_is_said_in_a_sentence(spec, tmp_path, change, code, words):
+    result, _ = run(spec | {"evaluation": {}} | change, tmp_path / "out")
+    assert (result.state, result.end_reason.code) == ("failed", code)
+    assert words in result.end_reason.message
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_a_hub_model_without_a_hub(spec, tmp_path):
+    result, _ = run(spec | {"base_model": "nobody/nothing"}, tmp_path / "out", offline=True)
+    assert (result.state, result.end_reason.code) == ("failed", "bad_model")
+    assert "REASON_OFFLINE" in result.end_reason.message
+
+
+def test_pickles_and_foreign_code_are_refused(spec, tiny_model, tmp_path):
+    pickled, foreign = tmp_path / "pickled", tmp_path / "foreign"
+    pickled.mkdir()
+    (pickled / "pytorch_model.bin").write_bytes(b"x")
+    foreign.mkdir()
+    (foreign / "model.safetensors").write_bytes(b"x")
+    (foreign / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}')
+    for folder, words in ((pickled, "pickle"), (foreign, "REASON_TRUST_REMOTE_CODE")):
+        result, _ = run(spec | {"base_model": f"file:{folder}"}, tmp_path / f"out-{folder.name}")
+        assert result.end_reason.code == "bad_model"
+        assert words in result.end_reason.message
+
+
+def test_rejects_are_counted_told_and_kept(spec, pairs_file, tmp_path):
+    spoiled = tmp_path / "spoiled.jsonl"
+    spoiled.write_text(pairs_file.read_text() + "{broken\n")
+    result, _ = run(spec | {"dataset": f"file:{spoiled}", "evaluation": {}}, tmp_path / "strict")
+    assert (result.end_reason.code, "line 65" in result.end_reason.message) == ("bad_data", True)
+    spec |= {"dataset": f"file:{spoiled}", "evaluation": {}, "max_reject_share": 0.1}
+    result, events = run(spec, tmp_path / "lenient")
+    assert result.state == "succeeded"
+    assert any("line 65" in data["message"] for data in of(events, EventType.NOTICE))
+    [reject] = (tmp_path / "lenient" / "report" / "rejects.jsonl").read_text().splitlines()
+    assert json.loads(reject)["line"] == 65
+
+
+def test_one_pair_alone_cannot_be_learned_from(spec, tmp_path):
+    (tmp_path / "one.jsonl").write_text('{"query": "river", "positive": "mountain"}\n')
+    result, _ = run(spec | {"dataset": f"file:{tmp_path / 'one.jsonl'}", "evaluation": {}}, tmp_path / "out")
+    assert result.end_reason.code == "bad_data"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "bf16"},
+        {"optimizer": "adamw_8bit"},
+        {"gradient_checkpointing": True},
+        {"gradient_accumulation_steps": 3},
+        {"loss": {"cached": True, "symmetric": True}, "micro_batch_tokens": 64},
+        {"max_steps": 5, "scheduler": "cosine"},
+        {"data_loader_workers": 1},
+        {"sample": 20},
+    ],
+)
+def test_the_options_train(spec, tmp_path, change):
+    result, events = run(spec | {"evaluation": {}} | change, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason
+    steps = {"gradient_accumulation_steps": 6, "max_steps": 5, "sample": 6}.get(next(iter(change)), 16)
+    assert of(events, EventType.PROGRESS)[-1]["step"] == steps
+
+
+def test_a_folder_of_outputs_is_not_lost_by_accident(spec, tmp_path):
+    spec["evaluation"] = {}
+    out = tmp_path / "out"
+    run(spec | {"max_steps": 1}, out)
+    with pytest.raises(InvalidRequest, match="finished job"):
+        run(spec | {"max_steps": 1}, out)
+    assert run(spec | {"max_steps": 2}, out, overwrite=True)[0].state == "succeeded"
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(InvalidRequest, match="not a folder of reason run"):
+            run(spec, mine, overwrite=overwrite)
+    assert (mine / "thesis.txt").exists()
+
+
+def test_another_job_s_checkpoints_are_not_mixed_in(spec, tmp_path):
+    reporter = StopAt(2)
+    spec["evaluation"] = {}
+    run(spec, tmp_path / "out", reporter=reporter, stop=reporter.stop)
+    with pytest.raises(InvalidRequest, match="another job"):
+        run(spec | {"seed": 1}, tmp_path / "out")
