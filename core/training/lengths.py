@@ -41,12 +41,15 @@ def choose_lengths(
     prompts: Prompts,
     tokenizer: PreTrainedTokenizerBase,
     table: pa.Table,
+    *,
+    configured: int,
     context: int,
     seed: int,
 ) -> ChosenLengths:
     """Measures a sample of the data and settles what ``auto`` means.
 
-    ``context`` is the most tokens that the model takes. Raises `BadSpec` for a length beyond it.
+    ``configured`` is the length that the model is set to, beyond which ``auto`` does not go; ``context`` the
+    most tokens that it can take. Raises `BadSpec` for a length beyond that.
     """
     count = min(_SAMPLE, table.num_rows)
     chosen = np.sort(np.random.default_rng(seed).choice(table.num_rows, count, replace=False))
@@ -63,14 +66,14 @@ def choose_lengths(
             raise BadSpec(f"lengths.{role} is {wanted}, but the model takes at most {context} tokens")
         # Cut at the context: a book of a million tokens must not decide how long measuring takes.
         lengths = np.array([len(text["input_ids"]) for text in tokenize(tokenizer, texts[role], context + 1)])
-        roles[role] = _settle(lengths, wanted, asked.percentile, context)
+        roles[role] = _settle(lengths, wanted, asked.percentile, configured)
     return ChosenLengths(roles["query"], roles["document"], count)
 
 
-def _settle(lengths: np.ndarray, wanted: int | str, percentile: float, context: int) -> RoleLength:
+def _settle(lengths: np.ndarray, wanted: int | str, percentile: float, cap: int) -> RoleLength:
     if wanted == "auto":
         at_percentile = int(np.quantile(lengths, percentile, method="higher"))
-        limit = min(context, max(8, -(-at_percentile // 8) * 8))
+        limit = min(cap, max(8, -(-at_percentile // 8) * 8))
     else:
         limit = int(wanted)
     return RoleLength(

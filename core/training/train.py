@@ -111,8 +111,15 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         generator = torch.Generator().manual_seed(spec.seed)
         chosen = torch.randperm(table.num_rows, generator=generator)[: spec.sample].sort().values
         table = table.take(chosen.numpy())
+    context_length = dense.context_length(model)
     lengths = choose_lengths(
-        spec.lengths, spec.prompts, model.tokenizer, table, dense.context_length(model), spec.seed
+        spec.lengths,
+        spec.prompts,
+        model.tokenizer,
+        table,
+        configured=model.max_seq_length or context_length,
+        context=context_length,
+        seed=spec.seed,
     )
     context.notice(
         f"Lengths: queries {lengths.query.max_length} tokens ({lengths.query.share_cut:.1%} cut), documents "
