@@ -1,4 +1,4 @@
-"""``reason run`` and ``reason-train``: the jobs of the service with no service."""
+"""``reason run``: the jobs of the service with no service."""
 
 import argparse
 import sys

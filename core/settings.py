@@ -58,7 +58,6 @@ class Settings(BaseSettings):
         1.0, gt=0, description="How often a worker looks for expired leases and lost wake-ups."
     )
     max_body_bytes: int = Field(1_048_576, gt=0, description="Largest JSON body.")
-    max_upload_bytes: int = Field(10_737_418_240, gt=0, description="Largest dataset upload.")
     max_log_bytes: int = Field(4_194_304, gt=0, description="Log kept for a job; the oldest part goes first.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
