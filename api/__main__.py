@@ -17,6 +17,8 @@ from core.store import open_store
 from core.store.fleet import SCOPES
 from migrations import is_current
 
+_OLD_DATABASE = "the database is not at this version: run `reason db upgrade` first"
+
 
 def serve(arguments: list[str]) -> int:
     """Binds first and says so in one sentence when it cannot."""
@@ -27,7 +29,7 @@ def serve(arguments: list[str]) -> int:
     settings = Settings()
     store = open_store(settings)
     if not is_current(store.database):
-        return _fail("the database is not at this version: run `reason db upgrade` first")
+        return _fail(_OLD_DATABASE)
     if not is_loopback(asked.host) and not store.keys.any_active():
         return _fail(
             f"without an API key the service binds to this machine only, not to {asked.host}. "
@@ -71,7 +73,10 @@ def keys(arguments: list[str]) -> int:
     for action in actions.choices.values():
         action.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
-    store = open_store(Settings()).keys
+    opened = open_store(Settings())
+    if not is_current(opened.database):
+        return _fail(_OLD_DATABASE)
+    store = opened.keys
     rows, secret = [], None
     match asked.action:
         case "create":

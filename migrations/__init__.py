@@ -24,7 +24,7 @@ def upgrade(url: str) -> None:
 
 
 def is_current(database: Database) -> bool:
-    """Whether the database has the version that this code expects."""
+    """Whether the database has the version that this code expects. Raises `Unavailable`."""
     head = ScriptDirectory.from_config(config("")).get_current_head()
-    with database.engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision() == head
+    with database.read() as session:
+        return MigrationContext.configure(session.connection()).get_current_revision() == head

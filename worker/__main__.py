@@ -1,8 +1,17 @@
 """``python -m worker``: one worker on this host."""
 
+import argparse
 import sys
 
+from core.settings import Settings
 from worker.celery_app import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(
+        prog="reason worker",
+        description="Run jobs on this host. Ctrl-C: running jobs save a checkpoint and go back to the queue.",
+        epilog="example: reason worker --slots 2",
+    )
+    parser.add_argument("--slots", type=int, help="jobs at once (REASON_SLOTS); default: one a GPU, or one")
+    asked = parser.parse_args()
+    sys.exit(main(Settings() if asked.slots is None else Settings(slots=asked.slots)))

@@ -39,7 +39,7 @@ def main(settings: Settings | None = None) -> int:
     worker_id = store.workers.register(inventory)
     app = celery_for(settings)
     runner = Runner(settings, store, launcher, worker_id, inventory.gpus)
-    sweeper = Sweeper(settings, store, Queue(settings, app), runner, worker_id)
+    sweeper = Sweeper(settings, store, Queue(settings, app), runner, worker_id, inventory.slots)
     register(app, runner)
 
     def shutting_down(**_: Any) -> None:

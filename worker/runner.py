@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,26 @@ class Runner:
         self._gpus = gpus
         self._devices = Devices(gpus)
         self._library = Library(settings.artifact_url)
+        self._busy = 0
+        self._counting = threading.Lock()
         self.shutting_down = False
+
+    @property
+    def busy(self) -> int:
+        """How many slots are at work."""
+        return self._busy
 
     def work(self) -> int:
         """Runs jobs until none is left that fits. Returns how many."""
         count = 0
-        while not self.shutting_down and self.run_one():
-            count += 1
+        with self._counting:
+            self._busy += 1
+        try:
+            while not self.shutting_down and self.run_one():
+                count += 1
+        finally:
+            with self._counting:
+                self._busy -= 1
         return count
 
     def capacity(self) -> Capacity:

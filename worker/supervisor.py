@@ -73,7 +73,8 @@ class Lease:
                 return
             except Unavailable as error:
                 _log.warning("Job %s: the lease could not be renewed: %s", self._claim.job_id, error)
-            if time.monotonic() - self._renewed > self._seconds:
+            # A little early: our process must be gone when another worker takes the job.
+            if time.monotonic() - self._renewed > 0.9 * self._seconds:
                 self.lost.set()
                 return
 

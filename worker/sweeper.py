@@ -18,10 +18,10 @@ class Sweeper:
     """A thread that keeps the queue moving when messages, workers or databases are lost."""
 
     def __init__(
-        self, settings: Settings, store: Store, queue: Queue, runner: Runner, worker_id: str
+        self, settings: Settings, store: Store, queue: Queue, runner: Runner, worker_id: str, slots: int
     ) -> None:
         self._settings, self._store, self._queue, self._runner = settings, store, queue, runner
-        self._worker = worker_id
+        self._worker, self._slots = worker_id, slots
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
         self._beaten = 0.0
@@ -51,7 +51,7 @@ class Sweeper:
             self._beaten = time.monotonic()
         for job_id in self._store.jobs.expire_leases():
             _log.warning("Job %s: its worker is gone, back to the queue", job_id)
-        if self._runner.shutting_down:
-            return
+        if self._runner.shutting_down or self._runner.busy >= self._slots:
+            return  # a busy worker's wake-ups would only pile up in the broker
         if self._store.jobs.claimable(self._runner.capacity(), any_gpu_worker=self._runner.any_gpu_worker()):
             self._queue.wake(self._settings.queues[0])

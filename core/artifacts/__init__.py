@@ -8,6 +8,7 @@ from core.artifacts.folders import (
     is_whole,
     read_manifest,
     seal,
+    sha256_of,
 )
 from core.artifacts.library import Library, Published
 
@@ -21,4 +22,5 @@ __all__ = [
     "is_whole",
     "read_manifest",
     "seal",
+    "sha256_of",
 ]

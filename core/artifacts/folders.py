@@ -60,7 +60,7 @@ def inspect_folder(
     for path in sorted(folder.rglob("*")):
         if path.is_dir() or path == folder / MANIFEST:
             continue
-        sha256 = _hash_file(path) if hashes else ""
+        sha256 = sha256_of(path) if hashes else ""
         if sync:
             _fsync(path)
         entries.append(
@@ -137,7 +137,8 @@ def inspect_folder_and_place(source: Path, final: Path, kind: str, metadata: dic
     return manifest
 
 
-def _hash_file(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

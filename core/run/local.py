@@ -29,6 +29,7 @@ def run_local(
     Run again after an interruption, it goes on from the last checkpoint. Raises `InvalidRequest` when the
     folder holds a finished job, or another one, unless ``overwrite``.
     """
+    out = out.absolute()
     spec = parse_spec(data).model_dump(mode="json")
     if overwrite and out.exists():
         _check_ours(out)

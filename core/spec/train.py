@@ -76,7 +76,6 @@ class Evaluation(Strict):
     metrics: list[Metric] = Field(default_factory=lambda: ["ndcg@10", "mrr@10", "recall@10"], min_length=1)
     baseline: bool = Field(True, description="Evaluate the base model first, to compare with.")
     every_steps: int | None = Field(None, ge=1, description="Also evaluate while training.")
-    batch_size: int = Field(64, ge=1, le=4096, description="Texts encoded at once.")
     early_stopping: EarlyStopping | None = None
 
     @field_validator("datasets", mode="before")

@@ -28,24 +28,26 @@ class TrainingState:
 
 
 class Checkpoints:
-    """The checkpoints of one job, under one folder. Survives attempts, processes and (when shared) hosts."""
+    """The checkpoints of one job, under one folder. Survives attempts, processes and (when shared) hosts.
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    Each attempt writes into a folder of its own: a process that has lost its job without knowing it yet
+    cannot spoil what its successor writes.
+    """
+
+    def __init__(self, folder: Path, attempt: int, keep: int) -> None:
         self.folder = folder
+        self.attempt_folder = folder / f"attempt-{attempt}"
         self._keep = keep
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def path(self, step: int) -> Path:
-        return self.folder / f"checkpoint-{step}"
+        self.attempt_folder.mkdir(parents=True, exist_ok=True)
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint. Broken ones are passed over."""
+        """The newest whole checkpoint of any attempt. Broken ones are passed over."""
         return next((path for path in reversed(self._all()) if is_whole(path)), None)
 
     def complete(self, step: int, state: TrainingState) -> tuple[int, float]:
-        """Makes the checkpoint of ``step`` whole, then drops the oldest. Returns (bytes, seconds)."""
+        """Makes this attempt's checkpoint of ``step`` whole, drops the oldest. Returns (bytes, seconds)."""
         begun = time.monotonic()
-        path = self.path(step)
+        path = self.attempt_folder / f"checkpoint-{step}"
         (path / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         manifest = seal(path, "checkpoint", {"step": step}, hashes=False)
         for old in self._all()[: -self._keep]:
@@ -57,7 +59,11 @@ class Checkpoints:
         return TrainingState(**json.loads((path / _STATE).read_text(encoding="utf-8")))
 
     def _all(self) -> list[Path]:
-        found = [
-            path for path in self.folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()
-        ]
-        return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+        """By step, then by attempt."""
+        found = [path for path in self.folder.glob("attempt-*/checkpoint-*") if _number(path) >= 0]
+        return sorted(found, key=lambda path: (_number(path), _number(path.parent)))
+
+
+def _number(path: Path) -> int:
+    tail = path.name.rpartition("-")[2]
+    return int(tail) if tail.isdecimal() else -1

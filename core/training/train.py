@@ -9,6 +9,7 @@ import psutil
 import torch
 from transformers import set_seed
 
+from core.artifacts import sha256_of
 from core.data.beir import RetrievalSet
 from core.data.pairs import read_pairs
 from core.data.retrieval import read_retrieval
@@ -39,7 +40,9 @@ class Prepared:
     """Everything that is settled before the first step."""
 
     model: Any
+    base_model_sha256: str
     table: Any
+    rows_sha256: str
     written: Written
     lengths: ChosenLengths
     batches: TrainingBatches
@@ -57,7 +60,7 @@ def train(spec: TrainSpec, context: RunContext) -> None:
     Goes on from the job's last whole checkpoint when there is one. Raises `Stopped` when asked to stop,
     after saving a checkpoint, and a `JobFailure` for what the user can mend.
     """
-    checkpoints = Checkpoints(context.request.checkpoints, spec.checkpoint.keep)
+    checkpoints = Checkpoints(context.request.checkpoints, context.request.attempt, spec.checkpoint.keep)
     resume_from = checkpoints.latest()
     state = checkpoints.state(resume_from) if resume_from else TrainingState()
     try:
@@ -146,7 +149,9 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         )
     return Prepared(
         model=model,
+        base_model_sha256=dense.weights_sha256(model),
         table=table,
+        rows_sha256=sha256_of(work / "rows.arrow"),
         written=written,
         lengths=lengths,
         batches=batches,
@@ -193,7 +198,7 @@ def build_trainer(
         model=prepared.model,
         args=training_arguments(
             spec,
-            checkpoints.folder,
+            checkpoints.attempt_folder,
             steps=prepared.steps,
             device=prepared.device,
             precision=prepared.precision,
@@ -261,6 +266,8 @@ def finish(
         "base_model": spec.base_model,
         "dataset": spec.dataset.ref,
         "inputs": context.request.inputs,
+        "base_model_sha256": prepared.base_model_sha256,
+        "rows_sha256": prepared.rows_sha256,
         "steps": trainer.state.global_step,
         "rows": prepared.table.num_rows,
         "rejects": prepared.written.rejects,

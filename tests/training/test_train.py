@@ -128,9 +128,9 @@ def test_a_torn_checkpoint_is_passed_over(spec, tmp_path):
     spec |= {"evaluation": {}, "checkpoint": {"every_steps": 4, "keep": 2}}
     reporter = StopAt(14)
     run(spec, tmp_path / "out", reporter=reporter, stop=reporter.stop)
-    found = sorted(path.name for path in (tmp_path / "out" / "checkpoints").glob("checkpoint-*"))
+    found = sorted(path.name for path in (tmp_path / "out" / "checkpoints").glob("*/checkpoint-*"))
     assert found == ["checkpoint-12", "checkpoint-15"]
-    torn = tmp_path / "out" / "checkpoints" / "checkpoint-15" / "optimizer.pt"
+    torn = tmp_path / "out" / "checkpoints" / "attempt-1" / "checkpoint-15" / "optimizer.pt"
     torn.write_bytes(torn.read_bytes()[:100])
     result, events = run(spec, tmp_path / "out")
     assert result.state == "succeeded"
