@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from core.jobs.events import Event, EventType
-from core.store.jobs import Claim, Requests
+from core.store.leases import Claim, Requests
 from core.store.progress import Batch, ProgressStore
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from core.jobs.state import JobState
 from core.settings import Settings
 from core.store import Store
 from core.store.artifacts import NewArtifact
-from core.store.jobs import Capacity, Claim
+from core.store.leases import Capacity, Claim
 from worker.inventory import Devices
 from worker.launch import Launcher
 from worker.progress import Crossing, parse_json
@@ -80,7 +80,7 @@ class Runner:
                 gpu_memory_bytes=self.capacity().gpu_memory_bytes,
             )
             try:
-                claim = self._store.jobs.claim(
+                claim = self._store.leases.claim(
                     capacity,
                     self._settings.lease_seconds,
                     any_gpu_worker=bool(self._gpus) or self.any_gpu_worker(),
@@ -98,7 +98,7 @@ class Runner:
         _log.info("Job %s: attempt %d begins", claim.job_id, claim.attempt)
         folder = self._settings.runs_dir / claim.job_id / f"attempt-{claim.attempt}"
         try:
-            with Lease(self._store.jobs, claim, self._settings.lease_seconds) as lease:
+            with Lease(self._store.leases, claim, self._settings.lease_seconds) as lease:
                 try:
                     crossing, ended = self._attempt(claim, gpus, folder, lease)
                 except OSError as error:
@@ -156,7 +156,7 @@ class Runner:
             try:
                 if crossing is not None:
                     crossing.flush()
-                job = self._store.jobs.finish(claim, ended.reason, ended.message, outputs)
+                job = self._store.leases.finish(claim, ended.reason, ended.message, outputs)
                 break
             except Unavailable as error:
                 if lease.lost.is_set():

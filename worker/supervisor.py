@@ -16,7 +16,7 @@ import psutil
 
 from core.errors import StaleLease, Unavailable
 from core.jobs.reasons import EndReason
-from core.store.jobs import Claim, JobStore, Requests
+from core.store.leases import Claim, LeaseStore, Requests
 from worker.progress import Crossing
 
 _log = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ class Lease:
     when the database was away for so long that it may not be.
     """
 
-    def __init__(self, jobs: JobStore, claim: Claim, seconds: float) -> None:
-        self._jobs, self._claim, self._seconds = jobs, claim, seconds
+    def __init__(self, leases: LeaseStore, claim: Claim, seconds: float) -> None:
+        self._leases, self._claim, self._seconds = leases, claim, seconds
         self.requests = Requests()
         self.lost = threading.Event()
         self._done = threading.Event()
@@ -65,7 +65,7 @@ class Lease:
         while not self._done.wait(min(1.0, self._seconds / 12)):
             begun = time.monotonic()
             try:
-                self.note(self._jobs.renew(self._claim, self._seconds))
+                self.note(self._leases.renew(self._claim, self._seconds))
                 self._renewed = begun  # counted from before the call: a slow answer shortens our share
             except StaleLease as error:
                 _log.warning("%s", error)

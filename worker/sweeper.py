@@ -49,9 +49,11 @@ class Sweeper:
         if time.monotonic() - self._beaten > 5:
             self._store.workers.heartbeat(self._worker, gpus=read_gpus(), stopping=self._runner.shutting_down)
             self._beaten = time.monotonic()
-        for job_id in self._store.jobs.expire_leases():
+        for job_id in self._store.leases.expire_leases():
             _log.warning("Job %s: its worker is gone, back to the queue", job_id)
         if self._runner.shutting_down or self._runner.busy >= self._slots:
             return  # a busy worker's wake-ups would only pile up in the broker
-        if self._store.jobs.claimable(self._runner.capacity(), any_gpu_worker=self._runner.any_gpu_worker()):
+        if self._store.leases.claimable(
+            self._runner.capacity(), any_gpu_worker=self._runner.any_gpu_worker()
+        ):
             self._queue.wake(self._settings.queues[0])

@@ -1,4 +1,4 @@
-"""The states of a job and the moves between them. Only `core/store/jobs.py` writes one."""
+"""The states of a job and the moves between them. Only `core/store/moves.py` writes one."""
 
 from enum import StrEnum
 

@@ -12,7 +12,7 @@ from core.errors import StaleLease
 from core.jobs.events import Event
 from core.jobs.state import JobState
 from core.store.database import Database
-from core.store.jobs import Claim, Requests
+from core.store.leases import Claim, Requests
 from core.store.tables import EventRow, Job, LogChunk, Metric
 
 

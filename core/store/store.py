@@ -6,7 +6,8 @@ from core.settings import Settings
 from core.store.artifacts import ArtifactStore
 from core.store.database import Database, open_database
 from core.store.fleet import KeyStore, WorkerStore
-from core.store.jobs import JobStore, RetryPolicy
+from core.store.jobs import JobStore
+from core.store.leases import LeaseStore, RetryPolicy
 from core.store.progress import ProgressStore
 
 
@@ -14,6 +15,7 @@ from core.store.progress import ProgressStore
 class Store:
     database: Database
     jobs: JobStore
+    leases: LeaseStore
     progress: ProgressStore
     artifacts: ArtifactStore
     workers: WorkerStore
@@ -28,7 +30,8 @@ def open_store(settings: Settings) -> Store:
     database = open_database(settings.database_url)
     return Store(
         database=database,
-        jobs=JobStore(database, RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds)),
+        jobs=JobStore(database),
+        leases=LeaseStore(database, RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds)),
         progress=ProgressStore(database, settings.max_log_bytes),
         artifacts=ArtifactStore(database),
         workers=WorkerStore(database),

@@ -1,57 +1,24 @@
 """A training job, from its spec to a published model."""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
 import torch
-from transformers import set_seed
 
-from core.artifacts import sha256_of
-from core.data.beir import RetrievalSet
-from core.data.pairs import read_pairs
-from core.data.retrieval import read_retrieval
-from core.data.table import Written, open_table, write_table
-from core.errors import BadData, BadSpec, OutOfMemory
+from core.errors import OutOfMemory
 from core.evaluation.retrieval import evaluate_retrieval
 from core.families import dense
 from core.run.context import RunContext
-from core.spec.train import DatasetSource, TrainSpec
-from core.training.arguments import choose_precision, training_arguments
-from core.training.batching import TrainingBatches, row_keys
+from core.spec.train import TrainSpec
+from core.training.arguments import training_arguments
 from core.training.callbacks import Evaluate, Report, Save, Scores, Throughput
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.curves import TensorBoard
-from core.training.lengths import ChosenLengths, choose_lengths
-from core.training.memory import activation_bytes
+from core.training.prepare import Prepared, prepare
 from core.training.report import write_model_card, write_report
 from core.training.trainer import PairTable, PairTrainer
 
-_MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
-"""On a CPU small micro-batches stay in its caches; a GPU wants large ones."""
-
 _BEST = "best.safetensors"
-
-
-@dataclass
-class Prepared:
-    """Everything that is settled before the first step."""
-
-    model: Any
-    base_model_sha256: str
-    table: Any
-    rows_sha256: str
-    written: Written
-    lengths: ChosenLengths
-    batches: TrainingBatches
-    evaluation_sets: dict[str, RetrievalSet]
-    device: str
-    precision: str
-    token_budget: int
-    cached: bool
-    steps: int
 
 
 def train(spec: TrainSpec, context: RunContext) -> None:
@@ -81,87 +48,6 @@ def train(spec: TrainSpec, context: RunContext) -> None:
             "The GPU ran out of memory. Lower micro_batch_tokens with loss.cached true, use shorter lengths "
             f"or gradient_checkpointing. ({str(error).partition('.')[0]})"
         ) from error
-
-
-def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
-    """The model, the rows as a table on disk, the lengths, the order of batches, the evaluation sets."""
-    device = "cuda" if context.request.gpus else "cpu"
-    precision = choose_precision(spec.precision, device)
-    set_seed(spec.seed)
-    context.phase("loading")
-    model = dense.load_model(context, spec.base_model, device)
-    context.check_stop()
-
-    context.phase("preparing")
-    work = context.folder / "work"
-    work.mkdir(exist_ok=True)
-    written = write_table(
-        read_pairs(_path(context, spec.dataset), spec.dataset.split),
-        work / "rows.arrow",
-        work / "rejects.jsonl",
-        spec.max_reject_share,
-        context.check_stop,
-    )
-    if written.rejects:
-        first = written.examples[0]
-        context.notice(
-            f"{written.rejects} rows cannot be used and were left out; the first: {first.file}, line "
-            f"{first.line}: {first.reason}. All of them are in the report's rejects.jsonl.",
-            "warning",
-        )
-    table = open_table(work / "rows.arrow")
-    if spec.sample is not None and spec.sample < table.num_rows:
-        generator = torch.Generator().manual_seed(spec.seed)
-        chosen = torch.randperm(table.num_rows, generator=generator)[: spec.sample].sort().values
-        table = table.take(chosen.numpy())
-    context_length = dense.context_length(model)
-    lengths = choose_lengths(
-        spec.lengths,
-        spec.prompts,
-        model.tokenizer,
-        table,
-        configured=model.max_seq_length or context_length,
-        context=context_length,
-        seed=spec.seed,
-    )
-    context.notice(
-        f"Lengths: queries {lengths.query.max_length} tokens ({lengths.query.share_cut:.1%} cut), documents "
-        f"{lengths.document.max_length} ({lengths.document.share_cut:.1%} cut)."
-    )
-    if lengths.document.max_length > (model.max_seq_length or 0):
-        model.max_seq_length = max(lengths.document.max_length, lengths.query.max_length)
-    batches = TrainingBatches(row_keys(table), spec.batch_size, spec.seed, spec.epochs)
-    if batches.total == 0:
-        raise BadData(
-            "No batch can be made: a single pair without negatives has nothing to be told apart from."
-        )
-    steps = -(-batches.total // spec.gradient_accumulation_steps)
-    if spec.max_steps is not None:
-        steps = spec.max_steps
-    batches.limit(steps * spec.gradient_accumulation_steps)
-    token_budget = (
-        _MICRO_BATCH_TOKENS[device] if spec.micro_batch_tokens == "auto" else spec.micro_batch_tokens
-    )
-    cached = _use_cache(spec, model, lengths, table, device, precision)
-    if cached and spec.loss.cached == "auto":
-        context.notice(
-            "The batch does not fit in memory: its loss is computed in micro-batches (gradient caching)."
-        )
-    return Prepared(
-        model=model,
-        base_model_sha256=dense.weights_sha256(model),
-        table=table,
-        rows_sha256=sha256_of(work / "rows.arrow"),
-        written=written,
-        lengths=lengths,
-        batches=batches,
-        evaluation_sets=_evaluation_sets(spec, context),
-        device=device,
-        precision=precision,
-        token_budget=token_budget,
-        cached=cached,
-        steps=steps,
-    )
 
 
 def build_trainer(
@@ -299,55 +185,6 @@ def _save_best(trainer: PairTrainer, checkpoints: Checkpoints) -> None:
     temporary = checkpoints.folder / f".{_BEST}"
     trainer.save_weights(temporary)
     temporary.replace(checkpoints.folder / _BEST)
-
-
-def _evaluation_sets(spec: TrainSpec, context: RunContext) -> dict[str, RetrievalSet]:
-    sets: dict[str, RetrievalSet] = {}
-    for source in spec.evaluation.datasets:
-        path = _path(context, source)
-        name = source.name or path.name.split(".")[0]
-        if name in sets:
-            name = f"{name}-{len(sets) + 1}"
-        sets[name] = read_retrieval(path, source.split)
-        if not sets[name].queries:
-            raise BadData(f"{source.ref}: there is nothing to evaluate on")
-        context.check_stop()
-    return sets
-
-
-def _path(context: RunContext, source: DatasetSource) -> Path:
-    path = context.resolve(source.ref)
-    if not isinstance(path, Path):
-        raise BadSpec(f"{source.ref} is not a dataset in files")
-    if not path.exists():
-        raise BadData(f"{source.ref}: there is no such file or folder")
-    return path
-
-
-def _use_cache(
-    spec: TrainSpec, model: Any, lengths: ChosenLengths, table: Any, device: str, precision: str
-) -> bool:
-    """Whether the loss goes micro-batch by micro-batch: as asked, or when the whole batch would not fit."""
-    if spec.loss.cached != "auto":
-        return spec.loss.cached
-    config = model[0].auto_model.config
-    sampled = table.slice(0, 1000).column("negatives").to_pylist()
-    negatives = sum(len(row) for row in sampled) / max(len(sampled), 1)
-    length = max(lengths.query.max_length, lengths.document.max_length)
-    needed = activation_bytes(
-        tokens=int(
-            spec.batch_size * (lengths.query.max_length + (1 + negatives) * lengths.document.max_length)
-        ),
-        length=length,
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        heads=config.num_attention_heads,
-        bytes_per_number=4 if precision == "fp32" else 2,
-    )
-    if spec.gradient_checkpointing:
-        needed //= config.num_hidden_layers
-    free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
-    return needed > 0.6 * free
 
 
 def _fresh(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from core.jobs.events import Event, EventType
 from core.jobs.reasons import EndReason
 from core.settings import Settings
 from core.store.artifacts import NewArtifact
-from core.store.jobs import Capacity
+from core.store.leases import Capacity
 from core.store.progress import Batch
 from migrations import upgrade
 
@@ -48,12 +48,12 @@ def finished(http: TestClient, settings: Settings, tmp_path, text: bytes = b"012
     (folder / "sub" / "weights.bin").write_bytes(text)
     published = Library(settings.artifact_url).publish(folder, "model", {"rows": 3})
     store = http.app.state.store
-    held = store.jobs.claim(CPU, 30)
+    held = store.leases.claim(CPU, 30)
     manifest = published.manifest
     output = NewArtifact(
         "model", "model", published.uri, manifest.sha256, manifest.bytes, manifest.model_dump(mode="json")
     )
-    store.jobs.finish(held, EndReason.SUCCEEDED, outputs=[output])
+    store.leases.finish(held, EndReason.SUCCEEDED, outputs=[output])
     return http.get(f"/jobs/{held.job_id}").json()
 
 
@@ -153,7 +153,7 @@ def test_cancel_pause_resume_retry(http, spec):
 
 def report(http, *events: Event, log: str = "", metrics=()):
     store = http.app.state.store
-    held = store.jobs.claim(CPU, 30)
+    held = store.leases.claim(CPU, 30)
     store.progress.record(held, Batch(events=list(events), log=log, metrics=list(metrics)))
     return held
 
@@ -166,7 +166,7 @@ def test_events_and_stream(http, spec):
     page = http.get(f"/jobs/{job['id']}/events?cursor={page['next_cursor']}").json()
     assert [event["type"] for event in page["items"]] == ["phase"]
     assert page["next_cursor"] == "3"  # the job goes on
-    http.app.state.store.jobs.finish(held, EndReason.SUCCEEDED)
+    http.app.state.store.leases.finish(held, EndReason.SUCCEEDED)
     page = http.get(f"/jobs/{job['id']}/events?cursor=3").json()
     assert page["next_cursor"] is None
     with http.stream("GET", f"/jobs/{job['id']}/stream") as response:

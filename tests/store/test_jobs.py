@@ -11,7 +11,7 @@ from core.jobs.reasons import EndReason
 from core.spec import parse_spec
 from core.store import Store
 from core.store.artifacts import NewArtifact
-from core.store.jobs import Capacity, Claim
+from core.store.leases import Capacity, Claim
 from core.store.progress import Batch
 
 CPU = Capacity(worker="w1")
@@ -27,7 +27,7 @@ def submit(store: Store, **changes):
 
 
 def claim(store: Store, capacity: Capacity = CPU, seconds: float = 30) -> Claim:
-    found = store.jobs.claim(capacity, seconds)
+    found = store.leases.claim(capacity, seconds)
     assert found is not None
     return found
 
@@ -51,9 +51,9 @@ def test_from_submission_to_success(store: Store):
     assert (job.state, job.attempt) == ("queued", 0)
     held = claim(store)
     assert (held.job_id, held.attempt) == (job.id, 1)
-    assert store.jobs.claim(CPU, 30) is None
+    assert store.leases.claim(CPU, 30) is None
     output = NewArtifact("model", "model", "file:///x", "a" * 64, 10, {"files": []})
-    ended = store.jobs.finish(held, EndReason.SUCCEEDED, outputs=[output])
+    ended = store.leases.finish(held, EndReason.SUCCEEDED, outputs=[output])
     assert (ended.state, ended.end_code) == ("succeeded", "succeeded")
     assert ended.finished_at >= ended.started_at >= ended.created_at
     assert states(store, job.id) == ["queued", "running", "succeeded"]
@@ -64,7 +64,7 @@ def test_versions_of_one_name_count_up(store: Store):
     for expected in (1, 2):
         submit(store, name="search")
         held = claim(store)
-        store.jobs.finish(
+        store.leases.finish(
             held, EndReason.SUCCEEDED, outputs=[NewArtifact("model", "model", "file:///x", "a" * 64, 1, {})]
         )
         assert store.artifacts.find("model", "search").version == expected
@@ -80,15 +80,15 @@ def test_priority_then_age(store: Store):
 
 def test_a_gpu_job_waits_for_a_gpu_and_auto_prefers_one(store: Store):
     needs = submit(store, resources={"gpus": 1, "gpu_memory_gb": 40})
-    assert store.jobs.claim(CPU, 30) is None
+    assert store.leases.claim(CPU, 30) is None
     too_small = Capacity(worker="w3", free_gpus=1, has_gpus=True, gpu_memory_bytes=16_000_000_000)
-    assert store.jobs.claim(too_small, 30) is None
-    assert store.jobs.claimable(GPU)
+    assert store.leases.claim(too_small, 30) is None
+    assert store.leases.claimable(GPU)
     assert claim(store, GPU).job_id == needs.id
     auto = submit(store)
-    assert store.jobs.claim(CPU, 30, any_gpu_worker=True) is None
+    assert store.leases.claim(CPU, 30, any_gpu_worker=True) is None
     busy = Capacity(worker="w2", free_gpus=0, has_gpus=True)
-    assert store.jobs.claim(busy, 30) is None
+    assert store.leases.claim(busy, 30) is None
     assert claim(store, CPU).job_id == auto.id
 
 
@@ -97,7 +97,7 @@ def test_each_job_is_claimed_once_however_many_ask(store: Store):
     claimed: list[str] = []
 
     def work(name: str) -> None:
-        while found := store.jobs.claim(Capacity(worker=name), 30):
+        while found := store.leases.claim(Capacity(worker=name), 30):
             claimed.append(found.job_id)
 
     threads = [threading.Thread(target=work, args=(f"w{index}",)) for index in range(6)]
@@ -113,38 +113,38 @@ def test_whoever_lost_the_lease_writes_nothing_more(store: Store):
     job = submit(store)
     old = claim(store)
     let_lease_run_out(store, job.id)
-    assert store.jobs.expire_leases() == [job.id]
+    assert store.leases.expire_leases() == [job.id]
     make_due(store)
     new = claim(store)
     assert new.attempt == 2
     before = store.progress.events(job.id)
     for write in (
-        lambda: store.jobs.renew(old, 30),
-        lambda: store.jobs.finish(old, EndReason.SUCCEEDED),
+        lambda: store.leases.renew(old, 30),
+        lambda: store.leases.finish(old, EndReason.SUCCEEDED),
         lambda: store.progress.record(old, Batch(log="late words")),
     ):
         with pytest.raises(StaleLease):
             write()
     assert len(store.progress.events(job.id)) == len(before)
     assert store.progress.log(job.id) == []
-    assert store.jobs.finish(new, EndReason.SUCCEEDED).state == "succeeded"
+    assert store.leases.finish(new, EndReason.SUCCEEDED).state == "succeeded"
 
 
 def test_a_renewed_lease_is_not_taken_back(store: Store):
     job = submit(store)
     held = claim(store)
     let_lease_run_out(store, job.id)
-    store.jobs.renew(held, 30)
-    assert store.jobs.expire_leases() == []
+    store.leases.renew(held, 30)
+    assert store.leases.expire_leases() == []
 
 
 def test_failures_are_retried_later_and_not_for_ever(store: Store):
     job = submit(store, max_attempts=2)
-    retried = store.jobs.finish(claim(store), EndReason.PROCESS_DIED, "killed")
+    retried = store.leases.finish(claim(store), EndReason.PROCESS_DIED, "killed")
     assert (retried.state, retried.failures, retried.worker) == ("queued", 1, None)
     assert retried.not_before > retried.created_at
     make_due(store)
-    ended = store.jobs.finish(claim(store), EndReason.PROCESS_DIED, "killed")
+    ended = store.leases.finish(claim(store), EndReason.PROCESS_DIED, "killed")
     assert (ended.state, ended.end_code) == ("failed", "process_died")
     assert "given up after 2 attempts" in ended.end_message
     again = store.jobs.retry(job.id)
@@ -153,13 +153,13 @@ def test_failures_are_retried_later_and_not_for_ever(store: Store):
 
 def test_what_the_user_must_mend_is_not_retried(store: Store):
     submit(store)
-    assert store.jobs.finish(claim(store), EndReason.BAD_DATA, "line 3").state == "failed"
+    assert store.leases.finish(claim(store), EndReason.BAD_DATA, "line 3").state == "failed"
 
 
 def test_an_interruption_does_not_count_as_a_failure(store: Store):
     job = submit(store, max_attempts=1)
     for _ in range(3):
-        assert store.jobs.finish(claim(store), EndReason.INTERRUPTED).state == "queued"
+        assert store.leases.finish(claim(store), EndReason.INTERRUPTED).state == "queued"
         make_due(store)
     assert store.jobs.get(job.id).failures == 0
 
@@ -170,9 +170,9 @@ def test_cancelling(store: Store):
     running = submit(store)
     held = claim(store)
     assert store.jobs.cancel(running.id).state == "running"
-    assert store.jobs.renew(held, 30).cancel
+    assert store.leases.renew(held, 30).cancel
     # The process died before it could say that it stopped: the user's wish stands all the same.
-    assert store.jobs.finish(held, EndReason.PROCESS_DIED).state == "cancelled"
+    assert store.leases.finish(held, EndReason.PROCESS_DIED).state == "cancelled"
     for job in (queued, running):
         with pytest.raises(Conflict):
             store.jobs.cancel(job.id)
@@ -185,7 +185,7 @@ def test_pausing_and_resuming(store: Store):
     held = claim(store)
     store.jobs.pause(job.id)
     assert store.progress.record(held, Batch(log="x")).pause
-    assert store.jobs.finish(held, EndReason.PAUSED).state == "paused"
+    assert store.leases.finish(held, EndReason.PAUSED).state == "paused"
     with pytest.raises(Conflict):
         store.jobs.retry(job.id)
     assert store.jobs.resume(job.id).pause_requested is False
@@ -197,7 +197,7 @@ def test_a_worker_lost_while_pausing_leaves_the_job_paused(store: Store):
     claim(store)
     store.jobs.pause(job.id)
     let_lease_run_out(store, job.id)
-    store.jobs.expire_leases()
+    store.leases.expire_leases()
     assert store.jobs.get(job.id).state == "paused"
 
 
@@ -206,10 +206,10 @@ def test_dependencies(store: Store):
     second = submit(store, depends_on=[first.id])
     third = submit(store, depends_on=[second.id])
     assert (second.state, third.state) == ("waiting", "waiting")
-    store.jobs.finish(claim(store), EndReason.SUCCEEDED)
+    store.leases.finish(claim(store), EndReason.SUCCEEDED)
     assert store.jobs.get(second.id).state == "queued"
     assert store.jobs.get(third.id).state == "waiting"
-    store.jobs.finish(claim(store), EndReason.BAD_DATA)
+    store.leases.finish(claim(store), EndReason.BAD_DATA)
     ended = store.jobs.get(third.id)
     assert (ended.state, ended.end_code) == ("cancelled", "dependency_failed")
     with pytest.raises(Conflict):

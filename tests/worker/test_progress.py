@@ -9,7 +9,7 @@ from core.jobs.reasons import EndReason
 from core.settings import Settings
 from core.spec import parse_spec
 from core.store import open_store
-from core.store.jobs import Capacity
+from core.store.leases import Capacity
 from migrations import upgrade
 from worker.progress import Crossing, Tail
 
@@ -23,7 +23,7 @@ def store(settings: Settings):
 @pytest.fixture
 def claim(store):
     store.jobs.submit(parse_spec({"kind": "train", "base_model": "o/m", "dataset": "file:x"}))
-    return store.jobs.claim(Capacity(worker="w"), 30)
+    return store.leases.claim(Capacity(worker="w"), 30)
 
 
 def line(type: str, **data) -> str:
@@ -98,7 +98,7 @@ def test_a_batch_that_could_not_be_written_goes_with_the_next(store, claim, tmp_
 def test_nothing_is_written_after_the_end(store, claim, tmp_path):
     events = tmp_path / "events.jsonl"
     crossing = Crossing(store.progress, claim, events, tmp_path / "log.txt")
-    store.jobs.finish(claim, EndReason.SUCCEEDED)
+    store.leases.finish(claim, EndReason.SUCCEEDED)
     events.write_text(line("phase", phase="training"))
     crossing.look()
     with pytest.raises(StaleLease):

@@ -1,0 +1,92 @@
+"""Training rows: a query, a document that answers it, and documents that do not.
+
+One canonical row comes out, whatever the columns were called. FlagEmbedding's ``pos``/``neg`` lists,
+numbered ``negative_1`` columns and BEIR folders are all understood.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.data.beir import is_beir, read_beir
+from core.data.readers import Reject, Row, read_rows
+from core.errors import BadData
+
+QUERY_NAMES = ("query", "anchor", "question", "sentence1")
+POSITIVE_NAMES = ("positive", "pos", "positives", "answer", "document", "passage", "sentence2")
+NEGATIVE_NAMES = ("negative", "neg", "negatives")
+_NUMBERED = re.compile(r"^negative_?\d+$")
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One query with one positive. ``negatives`` may be empty, and may differ in number from row to row."""
+
+    query: str
+    positive: str
+    negatives: list[str] = field(default_factory=list)
+
+
+def read_pairs(path: Path, split: str | None = None) -> Iterator[TrainingRow | Reject]:
+    """Every training row of a file or BEIR folder; a record with several positives makes several rows."""
+    if is_beir(path):
+        dataset = read_beir(path, split or "train")
+        for query_id, judged in dataset.qrels.items():
+            for document_id, grade in judged.items():
+                if grade > 0:
+                    yield TrainingRow(dataset.queries[query_id], dataset.corpus[document_id])
+        return
+    if path.is_dir():
+        raise BadData(f"{path} is a folder without corpus.jsonl and queries.jsonl: give a file or a BEIR folder")
+    if split is not None:
+        raise BadData(f"{path.name} is one file: it has no split {split!r}")
+    for row in read_rows(path):
+        if isinstance(row, Reject):
+            yield row
+        else:
+            yield from parse_row(row)
+
+
+def parse_row(row: Row) -> Iterator[TrainingRow | Reject]:
+    """The training rows of one record, or the reason why there are none."""
+    values = row.values
+    try:
+        query = _texts(_first(values, QUERY_NAMES, "query"))
+        positives = _texts(_first(values, POSITIVE_NAMES, "positive"))
+        negatives = [
+            text
+            for name in [*NEGATIVE_NAMES, *sorted(filter(_NUMBERED.match, values))]
+            if values.get(name) is not None
+            for text in _texts(values[name])
+        ]
+    except ValueError as error:
+        yield Reject(row.file, row.line, str(error))
+        return
+    joined = " ".join(query)
+    if not joined:
+        yield Reject(row.file, row.line, "the query is empty")
+    elif not positives:
+        yield Reject(row.file, row.line, "there is no positive")
+    else:
+        for positive in positives:
+            yield TrainingRow(joined, positive, negatives)
+
+
+def _first(values: dict[str, Any], names: tuple[str, ...], meaning: str) -> Any:
+    for name in names:
+        if name in values:
+            return values[name]
+    raise ValueError(f"no {meaning} column (one of {', '.join(names)}); the columns are {', '.join(values) or 'none'}")
+
+
+def _texts(value: Any) -> list[str]:
+    """A text or a list of texts, without the empty ones."""
+    if value is None:
+        return []
+    items = value if isinstance(value, list) else [value]
+    for item in items:
+        if not isinstance(item, str):
+            raise ValueError(f"a text is needed where {type(item).__name__} {str(item)[:40]!r} stands")
+    return [item for item in items if item.strip()]

@@ -1,0 +1,235 @@
+"""Claims and leases: who may run a job, for how long, and how an attempt ends."""
+
+import random
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from core.errors import StaleLease
+from core.jobs.reasons import EndReason
+from core.jobs.state import JobState
+from core.store.artifacts import NewArtifact, add_artifact
+from core.store.database import Database
+from core.store.moves import move, tell_dependents
+from core.store.tables import Job
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What one worker can take on right now."""
+
+    worker: str
+    free_gpus: int = 0
+    has_gpus: bool = False
+    gpu_memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run one attempt of a job, and to write to its row until the lease is lost."""
+
+    job_id: str
+    token: str
+    attempt: int
+    kind: str
+    spec: dict[str, Any]
+    inputs: dict[str, Any]
+    latest: dict[str, Any] = field(default_factory=dict)
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What the user has asked of a running job."""
+
+    cancel: bool = False
+    pause: bool = False
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Capped exponential delay with full jitter, so that jobs felled together do not return together."""
+
+    base_seconds: float = 2.0
+    cap_seconds: float = 300.0
+
+    def delay(self, failures: int) -> float:
+        """Seconds to wait after so many failures (1 is the first)."""
+        ceiling = min(self.cap_seconds, self.base_seconds * 2.0 ** min(failures - 1, 30))
+        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+
+class LeaseStore:
+    """What a worker does to job rows. One that has lost its lease gets `StaleLease` and writes nothing."""
+
+    def __init__(self, database: Database, retry: RetryPolicy | None = None) -> None:
+        self._database = database
+        self._retry = retry or RetryPolicy()
+
+    def _fits(self, capacity: Capacity, any_gpu_worker: bool) -> ColumnElement[bool]:
+        wants = ["no"]
+        if capacity.free_gpus > 0:
+            wants += ["auto", "yes"]
+        elif not capacity.has_gpus and not any_gpu_worker:
+            wants += ["auto"]  # nobody has a GPU: the CPU it is
+        return and_(
+            Job.state == JobState.QUEUED,
+            Job.not_before <= self._database.time(),
+            Job.wants_gpu.in_(wants),
+            or_(
+                Job.gpu_memory_bytes.is_(None),
+                Job.wants_gpu == "no",
+                Job.gpu_memory_bytes <= capacity.gpu_memory_bytes,
+            ),
+        )
+
+    def claimable(self, capacity: Capacity, *, any_gpu_worker: bool = False) -> bool:
+        """Whether `claim` would find a job now."""
+        with self._database.read() as session:
+            return bool(session.scalar(select(exists().where(self._fits(capacity, any_gpu_worker)))))
+
+    def claim(
+        self, capacity: Capacity, lease_seconds: float, *, any_gpu_worker: bool = False
+    ) -> Claim | None:
+        """Takes the best job that fits: priority, then age. None when there is none."""
+        best = (
+            select(Job.id)
+            .where(self._fits(capacity, any_gpu_worker))
+            .order_by(Job.rank, Job.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        with self._database.write() as session:
+            job_id = session.scalar(best)
+            if job_id is None:
+                return None
+            token = secrets.token_hex(16)
+            job = move(
+                self._database,
+                session,
+                job_id,
+                JobState.QUEUED,
+                JobState.RUNNING,
+                lease_token=token,
+                lease_expires_at=self._database.time(lease_seconds),
+                worker=capacity.worker,
+                attempt=Job.attempt + 1,
+                started_at=func.coalesce(Job.started_at, self._database.time()),
+                phase="starting",
+                end_code=None,
+                end_message=None,
+                cancel_requested=False,
+                pause_requested=False,
+            )
+            if job is None:
+                return None
+            return Claim(
+                job_id=job.id,
+                token=token,
+                attempt=job.attempt,
+                kind=job.kind,
+                spec=job.spec,
+                inputs=job.inputs,
+                latest=job.latest,
+                timeout_seconds=job.spec.get("timeout_seconds"),
+            )
+
+    def renew(self, claim: Claim, lease_seconds: float) -> Requests:
+        """Prolongs the lease; tells what the user wants. Raises `StaleLease` when it is lost.
+
+        A lease that has run out but that nobody has taken back yet is still the worker's own.
+        """
+        with self._database.write() as session:
+            row = session.execute(
+                update(Job)
+                .where(Job.id == claim.job_id, Job.state == JobState.RUNNING, Job.lease_token == claim.token)
+                .values(lease_expires_at=self._database.time(lease_seconds))
+                .returning(Job.cancel_requested, Job.pause_requested)
+            ).one_or_none()
+        if row is None:
+            raise StaleLease(f"Job {claim.job_id}: the lease of attempt {claim.attempt} is lost")
+        return Requests(*row)
+
+    def finish(
+        self,
+        claim: Claim,
+        reason: EndReason,
+        message: str | None = None,
+        outputs: list[NewArtifact] | None = None,
+    ) -> Job:
+        """Ends the attempt: the job's final state, or back to the queue. Raises `StaleLease`."""
+        with self._database.write() as session:
+            job = session.scalar(
+                select(Job)
+                .where(Job.id == claim.job_id, Job.state == JobState.RUNNING, Job.lease_token == claim.token)
+                .with_for_update()
+            )
+            if job is None:
+                raise StaleLease(f"Job {claim.job_id}: the lease of attempt {claim.attempt} is lost")
+            references = {
+                artifact.output: add_artifact(session, job, artifact, self._database.time())
+                for artifact in outputs or []
+            }
+            return self._end_attempt(session, job, reason, message, references)
+
+    def expire_leases(self) -> list[str]:
+        """Takes back every job whose worker has gone silent. Returns their ids."""
+        late = and_(Job.state == JobState.RUNNING, Job.lease_expires_at < self._database.time())
+        with self._database.read() as session:  # the common case costs no write lock
+            if not session.scalar(select(exists().where(late))):
+                return []
+        with self._database.write() as session:
+            query = select(Job).where(late).order_by(Job.id).with_for_update(skip_locked=True)
+            jobs = list(session.scalars(query))
+            for job in jobs:
+                self._end_attempt(session, job, EndReason.WORKER_LOST, f"Lost on {job.worker}")
+            return [job.id for job in jobs]
+
+    def _end_attempt(
+        self,
+        session: Session,
+        job: Job,
+        reason: EndReason,
+        message: str | None,
+        outputs: dict[str, str] | None = None,
+    ) -> Job:
+        """From running to where the reason leads. The caller holds the row's lock."""
+        values: dict[str, Any] = {"lease_token": None, "lease_expires_at": None, "phase": None}
+        target = reason.state
+        if reason.retryable or reason is EndReason.INTERRUPTED:
+            if job.cancel_requested:
+                reason, target, message = EndReason.CANCELLED, JobState.CANCELLED, None
+            elif job.pause_requested:
+                reason, target, message = EndReason.PAUSED, JobState.PAUSED, None
+        if reason.retryable:
+            values["failures"] = failures = job.failures + 1
+            if failures < job.max_attempts:
+                target = JobState.QUEUED
+                values["not_before"] = self._database.time(self._retry.delay(failures))
+            elif failures > 1:
+                message = f"{message or reason.sentence} (given up after {failures} attempts)"
+        if target is JobState.QUEUED:
+            values["worker"] = None
+        if target.final:
+            values["finished_at"] = self._database.time()
+        if outputs:
+            values["outputs"] = outputs
+        moved = move(
+            self._database,
+            session,
+            job.id,
+            JobState.RUNNING,
+            target,
+            lease=job.lease_token,
+            reason=reason,
+            message=message,
+            **values,
+        )
+        if moved is None:
+            raise StaleLease(f"Job {job.id} moved on by itself")
+        if target.final:
+            tell_dependents(self._database, session, moved)
+        return moved

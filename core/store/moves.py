@@ -1,0 +1,112 @@
+"""The one door through which a state changes.
+
+Every move is one guarded UPDATE (``WHERE id AND state AND lease_token``) and one event row in the same
+transaction. When no row is updated the caller is stale: it gets None and must write nothing more.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy.orm import Session
+
+from core.errors import NotFound
+from core.jobs.events import EventType
+from core.jobs.reasons import EndReason
+from core.jobs.state import JobState, can_move
+from core.store.database import Database
+from core.store.tables import Dependency, EventRow, Job
+
+
+def move(
+    database: Database,
+    session: Session,
+    job_id: str,
+    source: JobState,
+    target: JobState,
+    *,
+    lease: str | None = None,
+    reason: EndReason | None = None,
+    message: str | None = None,
+    **values: Any,
+) -> Job | None:
+    """One transition and its event. None when the row was not in ``source``, or under another lease."""
+    assert can_move(source, target), f"{source} -> {target} is not a move"
+    if reason is not None:
+        values |= {"end_code": reason.value, "end_message": message or reason.sentence}
+    job = session.scalar(
+        update(Job)
+        .where(
+            Job.id == job_id,
+            Job.state == source,
+            Job.lease_token.is_(None) if lease is None else Job.lease_token == lease,
+        )
+        .values(state=target.value, event_seq=Job.event_seq + 1, **values)
+        .returning(Job)
+        .execution_options(populate_existing=True)
+    )
+    if job is None:
+        return None
+    data = {"state": target.value, "attempt": job.attempt}
+    if reason is not None:
+        data |= {"reason": reason.value, "message": message or reason.sentence}
+    add_event(session, job, EventType.STATE, database.time(), data)
+    return job
+
+
+def tell_dependents(database: Database, session: Session, parent: Job) -> None:
+    """Frees or cancels the jobs that waited for this one, and those that waited for them."""
+    waiting = (
+        select(Job)
+        .join(Dependency, Dependency.job_id == Job.id)
+        .where(Dependency.depends_on == parent.id, Job.state == JobState.WAITING)
+        .order_by(Job.id)
+        .with_for_update(of=Job)
+    )
+    for child in session.scalars(waiting).all():
+        if parent.state == JobState.SUCCEEDED:
+            if not unmet(session, child.id):
+                move(database, session, child.id, JobState.WAITING, JobState.QUEUED)
+            continue
+        ended = move(
+            database,
+            session,
+            child.id,
+            JobState.WAITING,
+            JobState.CANCELLED,
+            reason=EndReason.DEPENDENCY_FAILED,
+            message=f"Job {parent.id} is {parent.state}",
+            finished_at=database.time(),
+        )
+        if ended is not None:
+            tell_dependents(database, session, ended)
+
+
+def unmet(session: Session, job_id: str) -> list[Job]:
+    """The jobs that this one still waits for."""
+    return list(
+        session.scalars(
+            select(Job)
+            .join(Dependency, Dependency.depends_on == Job.id)
+            .where(Dependency.job_id == job_id, Job.state != JobState.SUCCEEDED)
+        )
+    )
+
+
+def get_job(session: Session, job_id: str, *, lock: bool = False) -> Job:
+    query = select(Job).where(Job.id == job_id)
+    job = session.scalar(query.with_for_update() if lock else query)
+    if job is None:
+        raise NotFound(f"There is no job {job_id!r}")
+    return job
+
+
+def add_event(
+    session: Session, job: Job, type: EventType, at: ColumnElement[datetime], data: dict[str, Any]
+) -> None:
+    session.flush()
+    session.execute(
+        insert(EventRow).values(
+            job_id=job.id, seq=job.event_seq, attempt=job.attempt, type=type.value, at=at, data=data
+        )
+    )
