@@ -39,7 +39,9 @@ def read_pairs(path: Path, split: str | None = None) -> Iterator[TrainingRow | R
                     yield TrainingRow(dataset.queries[query_id], dataset.corpus[document_id])
         return
     if path.is_dir():
-        raise BadData(f"{path} is a folder without corpus.jsonl and queries.jsonl: give a file or a BEIR folder")
+        raise BadData(
+            f"{path} is a folder without corpus.jsonl and queries.jsonl: give a file or a BEIR folder"
+        )
     if split is not None:
         raise BadData(f"{path.name} is one file: it has no split {split!r}")
     for row in read_rows(path):
@@ -78,7 +80,9 @@ def _first(values: dict[str, Any], names: tuple[str, ...], meaning: str) -> Any:
     for name in names:
         if name in values:
             return values[name]
-    raise ValueError(f"no {meaning} column (one of {', '.join(names)}); the columns are {', '.join(values) or 'none'}")
+    raise ValueError(
+        f"no {meaning} column (one of {', '.join(names)}); the columns are {', '.join(values) or 'none'}"
+    )
 
 
 def _texts(value: Any) -> list[str]:
@@ -88,5 +92,5 @@ def _texts(value: Any) -> list[str]:
     items = value if isinstance(value, list) else [value]
     for item in items:
         if not isinstance(item, str):
-            raise ValueError(f"a text is needed where {type(item).__name__} {str(item)[:40]!r} stands")
+            raise ValueError(f"a text is needed where {type(item).__name__} {str(item)[:40]!r} stands")  # noqa: TRY004
     return [item for item in items if item.strip()]

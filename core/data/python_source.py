@@ -61,7 +61,9 @@ def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, text: str, group: str) -
     return SourcePair(summary, source, group)
 
 
-def write_dataset(root: Path, out: Path, train: int | None, test: int | None, seed: int = 42) -> dict[str, int]:
+def write_dataset(
+    root: Path, out: Path, train: int | None, test: int | None, seed: int = 42
+) -> dict[str, int]:
     """Writes ``train.jsonl`` and ``test.jsonl``, split by module so that no module is in both.
 
     ``train`` and ``test`` limit the number of pairs; None takes all of the split (a third is for testing).

@@ -16,7 +16,14 @@ import zstandard
 
 from core.errors import BadData
 
-FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+FORMATS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
 _COMPRESSED = (".gz", ".zst")
 _MAX_FIELD = 64 << 20
 
@@ -60,7 +67,9 @@ def read_rows(path: Path) -> Iterator[Row | Reject]:
             return _csv(path, "\t")
         case "parquet":
             return _parquet(path)
-    raise BadData(f"{path.name}: expected one of {', '.join(sorted(FORMATS))} (with .gz or .zst if compressed)")
+    raise BadData(
+        f"{path.name}: expected one of {', '.join(sorted(FORMATS))} (with .gz or .zst if compressed)"
+    )
 
 
 def open_text(path: Path) -> IO[str]:

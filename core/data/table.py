@@ -12,7 +12,11 @@ from core.data.readers import Reject
 from core.errors import BadData
 
 SCHEMA = pa.schema(
-    [("query", pa.large_string()), ("positive", pa.large_string()), ("negatives", pa.large_list(pa.large_string()))]
+    [
+        ("query", pa.large_string()),
+        ("positive", pa.large_string()),
+        ("negatives", pa.large_list(pa.large_string())),
+    ]
 )
 _BATCH = 4096
 _SHOWN = 5
@@ -65,8 +69,8 @@ def write_table(
         raise BadData(f"No row can be trained on. {shown}" if refused else "The dataset is empty.")
     if refused > max_reject_share * (kept + refused):
         raise BadData(
-            f"{refused} of {kept + refused} rows cannot be used, more than max_reject_share ({max_reject_share:g}) "
-            f"allows. {shown}"
+            f"{refused} of {kept + refused} rows cannot be used, more than max_reject_share "
+            f"({max_reject_share:g}) allows. {shown}"
         )
     return Written(kept, refused, examples)
 

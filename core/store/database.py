@@ -20,6 +20,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -90,6 +91,8 @@ class Database:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except PoolTimeout as error:
+        raise Unavailable(f"Too many calls at once wait for the database: {error}") from error
     except OperationalError as error:
         raise Unavailable(f"The database does not answer: {_first_line(error)}") from error
     except DBAPIError as error:
@@ -110,7 +113,12 @@ def open_database(url: str) -> Database:
     if parsed.get_backend_name() == "sqlite":
         if parsed.database and parsed.database != ":memory:":
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+        engine = create_engine(
+            parsed,
+            pool_size=20,
+            max_overflow=40,  # one for every thread of the API: they wait for the lock, not for a connection
+            connect_args={"timeout": 30, "check_same_thread": False},
+        )
         _prepare_sqlite(engine)
     else:
         # A dead server must not hold a request, or a lease renewal, for minutes.

@@ -38,11 +38,13 @@ class Throughput:
 
     def lap(self) -> tuple[int, int, float]:
         """(samples, tokens, seconds) since the last lap."""
+        running = self._since is not None
         self.pause()
         lap = self.samples, self.tokens, self.seconds
         self.samples = self.tokens = 0
         self.seconds = 0.0
-        self.start()
+        if running:
+            self.start()
         return lap
 
 
@@ -188,12 +190,13 @@ class Save(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        by_steps = self._asked.every_steps and state.global_step % self._asked.every_steps == 0
+        step = state.global_step
+        by_steps = self._asked.every_steps and step % self._asked.every_steps == 0
         by_time = self._asked.every_seconds and time.monotonic() - self._last >= self._asked.every_seconds
         if self._context.should_stop():
             control.should_training_stop = True
-            control.should_save = True
-        elif state.global_step < state.max_steps and (by_steps or by_time):
+        # The last step as well: a job that is killed while it is evaluated need not train again.
+        if control.should_training_stop or by_steps or by_time or step >= state.max_steps:
             control.should_save = True
         if control.should_save:
             self._throughput.pause()
