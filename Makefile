@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo serve test lint bench clean
+.PHONY: install demo serve test lint bench kills clean
 
 install: .venv/.installed
 
@@ -33,6 +33,10 @@ lint: install
 
 bench: install
 	bash scripts/with_services.sh $(BIN)/python -m benchmarks.latency
+
+# Twenty times each: SIGKILL of the job's process, the worker, the API.
+kills: install
+	$(BIN)/python -m benchmarks.kills 20
 
 clean:
 	rm -rf .venv build *.egg-info

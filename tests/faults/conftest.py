@@ -27,9 +27,12 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
 @pytest.fixture(scope="session")
 def long_spec(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A job of some ten seconds with a checkpoint every twenty steps, on a tiny model."""
-    path = tmp_path_factory.mktemp("long") / "pairs.jsonl"
-    with path.open("w", encoding="utf-8") as file:
+    return make_long_spec(tiny_model, tmp_path_factory.mktemp("long") / "pairs.jsonl")
+
+
+def make_long_spec(model: Path, pairs: Path) -> dict[str, Any]:
+    """A job of some seconds with a checkpoint every twenty steps, on a tiny model."""
+    with pairs.open("w", encoding="utf-8") as file:
         for index in range(2000):
             words = [WORDS[(index * step) % len(WORDS)] for step in (1, 3, 5, 7)]
             row = {
@@ -39,8 +42,8 @@ def long_spec(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
             file.write(json.dumps(row) + "\n")
     return {
         "kind": "train",
-        "base_model": f"file:{tiny_model}",
-        "dataset": f"file:{path}",
+        "base_model": f"file:{model}",
+        "dataset": f"file:{pairs}",
         "batch_size": 16,
         "epochs": 4,
         "logging_steps": 10,
