@@ -114,8 +114,8 @@ def write(found: dict[str, list[float]]) -> None:
     lines = [
         "# SIGKILL, again and again",
         "",
-        f"{machine}, {report['date']}. SQLite, filesystem broker, lease {_LEASE_SECONDS} s. A round passes when",
-        "the job succeeds exactly once, with events without gaps and each step of its curve once.",
+        f"{machine}, {report['date']}. SQLite, filesystem broker, lease {_LEASE_SECONDS} s. A round passes",
+        "when the job succeeds exactly once, with events without gaps and each step of its curve once.",
         "",
         "| killed | rounds passed | recovery p50 | recovery max |",
         "|---|---:|---:|---:|",
