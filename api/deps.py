@@ -46,5 +46,8 @@ LibraryDep = Annotated[Library, Depends(_library)]
 Reader = Annotated[Principal, Depends(_reader)]
 Submitter = Annotated[Principal, Depends(_submitter)]
 Admin = Annotated[Principal, Depends(_admin)]
+MAX_NUMBER = 2**31 - 1
+"""The largest sequence number that a row can have."""
+
 Limit = Annotated[int, Query(ge=1, le=500, description="Items a page.")]
 Cursor = Annotated[str | None, Query(max_length=300, description="The next_cursor of the page before.")]

@@ -50,7 +50,7 @@ def install(app: FastAPI) -> None:
         return problem(error.status, error.title, str(error), error.code, problems, headers)
 
     @app.exception_handler(RequestValidationError)
-    def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         found = [
             # The first part says "body" or "query": nobody typed that.
             Problem(

@@ -7,7 +7,7 @@ from typing import IO
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-_ONE_RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
+_ONE_RANGE = re.compile(r"^bytes=(\d{0,18})-(\d{0,18})$")
 _BLOCK = 1 << 18
 
 

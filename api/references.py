@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from core.errors import Conflict, Forbidden, InvalidRequest, NotFound, Problem
-from core.jobs.state import JobState
+from core.errors import Forbidden, InvalidRequest, NotFound, Problem
 from core.settings import Settings
 from core.spec import TrainSpec
 from core.spec.refs import Ref, parse_ref
 from core.store import Store
-from core.store.tables import Artifact
 
 
 def settle(spec: TrainSpec, store: Store, settings: Settings) -> tuple[dict[str, Any], list[str]]:
     """Checks every reference. Returns (inputs by reference, ids of jobs that must end first).
+
+    What such a job will have made is looked up by the worker that starts this one.
 
     Raises `Forbidden` for files outside ALLOWED_PATHS, `NotFound` for what does not exist.
     """
@@ -24,45 +24,16 @@ def settle(spec: TrainSpec, store: Store, settings: Settings) -> tuple[dict[str,
         match ref.scheme:
             case "file":
                 _check_file(ref, path, settings)
-            case "job":
-                found = _output(ref, store)
-                if found is None:
+            case "job" | "model" | "dataset" | "artifact":
+                lineage = store.artifacts.lineage(ref)
+                if lineage is None:
                     parents.append(ref.target)
                 else:
-                    inputs[text] = describe(found)
-            case "model" | "dataset" | "artifact":
-                kind = None if ref.scheme == "artifact" else ref.scheme
-                inputs[text] = describe(store.artifacts.find(kind, ref.target, ref.revision))
+                    inputs[text] = lineage
             case "url":
                 message = "reading straight from object storage is not available yet"
                 raise InvalidRequest(f"{path}: {message}", [Problem(path, message)])
     return inputs, parents
-
-
-def _output(ref: Ref, store: Store) -> Artifact | None:
-    """The artifact that a job has made, or None while it may still make it."""
-    job = store.jobs.get(ref.target)
-    for artifact in store.artifacts.of_job(job.id):
-        if artifact.output == ref.output:
-            return artifact
-    if job.state in (JobState.FAILED, JobState.CANCELLED):
-        raise Conflict(f"{ref}: job {job.id} is {job.state} and has no such output")
-    if job.state == JobState.SUCCEEDED:
-        raise NotFound(
-            f"{ref}: job {job.id} has no output {ref.output!r}; it has {', '.join(job.outputs) or 'none'}"
-        )
-    return None
-
-
-def describe(artifact: Artifact) -> dict[str, Any]:
-    """What a job keeps about an artifact that it reads: its lineage."""
-    return {
-        "artifact": artifact.id,
-        "uri": artifact.uri,
-        "sha256": artifact.sha256,
-        "name": artifact.name,
-        "version": artifact.version,
-    }
 
 
 def _check_file(ref: Ref, path: str, settings: Settings) -> None:

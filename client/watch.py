@@ -22,7 +22,9 @@ def watch(client: Client, job_id: str, console: Console) -> JobView:
         line = _Line(console, progress)
         for event in client.stream(job_id):
             line.show(event)
-            if event.type is EventType.STATE and event.data["state"] == "paused":
+            # An old pause may be told again; only one that still lasts is the end of the story.
+            paused = event.type is EventType.STATE and event.data["state"] == "paused"
+            if paused and client.job(job_id).state == "paused":
                 break
     return client.job(job_id)
 

@@ -50,6 +50,9 @@ def run_main(arguments: list[str] | None = None) -> int:
         for problem in error.problems[1:]:
             print(f"        {problem.path}: {problem.message}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"reason: {asked.out} cannot be written: {error.strerror or error}", file=sys.stderr)
+        return 2
     finally:
         if reporter is not None:
             reporter.close()

@@ -5,17 +5,21 @@ import logging
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.artifacts import Library
-from core.errors import NotFound, StaleLease, Unavailable
+from core.errors import Conflict, NotFound, StaleLease, Unavailable
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
 from core.settings import Settings
+from core.spec import parse_spec
+from core.spec.refs import parse_ref
 from core.store import Store
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity, Claim
+from core.store.progress import Batch
 from worker.inventory import Devices
 from worker.launch import Launcher
 from worker.progress import Crossing, parse_json
@@ -100,7 +104,9 @@ class Runner:
         try:
             with Lease(self._store.leases, claim, self._settings.lease_seconds) as lease:
                 try:
-                    crossing, ended = self._attempt(claim, gpus, folder, lease)
+                    crossing, ended = self._attempt(self._with_inputs(claim), gpus, folder, lease)
+                except (NotFound, Conflict) as error:
+                    crossing, ended = None, Ended(EndReason.BAD_SPEC, str(error))
                 except OSError as error:
                     crossing, ended = (
                         None,
@@ -109,6 +115,20 @@ class Runner:
                 self._finish(claim, ended, crossing, lease, folder)
         except StaleLease as error:
             _log.warning("%s", error)
+
+    def _with_inputs(self, claim: Claim) -> Claim:
+        """Adds what the jobs that this one waited for have made since it was submitted."""
+        inputs = dict(claim.inputs)
+        for text in parse_spec(claim.spec).references().values():
+            ref = parse_ref(text)
+            if ref.scheme == "job" and text not in inputs:
+                lineage = self._store.artifacts.lineage(ref)
+                if lineage is None:
+                    raise Conflict(f"{text}: job {ref.target} has not ended yet")
+                inputs[text] = lineage
+        if inputs != claim.inputs:
+            self._store.progress.record(claim, Batch(columns={"inputs": inputs}))
+        return replace(claim, inputs=inputs)
 
     def _attempt(self, claim: Claim, gpus: list[str], folder: Path, lease: Lease) -> tuple[Crossing, Ended]:
         if folder.exists():

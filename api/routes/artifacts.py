@@ -16,9 +16,8 @@ def get_artifact(artifact_id: str, store: StoreDep, _: Reader) -> ArtifactView:
     return artifact_view(store.artifacts.get(artifact_id))
 
 
-@router.api_route(
-    "/artifacts/{artifact_id}/files/{path:path}", methods=["GET", "HEAD"], summary="A file of it"
-)
+@router.head("/artifacts/{artifact_id}/files/{path:path}", include_in_schema=False)
+@router.get("/artifacts/{artifact_id}/files/{path:path}", summary="A file of it")
 def get_file(
     artifact_id: str, path: str, request: Request, store: StoreDep, library: LibraryDep, _: Reader
 ) -> Response:

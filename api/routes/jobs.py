@@ -6,12 +6,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, BackgroundTasks, Body, Header, Query, Response
 from fastapi.responses import PlainTextResponse
 
-from api.deps import Cursor, Limit, QueueDep, Reader, SettingsDep, StoreDep, Submitter
+from api.deps import MAX_NUMBER, Cursor, Limit, QueueDep, Reader, SettingsDep, StoreDep, Submitter
 from api.references import settle
 from api.views import artifact_view, event_view, job_view
 from core.errors import BadRequest, InvalidRequest, NotFound, Problem
 from core.jobs.state import JobState
 from core.spec import JobSpec, TrainSpec
+from core.spec.job import LABEL_KEY
 from core.spec.views import ArtifactView, EventView, JobView, MetricPoint, MetricSeries, Page
 from core.store import Store
 from core.store.series import downsample
@@ -51,16 +52,18 @@ def submit(
 
     Send an `Idempotency-Key` to make repeating the call safe.
     """
-    _check_fleet(spec, store)
-    inputs, parents = settle(spec, store, settings)
     request = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
-    job, new = store.jobs.submit(
-        spec,
-        owner=principal.key_id,
-        inputs=inputs,
-        depends_on=parents,
-        idempotency=(idempotency_key, request) if idempotency_key else None,
-    )
+    idempotency = (idempotency_key, request) if idempotency_key else None
+    # First of all: what has changed in the world since then does not change the answer.
+    known = store.jobs.replay(principal.key_id, *idempotency) if idempotency else None
+    if known is not None:
+        job, new = known, False
+    else:
+        _check_fleet(spec, store)
+        inputs, parents = settle(spec, store, settings)
+        job, new = store.jobs.submit(
+            spec, owner=principal.key_id, inputs=inputs, depends_on=parents, idempotency=idempotency
+        )
     if not new:
         response.status_code = 200
     response.headers["Location"] = f"/jobs/{job.id}"
@@ -70,12 +73,12 @@ def submit(
 
 def _check_fleet(spec: JobSpec, store: Store) -> None:
     """Refuses what none of the workers could ever run. With no worker up, nobody knows."""
-    if spec.resources.gpus != 1:
+    if spec.resources.gpus == 0:
         return
     alive = [worker for worker, _ in store.workers.alive(60)]
     memory = [gpu["memory_bytes"] for worker in alive for gpu in worker.gpus]
     needed = spec.resources.gpu_memory_gb
-    if alive and not memory:
+    if alive and not memory and spec.resources.gpus == 1:
         message = f"a GPU is asked for, and none of the {len(alive)} workers has one"
         raise InvalidRequest(message, [Problem("resources.gpus", message)])
     if memory and needed != "auto" and needed * 1e9 > max(memory):
@@ -102,7 +105,7 @@ def list_jobs(
     labels = {}
     for item in label or []:
         key, colon, value = item.partition(":")
-        if not colon:
+        if not colon or not LABEL_KEY.match(key):
             raise BadRequest(f"label={item}: the form is key:value")
         labels[key] = value
     jobs, following = store.jobs.page(state=state, kind=kind, labels=labels, cursor=cursor, limit=limit)
@@ -150,7 +153,7 @@ def events(
     job_id: str,
     store: StoreDep,
     _: Reader,
-    cursor: Annotated[int, Query(ge=0, description="The seq of the last event known.")] = 0,
+    cursor: Annotated[int, Query(ge=0, le=MAX_NUMBER, description="The seq of the last event known.")] = 0,
     limit: Limit = 200,
 ) -> Page[EventView]:
     """Oldest first. `next_cursor` is null only when the job has ended and all was given."""
@@ -192,7 +195,7 @@ def logs(
     store: StoreDep,
     _: Reader,
     tail: Annotated[int | None, Query(ge=1, le=1_000_000, description="The last so many lines.")] = None,
-    after: Annotated[int, Query(ge=0, description="The X-Log-Cursor of the call before.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_NUMBER, description="The X-Log-Cursor of the call before.")] = 0,
 ) -> PlainTextResponse:
     """What the job's process wrote to its output, all attempts after each other."""
     store.jobs.get(job_id)

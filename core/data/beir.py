@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.data.readers import Reject, Row, read_rows
+from core.data.readers import Reject, Row, check_text, read_rows
 from core.errors import BadData
 
 _ENDINGS = ("", ".gz", ".zst")
@@ -17,6 +17,7 @@ class RetrievalSet:
     queries: dict[str, str] = field(default_factory=dict)
     corpus: dict[str, str] = field(default_factory=dict)
     qrels: dict[str, dict[str, int]] = field(default_factory=dict)
+    rejects: int = 0
 
 
 def is_beir(path: Path) -> bool:
@@ -35,11 +36,8 @@ def read_beir(folder: Path, split: str) -> RetrievalSet:
     if qrels_path is None:
         have = sorted(path.name.split(".")[0] for path in (folder / "qrels").glob("*.tsv*"))
         raise BadData(f"{folder.name} has no split {split!r}; it has {', '.join(have) or 'no qrels'}")
-    corpus = {
-        _id(row): "\n".join(part for part in (row.values.get("title"), row.values.get("text")) if part)
-        for row in _strictly(folder, "corpus.jsonl")
-    }
-    queries = {_id(row): str(row.values.get("text", "")) for row in _strictly(folder, "queries.jsonl")}
+    corpus = {_id(row): _text(row, "title", "text") for row in _strictly(folder, "corpus.jsonl")}
+    queries = {_id(row): _text(row, "text") for row in _strictly(folder, "queries.jsonl")}
     found = RetrievalSet(corpus=corpus)
     for query_id, document_id, grade in _qrels(qrels_path):
         for wanted, there, what in ((query_id, queries, "query"), (document_id, corpus, "document")):
@@ -47,6 +45,8 @@ def read_beir(folder: Path, split: str) -> RetrievalSet:
                 raise BadData(f"{qrels_path.name} judges {what} {wanted!r}, which is not in {folder.name}")
         found.queries[query_id] = queries[query_id]
         found.qrels.setdefault(query_id, {})[document_id] = grade
+    if not any(grade > 0 for judged in found.qrels.values() for grade in judged.values()):
+        raise BadData(f"{qrels_path.name} has no relevant document for any query")
     return found
 
 
@@ -69,6 +69,17 @@ def _strictly(folder: Path, name: str) -> Iterator[Row]:
         if isinstance(row, Reject):
             raise BadData(f"{row.file}, line {row.line}: {row.reason}")
         yield row
+
+
+def _text(row: Row, *names: str) -> str:
+    """The named fields, each on a line of its own; missing and empty ones are left out."""
+    parts = [row.values[name] for name in names if row.values.get(name)]
+    try:
+        if not all(isinstance(part, str) for part in parts):
+            raise ValueError(f"{' and '.join(names)} must be text")
+        return "\n".join(check_text(part) for part in parts)
+    except ValueError as error:
+        raise BadData(f"{row.file}, line {row.line}: {error}") from error
 
 
 def _id(row: Row) -> str:

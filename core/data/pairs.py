@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.data.beir import is_beir, read_beir
-from core.data.readers import Reject, Row, read_rows
+from core.data.readers import Reject, Row, check_text, read_rows
 from core.errors import BadData
 
 QUERY_NAMES = ("query", "anchor", "question", "sentence1")
@@ -72,6 +72,8 @@ def parse_row(row: Row) -> Iterator[TrainingRow | Reject]:
     elif not positives:
         yield Reject(row.file, row.line, "there is no positive")
     else:
+        # A document cannot answer a query and not answer it.
+        negatives = [text for text in negatives if text not in positives]
         for positive in positives:
             yield TrainingRow(joined, positive, negatives)
 
@@ -93,4 +95,4 @@ def _texts(value: Any) -> list[str]:
     for item in items:
         if not isinstance(item, str):
             raise ValueError(f"a text is needed where {type(item).__name__} {str(item)[:40]!r} stands")  # noqa: TRY004
-    return [item for item in items if item.strip()]
+    return [check_text(item) for item in items if item.strip()]

@@ -45,6 +45,19 @@ class Reject:
     line: int
     reason: str
 
+    def __post_init__(self) -> None:
+        # A reason may quote what is wrong; it must be writable all the same.
+        object.__setattr__(self, "reason", self.reason.encode("utf-8", "backslashreplace").decode())
+
+
+def check_text(text: str) -> str:
+    """The text, if it is Unicode. Raises `ValueError` for half characters and bytes that are not UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"not valid Unicode at character {error.start + 1}") from error
+    return text
+
 
 def format_of(path: Path) -> str | None:
     """The format that the name's ending stands for, or None."""
@@ -90,24 +103,28 @@ def _jsonl(path: Path) -> Iterator[Row | Reject]:
             if not line.strip():
                 continue
             try:
-                line.encode("utf-8")
                 values = json.loads(line)
-            except UnicodeEncodeError:
-                yield Reject(path.name, number, "not UTF-8")
-                continue
             except ValueError as error:
                 yield Reject(path.name, number, f"not JSON: {error}")
+                continue
+            except RecursionError:
+                yield Reject(path.name, number, "nested too deeply")
                 continue
             if isinstance(values, dict):
                 yield Row(path.name, number, values)
             else:
-                yield Reject(path.name, number, f"a JSON object is needed, this is a {type(values).__name__}")
+                kind = type(values).__name__
+                yield Reject(path.name, number, f"one JSON object a line is needed, this is a {kind}")
 
 
 def _csv(path: Path, delimiter: str) -> Iterator[Row | Reject]:
     csv.field_size_limit(_MAX_FIELD)
     with _reading(path) as file:
         reader = csv.DictReader(_lines(file, path), delimiter=delimiter, strict=True)
+        try:
+            columns = reader.fieldnames or []  # reads the header, so that the lines below are counted right
+        except csv.Error as error:
+            raise BadData(f"{path.name}, line 1: not CSV: {error}") from error
         while True:
             line = reader.line_num + 1
             try:
@@ -115,10 +132,15 @@ def _csv(path: Path, delimiter: str) -> Iterator[Row | Reject]:
             except StopIteration:
                 return
             except csv.Error as error:
+                if "unexpected end of data" in str(error):
+                    raise BadData(
+                        f"{path.name}: a quote that is opened at or after line {line} is never closed, so "
+                        "that nothing behind it can be read"
+                    ) from error
                 yield Reject(path.name, line, f"not CSV: {error}")
                 continue
             if None in values or None in values.values():
-                yield Reject(path.name, line, f"{len(reader.fieldnames or [])} columns are needed")
+                yield Reject(path.name, line, f"{len(columns)} columns are needed")
             else:
                 yield Row(path.name, line, values)
 

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from core.data.pairs import TrainingRow
 from core.data.readers import Reject
-from core.errors import BadData
+from core.data.rejects import Rejects
 
 SCHEMA = pa.schema(
     [
@@ -19,16 +18,6 @@ SCHEMA = pa.schema(
     ]
 )
 _BATCH = 4096
-_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Written:
-    """How many rows were kept, how many refused, and the first reasons."""
-
-    rows: int
-    rejects: int
-    examples: list[Reject]
 
 
 def write_table(
@@ -37,13 +26,12 @@ def write_table(
     rejects_path: Path,
     max_reject_share: float,
     check_stop: Callable[[], None] = lambda: None,
-) -> Written:
+) -> Rejects:
     """Writes the good rows to ``path`` and the bad ones' places and reasons to ``rejects_path``.
 
     Raises `BadData` when nothing is left, or more than ``max_reject_share`` of the rows is unreadable.
     """
-    kept = refused = 0
-    examples: list[Reject] = []
+    found = Rejects()
     batch: list[TrainingRow] = []
     with (
         pa.OSFile(str(path), "wb") as sink,
@@ -52,27 +40,19 @@ def write_table(
     ):
         for row in rows:
             if isinstance(row, Reject):
-                refused += 1
-                examples += [row] if len(examples) < _SHOWN else []
+                found.add(row)
                 rejects.write(json.dumps(vars(row)) + "\n")
                 continue
             batch.append(row)
-            kept += 1
+            found.kept += 1
             if len(batch) == _BATCH:
                 _write(writer, batch)
                 check_stop()
         _write(writer, batch)
-    if refused == 0:
+    if found.count == 0:
         rejects_path.unlink()
-    shown = "; ".join(f"{reject.file}, line {reject.line}: {reject.reason}" for reject in examples)
-    if kept == 0:
-        raise BadData(f"No row can be trained on. {shown}" if refused else "The dataset is empty.")
-    if refused > max_reject_share * (kept + refused):
-        raise BadData(
-            f"{refused} of {kept + refused} rows cannot be used, more than max_reject_share "
-            f"({max_reject_share:g}) allows. {shown}"
-        )
-    return Written(kept, refused, examples)
+    found.check(max_reject_share)
+    return found
 
 
 def _write(writer: pa.ipc.RecordBatchStreamWriter, batch: list[TrainingRow]) -> None:

@@ -64,7 +64,7 @@ class ConsoleReporter:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, markup=False)  # messages are text, brackets and all
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -81,7 +81,7 @@ class ConsoleReporter:
         data = event.data
         match event.type:
             case EventType.PHASE:
-                self._console.print(f"[bold]{data['phase']}[/bold]")
+                self._console.print(data["phase"], style="bold")
                 self._progress.update(self._task, description=data["phase"])
             case EventType.PROGRESS if data.get("total_steps"):
                 self._progress.update(self._task, completed=data["step"], total=data["total_steps"])
@@ -89,9 +89,9 @@ class ConsoleReporter:
                 self._metric(data)
             case EventType.NOTICE:
                 style = {"warning": "yellow", "error": "red"}.get(data.get("level", ""), "dim")
-                self._console.print(f"[{style}]{data['message']}[/{style}]", highlight=False)
+                self._console.print(data["message"], style=style, highlight=False)
             case EventType.CHECKPOINT:
-                self._console.print(f"[dim]checkpoint at step {data['step']}[/dim]", highlight=False)
+                self._console.print(f"checkpoint at step {data['step']}", style="dim", highlight=False)
 
     def _metric(self, data: dict[str, Any]) -> None:
         values = data["values"]

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from core.spec.base import Strict
 
-_LABEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+LABEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
 
 
 class Resources(Strict):
@@ -41,7 +41,9 @@ class JobSpec(Strict):
     @field_validator("labels")
     @classmethod
     def _label_keys(cls, labels: dict[str, str]) -> dict[str, str]:
-        for key in labels:
-            if not _LABEL_KEY.match(key):
+        for key, value in labels.items():
+            if "\0" in value:
+                raise ValueError(f"label {key!r}: its value has a character that databases do not keep")
+            if not LABEL_KEY.match(key):
                 raise ValueError(f"label {key!r}: use letters, digits, '_', '.', '-', at most 63")
         return labels

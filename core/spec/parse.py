@@ -1,5 +1,6 @@
 """The door through which specs come in."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,16 +17,17 @@ AnyJobSpec = TrainSpec
 _ADAPTER: TypeAdapter[TrainSpec] = TypeAdapter(AnyJobSpec)
 
 
+def describe(item: Mapping[str, Any]) -> Problem:
+    """One of pydantic's findings as a path and a sentence."""
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return Problem(path, "unknown field")
+    return Problem(path, item["msg"].removeprefix("Value error, "))
+
+
 def problems_of(error: ValidationError) -> list[Problem]:
-    """Pydantic's findings as (path, message), without the union tags that nobody typed."""
-    found = []
-    for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown field"
-        found.append(Problem(path, message))
-    return found
+    """All of pydantic's findings."""
+    return [describe(dict(item)) for item in error.errors(include_url=False)]
 
 
 def parse_spec(data: Any) -> TrainSpec:

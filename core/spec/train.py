@@ -120,7 +120,9 @@ class TrainSpec(JobSpec):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     loss: Loss = Field(default_factory=Loss)
     epochs: float = Field(1, gt=0, le=10_000)
-    max_steps: int | None = Field(None, ge=1, description="End after so many steps, whatever epochs says.")
+    max_steps: int | None = Field(
+        None, ge=1, le=10**9, description="End after so many steps, whatever epochs says."
+    )
     batch_size: int = Field(
         64, ge=2, le=65_536, description="Pairs a step; each other pair's document is a negative."
     )

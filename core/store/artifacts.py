@@ -7,9 +7,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
 
-from core.errors import BadRequest, NotFound
+from core.errors import BadRequest, Conflict, NotFound
 from core.ids import new_id
+from core.jobs.state import JobState
+from core.spec.refs import Ref
 from core.store.database import Database
+from core.store.moves import get_job
 from core.store.tables import Artifact, Job
 
 
@@ -79,7 +82,7 @@ class ArtifactStore:
         else:
             query = query.where(Artifact.name == target).order_by(Artifact.version.desc()).limit(1)
             if version is not None:
-                if not version.isdecimal():
+                if not version.isdecimal() or len(version) > 9:
                     raise NotFound(f"{target}@{version}: a version is a number")
                 query = query.where(Artifact.version == int(version))
         with self._database.read() as session:
@@ -87,6 +90,39 @@ class ArtifactStore:
         if artifact is None:
             raise NotFound(f"There is no {kind or 'artifact'} {target}{'@' + version if version else ''}")
         return artifact
+
+    def lineage(self, ref: Ref) -> dict[str, Any] | None:
+        """What a job keeps about an artifact that it reads; None while the job that makes it may still do so.
+
+        Raises `NotFound` when there is no such artifact, `Conflict` when there will never be one.
+        """
+        if ref.scheme == "job":
+            found = self._output(ref)
+            if found is None:
+                return None
+        else:
+            found = self.find(None if ref.scheme == "artifact" else ref.scheme, ref.target, ref.revision)
+        return {
+            "artifact": found.id,
+            "uri": found.uri,
+            "sha256": found.sha256,
+            "name": found.name,
+            "version": found.version,
+        }
+
+    def _output(self, ref: Ref) -> Artifact | None:
+        with self._database.read() as session:
+            job = get_job(session, ref.target)
+            made = list(session.scalars(select(Artifact).where(Artifact.job_id == job.id)))
+        for artifact in made:
+            if artifact.output == ref.output:
+                return artifact
+        if job.state in (JobState.FAILED, JobState.CANCELLED):
+            raise Conflict(f"{ref}: job {job.id} is {job.state} and has no such output")
+        if job.state == JobState.SUCCEEDED:
+            has = ", ".join(job.outputs) or "none"
+            raise NotFound(f"{ref}: job {job.id} has no output {ref.output!r}; it has {has}")
+        return None
 
     def of_job(self, job_id: str) -> list[Artifact]:
         with self._database.read() as session:

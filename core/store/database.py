@@ -105,6 +105,16 @@ def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().partition("\n")[0]
 
 
+_POSTGRES_OPTIONS = {
+    # A connection that is dead without a word is noticed in seconds: a lease must not run out meanwhile.
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 8000,
+}
+
+
 def open_database(url: str) -> Database:
     """Connects lazily. ``postgresql://`` means psycopg 3."""
     parsed = make_url(url)
@@ -123,7 +133,7 @@ def open_database(url: str) -> Database:
     else:
         # A dead server must not hold a request, or a lease renewal, for minutes.
         engine = create_engine(
-            parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args={"connect_timeout": 5}
+            parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=_POSTGRES_OPTIONS
         )
     return Database(engine)
 

@@ -53,6 +53,11 @@ class JobStore:
                         return known, False
             raise
 
+    def replay(self, owner: str | None, key: str, sha256: str) -> Job | None:
+        """The job that this very request has made before. Raises `Conflict` for another request's key."""
+        with self._database.read() as session:
+            return self._replay(session, owner, key, sha256)
+
     @staticmethod
     def _replay(session: Session, owner: str | None, key: str, sha256: str) -> Job | None:
         held = session.get(IdempotencyKey, (owner or "", key))
@@ -238,10 +243,15 @@ class JobStore:
                 job,
                 EventType.NOTICE,
                 self._database.time(),
-                {"level": "info", "message": f"{column}"},
+                {"level": "info", "message": _ASKED[column]},
             )
         return job
 
+
+_ASKED = {
+    "cancel_requested": "Asked to cancel: the job saves a checkpoint and ends.",
+    "pause_requested": "Asked to pause: the job saves a checkpoint and waits.",
+}
 
 _FRESH: dict[str, Any] = {
     "cancel_requested": False,

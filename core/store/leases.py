@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import StaleLease
@@ -82,6 +82,7 @@ class LeaseStore:
             or_(
                 Job.gpu_memory_bytes.is_(None),
                 Job.wants_gpu == "no",
+                and_(Job.wants_gpu == "auto", literal(not capacity.has_gpus)),
                 Job.gpu_memory_bytes <= capacity.gpu_memory_bytes,
             ),
         )
@@ -199,7 +200,8 @@ class LeaseStore:
         """From running to where the reason leads. The caller holds the row's lock."""
         values: dict[str, Any] = {"lease_token": None, "lease_expires_at": None, "phase": None}
         target = reason.state
-        if reason.retryable or reason is EndReason.INTERRUPTED:
+        # What the user has asked meanwhile stands, however the attempt ended short of its goal.
+        if reason.retryable or reason in (EndReason.INTERRUPTED, EndReason.PAUSED):
             if job.cancel_requested:
                 reason, target, message = EndReason.CANCELLED, JobState.CANCELLED, None
             elif job.pause_requested:

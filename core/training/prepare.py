@@ -12,7 +12,7 @@ from core.artifacts import sha256_of
 from core.data.beir import RetrievalSet
 from core.data.pairs import read_pairs
 from core.data.retrieval import read_retrieval
-from core.data.table import Written, open_table, write_table
+from core.data.table import open_table, write_table
 from core.errors import BadData, BadSpec
 from core.families import dense
 from core.run.context import RunContext
@@ -34,7 +34,7 @@ class Prepared:
     base_model_sha256: str
     table: Any
     rows_sha256: str
-    written: Written
+    rejects: int
     lengths: ChosenLengths
     batches: TrainingBatches
     evaluation_sets: dict[str, RetrievalSet]
@@ -57,17 +57,17 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     context.phase("preparing")
     work = context.folder / "work"
     work.mkdir(exist_ok=True)
-    written = write_table(
+    rejects = write_table(
         read_pairs(_path(context, spec.dataset), spec.dataset.split),
         work / "rows.arrow",
         work / "rejects.jsonl",
         spec.max_reject_share,
         context.check_stop,
     )
-    if written.rejects:
-        first = written.examples[0]
+    if rejects.count:
+        first = rejects.examples[0]
         context.notice(
-            f"{written.rejects} rows cannot be used and were left out; the first: {first.file}, line "
+            f"{rejects.count} rows cannot be used and were left out; the first: {first.file}, line "
             f"{first.line}: {first.reason}. All of them are in the report's rejects.jsonl.",
             "warning",
         )
@@ -95,7 +95,8 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     batches = TrainingBatches(row_keys(table), spec.batch_size, spec.seed, spec.epochs)
     if batches.total == 0:
         raise BadData(
-            "No batch can be made: a single pair without negatives has nothing to be told apart from."
+            "No batch can be made: a pair without negatives, alone or among copies of itself, has nothing to "
+            "be told apart from."
         )
     steps = -(-batches.total // spec.gradient_accumulation_steps)
     if spec.max_steps is not None:
@@ -114,7 +115,7 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         base_model_sha256=dense.weights_sha256(model),
         table=table,
         rows_sha256=sha256_of(work / "rows.arrow"),
-        written=written,
+        rejects=rejects.count,
         lengths=lengths,
         batches=batches,
         evaluation_sets=_evaluation_sets(spec, context),
@@ -133,9 +134,9 @@ def _evaluation_sets(spec: TrainSpec, context: RunContext) -> dict[str, Retrieva
         name = source.name or path.name.split(".")[0]
         if name in sets:
             name = f"{name}-{len(sets) + 1}"
-        sets[name] = read_retrieval(path, source.split)
-        if not sets[name].queries:
-            raise BadData(f"{source.ref}: there is nothing to evaluate on")
+        sets[name] = read_retrieval(path, source.split, spec.max_reject_share)
+        if sets[name].rejects:
+            context.notice(f"{name}: {sets[name].rejects} rows cannot be used and were left out.", "warning")
         context.check_stop()
     return sets
 

@@ -133,9 +133,10 @@ def finish(
 ) -> None:
     """Evaluates the trained model, or takes the best one back, and publishes model and report."""
     if prepared.evaluation_sets:
-        context.phase("evaluating")
         step = trainer.state.global_step
-        evaluation.consider(step, evaluate(spec, context, prepared, step=step))
+        if not state.evaluations or state.evaluations[-1]["step"] != step:  # early stopping has just looked
+            context.phase("evaluating")
+            evaluation.consider(step, evaluate(spec, context, prepared, step=step))
         if state.best_step is not None and state.best_step != step:
             trainer.load_weights(checkpoints.folder / _BEST)
             context.notice(f"The best weights, those of step {state.best_step}, are kept.")
@@ -156,7 +157,7 @@ def finish(
         "rows_sha256": prepared.rows_sha256,
         "steps": trainer.state.global_step,
         "rows": prepared.table.num_rows,
-        "rejects": prepared.written.rejects,
+        "rejects": prepared.rejects,
         "lengths": prepared.lengths.as_dict(),
         "precision": prepared.precision,
         "device": prepared.device,

@@ -138,14 +138,67 @@ def test_interrupting_run_saves_a_checkpoint_and_the_same_command_goes_on(spec: 
     events = until(lambda: list((tmp_path / "out").glob("checkpoints/tensorboard/*")), 60, "training begins")
     assert events
     time.sleep(0.5)
-    children = [int(pid) for pid in os.popen(f"pgrep -P {running.pid}").read().split()]
-    os.kill(children[0], signal.SIGINT)
+    running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 3, errors
     assert list((tmp_path / "out" / "checkpoints").glob("*/checkpoint-*/manifest.json"))
     done = reason("run", "spec.yaml", "--out", "out", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Going on from checkpoint-" in done.stderr
+
+
+def test_a_paused_and_resumed_job_is_watched_to_its_end(service: Service, spec: dict, tmp_path: Path):
+    job = service.client.submit({**spec, "epochs": 100, "evaluation": {}})
+    service.wait_for_step(job.id, 5)
+    service.client.pause(job.id)
+    assert service.wait(job.id).state == "paused"
+    url = {"REASON_API_URL": service.client.url}
+    assert reason("watch", job.id, folder=tmp_path, **url).returncode == 3
+    service.client.resume(job.id)
+    done = reason("watch", job.id, "--json", folder=tmp_path, **url)
+    assert (done.returncode, json.loads(done.stdout)["state"]) == (0, "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("show", "../queue"), "nothing at"),
+        (("metrics", "JOB", "--plot", "/nowhere/x.png"), "cannot be written"),
+        (("download", "job:JOB/model", "/proc/nowhere"), "cannot be written"),
+        (("run", "spec.yaml", "--out", "/proc/nowhere"), "cannot be written"),
+    ],
+)
+def test_bad_places_are_a_sentence(service: Service, spec: dict, tmp_path: Path, arguments, words):
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    job = next(iter(service.client.jobs(state="succeeded")), None) or service.wait(
+        service.client.submit(spec).id
+    )
+    failed = reason(
+        *(argument.replace("JOB", job.id) for argument in arguments),
+        folder=tmp_path,
+        REASON_API_URL=service.client.url,
+    )
+    assert failed.returncode == 2, failed.stderr
+    assert words in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_wrong_setting_is_a_sentence(tmp_path: Path):
+    failed = reason("jobs", folder=tmp_path, REASON_SLOTS="abc")
+    assert (failed.returncode, "REASON_SLOTS" in failed.stderr) == (2, True)
+    assert "Traceback" not in failed.stderr
+
+
+def test_text_with_brackets_is_text(spec: dict, tmp_path: Path):
+    odd = {**spec, "dataset": f"file:{tmp_path / '[bold]pairs[-bold].jsonl'}", "max_reject_share": 0.5}
+    good = Path(spec["dataset"].removeprefix("file:")).read_text()
+    (tmp_path / "[bold]pairs[-bold].jsonl").write_text(
+        good + '{"query": {"a": "x [/bold] y"}, "positive": "c"}\n'
+    )
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump({**odd, "evaluation": {}, "max_steps": 1}))
+    done = reason("run", "spec.yaml", "--out", "out", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "[/bold]" in done.stderr
 
 
 def test_serve_says_when_the_port_is_taken_and_stops_cleanly(tmp_path: Path):

@@ -118,6 +118,19 @@ def test_cancel_pause_and_resume_of_a_running_job(service, long_spec):
     check_resumed(running, paused.id)
 
 
+def test_a_job_on_the_output_of_one_that_still_runs(service, long_spec):
+    running = service().start()
+    first = running.client.submit({**long_spec, "max_steps": 30})
+    second = running.client.submit({**long_spec, "max_steps": 2, "base_model": f"job:{first.id}/model"})
+    typo = running.client.submit({**long_spec, "max_steps": 2, "base_model": f"job:{first.id}/modle"})
+    assert (second.state, typo.state) == ("waiting", "waiting")
+    ended = running.wait(second.id)
+    assert ended.state == "succeeded", ended.end_reason
+    [made] = [artifact for artifact in running.client.artifacts(first.id) if artifact.output == "model"]
+    assert ended.inputs[f"job:{first.id}/model"]["sha256"] == made.sha256
+    assert "has no output 'modle'" in running.wait(typo.id).end_reason.message
+
+
 def test_a_job_that_fails_again_and_again_is_given_up(service, long_spec):
     running = service(retry_base_seconds=0.05).start()
     job = running.client.submit({**long_spec, "max_attempts": 2})
@@ -150,5 +163,9 @@ def test_wake_ups_that_are_lost_are_sent_again(service, long_spec):
     job = running.client.submit({**long_spec, "max_steps": 2})
     for message in (running.folder / "data" / "broker" / "messages").iterdir():
         message.unlink()
+    torn = running.folder / "data" / "broker" / "messages" / "1_x.cpu.msg"
+    torn.touch()
     running.start("worker")
     assert running.wait(job.id).state == "succeeded"
+    assert not torn.exists()
+    assert "CRITICAL" not in running.logs()

@@ -192,6 +192,23 @@ def test_pausing_and_resuming(store: Store):
     assert claim(store).attempt == 2
 
 
+def test_a_cancel_that_comes_while_a_pause_is_saving_stands(store: Store):
+    job = submit(store)
+    held = claim(store)
+    store.jobs.pause(job.id)
+    store.jobs.cancel(job.id)
+    assert store.leases.finish(held, EndReason.PAUSED).state == "cancelled"
+
+
+def test_gpu_memory_says_nothing_about_a_cpu(store: Store):
+    auto = submit(store, resources={"gpu_memory_gb": 40})
+    assert (
+        store.leases.claim(Capacity(worker="w", free_gpus=1, has_gpus=True, gpu_memory_bytes=10**9), 30)
+        is None
+    )
+    assert claim(store, CPU).job_id == auto.id
+
+
 def test_a_worker_lost_while_pausing_leaves_the_job_paused(store: Store):
     job = submit(store)
     claim(store)

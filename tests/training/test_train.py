@@ -147,6 +147,7 @@ def test_early_stopping_keeps_the_best_weights(spec, tmp_path):
     assert of(events, EventType.PROGRESS)[-1]["step"] < 20
     report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
     scores = {entry["step"]: entry["scores"]["pairs"]["ndcg@10"] for entry in report["evaluations"]}
+    assert len(scores) == len(report["evaluations"])
     assert scores[report["best_step"]] == max(scores.values()) == report["finetuned"]["pairs"]["ndcg@10"]
     if report["best_step"] == 0:
         base = SentenceTransformer(spec["base_model"].removeprefix("file:"))

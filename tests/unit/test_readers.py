@@ -48,11 +48,14 @@ def test_every_known_shape(tmp_path, row, expected):
     ("line", "reason"),
     [
         ("{not json", "not JSON"),
-        ("[1, 2]", "a JSON object is needed"),
+        ("[1, 2]", "one JSON object a line"),
         ('{"query": "what"}', "no positive column"),
         ('{"query": "", "positive": "this"}', "query is empty"),
         ('{"query": "what", "positive": "  "}', "no positive"),
         ('{"query": 3, "positive": "this"}', "text is needed"),
+        ('{"query": "half \\ud83d", "positive": "this"}', "not valid Unicode at character 6"),
+        ('{"\\ud800": 1}', "no query column"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_bad_row_is_a_reject_with_its_line(tmp_path, line, reason):
@@ -69,6 +72,31 @@ def test_a_line_that_is_not_utf8(tmp_path):
         json.dumps(PAIR).encode() + b'\n{"query": "\xff", "positive": "x"}\n'
     )
     assert isinstance(list(read_pairs(tmp_path / "pairs.jsonl"))[1], Reject)
+
+
+def test_csv_lines_are_counted_from_the_header(tmp_path):
+    (tmp_path / "p.csv").write_bytes(b"query,positive\nonly one\na,b\ncaf\xe9,x\n")
+    found = list(read_pairs(tmp_path / "p.csv"))
+    assert [row.line for row in found if isinstance(row, Reject)] == [2, 4]
+    assert found[1] == TrainingRow("a", "b")
+
+
+def test_a_quote_that_is_never_closed_does_not_swallow_the_rest_in_silence(tmp_path):
+    (tmp_path / "p.csv").write_text('query,positive\na,b\n"c,d\n' + "e,f\n" * 100)
+    with pytest.raises(BadData, match="never closed"):
+        list(read_pairs(tmp_path / "p.csv"))
+
+
+def test_a_positive_is_not_its_own_negative(tmp_path):
+    write(tmp_path / "p.jsonl", {**PAIR, "negatives": ["this", "that"]})
+    assert list(read_pairs(tmp_path / "p.jsonl")) == [TrainingRow("what", "this", ["that"])]
+
+
+def test_an_evaluation_file_with_holes_is_not_evaluated(tmp_path):
+    write(tmp_path / "p.jsonl", *[PAIR] * 9, {"query": "what", "postive": "typo"})
+    with pytest.raises(BadData, match="line 10"):
+        read_retrieval(tmp_path / "p.jsonl", max_reject_share=0.01)
+    assert read_retrieval(tmp_path / "p.jsonl", max_reject_share=0.2).rejects == 1
 
 
 def test_compressed_csv_with_bom_quotes_and_newlines(tmp_path):
@@ -118,7 +146,7 @@ def test_missing_and_unknown_files(tmp_path):
 def test_the_table_keeps_good_rows_and_lists_the_bad(tmp_path):
     write(tmp_path / "pairs.jsonl", *[PAIR] * 99, "broken")
     written = write_table(read_pairs(tmp_path / "pairs.jsonl"), tmp_path / "t", tmp_path / "r.jsonl", 0.05)
-    assert (written.rows, written.rejects) == (99, 1)
+    assert (written.kept, written.count) == (99, 1)
     assert open_table(tmp_path / "t").num_rows == 99
     assert json.loads((tmp_path / "r.jsonl").read_text())["line"] == 100
     with pytest.raises(BadData, match=r"pairs\.jsonl, line 100"):
@@ -158,6 +186,28 @@ def test_judgments_of_unknown_documents_are_refused(tmp_path):
     folder = make_beir(tmp_path / "beir", "q1\tnowhere\t1\n")
     with pytest.raises(BadData, match="nowhere"):
         read_beir(folder, "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "words"),
+    [
+        ("corpus.jsonl", '{"_id": "d3", "title": 3, "text": "x"}', "line 3: title and text must be text"),
+        ("corpus.jsonl", '{"_id": "d3", "text": "\\udc00"}', "line 3: not valid Unicode"),
+        ("queries.jsonl", "{broken", "line 3: not JSON"),
+        ("qrels/test.tsv", "q1\tnot enough", "line 5"),
+    ],
+)
+def test_a_beir_folder_with_a_bad_line(tmp_path, name, line, words):
+    folder = make_beir(tmp_path / "beir")
+    with (folder / name).open("a") as file:
+        file.write(line if name.startswith("qrels") else f"\n{line}\n")
+    with pytest.raises(BadData, match=words):
+        read_beir(folder, "test")
+
+
+def test_judgments_that_are_all_zero_are_refused(tmp_path):
+    with pytest.raises(BadData, match="no relevant document"):
+        read_beir(make_beir(tmp_path / "beir", "q1\td1\t0\n"), "test")
 
 
 def test_pairs_as_a_retrieval_set(tmp_path):

@@ -1,0 +1,33 @@
+"""Counting bad rows, and saying when there are too many."""
+
+from dataclasses import dataclass, field
+
+from core.data.readers import Reject
+from core.errors import BadData
+
+_SHOWN = 5
+
+
+@dataclass
+class Rejects:
+    """How many rows were kept and refused, and the first few of these."""
+
+    kept: int = 0
+    count: int = 0
+    examples: list[Reject] = field(default_factory=list)
+
+    def add(self, reject: Reject) -> None:
+        self.count += 1
+        if len(self.examples) < _SHOWN:
+            self.examples.append(reject)
+
+    def check(self, max_share: float) -> None:
+        """Raises `BadData` when nothing is left, or more than ``max_share`` of the rows was refused."""
+        shown = "; ".join(f"{reject.file}, line {reject.line}: {reject.reason}" for reject in self.examples)
+        if self.kept == 0:
+            raise BadData(f"No row can be used. {shown}" if self.count else "The dataset is empty.")
+        if self.count > max_share * (self.kept + self.count):
+            raise BadData(
+                f"{self.count} of {self.kept + self.count} rows cannot be used, more than max_reject_share "
+                f"({max_share:g}) allows. {shown}"
+            )
