@@ -1,5 +1,6 @@
 """The Celery application: a slot a thread, messages as wake-ups."""
 
+import importlib.util
 import logging
 import sys
 import warnings
@@ -31,6 +32,8 @@ def main(settings: Settings | None = None) -> int:
         current = is_current(store.database)
     except Unavailable as error:
         sys.exit(f"reason worker: {error}")
+    if importlib.util.find_spec("torch") is None:
+        sys.exit("reason worker: the training stack is not installed here: pip install '.[train]'")
     if not current:
         sys.exit("reason worker: the database is not at this version: run `reason db upgrade` first")
     launcher = Launcher()
@@ -52,6 +55,8 @@ def main(settings: Settings | None = None) -> int:
     signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_ready.connect(ready, weak=False)
 
+    for chatty in ("celery.app.trace", "celery.worker.strategy"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)  # a line a wake-up says nothing
     # Celery warns root because of pickled messages; ours are empty, and pickle is not accepted.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app.worker_main(

@@ -57,3 +57,15 @@ def test_no_registry_host_and_no_path_of_one_machine_is_committed():
         text = (ROOT / name).read_text(encoding="utf-8")
         assert "/opt/pypi" not in text, name
         assert "/work/main" not in text, name
+
+
+def test_the_fork_server_never_initialises_cuda():
+    """On a host with a GPU: bitsandbytes, imported by peft, would."""
+    code = (
+        "import torch; torch.cuda.is_available = lambda: True\n"
+        "import core.run.preload, sys\n"
+        "found = [name for name in ('bitsandbytes', 'peft') if name in sys.modules]\n"
+        "print(found, torch.cuda.is_initialized())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "[] False"
