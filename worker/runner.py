@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts import Library
-from core.errors import Conflict, NotFound, StaleLease, Unavailable
+from core.errors import Conflict, InvalidRequest, NotFound, StaleLease, Unavailable
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
 from core.settings import Settings
@@ -105,7 +105,7 @@ class Runner:
             with Lease(self._store.leases, claim, self._settings.lease_seconds) as lease:
                 try:
                     crossing, ended = self._attempt(self._with_inputs(claim), gpus, folder, lease)
-                except (NotFound, Conflict) as error:
+                except (NotFound, Conflict, InvalidRequest) as error:  # the last: an older version's spec
                     crossing, ended = None, Ended(EndReason.BAD_SPEC, str(error))
                 except OSError as error:
                     crossing, ended = (
