@@ -72,22 +72,15 @@ class Runner:
 
     def any_gpu_worker(self) -> bool:
         """Whether anybody alive has a GPU: then a CPU worker leaves `auto` jobs alone."""
-        return any(worker.gpus for worker, _ in self._store.workers.alive(60))
+        return bool(self._gpus) or any(worker.gpus for worker, _ in self._store.workers.alive(60))
 
     def run_one(self) -> bool:
         """One attempt of the best job that fits. False when there is none."""
         with self._devices.take() as gpu:
-            capacity = Capacity(
-                worker=self._worker,
-                free_gpus=1 if gpu else 0,
-                has_gpus=bool(self._gpus),
-                gpu_memory_bytes=self.capacity().gpu_memory_bytes,
-            )
+            capacity = replace(self.capacity(), free_gpus=1 if gpu else 0)
             try:
                 claim = self._store.leases.claim(
-                    capacity,
-                    self._settings.lease_seconds,
-                    any_gpu_worker=bool(self._gpus) or self.any_gpu_worker(),
+                    capacity, self._settings.lease_seconds, any_gpu_worker=self.any_gpu_worker()
                 )
             except Unavailable as error:
                 _log.warning("No job can be claimed: %s", error)

@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import traceback
-from pathlib import Path
 
 from core.artifacts.folders import write_atomically
 from core.errors import InvalidRequest, JobFailure
@@ -48,12 +47,8 @@ def run_attempt(context: RunContext) -> RunResult:
         outputs=context.outputs if succeeded else {},
         metrics=context.metrics,
     )
-    write_result(context.folder, result)
+    write_atomically(context.folder / RESULT, result.model_dump_json(indent=2))
     return result
-
-
-def write_result(folder: Path, result: RunResult) -> None:
-    write_atomically(folder / RESULT, result.model_dump_json(indent=2))
 
 
 def _storage(error: BaseException) -> bool:
@@ -63,5 +58,6 @@ def _storage(error: BaseException) -> bool:
 
 def _quiet_libraries() -> None:
     """Libraries' progress bars stay out of the job's log; their warnings stay in."""
-    for name in ("TOKENIZERS_PARALLELISM", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"):
-        os.environ.setdefault(name, "false" if name.startswith("TOK") else "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

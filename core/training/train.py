@@ -146,8 +146,6 @@ def finish(
         state.evaluations[-1]["scores"] if state.evaluations else {},
     )
     baseline = next((entry["scores"] for entry in state.evaluations if entry["step"] == 0), {})
-    if not spec.evaluation.baseline:
-        baseline = {}
     context.metrics = {"baseline": baseline, "finetuned": final}
     facts = {
         "base_model": spec.base_model,
