@@ -5,7 +5,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import MultipleNegativesRankingLoss
 
-from core.families.dense import MultipleNegativesRanking, PairCollator
+from core.families.dense import MultipleNegativesRanking, PairCollator, weights_sha256
 from core.spec.train import Prompts
 from core.training.encoding import encode_micro_batches
 from tests.tiny import WORDS, make_model
@@ -108,3 +108,11 @@ def test_prompts_and_lengths_are_those_of_the_role(model):
     words = model.tokenizer.batch_decode(micro_batch["input_ids"], skip_special_tokens=True)
     assert words[0].startswith("a document of river")
     assert words[1].startswith("what is river")
+
+
+def test_a_model_with_a_scalar_among_its_weights_has_a_hash_too(tiny_model):
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    plain = weights_sha256(model)
+    assert plain == weights_sha256(SentenceTransformer(str(tiny_model), device="cpu"))
+    model.register_buffer("logit_scale", torch.tensor(2.5))
+    assert weights_sha256(model) != plain
