@@ -1,11 +1,8 @@
-"""What this host has: GPUs by NVML, memory by psutil. And which GPUs are taken by our own jobs."""
+"""What this host has: GPUs by NVML, memory by psutil."""
 
-import contextlib
 import logging
 import os
 import socket
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -63,27 +60,3 @@ def read_inventory(settings: Settings) -> Inventory:
         memory_bytes=psutil.virtual_memory().total,
         queues=settings.queues,
     )
-
-
-class Devices:
-    """The GPUs that this worker's slots share: each job has its own."""
-
-    def __init__(self, gpus: list[dict[str, Any]]) -> None:
-        self._free = [gpu["uuid"] for gpu in gpus]
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def take(self) -> Iterator[str | None]:
-        """One GPU for as long as the block lasts; None when all are taken."""
-        with self._lock:
-            device = self._free.pop(0) if self._free else None
-        try:
-            yield device
-        finally:
-            if device is not None:
-                with self._lock:
-                    self._free.append(device)
-
-    @property
-    def free(self) -> int:
-        return len(self._free)

@@ -20,7 +20,6 @@ from core.store import Store
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity, Claim
 from core.store.progress import Batch
-from worker.inventory import Devices
 from worker.launch import Launcher
 from worker.progress import Crossing, parse_json
 from worker.supervisor import Ended, Lease, Supervisor
@@ -37,7 +36,6 @@ class Runner:
         self._settings, self._store, self._launcher = settings, store, launcher
         self._worker = worker_id
         self._gpus = gpus
-        self._devices = Devices(gpus)
         self._library = Library(settings.artifact_url)
         self._busy = 0
         self._counting = threading.Lock()
@@ -62,13 +60,8 @@ class Runner:
         return count
 
     def capacity(self) -> Capacity:
-        """What this worker could take on now."""
-        return Capacity(
-            worker=self._worker,
-            free_gpus=self._devices.free,
-            has_gpus=bool(self._gpus),
-            gpu_memory_bytes=max((gpu["memory_bytes"] for gpu in self._gpus), default=0),
-        )
+        """What this worker could take on; the store knows which GPUs are held."""
+        return Capacity(worker=self._worker, gpus={gpu["uuid"]: gpu["memory_bytes"] for gpu in self._gpus})
 
     def any_gpu_worker(self) -> bool:
         """Whether anybody alive has a GPU: then a CPU worker leaves `auto` jobs alone."""
@@ -76,28 +69,25 @@ class Runner:
 
     def run_one(self) -> bool:
         """One attempt of the best job that fits. False when there is none."""
-        with self._devices.take() as gpu:
-            capacity = replace(self.capacity(), free_gpus=1 if gpu else 0)
-            try:
-                claim = self._store.leases.claim(
-                    capacity, self._settings.lease_seconds, any_gpu_worker=self.any_gpu_worker()
-                )
-            except Unavailable as error:
-                _log.warning("No job can be claimed: %s", error)
-                return False
-            if claim is None:
-                return False
-            wants_gpu = claim.spec["resources"]["gpus"] != 0
-            self._run(claim, [gpu] if gpu and wants_gpu else [])
-            return True
+        try:
+            claim = self._store.leases.claim(
+                self.capacity(), self._settings.lease_seconds, any_gpu_worker=self.any_gpu_worker()
+            )
+        except Unavailable as error:
+            _log.warning("No job can be claimed: %s", error)
+            return False
+        if claim is None:
+            return False
+        self._run(claim)
+        return True
 
-    def _run(self, claim: Claim, gpus: list[str]) -> None:
+    def _run(self, claim: Claim) -> None:
         _log.info("Job %s: attempt %d begins", claim.job_id, claim.attempt)
         folder = self._settings.runs_dir / claim.job_id / f"attempt-{claim.attempt}"
         try:
             with Lease(self._store.leases, claim, self._settings.lease_seconds) as lease:
                 try:
-                    crossing, ended = self._attempt(self._with_inputs(claim), gpus, folder, lease)
+                    crossing, ended = self._attempt(self._with_inputs(claim), folder, lease)
                 except (NotFound, Conflict, InvalidRequest) as error:  # the last: an older version's spec
                     crossing, ended = None, Ended(EndReason.BAD_SPEC, str(error))
                 except OSError as error:
@@ -123,7 +113,7 @@ class Runner:
             self._store.progress.record(claim, Batch(columns={"inputs": inputs}))
         return replace(claim, inputs=inputs)
 
-    def _attempt(self, claim: Claim, gpus: list[str], folder: Path, lease: Lease) -> tuple[Crossing, Ended]:
+    def _attempt(self, claim: Claim, folder: Path, lease: Lease) -> tuple[Crossing, Ended]:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
@@ -136,7 +126,7 @@ class Runner:
             "artifact_url": self._settings.artifact_url,
             "checkpoints": str(checkpoints),
             "cache": str(self._settings.data_dir / "cache"),
-            "gpus": gpus,
+            "gpus": claim.gpus,
             "offline": self._settings.offline,
             "trust_remote_code": self._settings.trust_remote_code,
         }

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from core.errors import StaleLease
@@ -14,7 +16,7 @@ from core.jobs.state import JobState
 from core.store.artifacts import NewArtifact, add_artifact
 from core.store.database import Database
 from core.store.moves import move, tell_dependents
-from core.store.tables import Job
+from core.store.tables import GpuHold, Job
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,7 @@ class Capacity:
     """What one worker can take on right now."""
 
     worker: str
-    free_gpus: int = 0
-    has_gpus: bool = False
-    gpu_memory_bytes: int = 0
+    gpus: dict[str, int] = field(default_factory=dict)  # uuid -> bytes of memory; held ones too
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Claim:
     kind: str
     spec: dict[str, Any]
     inputs: dict[str, Any]
+    gpus: list[str] = field(default_factory=list)  # uuids, this job's alone while it runs
     latest: dict[str, Any] = field(default_factory=dict)
     timeout_seconds: float | None = None
 
@@ -69,11 +70,19 @@ class LeaseStore:
         self._database = database
         self._retry = retry or RetryPolicy()
 
-    def _fits(self, capacity: Capacity, any_gpu_worker: bool) -> ColumnElement[bool]:
+    @staticmethod
+    def _free_gpus(session: Session, capacity: Capacity) -> dict[str, int]:
+        """The worker's GPUs that no job holds. Workers may share a host, and so its GPUs."""
+        if not capacity.gpus:
+            return {}
+        held = set(session.scalars(select(GpuHold.uuid).where(GpuHold.uuid.in_(capacity.gpus))))
+        return {uuid: memory for uuid, memory in capacity.gpus.items() if uuid not in held}
+
+    def _fits(self, capacity: Capacity, free: dict[str, int], any_gpu_worker: bool) -> ColumnElement[bool]:
         wants = ["no"]
-        if capacity.free_gpus > 0:
+        if free:
             wants += ["auto", "yes"]
-        elif not capacity.has_gpus and not any_gpu_worker:
+        elif not capacity.gpus and not any_gpu_worker:
             wants += ["auto"]  # nobody has a GPU: the CPU it is
         return and_(
             Job.state == JobState.QUEUED,
@@ -82,36 +91,43 @@ class LeaseStore:
             or_(
                 Job.gpu_memory_bytes.is_(None),
                 Job.wants_gpu == "no",
-                and_(Job.wants_gpu == "auto", literal(not capacity.has_gpus)),
-                Job.gpu_memory_bytes <= capacity.gpu_memory_bytes,
+                and_(Job.wants_gpu == "auto", literal(not capacity.gpus)),
+                Job.gpu_memory_bytes <= max(free.values(), default=0),
             ),
         )
 
     def claimable(self, capacity: Capacity, *, any_gpu_worker: bool = False) -> bool:
         """Whether `claim` would find a job now."""
         with self._database.read() as session:
-            return bool(session.scalar(select(exists().where(self._fits(capacity, any_gpu_worker)))))
+            fits = self._fits(capacity, self._free_gpus(session, capacity), any_gpu_worker)
+            return bool(session.scalar(select(exists().where(fits))))
 
     def claim(
         self, capacity: Capacity, lease_seconds: float, *, any_gpu_worker: bool = False
     ) -> Claim | None:
         """Takes the best job that fits: priority, then age. None when there is none."""
-        best = (
-            select(Job.id)
-            .where(self._fits(capacity, any_gpu_worker))
-            .order_by(Job.rank, Job.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
         with self._database.write() as session:
-            job_id = session.scalar(best)
-            if job_id is None:
+            free = self._free_gpus(session, capacity)
+            best = session.execute(
+                select(Job.id, Job.wants_gpu, Job.gpu_memory_bytes)
+                .where(self._fits(capacity, free, any_gpu_worker))
+                .order_by(Job.rank, Job.id)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            ).one_or_none()
+            if best is None:
                 return None
+            gpus: list[str] = []
+            if best.wants_gpu != "no" and capacity.gpus:
+                gpu = self._hold_gpu(session, best.id, free, best.gpu_memory_bytes or 0)
+                if gpu is None:
+                    return None  # another worker of this host was quicker
+                gpus = [gpu]
             token = secrets.token_hex(16)
             job = move(
                 self._database,
                 session,
-                job_id,
+                best.id,
                 JobState.QUEUED,
                 JobState.RUNNING,
                 lease_token=token,
@@ -134,9 +150,22 @@ class LeaseStore:
                 kind=job.kind,
                 spec=job.spec,
                 inputs=job.inputs,
+                gpus=gpus,
                 latest=job.latest,
                 timeout_seconds=job.spec.get("timeout_seconds"),
             )
+
+    def _hold_gpu(self, session: Session, job_id: str, free: dict[str, int], needed: int) -> str | None:
+        """The smallest free GPU that is large enough, as the job's own until it stops running."""
+        insert = sqlite_insert if self._database.sqlite else postgresql_insert
+        for uuid in sorted(free, key=lambda uuid: (free[uuid], uuid)):
+            if free[uuid] < needed:
+                continue
+            # A row that another transaction is just inserting is waited for.
+            hold = insert(GpuHold).values(uuid=uuid, job_id=job_id).on_conflict_do_nothing()
+            if session.scalar(hold.returning(GpuHold.uuid)):
+                return uuid
+        return None
 
     def renew(self, claim: Claim, lease_seconds: float) -> Requests:
         """Prolongs the lease; tells what the user wants. Raises `StaleLease` when it is lost.

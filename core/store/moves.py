@@ -7,7 +7,7 @@ transaction. When no row is updated the caller is stale: it gets None and must w
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
@@ -15,7 +15,7 @@ from core.jobs.events import EventType
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
 from core.store.database import Database
-from core.store.tables import Dependency, EventRow, Job
+from core.store.tables import Dependency, EventRow, GpuHold, Job
 
 
 def move(
@@ -47,6 +47,8 @@ def move(
     )
     if job is None:
         return None
+    if source is JobState.RUNNING:
+        session.execute(delete(GpuHold).where(GpuHold.job_id == job_id))
     data = {"state": target.value, "attempt": job.attempt}
     if reason is not None:
         data |= {"reason": reason.value, "message": message or reason.sentence}

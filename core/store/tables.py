@@ -77,6 +77,15 @@ class Job(Base):
     )
 
 
+class GpuHold(Base):
+    """A GPU that a running job has for itself. The primary key keeps it from a second one, whichever worker asks."""
+
+    __tablename__ = "gpu_holds"
+
+    uuid: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+
+
 class IdempotencyKey(Base):
     """A promise that the same request makes one job, held by the primary key."""
 

@@ -15,7 +15,7 @@ from core.store.leases import Capacity, Claim
 from core.store.progress import Batch
 
 CPU = Capacity(worker="w1")
-GPU = Capacity(worker="w2", free_gpus=1, has_gpus=True, gpu_memory_bytes=80_000_000_000)
+GPU = Capacity(worker="w2", gpus={"GPU-80": 80_000_000_000})
 
 
 def spec(**changes):
@@ -81,15 +81,53 @@ def test_priority_then_age(store: Store):
 def test_a_gpu_job_waits_for_a_gpu_and_auto_prefers_one(store: Store):
     needs = submit(store, resources={"gpus": 1, "gpu_memory_gb": 40})
     assert store.leases.claim(CPU, 30) is None
-    too_small = Capacity(worker="w3", free_gpus=1, has_gpus=True, gpu_memory_bytes=16_000_000_000)
+    too_small = Capacity(worker="w3", gpus={"GPU-16": 16_000_000_000})
     assert store.leases.claim(too_small, 30) is None
     assert store.leases.claimable(GPU)
     assert claim(store, GPU).job_id == needs.id
     auto = submit(store)
     assert store.leases.claim(CPU, 30, any_gpu_worker=True) is None
-    busy = Capacity(worker="w2", free_gpus=0, has_gpus=True)
-    assert store.leases.claim(busy, 30) is None
+    assert store.leases.claim(GPU, 30) is None  # its GPU is taken
     assert claim(store, CPU).job_id == auto.id
+
+
+def test_a_gpu_is_one_jobs_own_on_a_host_of_several_workers(store: Store):
+    """`docker compose up --scale worker=3`: each sees the same GPUs."""
+    host = {"GPU-big": 80_000_000_000, "GPU-small": 16_000_000_000}
+    first, second, third = (Capacity(worker=f"w{index}", gpus=host) for index in range(3))
+    for _ in range(4):
+        submit(store, resources={"gpus": 1})
+    one, two = claim(store, first), claim(store, second)
+    assert (one.gpus, two.gpus) == (["GPU-small"], ["GPU-big"])  # the smallest that is large enough
+    assert not store.leases.claimable(third)
+    assert store.leases.claim(third, 30) is None
+    cpu_job = submit(store, resources={"gpus": 0})
+    on_cpu = claim(store, third)
+    assert (on_cpu.job_id, on_cpu.gpus) == (cpu_job.id, [])
+    store.leases.finish(one, EndReason.SUCCEEDED)
+    assert claim(store, third).gpus == ["GPU-small"]
+    let_lease_run_out(store, two.job_id)
+    store.leases.expire_leases()
+    assert claim(store, third).gpus == ["GPU-big"]
+
+
+def test_a_gpu_is_never_given_twice_however_many_ask(store: Store):
+    for _ in range(8):
+        submit(store, resources={"gpus": 1})
+    host = {"GPU-a": 10**10, "GPU-b": 10**10, "GPU-c": 10**10}
+    given: list[str] = []
+
+    def work(name: str) -> None:
+        for _ in range(3):
+            if found := store.leases.claim(Capacity(worker=name, gpus=host), 30):
+                given.extend(found.gpus)
+
+    threads = [threading.Thread(target=work, args=(f"w{index}",)) for index in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(given) == sorted(host)
 
 
 def test_each_job_is_claimed_once_however_many_ask(store: Store):
@@ -202,10 +240,7 @@ def test_a_cancel_that_comes_while_a_pause_is_saving_stands(store: Store):
 
 def test_gpu_memory_says_nothing_about_a_cpu(store: Store):
     auto = submit(store, resources={"gpu_memory_gb": 40})
-    assert (
-        store.leases.claim(Capacity(worker="w", free_gpus=1, has_gpus=True, gpu_memory_bytes=10**9), 30)
-        is None
-    )
+    assert store.leases.claim(Capacity(worker="w", gpus={"GPU-1": 10**9}), 30) is None
     assert claim(store, CPU).job_id == auto.id
 
 

@@ -1,0 +1,42 @@
+# The HTTP server, the migrations and the command line. No torch inside.
+# Layers: user and folders, what pyproject.toml asks for, the code. A change of code builds the last one.
+ARG PYTHON_IMAGE=python:3.11-slim
+FROM ${PYTHON_IMAGE}
+
+ARG REASON_UID=1000
+ARG REASON_GID=1000
+WORKDIR /srv/reason
+# Volumes mounted here for the first time take these owners.
+RUN groupadd --gid ${REASON_GID} reason \
+    && useradd --uid ${REASON_UID} --gid reason --no-create-home --home-dir /srv/reason/models --shell /usr/sbin/nologin reason \
+    && install --directory --owner=reason --group=reason data models datasets
+
+# A virtual environment without pip of its own: the base image's Python may be the distribution's.
+COPY pyproject.toml constraints.txt /tmp/build/
+ARG EXTRAS=s3
+RUN python3 -m venv --without-pip /opt/reason \
+    && python3 -c 'import sys, tomllib; p = tomllib.load(open("/tmp/build/pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *(line for extra in sys.argv[1].split(",") if extra for line in p["optional-dependencies"][extra]), sep="\n")' "${EXTRAS}" > /tmp/build/requirements.txt \
+    && python3 -m pip --python /opt/reason/bin/python install --no-cache-dir --disable-pip-version-check --constraint /tmp/build/constraints.txt --requirement /tmp/build/requirements.txt \
+    && rm -rf /tmp/build
+
+COPY docker/reason /usr/local/bin/reason
+COPY api api
+COPY client client
+COPY core core
+COPY migrations migrations
+RUN /opt/reason/bin/python -m compileall -q .
+
+ENV PATH=/opt/reason/bin:$PATH \
+    PYTHONPATH=/srv/reason \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/srv/reason/models \
+    USER=reason \
+    REASON_DATA_DIR=/srv/reason/data \
+    REASON_ALLOWED_PATHS=/srv/reason/data:/srv/reason/datasets
+USER reason
+VOLUME /srv/reason/data
+EXPOSE 8000
+HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+CMD ["reason", "api", "--host", "0.0.0.0"]

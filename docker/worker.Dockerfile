@@ -1,0 +1,56 @@
+# The worker: the training stack with the CUDA libraries that torch's wheels carry; the host needs the NVIDIA driver
+# and container toolkit only. Layers: compiler and user, torch, the rest, the code. A change of code builds the last.
+ARG PYTHON_IMAGE=python:3.11-slim
+FROM ${PYTHON_IMAGE}
+
+# torch.compile and Triton kernels compile at run time.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+
+ARG REASON_UID=1000
+ARG REASON_GID=1000
+WORKDIR /srv/reason
+RUN groupadd --gid ${REASON_GID} reason \
+    && useradd --uid ${REASON_UID} --gid reason --no-create-home --home-dir /srv/reason/models --shell /usr/sbin/nologin reason \
+    && install --directory --owner=reason --group=reason data models datasets \
+    && python3 -m venv --without-pip /opt/reason
+
+# Gigabytes that seldom change. A test holds the version equal to constraints.txt. TORCH_INDEX_URL chooses other builds:
+# https://download.pytorch.org/whl/cpu has those without CUDA.
+ARG TORCH_VERSION=2.11.0
+ARG TORCH_INDEX_URL=
+RUN python3 -m pip --python /opt/reason/bin/python install --no-cache-dir --disable-pip-version-check \
+    ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"} "torch==${TORCH_VERSION}"
+
+COPY pyproject.toml constraints.txt /tmp/build/
+ARG EXTRAS=train,s3
+RUN python3 -c 'import sys, tomllib; p = tomllib.load(open("/tmp/build/pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *(line for extra in sys.argv[1].split(",") if extra for line in p["optional-dependencies"][extra]), sep="\n")' "${EXTRAS}" > /tmp/build/requirements.txt \
+    && python3 -m pip --python /opt/reason/bin/python install --no-cache-dir --disable-pip-version-check --constraint /tmp/build/constraints.txt --requirement /tmp/build/requirements.txt \
+    && rm -rf /tmp/build
+
+COPY docker/reason /usr/local/bin/reason
+COPY client client
+COPY core core
+COPY migrations migrations
+COPY worker worker
+RUN /opt/reason/bin/python -m compileall -q .
+
+ENV PATH=/opt/reason/bin:$PATH \
+    PYTHONPATH=/srv/reason \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/srv/reason/models \
+    USER=reason \
+    HF_HOME=/srv/reason/models/huggingface \
+    REASON_DATA_DIR=/srv/reason/data \
+    REASON_ALLOWED_PATHS=/srv/reason/data:/srv/reason/datasets \
+    REASON_HEARTBEAT_FILE=/tmp/reason-heartbeat
+USER reason
+VOLUME /srv/reason/data /srv/reason/models
+# The file is touched whenever the database has taken a heartbeat.
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 \
+    CMD test -n "$(find "$REASON_HEARTBEAT_FILE" -newermt '30 seconds ago' 2>/dev/null)"
+# SIGTERM: running jobs save a checkpoint and go back to the queue, for as long as REASON_GRACE_SECONDS.
+STOPSIGNAL SIGTERM
+CMD ["reason", "worker"]
