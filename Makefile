@@ -12,7 +12,7 @@ install: .venv/.installed
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || bash scripts/system_packages.sh venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,s3,tools,demo,dev]'
 	@touch $@
 
 demo: install

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from api import errors, stream
 from api.limits import BodyLimit
 from api.routes import artifacts, fleet, health, jobs
+from api.monitoring import CallTimes, ServiceCollector
 from core.artifacts import Library
 from core.queue import Queue
 from core.settings import Settings
@@ -34,8 +36,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.store = open_store(settings)
     app.state.queue = Queue(settings)
     app.state.library = Library(settings.artifact_url)
+    app.state.registry = CollectorRegistry()
+    app.state.registry.register(ServiceCollector(app.state.store))
     errors.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(CallTimes, registry=app.state.registry)
     for module in (health, jobs, stream, artifacts, fleet):
         app.include_router(module.router)
     return app

@@ -57,6 +57,13 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(
         1.0, gt=0, description="How often a worker looks for expired leases and lost wake-ups."
     )
+    open_metrics: bool = Field(
+        False, description="Serve /metrics to anybody, without a key: numbers, no names."
+    )
+    heartbeat_file: Path | None = Field(
+        None,
+        description="Touched by a worker whenever the database has taken its heartbeat; for health checks.",
+    )
     max_body_bytes: int = Field(1_048_576, gt=0, description="Largest JSON body.")
     max_log_bytes: int = Field(4_194_304, gt=0, description="Log kept for a job; the oldest part goes first.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")

@@ -12,10 +12,10 @@ RUN groupadd --gid ${REASON_GID} reason \
     && install --directory --owner=reason --group=reason data models datasets
 
 # A virtual environment without pip of its own: the base image's Python may be the distribution's.
-COPY pyproject.toml constraints.txt /tmp/build/
+COPY docker/requirements.py pyproject.toml constraints.txt /tmp/build/
 ARG EXTRAS=s3
 RUN python3 -m venv --without-pip /opt/reason \
-    && python3 -c 'import sys, tomllib; p = tomllib.load(open("/tmp/build/pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *(line for extra in sys.argv[1].split(",") if extra for line in p["optional-dependencies"][extra]), sep="\n")' "${EXTRAS}" > /tmp/build/requirements.txt \
+    && python3 /tmp/build/requirements.py "${EXTRAS}" > /tmp/build/requirements.txt \
     && python3 -m pip --python /opt/reason/bin/python install --no-cache-dir --disable-pip-version-check --constraint /tmp/build/constraints.txt --requirement /tmp/build/requirements.txt \
     && rm -rf /tmp/build
 

@@ -23,9 +23,9 @@ ARG TORCH_INDEX_URL=
 RUN python3 -m pip --python /opt/reason/bin/python install --no-cache-dir --disable-pip-version-check \
     ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"} "torch==${TORCH_VERSION}"
 
-COPY pyproject.toml constraints.txt /tmp/build/
+COPY docker/requirements.py pyproject.toml constraints.txt /tmp/build/
 ARG EXTRAS=train,s3
-RUN python3 -c 'import sys, tomllib; p = tomllib.load(open("/tmp/build/pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *(line for extra in sys.argv[1].split(",") if extra for line in p["optional-dependencies"][extra]), sep="\n")' "${EXTRAS}" > /tmp/build/requirements.txt \
+RUN python3 /tmp/build/requirements.py "${EXTRAS}" > /tmp/build/requirements.txt \
     && python3 -m pip --python /opt/reason/bin/python install --no-cache-dir --disable-pip-version-check --constraint /tmp/build/constraints.txt --requirement /tmp/build/requirements.txt \
     && rm -rf /tmp/build
 
@@ -39,6 +39,7 @@ RUN /opt/reason/bin/python -m compileall -q .
 ENV PATH=/opt/reason/bin:$PATH \
     PYTHONPATH=/srv/reason \
     PYTHONUNBUFFERED=1 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/srv/reason/models \
     USER=reason \
@@ -52,5 +53,4 @@ VOLUME /srv/reason/data /srv/reason/models
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 \
     CMD test -n "$(find "$REASON_HEARTBEAT_FILE" -newermt '30 seconds ago' 2>/dev/null)"
 # SIGTERM: running jobs save a checkpoint and go back to the queue, for as long as REASON_GRACE_SECONDS.
-STOPSIGNAL SIGTERM
 CMD ["reason", "worker"]

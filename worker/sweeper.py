@@ -1,5 +1,6 @@
 """What every worker does beside its jobs: heartbeat, expired leases, lost wake-ups."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -49,6 +50,9 @@ class Sweeper:
         if time.monotonic() - self._beaten > 5:
             self._store.workers.heartbeat(self._worker, gpus=read_gpus(), stopping=self._runner.shutting_down)
             self._beaten = time.monotonic()
+            if self._settings.heartbeat_file:
+                with contextlib.suppress(OSError):  # then the check that reads it fails, as it should
+                    self._settings.heartbeat_file.touch()
         for job_id in self._store.leases.expire_leases():
             _log.warning("Job %s: its worker is gone, back to the queue", job_id)
         if self._runner.shutting_down or self._runner.busy >= self._slots:

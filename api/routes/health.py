@@ -1,10 +1,12 @@
 """Whether the process lives, and whether it can do its work."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from kombu.exceptions import KombuError
+from prometheus_client.exposition import choose_encoder
 
-from api.deps import QueueDep, StoreDep
+from api.auth import authenticate
+from api.deps import QueueDep, SettingsDep, StoreDep
 from core.errors import Unavailable
 from migrations import is_current
 
@@ -37,3 +39,12 @@ def readyz(store: StoreDep, queue: QueueDep) -> JSONResponse:
         checks["broker"] = f"away: {error}"
     ready = set(checks.values()) == {"ok"}
     return JSONResponse({"status": "ok" if ready else "not ready", "checks": checks}, 200 if ready else 503)
+
+
+@router.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
+def metrics(request: Request, store: StoreDep, settings: SettingsDep) -> Response:
+    """Needs a key unless REASON_OPEN_METRICS is set."""
+    if not settings.open_metrics:
+        authenticate(request, store, "read")
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(request.app.state.registry), media_type=content_type)

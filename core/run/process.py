@@ -25,6 +25,7 @@ def main(folder: str, control: Connection | None = None) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+    _forget_credentials()
     request = RunRequest.model_validate_json((run_dir / REQUEST).read_bytes())
     # Before anything initialises CUDA: from here on the process sees its own devices alone.
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(request.gpus)
@@ -44,6 +45,12 @@ def _listen(control: Connection, stop: StopSignal) -> None:
             stop.request(str(control.recv()))
     except (EOFError, OSError):
         os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _forget_credentials() -> None:
+    """The worker's way to the database and the broker is not for models' code and experiment trackers."""
+    for name in [name for name in os.environ if name.startswith(("REASON_", "PG"))]:
+        del os.environ[name]
 
 
 def _redirect(log: Path) -> None:

@@ -9,6 +9,7 @@ from core.store.fleet import KeyStore, WorkerStore
 from core.store.jobs import JobStore
 from core.store.leases import LeaseStore, RetryPolicy
 from core.store.progress import ProgressStore
+from core.store.statistics import StatisticsStore
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Store:
     artifacts: ArtifactStore
     workers: WorkerStore
     keys: KeyStore
+    statistics: StatisticsStore
 
     def close(self) -> None:
         self.database.engine.dispose()
@@ -36,4 +38,5 @@ def open_store(settings: Settings) -> Store:
         artifacts=ArtifactStore(database),
         workers=WorkerStore(database),
         keys=KeyStore(database),
+        statistics=StatisticsStore(database),
     )

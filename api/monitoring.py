@@ -1,0 +1,106 @@
+"""What Prometheus reads: the queue and the fleet, asked from the database at each look, and our own calls."""
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.errors import Unavailable
+from core.jobs.state import JobState
+from core.store import Store
+
+
+class ServiceCollector:
+    """Every number of the service that is the same whichever API process is asked."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def describe(self) -> list[Metric]:
+        """Nothing: registering must not ask the database."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily(
+            "reason_database_up", "Whether the database answers; without it the rest is missing."
+        )
+        try:
+            seen = self._store.statistics.take()
+        except Unavailable:
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        yield up
+        jobs = GaugeMetricFamily("reason_jobs", "Jobs by state.", labels=["state"])
+        for state in JobState:
+            jobs.add_metric([state.value], seen.jobs.get(state.value, 0))
+        yield jobs
+        ended = CounterMetricFamily("reason_jobs_ended", "Jobs that have ended.", labels=["kind", "reason"])
+        for labels, count in seen.ended.items():
+            ended.add_metric(labels, count)
+        yield ended
+        yield CounterMetricFamily(
+            "reason_attempts_failed", "Attempts that failed and counted.", value=seen.failed_attempts
+        )
+        yield GaugeMetricFamily(
+            "reason_queue_oldest_seconds",
+            "How long the oldest job that could run has waited.",
+            value=seen.oldest_queued_seconds,
+        )
+        artifacts = GaugeMetricFamily("reason_artifacts", "Artifacts kept.", labels=["kind"])
+        size = GaugeMetricFamily("reason_artifacts_bytes", "Their size.", labels=["kind"])
+        for kind, (count, amount) in seen.artifacts.items():
+            artifacts.add_metric([kind], count)
+            size.add_metric([kind], amount)
+        yield from (artifacts, size)
+        slots = GaugeMetricFamily(
+            "reason_worker_slots", "Jobs that a worker can run at once.", labels=["worker"]
+        )
+        busy = GaugeMetricFamily("reason_worker_jobs", "Jobs that it runs.", labels=["worker"])
+        memory = GaugeMetricFamily("reason_gpu_memory_bytes", "A GPU's memory.", labels=["gpu", "name"])
+        free = GaugeMetricFamily(
+            "reason_gpu_memory_free_bytes", "What of it is free.", labels=["gpu", "name"]
+        )
+        held = GaugeMetricFamily("reason_gpu_held", "Whether a job has the GPU.", labels=["gpu", "name"])
+        gpus = {}  # workers of one host see the same ones
+        for worker, running in seen.workers:
+            slots.add_metric([worker.id], worker.slots)
+            busy.add_metric([worker.id], running)
+            gpus |= {gpu["uuid"]: gpu for gpu in worker.gpus}
+        for uuid, gpu in gpus.items():
+            memory.add_metric([uuid, gpu["name"]], gpu["memory_bytes"])
+            free.add_metric([uuid, gpu["name"]], gpu["free_bytes"])
+            held.add_metric([uuid, gpu["name"]], uuid in seen.held_gpus)
+        yield from (slots, busy, memory, free, held)
+
+
+class CallTimes:
+    """Times every call to the start of its answer: a stream that stays open for hours has answered at once."""
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
+        self._app = app
+        self._seconds = Histogram(
+            "reason_http_seconds",
+            "Calls, from their arrival to the start of the answer.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+
+        async def timed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # The route's template, never the path: each job's own series would be one too many.
+                route = getattr(scope.get("route"), "path", "none")
+                seconds = time.perf_counter() - begun
+                self._seconds.labels(scope["method"], route, message["status"]).observe(seconds)
+            await send(message)
+
+        await self._app(scope, receive, timed)
