@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from api import errors, stream
 from api.limits import BodyLimit
-from api.routes import artifacts, fleet, health, jobs
 from api.monitoring import CallTimes, ServiceCollector
+from api.routes import artifacts, fleet, health, jobs
 from core.artifacts import Library
 from core.queue import Queue
 from core.settings import Settings

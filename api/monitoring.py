@@ -78,7 +78,7 @@ class ServiceCollector:
 
 
 class CallTimes:
-    """Times every call to the start of its answer: a stream that stays open for hours has answered at once."""
+    """Times every call to the start of its answer: a stream that is open for hours has answered at once."""
 
     def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Prints what pyproject.toml asks for, with the extras named on the command line: a layer without the code."""
+"""Prints what pyproject.toml asks for, with the extras on the command line: a layer without the code."""
 
 import sys
 import tomllib

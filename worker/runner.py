@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts import Library
-from core.errors import Conflict, InvalidRequest, NotFound, StaleLease, Unavailable
+from core.errors import Conflict, InvalidRequest, NotFound, StaleLease, StorageFailure, Unavailable
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
 from core.settings import Settings
@@ -167,7 +167,7 @@ class Runner:
                 time.sleep(0.5)
         _log.info("Job %s: attempt %d ended: %s -> %s", claim.job_id, claim.attempt, ended.reason, job.state)
         if job.state == JobState.SUCCEEDED:
-            shutil.rmtree(self._checkpoints(claim.job_id), ignore_errors=True)
+            self._forget_checkpoints(claim.job_id)
             shutil.rmtree(folder.parent, ignore_errors=True)
 
     def _checked(self, name: str, output: dict[str, Any]) -> NewArtifact:
@@ -181,7 +181,15 @@ class Runner:
             manifest=manifest.model_dump(mode="json"),
         )
 
+    def _forget_checkpoints(self, job_id: str) -> None:
+        shutil.rmtree(self._checkpoints(job_id), ignore_errors=True)
+        if self._library.local is None:
+            try:
+                self._library.remove(f"checkpoints/{job_id}")
+            except StorageFailure as error:
+                _log.warning("Job %s: its checkpoints stay: %s", job_id, error)
+
     def _checkpoints(self, job_id: str) -> Path:
-        """On shared storage when artifacts are in files, so that any host can go on; else on this host."""
+        """Shared when artifacts are in files; else on this host, with copies in the storage."""
         root = self._library.local
         return (root / "checkpoints" if root else self._settings.runs_dir / "checkpoints") / job_id

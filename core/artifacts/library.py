@@ -4,8 +4,10 @@
 the same bytes share one folder.
 """
 
+import contextlib
 import shutil
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -124,6 +126,46 @@ class Library:
             raise StorageFailure(f"The artifact at {uri} does not match its checksums")
         publish_folder(staging, final, manifest)
         return final
+
+    # -- files of no artifact, by their path under the root -------------------------------------------
+
+    def list_files(self, place: str) -> list[str]:
+        """Every file below ``place``, relative to it. Raises `StorageFailure`."""
+        top = f"{self._path}/{place}"
+        with self._answering():
+            self._fs.invalidate_cache()  # another host may have written since we looked
+            return [path[len(top) + 1 :] for path in self._fs.find(top)]
+
+    def read(self, place: str) -> bytes:
+        """A small file's bytes. Raises `StorageFailure`."""
+        with self._answering():
+            return bytes(self._fs.cat_file(f"{self._path}/{place}"))
+
+    def get(self, place: str, target: Path) -> None:
+        """Raises `StorageFailure`."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._answering():
+            self._fs.get_file(f"{self._path}/{place}", str(target))
+
+    def put(self, source: Path, place: str) -> None:
+        """Raises `StorageFailure`."""
+        with self._answering():
+            self._fs.put_file(str(source), f"{self._path}/{place}")
+
+    def remove(self, place: str) -> None:
+        """A folder and all in it; nothing when it is not there. Raises `StorageFailure`."""
+        with self._answering():
+            self._fs.invalidate_cache()
+            if self._fs.exists(f"{self._path}/{place}"):
+                self._fs.rm(f"{self._path}/{place}", recursive=True)
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            # Every storage has errors of its own: botocore's are no OSErrors.
+            raise StorageFailure(f"The storage {self.root} does not do it: {error}") from error
 
     def _inside(self, uri: str) -> str:
         if not uri.startswith(f"{self.root}/"):

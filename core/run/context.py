@@ -101,6 +101,11 @@ class RunContext:
         if self.stop:
             raise Stopped
 
+    @property
+    def remote(self) -> Library | None:
+        """The artifact storage, when it is no folder: what lies in it is seen by every host."""
+        return self._library if self._library is not None and self._library.local is None else None
+
     # -- inputs and outputs ----------------------------------------------------------------------
 
     def resolve(self, reference: str) -> Path | Ref:

@@ -78,7 +78,7 @@ class Job(Base):
 
 
 class GpuHold(Base):
-    """A GPU that a running job has for itself. The primary key keeps it from a second one, whichever worker asks."""
+    """A GPU that a running job has for itself: the primary key keeps other workers of its host away."""
 
     __tablename__ = "gpu_holds"
 

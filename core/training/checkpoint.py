@@ -1,6 +1,7 @@
 """Checkpoints: folders that are either whole or not there, the newest few of them."""
 
 import json
+import os
 import shutil
 import time
 from dataclasses import asdict, dataclass, field
@@ -8,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts import is_whole, seal
+from core.training.copies import Copies
 
 _STATE = "training_state.json"
+_BEST = "best.safetensors"
 
 
 @dataclass
@@ -34,24 +37,49 @@ class Checkpoints:
     cannot spoil what its successor writes.
     """
 
-    def __init__(self, folder: Path, attempt: int, keep: int) -> None:
+    def __init__(self, folder: Path, attempt: int, keep: int, copies: Copies | None = None) -> None:
         self.folder = folder
+        self._copies = copies
         self.attempt_folder = folder / f"attempt-{attempt}"
         self._keep = keep
         self.attempt_folder.mkdir(parents=True, exist_ok=True)
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint of any attempt. Broken ones are passed over."""
+        """The newest whole checkpoint of any attempt, on this host or copied. Broken ones are passed over."""
+        found = self._latest()
+        if self._copies is not None:
+            self._copies.fetch_newer(self.folder, _number(found) if found else -1)
+            found = self._latest()
+        if found and (found / _BEST).exists():
+            _link(found / _BEST, self.best)
+        return found
+
+    def _latest(self) -> Path | None:
         return next((path for path in reversed(self._all()) if is_whole(path)), None)
+
+    @property
+    def best(self) -> Path:
+        """Where this attempt keeps the best weights so far. Each checkpoint holds those of its own time."""
+        return self.attempt_folder / _BEST
+
+    def wait(self) -> None:
+        """Until the copy of the last checkpoint has been made, where copies are made."""
+        if self._copies is not None:
+            self._copies.wait()
 
     def complete(self, step: int, state: TrainingState) -> tuple[int, float]:
         """Makes this attempt's checkpoint of ``step`` whole, drops the oldest. Returns (bytes, seconds)."""
         begun = time.monotonic()
         path = self.attempt_folder / f"checkpoint-{step}"
+        if self.best.exists():
+            _link(self.best, path / _BEST)
         (path / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         manifest = seal(path, "checkpoint", {"step": step}, hashes=False)
+        self.wait()  # the one that is being copied may be the oldest
         for old in self._all()[: -self._keep]:
             shutil.rmtree(old)
+        if self._copies is not None:
+            self._copies.push(self.folder, path)
         return manifest.bytes, time.monotonic() - begun
 
     @staticmethod
@@ -62,6 +90,15 @@ class Checkpoints:
         """By step, then by attempt."""
         found = [path for path in self.folder.glob("attempt-*/checkpoint-*") if _number(path) >= 0]
         return sorted(found, key=lambda path: (_number(path), _number(path.parent)))
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the file system has no links."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _number(path: Path) -> int:

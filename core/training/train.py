@@ -13,12 +13,11 @@ from core.spec.train import TrainSpec
 from core.training.arguments import training_arguments
 from core.training.callbacks import Evaluate, Report, Save, Scores, Throughput
 from core.training.checkpoint import Checkpoints, TrainingState
+from core.training.copies import Copies
 from core.training.curves import TensorBoard
 from core.training.prepare import Prepared, prepare
 from core.training.report import write_model_card, write_report
 from core.training.trainer import PairTable, PairTrainer
-
-_BEST = "best.safetensors"
 
 
 def train(spec: TrainSpec, context: RunContext) -> None:
@@ -27,7 +26,12 @@ def train(spec: TrainSpec, context: RunContext) -> None:
     Goes on from the job's last whole checkpoint when there is one. Raises `Stopped` when asked to stop,
     after saving a checkpoint, and a `JobFailure` for what the user can mend.
     """
-    checkpoints = Checkpoints(context.request.checkpoints, context.request.attempt, spec.checkpoint.keep)
+    checkpoints = Checkpoints(
+        context.request.checkpoints,
+        context.request.attempt,
+        spec.checkpoint.keep,
+        Copies(context.remote, context.request.job_id, context.notice) if context.remote else None,
+    )
     resume_from = checkpoints.latest()
     state = checkpoints.state(resume_from) if resume_from else TrainingState()
     try:
@@ -48,6 +52,8 @@ def train(spec: TrainSpec, context: RunContext) -> None:
             "The GPU ran out of memory. Lower micro_batch_tokens with loss.cached true, use shorter lengths "
             f"or gradient_checkpointing. ({str(error).partition('.')[0]})"
         ) from error
+    finally:
+        checkpoints.wait()  # a job that stops leaves its copy whole
 
 
 def build_trainer(
@@ -138,7 +144,7 @@ def finish(
             context.phase("evaluating")
             evaluation.consider(step, evaluate(spec, context, prepared, step=step))
         if state.best_step is not None and state.best_step != step:
-            trainer.load_weights(checkpoints.folder / _BEST)
+            trainer.load_weights(checkpoints.best)
             context.notice(f"The best weights, those of step {state.best_step}, are kept.")
     context.phase("publishing")
     final = next(
@@ -181,9 +187,9 @@ def finish(
 
 
 def _save_best(trainer: PairTrainer, checkpoints: Checkpoints) -> None:
-    temporary = checkpoints.folder / f".{_BEST}"
+    temporary = checkpoints.best.with_suffix(".new")
     trainer.save_weights(temporary)
-    temporary.replace(checkpoints.folder / _BEST)
+    temporary.replace(checkpoints.best)  # checkpoints that hold the former best keep it
 
 
 def _fresh(folder: Path) -> Path:

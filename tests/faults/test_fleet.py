@@ -4,8 +4,10 @@ import uuid
 
 import redis
 
+from core.artifacts import Library
 from tests.conftest import redis_server
 from tests.faults.service import until
+from tests.faults.test_kills import check_resumed, check_succeeded_once
 
 
 def test_a_job_on_postgresql_and_redis(service, long_spec, postgres_url, request):
@@ -30,3 +32,26 @@ def test_a_job_on_postgresql_and_redis(service, long_spec, postgres_url, request
     jobs = [running.client.submit({**long_spec, "max_steps": 1, "name": None}).id for _ in range(6)]
     assert {running.wait(job_id).attempt for job_id in jobs} == {1}
     until(lambda: len(running.client.workers()) == 2, what="both workers are listed")
+
+
+def test_another_host_goes_on_with_what_the_storage_has(service, long_spec, postgres_url, s3_url, request):
+    """Two hosts that share a database, a broker and a bucket, and no folder."""
+    server = redis_server()
+    request.addfinalizer(lambda: redis.Redis.from_url(server).flushdb())
+    shared = {"database_url": postgres_url, "broker_url": server, "artifact_url": s3_url}
+    here = service(**shared).start()
+    job = here.client.submit(long_spec)
+    here.wait_for_step(job.id, 60)
+    here.kill("worker")
+    there = service(**shared).start("worker")
+    assert there.folder != here.folder
+    ended = here.wait(job.id)
+    check_succeeded_once(here, ended, attempts=2)
+    check_resumed(here, job.id)
+    target = here.folder / "model"
+    here.client.download(f"job:{job.id}/model", target)
+    assert (target / "model.safetensors").stat().st_size > 0
+    assert Library(s3_url).list_files("checkpoints") == []
+    # The next job starts from that model: fetched from the bucket, kept on the host.
+    again = here.client.submit({**long_spec, "base_model": f"job:{job.id}/model", "max_steps": 2})
+    assert here.wait(again.id).state == "succeeded"

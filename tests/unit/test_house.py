@@ -21,6 +21,50 @@ def test_server_worker_and_client_never_import_torch(module: str):
     assert found.stdout.strip() == "[]"
 
 
+def test_server_and_client_run_on_what_they_declare():
+    """The API's image has the base dependencies alone; here a finder hides all others."""
+    code = """
+import importlib.metadata as metadata, re, sys
+from packaging.requirements import Requirement
+
+def closure(name, extras, seen):
+    key = (re.sub("[-_.]+", "-", name).lower(), extras)
+    if key in seen:
+        return
+    seen.add(key)
+    try:
+        requirements = metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return
+    for text in requirements:
+        one = Requirement(text)
+        contexts = [{"extra": extra} for extra in (extras or ("",))]
+        if one.marker is None or any(one.marker.evaluate(context) for context in contexts):
+            closure(one.name, tuple(sorted(one.extras)), seen)
+
+seen = set()
+closure("reason-service", (), seen)
+declared = {name for name, _ in seen}
+hidden = {
+    module
+    for module, names in metadata.packages_distributions().items()
+    if not any(re.sub("[-_.]+", "-", name).lower() in declared for name in names)
+}
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in hidden:
+            raise ModuleNotFoundError(name)
+
+for module in [name for name in sys.modules if name.partition(".")[0] in hidden]:
+    del sys.modules[module]
+sys.meta_path.insert(0, Hide())
+assert "torch" in hidden and "pyarrow" in hidden and "fastapi" not in hidden
+import api.__main__, client.cli, migrations, kombu.transport.redis, kombu.transport.pyamqp
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_every_setting_is_documented():
     text = (ROOT / "docs" / "settings.md").read_text()
     missing = [name for name in Settings.model_fields if f"`REASON_{name.upper()}`" not in text]

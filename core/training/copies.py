@@ -1,0 +1,90 @@
+"""Copies of checkpoints in the artifact storage, so that any host goes on where another one was lost."""
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from core.artifacts import MANIFEST, Library, Manifest, is_whole
+
+_log = logging.getLogger(__name__)
+
+
+class Copies:
+    """The newest checkpoint of one job under ``checkpoints/<job>/`` of the storage.
+
+    Uploads run beside training, one at a time; a checkpoint's manifest is uploaded last, so that a copy
+    is whole or does not count. An upload that fails costs nothing but the copy: ``tell`` says so.
+    """
+
+    def __init__(self, library: Library, job_id: str, tell: Callable[[str], None]) -> None:
+        self._library, self._tell = library, tell
+        self._place = f"checkpoints/{job_id}"
+        self._upload: threading.Thread | None = None
+
+    def fetch_newer(self, folder: Path, step: int) -> None:
+        """Brings the newest copy into ``folder`` when it is of a later step than ``step``.
+
+        Raises `StorageFailure` when the storage does not answer: to begin anew would lose more than a retry.
+        """
+        found = [
+            (_number(path.parent.name), _number(path.parent.parent.name), path)
+            for path in map(PurePosixPath, self._library.list_files(self._place))
+            if path.name == MANIFEST
+        ]
+        newest = max(found, default=None)
+        if newest is None or newest[0] <= step:
+            return
+        place = newest[2].parent
+        target = folder / place
+        if target.exists():
+            shutil.rmtree(target)
+        manifest = Manifest.model_validate_json(self._library.read(f"{self._place}/{place}/{MANIFEST}"))
+        for entry in manifest.files:
+            self._library.get(f"{self._place}/{place}/{entry.path}", target / entry.path)
+        # Written last here as well: a fetch that is cut short does not count.
+        self._library.get(f"{self._place}/{place}/{MANIFEST}", target / MANIFEST)
+        if not is_whole(target):
+            shutil.rmtree(target)
+            return
+        for path in self._library.list_files(f"{self._place}/beside"):
+            self._library.get(f"{self._place}/beside/{path}", folder / path)
+
+    def push(self, folder: Path, checkpoint: Path) -> None:
+        """Starts to upload a whole checkpoint, and the curves beside it. Waits for the one before."""
+        self.wait()
+        self._upload = threading.Thread(
+            target=self._push, args=(folder, checkpoint), name="checkpoint-copy", daemon=True
+        )
+        self._upload.start()
+
+    def wait(self) -> None:
+        """Until nothing is being uploaded."""
+        if self._upload is not None:
+            self._upload.join()
+            self._upload = None
+
+    def _push(self, folder: Path, checkpoint: Path) -> None:
+        name = checkpoint.relative_to(folder).as_posix()
+        try:
+            before = self._library.list_files(self._place)
+            for path in (folder / "tensorboard").glob("*"):
+                self._library.put(path, f"{self._place}/beside/tensorboard/{path.name}")
+            for path in checkpoint.rglob("*"):
+                if path.is_file() and path != checkpoint / MANIFEST:
+                    inside = path.relative_to(checkpoint).as_posix()
+                    self._library.put(path, f"{self._place}/{name}/{inside}")
+            self._library.put(checkpoint / MANIFEST, f"{self._place}/{name}/{MANIFEST}")
+            # What was there before is older now, whole or not.
+            old = {PurePosixPath(path).parts[:2] for path in before if not path.startswith("beside/")}
+            for parts in old - {PurePosixPath(name).parts}:
+                self._library.remove("/".join((self._place, *parts)))
+        except Exception as error:  # noqa: BLE001 - a client library's own errors are no OSErrors, and training goes on
+            _log.warning("The copy of %s failed", name, exc_info=True)
+            self._tell(f"{checkpoint.name} lies on this host only, its copy failed: {error}")
+
+
+def _number(name: str) -> int:
+    tail = name.rpartition("-")[2]
+    return int(tail) if tail.isdecimal() else -1
