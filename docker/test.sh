@@ -5,7 +5,7 @@
 #   KEEP=1 bash docker/test.sh    # leaves everything up
 #
 # Containers, volumes and networks are taken down. Images stay, so that the next run builds in seconds; to remove them:
-#   docker image rm reason-{api,worker,tools}:test reason-standin-{python,postgres,redis}
+#   docker image rm reason-{api,worker,tools}:test reason-standin-{python,postgres,redis,s3}
 #
 # Where no image can be pulled, stand-ins for python, postgres and redis are made of Debian's packages, once.
 set -euo pipefail
@@ -40,6 +40,10 @@ finish() {
         compose logs --tail=60 || true
     fi
     if [ -z "${KEEP:-}" ]; then
+        if [ -d "$work/host-2" ]; then
+            project_of host-2 --profile cpu down --volumes >/dev/null 2>&1
+            docker rm --force reason-test-s3 >/dev/null 2>&1
+        fi
         [ -f "$work/project/.env" ] && compose --profile cpu down --volumes --remove-orphans >/dev/null 2>&1
         if [ -n "$engine_pid" ]; then kill "$engine_pid" && wait "$engine_pid" 2>/dev/null; fi
         rm -rf "$work"
@@ -67,9 +71,10 @@ have_engine() {
     until_true 60 docker info
 }
 
-compose() {
-    (cd "$work/project" && if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi)
+project_of() { # FOLDER ARGUMENTS...
+    (cd "$work/$1" && shift && if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi)
 }
+compose() { project_of project "$@"; }
 
 # -- base images: the real ones, or stand-ins --------------------------------------------------------------------
 
@@ -279,6 +284,49 @@ pages() { # the tools' image starts and serves
     compose --profile tensorboard --profile flower rm --stop --force tensorboard flower >/dev/null 2>&1
 }
 
+several_hosts() { # the main host with docker/hosts.yml, a second one that runs a worker only; a bucket between them
+    docker build --quiet --tag reason-standin-s3 --build-arg "BASE=${PYTHON_IMAGE:-python:3.11-slim}" \
+        --file "$root/docker/standins/s3.Dockerfile" "$root/docker/standins" >/dev/null 2>&1
+    local address; address=$(docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}')
+    [ -n "$address" ] || address=$(ip -4 -o addr show docker0 | awk '{sub("/.*", "", $4); print $4}')
+    docker run --detach --rm --name reason-test-s3 --publish "$address:15000:5000" reason-standin-s3 >/dev/null
+    until_true 30 curl --silent --fail --request PUT "http://$address:15000/bucket"
+    cat >>"$work/project/.env" <<END
+REASON_PRIVATE_ADDRESS=$address
+POSTGRES_PORT=15432
+REDIS_PORT=16379
+REDIS_PASSWORD=secret-$RANDOM
+REASON_ARTIFACT_URL=s3://bucket/reason
+AWS_ENDPOINT_URL=http://$address:15000
+AWS_ACCESS_KEY_ID=test
+AWS_SECRET_ACCESS_KEY=test
+AWS_DEFAULT_REGION=us-east-1
+END
+    local password; password=$(sed -n 's/^REDIS_PASSWORD=//p' "$work/project/.env")
+    mkdir "$work/host-2"
+    cp -r "$work/project/." "$work/host-2"
+    echo "REASON_BROKER_URL=redis://:$password@redis:6379/0" >>"$work/project/.env"
+    echo "COMPOSE_FILE=docker-compose.yml:docker-compose.override.yml:docker/hosts.yml" >>"$work/project/.env"
+    cat >>"$work/host-2/.env" <<END
+COMPOSE_PROJECT_NAME=reason-test-2
+REASON_DATABASE_URL=postgresql://reason@$address:15432/reason
+REASON_BROKER_URL=redis://:$password@$address:16379/0
+END
+    up 1
+    local fourth; fourth=$(submit several-hosts)
+    at_step "$fourth" 20
+    compose --profile cpu up --detach --no-deps worker-cpu >"$work/up.log" 2>&1
+    (project_of host-2 --profile cpu up --detach --no-deps worker-cpu >"$work/up.log" 2>&1) || { cat "$work/up.log"; fail "the second host"; }
+    until_true 120 eval 'call GET /workers | field "len(it[\"items\"])" | grep -qx 2'
+    compose --profile cpu kill worker-cpu >/dev/null 2>&1
+    ends_well "$fourth" 2
+    resumed "$fourth"
+    first=$fourth
+    download
+    project_of host-2 --profile cpu down --volumes >/dev/null 2>&1
+    docker rm --force reason-test-s3 >/dev/null
+}
+
 down() {
     compose --profile cpu down --volumes --remove-orphans >"$work/down.log" 2>&1
     [ -z "$(docker ps --all --quiet --filter label=com.docker.compose.project=reason-test)" ]
@@ -303,6 +351,7 @@ step "a worker stopped in the middle" stopped_worker
 step "download, checked against its sums" download
 step "build and open TensorBoard and Flower" pages
 step "down and up: everything still there" again
+step "a second host goes on from the copy in S3" several_hosts
 step "down" down
 
 say "images"

@@ -1,5 +1,6 @@
 """House rules that a machine can hold."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,23 @@ def test_the_fork_server_never_initialises_cuda():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "[] False"
+
+
+def test_a_job_s_process_forgets_the_way_to_the_database():
+    """Models' code and experiment trackers see the environment; storage needs its own part of it."""
+    code = (
+        "import os, core.run.process as process\n"
+        "process._forget_credentials()\n"
+        "print(sorted(name for name in os.environ if name in "
+        "('PGPASSWORD', 'REASON_DATABASE_URL', 'REASON_API_KEY', 'AWS_ACCESS_KEY_ID')))"
+    )
+    secrets = {"PGPASSWORD": "x", "REASON_DATABASE_URL": "x", "REASON_API_KEY": "x", "AWS_ACCESS_KEY_ID": "x"}
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, **secrets},
+    )
+    assert found.stdout.strip() == "['AWS_ACCESS_KEY_ID']"
