@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -65,7 +66,7 @@ class ServiceCollector:
             "reason_gpu_memory_free_bytes", "What of it is free.", labels=["gpu", "name"]
         )
         held = GaugeMetricFamily("reason_gpu_held", "Whether a job has the GPU.", labels=["gpu", "name"])
-        gpus = {}  # workers of one host see the same ones
+        gpus: dict[str, dict[str, Any]] = {}  # workers of one host see the same ones
         for worker, running in seen.workers:
             slots.add_metric([worker.id], worker.slots)
             busy.add_metric([worker.id], running)

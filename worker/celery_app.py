@@ -2,13 +2,16 @@
 
 import importlib.util
 import logging
+import os
 import sys
+import tempfile
 import warnings
 from typing import Any
 
 from celery import signals
 from celery.exceptions import SecurityWarning
 
+from core.artifacts import Library
 from core.errors import Unavailable
 from core.queue import Queue, celery_for
 from core.settings import Settings
@@ -36,6 +39,8 @@ def main(settings: Settings | None = None) -> int:
         sys.exit("reason worker: the training stack is not installed here: pip install '.[train]'")
     if not current:
         sys.exit("reason worker: the database is not at this version: run `reason db upgrade` first")
+    if problem := _unwritable(settings):
+        sys.exit(f"reason worker: {problem}")
     launcher = Launcher()
     launcher.warm()
     inventory = read_inventory(settings)
@@ -75,3 +80,16 @@ def main(settings: Settings | None = None) -> int:
     sweeper.stop()
     store.workers.remove(worker_id)
     return 0
+
+
+def _unwritable(settings: Settings) -> str | None:
+    """A sentence when jobs could not write their files: better now than in every job."""
+    local = Library(settings.artifact_url).local
+    for folder in filter(None, (settings.runs_dir, settings.data_dir / "cache", local)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            return f"{folder} cannot be written by user {os.getuid()}: {error.strerror}"
+    return None

@@ -55,3 +55,13 @@ def test_another_host_goes_on_with_what_the_storage_has(service, long_spec, post
     # The next job starts from that model: fetched from the bucket, kept on the host.
     again = here.client.submit({**long_spec, "base_model": f"job:{job.id}/model", "max_steps": 2})
     assert here.wait(again.id).state == "succeeded"
+
+
+def test_a_worker_that_cannot_write_says_so_and_ends(service):
+    running = service()
+    running.start("api")
+    data = running.folder / "data"
+    (data / "runs").write_text("a file where a folder must be")
+    running.start("worker")
+    assert running.processes.pop("worker").wait(60) == 1
+    assert f"reason worker: {data / 'runs'} cannot be written by user" in running.logs()
