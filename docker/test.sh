@@ -212,7 +212,7 @@ submit() { # NAME: a training job of the real model on the real pairs
     call POST /jobs '{"kind": "train", "family": "dense", "name": "'"$1"'",
         "base_model": "file:datasets/all-MiniLM-L6-v2", "dataset": "file:datasets/train.jsonl",
         "evaluation": {"datasets": [{"ref": "file:datasets/test.jsonl", "name": "stdlib"}]},
-        "batch_size": 16, "epochs": 2, "learning_rate": 1e-4, "lengths": {"query": 32, "document": 64},
+        "batch_size": 8, "epochs": 1, "learning_rate": 1e-4, "lengths": {"query": 32, "document": 64},
         "logging_steps": 2, "checkpoint": {"every_steps": 8}}' | field 'it["id"]'
 }
 at_step() { until_true 300 holds "$1" "(it['progress']['step'] or 0) >= $2"; }
@@ -269,8 +269,16 @@ download() { # every file against the sum that its manifest names
     job "$first" '{name: round(value, 4) for name, value in it["latest"].items() if "ndcg" in name or name == "loss"}'
 }
 
-again() { # the second `up`, and a new container of every service: nothing is lost
-    compose --profile cpu down >/dev/null 2>&1
+backup() { # as docs/deploy.md says, onto a host that has nothing
+    compose exec -T postgres pg_dump --username=reason --format=custom reason >"$work/reason.dump"
+    local files=(docker run --rm --user root --volume reason-test_data:/data --volume "$work:/backup" "reason-api:$REASON_TAG" tar -C /data)
+    "${files[@]}" -cf /backup/data.tar artifacts
+    down
+    compose up --detach postgres >/dev/null 2>&1
+    until_true 60 test_health "$(compose ps --quiet postgres)"
+    compose exec -T postgres pg_restore --username=reason --dbname=reason --clean --if-exists <"$work/reason.dump"
+    compose --profile cpu up --no-start api worker-cpu >/dev/null 2>&1
+    "${files[@]}" -xf /backup/data.tar
     up 1
     [ "$(job "$first" 'it["state"]')" = succeeded ]
     download
@@ -315,7 +323,6 @@ END
     up 1
     local fourth; fourth=$(submit several-hosts)
     at_step "$fourth" 20
-    compose --profile cpu up --detach --no-deps worker-cpu >"$work/up.log" 2>&1
     (project_of host-2 --profile cpu up --detach --no-deps worker-cpu >"$work/up.log" 2>&1) || { cat "$work/up.log"; fail "the second host"; }
     until_true 120 eval 'call GET /workers | field "len(it[\"items\"])" | grep -qx 2'
     compose --profile cpu kill worker-cpu >/dev/null 2>&1
@@ -350,7 +357,7 @@ step "Redis and PostgreSQL restarted in the middle" restarted_servers
 step "a worker stopped in the middle" stopped_worker
 step "download, checked against its sums" download
 step "build and open TensorBoard and Flower" pages
-step "down and up: everything still there" again
+step "backup, everything deleted, restored" backup
 step "a second host goes on from the copy in S3" several_hosts
 step "down" down
 
