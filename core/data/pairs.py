@@ -4,6 +4,7 @@ One canonical row comes out, whatever the columns were called. FlagEmbedding's `
 numbered ``negative_1`` columns and BEIR folders are all understood.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,11 +23,15 @@ _NUMBERED = re.compile(r"^negative_?\d+$")
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One query with one positive. ``negatives`` may be empty, and may differ in number from row to row."""
+    """One query with one positive. ``negatives`` may be empty, and may differ in number from row to row.
+
+    ``scores``, where a teacher has given them, are those of the positive and of each negative, in this order.
+    """
 
     query: str
     positive: str
     negatives: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
 
 
 def read_pairs(path: Path, split: str | None = None) -> Iterator[TrainingRow | Reject]:
@@ -63,6 +68,7 @@ def parse_row(row: Row) -> Iterator[TrainingRow | Reject]:
             if values.get(name) is not None
             for text in _texts(values[name])
         ]
+        positive_scores, negative_scores = _scores(values, len(positives), len(negatives))
     except ValueError as error:
         yield Reject(row.file, row.line, str(error))
         return
@@ -73,9 +79,33 @@ def parse_row(row: Row) -> Iterator[TrainingRow | Reject]:
         yield Reject(row.file, row.line, "there is no positive")
     else:
         # A document cannot answer a query and not answer it.
-        negatives = [text for text in negatives if text not in positives]
-        for positive in positives:
-            yield TrainingRow(joined, positive, negatives)
+        kept = [index for index, text in enumerate(negatives) if text not in positives]
+        negatives = [negatives[index] for index in kept]
+        negative_scores = [negative_scores[index] for index in kept] if negative_scores else []
+        for index, positive in enumerate(positives):
+            scores = [positive_scores[index], *negative_scores] if positive_scores else []
+            yield TrainingRow(joined, positive, negatives, scores)
+
+
+def _scores(values: dict[str, Any], positives: int, negatives: int) -> tuple[list[float], list[float]]:
+    """A teacher's scores: FlagEmbedding's ``pos_scores`` and ``neg_scores``, or one list ``scores``."""
+    found = _numbers(values.get("scores"))
+    if not found:
+        own, others = _numbers(values.get("pos_scores")), _numbers(values.get("neg_scores"))
+        if not own or (negatives and not others):
+            return [], []  # half of them teach nothing
+        found = own + others
+    if len(found) != positives + negatives:
+        raise ValueError(f"{len(found)} scores stand beside {positives + negatives} documents")
+    return found[:positives], found[positives:]
+
+
+def _numbers(value: Any) -> list[float]:
+    items = value if isinstance(value, list) else [] if value is None else [value]
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item):
+            raise ValueError(f"a score is a number, not {str(item)[:40]!r}")
+    return [float(item) for item in items]
 
 
 def _first(values: dict[str, Any], names: tuple[str, ...], meaning: str) -> Any:

@@ -15,6 +15,7 @@ SCHEMA = pa.schema(
         ("query", pa.large_string()),
         ("positive", pa.large_string()),
         ("negatives", pa.large_list(pa.large_string())),
+        ("scores", pa.large_list(pa.float32())),
     ]
 )
 _BATCH = 4096
@@ -62,5 +63,5 @@ def _write(writer: pa.ipc.RecordBatchStreamWriter, batch: list[TrainingRow]) -> 
 
 
 def open_table(path: Path) -> pa.Table:
-    """The rows, memory-mapped. Columns: query, positive, negatives."""
+    """The rows, memory-mapped. Columns: query, positive, negatives, scores."""
     return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()

@@ -23,23 +23,77 @@ class DatasetSource(Strict):
     name: str | None = Field(None, pattern=r"^[\w.-]+$", description="Its name in metrics and reports.")
 
 
-class Loss(Strict):
-    """Multiple negatives ranking loss: cross entropy of a query's similarities to the batch's documents.
+class Guide(Strict):
+    """A model that says which negatives are none (GISTEmbed, Solatorio 2024, arXiv 2402.16829).
 
-    Also known as InfoNCE with in-batch negatives (van den Oord et al. 2018, arXiv 1807.03748). ``cached``
-    computes the same loss in micro-batches (GradCache, Gao et al. 2021, arXiv 2101.06983).
+    Documents that it finds closer to the query than the query's own positive, less the margin, do not count
+    as negatives.
     """
 
-    name: Literal["mnrl"] = "mnrl"
+    model: ModelReference
+    margin: float = Field(0.0, ge=0, le=1, description="Also masks what lies so little below the positive.")
+    relative: bool = Field(False, description="The margin is a share of the positive's similarity.")
+
+
+class Loss(Strict):
+    """What is minimised.
+
+    ``mnrl``: cross entropy of a query's similarities to all documents of the batch, also known as InfoNCE
+    with in-batch negatives (van den Oord et al. 2018, arXiv 1807.03748). ``margin_mse`` (Hofstätter et al.
+    2020, arXiv 2010.02666) and ``distillation`` (as in ColBERTv2, arXiv 2112.01488) learn a teacher's scores
+    of each query's own documents. ``cached`` computes the same loss in micro-batches (GradCache, Gao et al.
+    2021, arXiv 2101.06983).
+    """
+
+    name: Literal["mnrl", "margin_mse", "distillation"] = "mnrl"
     temperature: float = Field(
         0.05, gt=0, le=100, description="Similarities are divided by it; scale is 1/temperature."
     )
     symmetric: bool = Field(
-        False, description="Also rank the batch's queries for each document, and average."
+        False, description="mnrl: also rank the batch's queries for each document, and average."
+    )
+    guide: Guide | None = Field(None, description="mnrl: masks false negatives.")
+    teacher_temperature: float = Field(
+        1.0, gt=0, le=100, description="distillation: the teacher's scores are divided by it."
     )
     cached: Literal["auto"] | bool = Field(
-        "auto", description="auto: only when the batch has more tokens than micro_batch_tokens."
+        "auto", description="auto: only when the batch does not fit in memory."
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Loss":
+        if self.name != "mnrl" and (self.symmetric or self.guide):
+            raise ValueError(
+                "symmetric and guide belong to mnrl: the other losses have no in-batch negatives"
+            )
+        return self
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether it learns from a teacher's scores."""
+        return self.name != "mnrl"
+
+
+class Matryoshka(Strict):
+    """The loss is also taken of the embeddings' first dimensions, so that they can be cut after training.
+
+    Kusupati et al. 2022 (arXiv 2205.13147).
+    """
+
+    dimensions: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
+        min_length=1, max_length=32, description="Beside the full length, which always counts."
+    )
+    weights: list[Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="Of each dimension; the full length has 1. Default: 1 for all."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Matryoshka":
+        if len(set(self.dimensions)) != len(self.dimensions):
+            raise ValueError("a dimension stands twice")
+        if self.weights is not None and len(self.weights) != len(self.dimensions):
+            raise ValueError("weights has another length than dimensions")
+        return self
 
 
 class Lengths(Strict):
@@ -119,6 +173,7 @@ class TrainSpec(JobSpec):
     )
     evaluation: Evaluation = Field(default_factory=Evaluation)
     loss: Loss = Field(default_factory=Loss)
+    matryoshka: Matryoshka | None = None
     epochs: float = Field(1, gt=0, le=10_000)
     max_steps: int | None = Field(
         None, ge=1, le=10**9, description="End after so many steps, whatever epochs says."
@@ -164,6 +219,8 @@ class TrainSpec(JobSpec):
     def references(self) -> dict[str, str]:
         """Every reference in the spec, by the path where it stands."""
         found = {"base_model": self.base_model, "dataset.ref": self.dataset.ref}
+        if self.loss.guide is not None:
+            found["loss.guide.model"] = self.loss.guide.model
         for index, source in enumerate(self.evaluation.datasets):
             found[f"evaluation.datasets.{index}.ref"] = source.ref
         return found

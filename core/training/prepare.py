@@ -43,6 +43,7 @@ class Prepared:
     token_budget: int
     cached: bool
     steps: int
+    guide: Any = None  # a second model, which is not trained
 
 
 def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
@@ -53,6 +54,14 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     context.phase("loading")
     model = dense.load_model(context, spec.base_model, device)
     context.check_stop()
+    guide = None
+    if spec.loss.guide is not None:
+        guide = dense.load_model(context, spec.loss.guide.model, device).eval().requires_grad_(False)
+    if spec.matryoshka and max(spec.matryoshka.dimensions) >= (model.get_sentence_embedding_dimension() or 0):
+        raise BadSpec(
+            f"matryoshka.dimensions go up to {max(spec.matryoshka.dimensions)}; the model's embeddings have "
+            f"{model.get_sentence_embedding_dimension()}: each must be smaller"
+        )
 
     context.phase("preparing")
     work = context.folder / "work"
@@ -76,6 +85,8 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         generator = torch.Generator().manual_seed(spec.seed)
         chosen = torch.randperm(table.num_rows, generator=generator)[: spec.sample].sort().values
         table = table.take(chosen.numpy())
+    if spec.loss.needs_scores:
+        _check_scores(spec, table)
     context_length = dense.context_length(model)
     lengths = choose_lengths(
         spec.lengths,
@@ -124,7 +135,21 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         token_budget=token_budget,
         cached=cached,
         steps=steps,
+        guide=guide,
     )
+
+
+def _check_scores(spec: TrainSpec, table: Any) -> None:
+    without = sum(
+        len(scores) < 2
+        for batch in table.select(["scores"]).to_batches()
+        for scores in batch.column("scores").to_pylist()
+    )
+    if without:
+        raise BadData(
+            f"loss {spec.loss.name} learns a teacher's scores of a positive and its negatives; {without} of "
+            f"{table.num_rows} rows have none (columns: scores, or pos_scores and neg_scores)"
+        )
 
 
 def _evaluation_sets(spec: TrainSpec, context: RunContext) -> dict[str, RetrievalSet]:

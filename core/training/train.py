@@ -15,6 +15,7 @@ from core.training.callbacks import Evaluate, Report, Save, Scores, Throughput
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
 from core.training.curves import TensorBoard
+from core.training.losses import make_loss
 from core.training.prepare import Prepared, prepare
 from core.training.report import write_model_card, write_report
 from core.training.trainer import PairTable, PairTrainer
@@ -71,11 +72,13 @@ def build_trainer(
         document_length=prepared.lengths.document.max_length,
         token_budget=prepared.token_budget,
         prompts=spec.prompts,
+        guide=(prepared.guide.tokenizer, prepared.guide.max_seq_length) if prepared.guide else None,
     )
-    loss = dense.MultipleNegativesRanking(
-        spec.loss.temperature,
-        symmetric=spec.loss.symmetric,
+    objective = dense.Objective(
+        make_loss(spec.loss),
         cosine=prepared.model.similarity_fn_name != "dot",
+        matryoshka=spec.matryoshka,
+        guide=(prepared.guide, spec.loss.guide) if prepared.guide and spec.loss.guide else None,
     )
     evaluation = Evaluate(
         context,
@@ -98,7 +101,7 @@ def build_trainer(
         train_dataset=PairTable(prepared.table),
         batches=prepared.batches,
         collator=collator,
-        ranking_loss=loss,
+        objective=objective,
         cached=prepared.cached,
         throughput=throughput,
         callbacks=[

@@ -37,8 +37,8 @@ class PairTable(Dataset):
 class PairTrainer(Trainer):
     """Trains a sentence-transformers model on (query, positive, negatives) rows.
 
-    ``collator`` turns rows into ``{micro_batches, positions, queries, tokens}``; ``loss`` takes the query
-    and document embeddings. ``cached`` recomputes activations micro-batch by micro-batch.
+    ``collator`` turns rows into ``{micro_batches, positions, queries, tokens, ...}``; ``objective`` takes the
+    embeddings of all texts, and that. ``cached`` recomputes activations micro-batch by micro-batch.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class PairTrainer(Trainer):
         *,
         batches: TrainingBatches,
         collator: Callable[[list[dict[str, Any]]], dict[str, Any]],
-        ranking_loss: torch.nn.Module,
+        objective: torch.nn.Module,
         cached: bool,
         throughput: Throughput,
         **arguments: Any,
@@ -54,7 +54,7 @@ class PairTrainer(Trainer):
         super().__init__(data_collator=collator, **arguments)
         self.remove_callback(PrinterCallback)  # our own callbacks tell, through the reporter
         self._batches, self._throughput = batches, throughput
-        self._loss = ranking_loss
+        self._objective = objective
         self._cached = cached
         self.accelerator.even_batches = False
 
@@ -76,9 +76,8 @@ class PairTrainer(Trainer):
         embeddings = encode_micro_batches(
             model, inputs["micro_batches"], inputs["positions"], cached=self._cached
         )  # [queries + documents, dim]
-        count = inputs["queries"]
-        loss = self._loss(embeddings[:count], embeddings[count:])
-        self._throughput.add(count, inputs["tokens"])
+        loss = self._objective(embeddings, inputs)
+        self._throughput.add(inputs["queries"], inputs["tokens"])
         return (loss, {}) if return_outputs else loss
 
     # The whole state dict, and nothing else: what `SentenceTransformer(path)` would rebuild is not always

@@ -5,9 +5,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import MultipleNegativesRankingLoss
 
-from core.families.dense import MultipleNegativesRanking, PairCollator, weights_sha256
+from core.families.dense import Objective, PairCollator, weights_sha256
 from core.spec.train import Prompts
 from core.training.encoding import encode_micro_batches
+from core.training.losses import MultipleNegativesRanking
 from tests.tiny import WORDS, make_model
 
 ROWS = [
@@ -36,8 +37,7 @@ def collate(model, rows, token_budget):
 def our_loss(model, rows, *, token_budget=64, cached=False, symmetric=False):
     batch = collate(model, rows, token_budget)
     embeddings = encode_micro_batches(model, batch["micro_batches"], batch["positions"], cached=cached)
-    count = batch["queries"]
-    return MultipleNegativesRanking(0.05, symmetric=symmetric)(embeddings[:count], embeddings[count:])
+    return Objective(MultipleNegativesRanking(0.05, symmetric=symmetric))(embeddings, batch)
 
 
 def gradients(model, loss):

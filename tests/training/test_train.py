@@ -14,6 +14,7 @@ from core.run.context import StopSignal
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
 from core.run.request import RunResult
+from tests.tiny import WORDS
 
 
 class StopAt(RecordingReporter):
@@ -174,6 +175,8 @@ def test_a_loss_that_is_no_number_fails_with_a_reason(spec, tmp_path, monkeypatc
         ({"lengths": {"document": 4096}}, "bad_spec", "at most 128"),
         ({"precision": "fp16"}, "bad_spec", "fp16 needs a GPU"),
         ({"base_model": "model:art_1"}, "bad_spec", "inside the service"),
+        ({"matryoshka": {"dimensions": [32]}}, "bad_spec", "each must be smaller"),
+        ({"loss": {"name": "margin_mse"}}, "bad_data", "64 of 64 rows have none"),
     ],
 )
 def test_what_the_user_can_mend_is_said_in_a_sentence(spec, tmp_path, change, code, words):
@@ -229,6 +232,7 @@ def test_one_pair_alone_cannot_be_learned_from(spec, tmp_path):
         {"gradient_checkpointing": True},
         {"gradient_accumulation_steps": 3},
         {"loss": {"cached": True, "symmetric": True}, "micro_batch_tokens": 64},
+        {"matryoshka": {"dimensions": [16, 8]}},
         {"max_steps": 5, "scheduler": "cosine"},
         {"data_loader_workers": 1},
         {"sample": 20},
@@ -239,6 +243,35 @@ def test_the_options_train(spec, tmp_path, change):
     assert result.state == "succeeded", result.end_reason
     steps = {"gradient_accumulation_steps": 6, "max_steps": 5, "sample": 6}.get(next(iter(change)), 16)
     assert of(events, EventType.PROGRESS)[-1]["step"] == steps
+
+
+@pytest.mark.parametrize("name", ["margin_mse", "distillation"])
+def test_a_teacher_is_learned_from(spec, tiny_model, tmp_path, name):
+    path = tmp_path / "scored.jsonl"
+    rows = [
+        {
+            "query": f"what is {WORDS[index % len(WORDS)]} {index}",
+            "positive": f"{WORDS[index % len(WORDS)]} is document {index}",
+            "negatives": [f"{WORDS[(index * 7 + 3) % len(WORDS)]} {index}"],
+            "scores": [8.0, 2.0],
+        }
+        for index in range(48)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec |= {"evaluation": {}, "dataset": f"file:{path}", "loss": {"name": name}}
+    result, events = run(spec, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason
+    losses = [data["values"]["loss"] for data in of(events, EventType.METRIC)]
+    assert losses[-1] < losses[0]
+
+
+def test_a_guide_masks_false_negatives(spec, tiny_model, tmp_path):
+    """Masked negatives only take terms out of the denominator: the first loss is smaller."""
+    first = {}
+    for name, loss in (("plain", {}), ("guided", {"guide": {"model": f"file:{tiny_model}", "margin": 0.5}})):
+        _, events = run(spec | {"evaluation": {}, "max_steps": 1, "loss": loss}, tmp_path / name)
+        first[name] = of(events, EventType.METRIC)[0]["values"]["loss"]
+    assert first["guided"] < first["plain"]
 
 
 def test_a_folder_of_outputs_is_not_lost_by_accident(spec, tmp_path):

@@ -92,6 +92,32 @@ def test_a_positive_is_not_its_own_negative(tmp_path):
     assert list(read_pairs(tmp_path / "p.jsonl")) == [TrainingRow("what", "this", ["that"])]
 
 
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"positive": "p", "negatives": ["n", "m"], "scores": [3, 2, 1.5]}, [[3, 2, 1.5]]),
+        ({"pos": ["p", "q"], "neg": ["n"], "pos_scores": [9, 8], "neg_scores": [1]}, [[9, 1], [8, 1]]),
+        # A negative that is a positive goes, and its score with it.
+        ({"pos": ["p"], "neg": ["p", "n"], "pos_scores": [9], "neg_scores": [7, 1]}, [[9, 1]]),
+        ({"pos": ["p"], "neg": ["n"], "pos_scores": None, "neg_scores": [1]}, [[]]),
+        ({"positive": "p", "score": "high"}, [[]]),
+    ],
+)
+def test_a_teachers_scores_stay_beside_their_documents(tmp_path, row, expected):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"query": "q", **row}) + "\n")
+    assert [found.scores for found in read_pairs(path)] == expected
+
+
+@pytest.mark.parametrize("scores", [[1], [1, 2, 3], ["a", "b"], [True, 1], [float("nan"), 1]])
+def test_scores_that_do_not_fit_are_a_reject(tmp_path, scores):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"query": "q", "positive": "p", "negatives": ["n"], "scores": scores}) + "\n")
+    [found] = read_pairs(path)
+    assert isinstance(found, Reject)
+    assert "score" in found.reason
+
+
 def test_an_evaluation_file_with_holes_is_not_evaluated(tmp_path):
     write(tmp_path / "p.jsonl", *[PAIR] * 9, {"query": "what", "postive": "typo"})
     with pytest.raises(BadData, match="line 10"):

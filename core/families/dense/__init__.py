@@ -2,15 +2,16 @@
 
 from core.families.dense.collator import PairCollator
 from core.families.dense.evaluator import make_encode
-from core.families.dense.loss import MultipleNegativesRanking
 from core.families.dense.model import context_length, load_model, save_model, weights_sha256
+from core.families.dense.objective import Objective, similarities
 
 __all__ = [
-    "MultipleNegativesRanking",
+    "Objective",
     "PairCollator",
     "context_length",
     "load_model",
     "make_encode",
     "save_model",
+    "similarities",
     "weights_sha256",
 ]
