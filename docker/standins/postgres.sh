@@ -12,5 +12,6 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     echo "CREATE DATABASE \"$POSTGRES_DB\"" | setpriv --reuid postgres --regid postgres --clear-groups \
         "$bin/postgres" --single -D "$PGDATA" postgres >/dev/null
 fi
+install --directory --owner=postgres /var/run/postgresql
 exec setpriv --reuid postgres --regid postgres --clear-groups "$bin/postgres" -D "$PGDATA" \
-    -c listen_addresses='*' -c unix_socket_directories=/tmp ${PGTZ:+-c "timezone=$PGTZ"}
+    -c listen_addresses='*' -c unix_socket_directories=/var/run/postgresql ${PGTZ:+-c "timezone=$PGTZ"}
