@@ -96,6 +96,20 @@ class Matryoshka(Strict):
         return self
 
 
+class LoRA(Strict):
+    """Low-rank adapters on a frozen base (Hu et al. 2021, arXiv 2106.09685), merged into the saved model.
+
+    They want a higher learning rate than full training: 1e-4 and more.
+    """
+
+    r: int = Field(8, ge=1, le=1024, description="Rank of the adapters.")
+    alpha: float = Field(16, gt=0, le=4096, description="Adapters count alpha / r.")
+    dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: Literal["auto"] | list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]] = Field(
+        "auto", description="Names of linear layers; auto: the attention's projections."
+    )
+
+
 class Lengths(Strict):
     """Tokens after which texts are cut. ``auto``: a percentile of the data, within the model."""
 
@@ -195,8 +209,12 @@ class TrainSpec(JobSpec):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto", description="auto: bf16 where the GPU has it, else fp32. Weights stay in fp32."
     )
-    lora: None = Field(None, description="Not available yet.")
-    quantization: None = Field(None, description="Not available yet.")
+    lora: LoRA | None = None
+    quantization: Literal["int8", "int4"] | None = Field(
+        None, description="The frozen base of lora in fewer bits (QLoRA, arXiv 2305.14314; LLM.int8())."
+    )
+    freeze_base: bool = Field(False, description="Train only the modules after the transformer.")
+    train_last_n: int | None = Field(None, ge=1, le=1000, description="Train only the last so many layers.")
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations: less memory, about a third slower."
     )
@@ -215,6 +233,19 @@ class TrainSpec(JobSpec):
     @classmethod
     def _bare_reference(cls, value: object) -> object:
         return {"ref": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_way_to_train(self) -> "TrainSpec":
+        chosen = [
+            name
+            for name in ("lora", "freeze_base", "train_last_n")
+            if getattr(self, name) not in (None, False)
+        ]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} exclude each other")
+        if self.quantization and self.lora is None:
+            raise ValueError("quantization needs lora: quantized weights cannot be trained themselves")
+        return self
 
     def references(self) -> dict[str, str]:
         """Every reference in the spec, by the path where it stands."""

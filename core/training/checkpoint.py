@@ -28,6 +28,7 @@ class TrainingState:
     stalled: dict[str, int] = field(default_factory=dict)  # evaluations without a rise
     tokens_seen: int = 0
     training_seconds: float = 0.0
+    base_model_sha256: str = ""  # a frozen base is in no checkpoint: it must be there again
 
 
 class Checkpoints:

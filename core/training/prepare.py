@@ -17,6 +17,7 @@ from core.errors import BadData, BadSpec
 from core.families import dense
 from core.run.context import RunContext
 from core.spec.train import DatasetSource, TrainSpec
+from core.training.adapters import choose_trainable
 from core.training.arguments import choose_precision
 from core.training.batching import TrainingBatches, row_keys
 from core.training.lengths import ChosenLengths, choose_lengths
@@ -32,6 +33,8 @@ class Prepared:
 
     model: Any
     base_model_sha256: str
+    trainable: int
+    parameters: int
     table: Any
     rows_sha256: str
     rejects: int
@@ -52,7 +55,13 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     precision = choose_precision(spec.precision, device)
     set_seed(spec.seed)
     context.phase("loading")
-    model = dense.load_model(context, spec.base_model, device)
+    model = dense.load_model(context, spec.base_model, device, spec.quantization)
+    base_model_sha256 = dense.weights_sha256(model)
+    trainable, parameters = choose_trainable(spec, model, model[0].auto_model)
+    if trainable < parameters:
+        context.notice(
+            f"{trainable:,} of {parameters:,} parameters are trained ({trainable / parameters:.2%})."
+        )
     context.check_stop()
     guide = None
     if spec.loss.guide is not None:
@@ -123,7 +132,9 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         )
     return Prepared(
         model=model,
-        base_model_sha256=dense.weights_sha256(model),
+        base_model_sha256=base_model_sha256,
+        trainable=trainable,
+        parameters=parameters,
         table=table,
         rows_sha256=sha256_of(work / "rows.arrow"),
         rejects=rejects.count,

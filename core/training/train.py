@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 
-from core.errors import OutOfMemory
+from core.errors import BadModel, OutOfMemory
 from core.evaluation.retrieval import evaluate_retrieval
 from core.families import dense
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
+from core.training.adapters import merge
 from core.training.arguments import training_arguments
 from core.training.callbacks import Evaluate, Report, Save, Scores, Throughput
 from core.training.checkpoint import Checkpoints, TrainingState
@@ -37,6 +38,7 @@ def train(spec: TrainSpec, context: RunContext) -> None:
     state = checkpoints.state(resume_from) if resume_from else TrainingState()
     try:
         prepared = prepare(spec, context)
+        _check_base(prepared, state)
         throughput = Throughput()
         trainer, evaluation = build_trainer(spec, context, prepared, checkpoints, state, throughput)
         if not state.evaluations and spec.evaluation.baseline and prepared.evaluation_sets:
@@ -55,6 +57,14 @@ def train(spec: TrainSpec, context: RunContext) -> None:
         ) from error
     finally:
         checkpoints.wait()  # a job that stops leaves its copy whole
+
+
+def _check_base(prepared: Prepared, state: TrainingState) -> None:
+    """Trained parts of a model go back onto the base that they were trained on, or nowhere."""
+    frozen = prepared.trainable < prepared.parameters
+    if frozen and state.base_model_sha256 not in ("", prepared.base_model_sha256):
+        raise BadModel("The base model is another one than when the checkpoint was made: submit a new job.")
+    state.base_model_sha256 = prepared.base_model_sha256
 
 
 def build_trainer(
@@ -166,6 +176,8 @@ def finish(
         "rows": prepared.table.num_rows,
         "rejects": prepared.rejects,
         "lengths": prepared.lengths.as_dict(),
+        "parameters": prepared.parameters,
+        "trained_parameters": prepared.trainable,
         "precision": prepared.precision,
         "device": prepared.device,
         "cached": prepared.cached,
@@ -177,6 +189,8 @@ def finish(
     }
     work = context.folder / "work"
     model_folder = _fresh(work / "model")
+    if spec.lora is not None:
+        merge(prepared.model)  # plain weights: they load anywhere
     dense.save_model(prepared.model, model_folder)
     write_model_card(model_folder / "README.md", spec, facts)
     context.publish("model", "model", model_folder, facts)

@@ -6,10 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer
 
+from core.training.adapters import restore_trained_state, trained_state
 from core.training.batching import TrainingBatches
 from core.training.callbacks import Throughput
 from core.training.encoding import encode_micro_batches
@@ -80,8 +81,8 @@ class PairTrainer(Trainer):
         self._throughput.add(inputs["queries"], inputs["tokens"])
         return (loss, {}) if return_outputs else loss
 
-    # The whole state dict, and nothing else: what `SentenceTransformer(path)` would rebuild is not always
-    # what was trained (adapters come back as zeros, casts are lost).
+    # What is trained, tensor by tensor, and nothing else: what `SentenceTransformer(path)` would rebuild is
+    # not always what was trained (adapters come back as zeros, casts are lost).
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -92,7 +93,9 @@ class PairTrainer(Trainer):
         self.load_weights(Path(checkpoint_path) / _WEIGHTS)
 
     def save_weights(self, path: Path) -> None:
-        save_model(self.accelerator.unwrap_model(self.model), str(path))
+        save_file(trained_state(self.accelerator.unwrap_model(self.model)), str(path))
 
     def load_weights(self, path: Path) -> None:
-        load_model(self.accelerator.unwrap_model(self.model), str(path), device=str(self.args.device))
+        restore_trained_state(
+            self.accelerator.unwrap_model(self.model), load_file(str(path), device=str(self.args.device))
+        )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Transformer
+from transformers import BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from core.errors import BadModel
@@ -15,8 +16,13 @@ from core.run.context import RunContext
 from core.spec.refs import Ref
 
 
-def load_model(context: RunContext, reference: str, device: str) -> SentenceTransformer:
-    """The model that ``reference`` names, with trainable float32 weights. Raises `BadModel`."""
+def load_model(
+    context: RunContext, reference: str, device: str, quantization: str | None = None
+) -> SentenceTransformer:
+    """The model that ``reference`` names, with trainable float32 weights. Raises `BadModel`.
+
+    ``quantization`` (int8 or int4) stores the transformer's linear layers in so many bits, frozen.
+    """
     transformers_logging.disable_progress_bar()  # a bar in a log file is noise
     source = context.resolve(reference)
     trust = context.request.trust_remote_code
@@ -33,10 +39,18 @@ def load_model(context: RunContext, reference: str, device: str) -> SentenceTran
             trust_remote_code=trust,
             local_files_only=context.request.offline,
             # Left to itself the loader keeps a checkpoint's bf16 and trains in it.
-            model_kwargs={"torch_dtype": torch.float32, "use_safetensors": True},
+            model_kwargs={
+                "torch_dtype": torch.float32,
+                "use_safetensors": True,
+                **({"quantization_config": _quantization_config(quantization)} if quantization else {}),
+            },
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise BadModel(_explain(source, reference, error, offline=context.request.offline)) from error
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # Else bitsandbytes packs the weights anew, in place and rounded, at the first evaluation.
+            module.support_avx512bf16_for_cpu = False
     if not isinstance(model[0], Transformer) or not hasattr(model, "tokenizer"):
         raise BadModel(f"{reference} does not begin with a transformer: only such models can be trained")
     if model.tokenizer.pad_token is None:
@@ -45,6 +59,17 @@ def load_model(context: RunContext, reference: str, device: str) -> SentenceTran
             f"The tokenizer has no padding token; its end token {model.tokenizer.eos_token!r} pads."
         )
     return model
+
+
+def _quantization_config(quantization: str) -> BitsAndBytesConfig:
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
 
 
 def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> None:
