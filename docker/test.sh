@@ -94,6 +94,7 @@ base_images() {
         tar -C "$work/base" -c . | docker import --change "ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt" - "$PYTHON_IMAGE" >/dev/null
         rm -rf "$work/base"
     fi
+    local name
     for name in postgres redis; do
         docker build --quiet --tag "reason-standin-$name" --build-arg "BASE=$PYTHON_IMAGE" \
             --file "$root/docker/standins/$name.Dockerfile" "$root/docker/standins" >/dev/null

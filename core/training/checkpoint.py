@@ -10,6 +10,7 @@ from typing import Any
 
 from core.artifacts import is_whole, seal
 from core.training.copies import Copies
+from core.training.recovery import Limits
 
 _STATE = "training_state.json"
 _BEST = "best.safetensors"
@@ -28,6 +29,7 @@ class TrainingState:
     stalled: dict[str, int] = field(default_factory=dict)  # evaluations without a rise
     tokens_seen: int = 0
     training_seconds: float = 0.0
+    limits: Limits | None = None  # as far as they have been narrowed
     base_model_sha256: str = ""  # a frozen base is in no checkpoint: it must be there again
 
 
@@ -85,7 +87,9 @@ class Checkpoints:
 
     @staticmethod
     def state(path: Path) -> TrainingState:
-        return TrainingState(**json.loads((path / _STATE).read_text(encoding="utf-8")))
+        values = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        limits = values.pop("limits", None)
+        return TrainingState(**values, limits=Limits(**limits) if limits else None)
 
     def _all(self) -> list[Path]:
         """By step, then by attempt."""

@@ -18,6 +18,7 @@ from core.training.copies import Copies
 from core.training.curves import TensorBoard
 from core.training.losses import make_loss
 from core.training.prepare import Prepared, prepare
+from core.training.recovery import Limits
 from core.training.report import write_model_card, write_report
 from core.training.trainer import PairTable, PairTrainer
 
@@ -90,6 +91,9 @@ def build_trainer(
         matryoshka=spec.matryoshka,
         guide=(prepared.guide, spec.loss.guide) if prepared.guide and spec.loss.guide else None,
     )
+    if state.limits is None:
+        state.limits = Limits(prepared.cached)
+    limits = state.limits
     evaluation = Evaluate(
         context,
         state,
@@ -112,8 +116,9 @@ def build_trainer(
         batches=prepared.batches,
         collator=collator,
         objective=objective,
-        cached=prepared.cached,
+        limits=limits,
         throughput=throughput,
+        tell=lambda sentence: context.notice(sentence, "warning"),
         callbacks=[
             Report(context, state, throughput, prepared.batches.per_epoch),
             evaluation,
@@ -180,7 +185,8 @@ def finish(
         "trained_parameters": prepared.trainable,
         "precision": prepared.precision,
         "device": prepared.device,
-        "cached": prepared.cached,
+        "cached": trainer.limits.cached,
+        "micro_batch_tokens": min(prepared.token_budget, trainer.limits.tokens or prepared.token_budget),
         "tokens": state.tokens_seen,
         "training_seconds": round(state.training_seconds, 2),
         "baseline": baseline,

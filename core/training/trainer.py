@@ -1,6 +1,8 @@
 """The Hugging Face trainer, with our batches, our encoding and checkpoints that restore exactly."""
 
-from collections.abc import Callable
+import contextlib
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,17 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer
 
+from core.errors import Diverged
 from core.training.adapters import restore_trained_state, trained_state
 from core.training.batching import TrainingBatches
 from core.training.callbacks import Throughput
 from core.training.encoding import encode_micro_batches
+from core.training.recovery import Limits, Window, bad_gradient, bad_parameter, is_out_of_memory
 
 _WEIGHTS = "weights.safetensors"
+_SCALER_STEPS = 20
+_PATIENCE = 3
+_ADVICE = "Lower learning_rate, raise loss.temperature, or use precision fp32."
 
 
 class PairTable(Dataset):
@@ -39,7 +46,8 @@ class PairTrainer(Trainer):
     """Trains a sentence-transformers model on (query, positive, negatives) rows.
 
     ``collator`` turns rows into ``{micro_batches, positions, queries, tokens, ...}``; ``objective`` takes the
-    embeddings of all texts, and that. ``cached`` recomputes activations micro-batch by micro-batch.
+    embeddings of all texts, and that. ``limits`` says how much goes through the model at once, and is
+    narrowed when memory does not suffice; ``tell`` gets a sentence about every recovery.
     """
 
     def __init__(
@@ -48,15 +56,17 @@ class PairTrainer(Trainer):
         batches: TrainingBatches,
         collator: Callable[[list[dict[str, Any]]], dict[str, Any]],
         objective: torch.nn.Module,
-        cached: bool,
+        limits: Limits,
         throughput: Throughput,
+        tell: Callable[[str], None],
         **arguments: Any,
     ) -> None:
         super().__init__(data_collator=collator, **arguments)
         self.remove_callback(PrinterCallback)  # our own callbacks tell, through the reporter
         self._batches, self._throughput = batches, throughput
-        self._objective = objective
-        self._cached = cached
+        self._objective, self.limits, self._tell = objective, limits, tell
+        self._window = Window()
+        self._left_out = 0
         self.accelerator.even_batches = False
 
     def get_train_dataloader(self) -> DataLoader:
@@ -74,12 +84,100 @@ class PairTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        inputs = self.limits.apply(inputs)
         embeddings = encode_micro_batches(
-            model, inputs["micro_batches"], inputs["positions"], cached=self._cached
+            model, inputs["micro_batches"], inputs["positions"], cached=self.limits.cached
         )  # [queries + documents, dim]
         loss = self._objective(embeddings, inputs)
-        self._throughput.add(inputs["queries"], inputs["tokens"])
         return (loss, {}) if return_outputs else loss
+
+    # -- recovery inside a step: see `core.training.recovery` ----------------------------------------
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        self._window.add(inputs, self._tr_loss, last=self.accelerator.gradient_state.sync_gradients)
+        todo = self._window.batches[-1:]
+        while True:
+            try:
+                for batch, random_state in todo:
+                    random_state.restore()
+                    loss = super().training_step(model, batch, num_items_in_batch)
+                self._throughput.add(inputs["queries"], inputs["tokens"])
+                return loss
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                problem = str(error).partition("\n")[0]
+            # Outside of the except block: the exception holds the tensors of the failed step.
+            self._tell(self.limits.narrow(self.state.global_step + 1, self._window, problem))
+            model.zero_grad()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+            todo = list(self._window.batches)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float | None:
+        """Of the update that follows. The library asks for the number anyway: looking at it costs nothing."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is None or math.isfinite(norm):
+            self._left_out = 0
+            return norm
+        step = self.state.global_step + 1
+        if self.accelerator.scaler is not None and self._left_out < _SCALER_STEPS:
+            self._left_out += 1  # float16 overflowed: the scaler leaves the update out and scales less
+            return norm
+        if bad := bad_parameter(model):
+            raise Diverged(f"At step {step} the weights are no numbers any more. {bad}. {_ADVICE}")
+        bad = bad_gradient(model) or "the gradients' norm overflows"
+        if self.accelerator.scaler is None and self.accelerator.mixed_precision != "no":
+            norm = self._again_in_float32(model)
+            if math.isfinite(norm):
+                self._tell(
+                    f"Step {step} was done again in float32: in {self.accelerator.mixed_precision} {bad}."
+                )
+                return norm
+        self._left_out += 1
+        if self._left_out >= _PATIENCE:
+            raise Diverged(
+                f"The gradients were no numbers in {self._left_out} steps in a row, up to step {step}. "
+                f"{bad}. {_ADVICE}"
+            )
+        self._tell(f"Step {step} was left out: {bad}.")
+        model.zero_grad(set_to_none=True)  # without gradients the optimizer does nothing
+        self._set_loss(torch.zeros_like(self._tr_loss))
+        return norm
+
+    def _again_in_float32(self, model: Any) -> float:
+        """The whole update once more, without autocast. Returns its gradients' norm, clipped as usual."""
+        model.zero_grad()
+        losses = []
+        for batch, random_state in self._window.batches:
+            random_state.restore()
+            with torch.autocast(self.args.device.type, enabled=False), self._plain_forward(model):
+                loss = self.compute_loss(model, self._prepare_inputs(batch))
+                loss = loss / self.current_gradient_accumulation_steps
+            self.accelerator.backward(loss)
+            losses.append(loss.detach())
+        self._set_loss(torch.stack(losses).sum())
+        limit = self.args.max_grad_norm if self.args.max_grad_norm > 0 else float("inf")
+        return float(self.accelerator.clip_grad_norm_(model.parameters(), limit))
+
+    @contextlib.contextmanager
+    def _plain_forward(self, model: Any) -> Iterator[None]:
+        """accelerate wraps ``forward`` into autocast; its original is kept beside it."""
+        wrapped = model.__dict__.get("forward")
+        if hasattr(model, "_original_forward"):
+            model.forward = model._original_forward
+        try:
+            yield
+        finally:
+            if wrapped is not None:
+                model.forward = wrapped
+
+    def _set_loss(self, of_window: torch.Tensor) -> None:
+        """What the log says of this update."""
+        assert self._window.loss_before is not None
+        self._tr_loss = self._window.loss_before + of_window
 
     # What is trained, tensor by tensor, and nothing else: what `SentenceTransformer(path)` would rebuild is
     # not always what was trained (adapters come back as zeros, casts are lost).

@@ -14,6 +14,7 @@ from core.run.context import StopSignal
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
 from core.run.request import RunResult
+from core.training.losses import MultipleNegativesRanking
 from tests.tiny import WORDS
 
 
@@ -157,11 +158,9 @@ def test_early_stopping_keeps_the_best_weights(spec, tmp_path):
 
 
 def test_a_loss_that_is_no_number_fails_with_a_reason(spec, tmp_path, monkeypatch):
-    from core.families.dense.loss import MultipleNegativesRanking
-
     forward = MultipleNegativesRanking.forward
     monkeypatch.setattr(
-        MultipleNegativesRanking, "forward", lambda self, q, d: forward(self, q, d) * float("nan")
+        MultipleNegativesRanking, "forward", lambda *arguments: forward(*arguments) * float("nan")
     )
     result, _ = run(spec | {"evaluation": {}}, tmp_path / "out")
     assert (result.state, result.end_reason.code) == ("failed", "diverged")

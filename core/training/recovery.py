@@ -1,0 +1,157 @@
+"""Going on where a step fails: too little memory, or numbers that are none.
+
+The batch, and so its in-batch negatives, never changes. Too little memory: the batches since the last update
+are done again under the same random state, first with gradient caching, then in smaller and smaller
+micro-batches. Numbers that are none: the update is done again in float32, then left out, then training ends
+with the tensor that went wrong.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.errors import OutOfMemory
+
+MicroBatch = dict[str, torch.Tensor]
+
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Torch says it in several ways, by device and by library."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _MEMORY_WORDS)
+
+
+def tokens_of(micro_batch: MicroBatch) -> int:
+    """With their padding."""
+    return micro_batch["input_ids"].numel()
+
+
+def split_micro_batches(micro_batches: Iterable[MicroBatch], budget: int) -> list[MicroBatch]:
+    """Cuts micro-batches above ``budget`` tokens into runs of texts; a single text is never cut.
+
+    The order of the texts stays, and so does everything that comes after them.
+    """
+    found = []
+    for micro_batch in micro_batches:
+        texts, width = micro_batch["input_ids"].shape
+        count = max(1, budget // max(width, 1))
+        found += [
+            {name: tensor[start : start + count] for name, tensor in micro_batch.items()}
+            for start in range(0, texts, count)
+        ]
+    return found
+
+
+@dataclass
+class RandomState:
+    """Of the generators that dropout draws from."""
+
+    cpu: torch.Tensor = field(default_factory=torch.get_rng_state)
+    cuda: torch.Tensor | None = field(
+        default_factory=lambda: torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    )
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda)
+
+
+@dataclass
+class Window:
+    """The batches since the last update, to do them again."""
+
+    batches: list[tuple[Any, RandomState]] = field(default_factory=list)
+    loss_before: torch.Tensor | None = None  # the trainer's running sum when the window began
+    closed: bool = True
+
+    def add(self, inputs: Any, loss_sum: torch.Tensor, *, last: bool) -> None:
+        """``last``: the update follows."""
+        if self.closed:
+            self.batches, self.loss_before = [], loss_sum.detach().clone()
+        self.batches.append((inputs, RandomState()))
+        self.closed = last
+
+
+@dataclass
+class Limits:
+    """How much goes through the model at once. Narrowed by want of memory, kept in checkpoints."""
+
+    cached: bool
+    tokens: int | None = None  # of a micro-batch; None: as the collator makes them
+
+    def apply(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The same batch in smaller micro-batches where need be."""
+        if self.tokens is None:
+            return inputs
+        found = {**inputs, "micro_batches": split_micro_batches(inputs["micro_batches"], self.tokens)}
+        if guide := inputs.get("guide"):
+            found["guide"] = {
+                **guide,
+                "micro_batches": split_micro_batches(guide["micro_batches"], self.tokens),
+            }
+        return found
+
+    def narrow(self, step: int, window: Window, problem: str) -> str:
+        """One step down. Returns a sentence; raises `OutOfMemory` when there is none left."""
+        if not self.cached:
+            self.cached = True
+            return (
+                f"Out of memory at step {step}: from here on the loss is computed in micro-batches (gradient "
+                f"caching). The batch stays as it is. ({problem})"
+            )
+        now = [
+            micro_batch for inputs, _ in window.batches for micro_batch in self.apply(inputs)["micro_batches"]
+        ]
+        if all(len(micro_batch["input_ids"]) == 1 for micro_batch in now):
+            raise OutOfMemory(
+                "There is too little memory for a single text. Use shorter lengths, gradient_checkpointing, "
+                f"lora with quantization, or a smaller model. ({problem})"
+            )
+        self.tokens = max(tokens_of(micro_batch) for micro_batch in now) // 2
+        return (
+            f"Out of memory at step {step}: from here on micro-batches have at most {self.tokens} tokens. "
+            f"The batch stays as it is. ({problem})"
+        )
+
+
+def describe(name: str, tensor: torch.Tensor) -> str:
+    """A sentence on a tensor that holds numbers that are none."""
+    finite = torch.isfinite(tensor)
+    good = tensor[finite].float()
+    rest = "no finite number in it"
+    if len(good):
+        deviation = good.std(correction=0).item()
+        rest = (
+            f"the finite ones: mean {good.mean().item():.4g}, std {deviation:.4g}, "
+            f"min {good.min().item():.4g}, max {good.max().item():.4g}"
+        )
+    nans = int(torch.isnan(tensor).sum())
+    infinite = int((~finite).sum()) - nans
+    return f"{name} {list(tensor.shape)}: {nans} NaN, {infinite} infinite of {tensor.numel()}; {rest}"
+
+
+def bad_tensor(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """The first tensor that is not all numbers, described; None when all are."""
+    for name, tensor in named:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return describe(name, tensor.detach())
+    return None
+
+
+def bad_parameter(model: nn.Module) -> str | None:
+    return bad_tensor((f"weight {name}", tensor) for name, tensor in model.named_parameters())
+
+
+def bad_gradient(model: nn.Module) -> str | None:
+    return bad_tensor(
+        (f"gradient of {name}", parameter.grad)
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    )

@@ -1,0 +1,256 @@
+"""Faults put into single steps: the batch stays, nothing of a failed try is left, and the user is told."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from core.jobs.events import EventType
+from core.training import encoding
+from core.training.losses import MultipleNegativesRanking
+from core.training.recovery import describe, is_out_of_memory, split_micro_batches
+from tests.tiny import make_model
+from tests.training.test_train import StopAt, of, run, weights
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without dropout: however a batch is cut, the same comes out."""
+    return make_model(tmp_path_factory.mktemp("models") / "steady", dropout=0.0)
+
+
+@pytest.fixture
+def spec(steady: Path, pairs_file: Path) -> dict:
+    return {
+        "kind": "train",
+        "base_model": f"file:{steady}",
+        "dataset": f"file:{pairs_file}",
+        "batch_size": 8,
+        "learning_rate": 2e-3,
+        "epochs": 2,
+        "logging_steps": 1,
+    }
+
+
+def warnings(events) -> list[str]:
+    return [data["message"] for data in of(events, EventType.NOTICE) if data["level"] == "warning"]
+
+
+def losses(events) -> list[float]:
+    return [data["values"]["loss"] for data in of(events, EventType.METRIC) if "loss" in data["values"]]
+
+
+def equal(first: Path, second: Path, tolerance: float = 2e-4) -> None:
+    one, two = weights(first), weights(second)
+    for name in one:
+        assert torch.allclose(one[name], two[name], atol=tolerance), name
+
+
+def small_memory(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
+    """A device on which no micro-batch of more tokens fits. Returns what has gone through."""
+    through: list[int] = []
+    embed = encoding._embed
+
+    def limited(model, micro_batch):
+        count = micro_batch["input_ids"].numel()
+        if count > tokens:
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {count} tokens")
+        through.append(count)
+        return embed(model, micro_batch)
+
+    monkeypatch.setattr(encoding, "_embed", limited)
+    return through
+
+
+def test_out_of_memory_narrows_the_micro_batch_and_never_the_batch(spec, tmp_path, monkeypatch):
+    _, expected = run(spec, tmp_path / "plain")
+    through = small_memory(monkeypatch, 40)
+    result, events = run(spec, tmp_path / "small")
+    assert result.state == "succeeded", result.end_reason
+    told = warnings(events)
+    assert "gradient caching" in told[0]
+    assert any("micro-batches have at most" in sentence for sentence in told[1:])
+    assert all("Out of memory at step 1:" in sentence for sentence in told)
+    assert max(through) <= 40
+    assert losses(events) == pytest.approx(losses(expected), rel=1e-4)
+    equal(tmp_path / "plain", tmp_path / "small")
+
+
+class FailOnce(torch.autograd.Function):
+    """Passes everything through, and fails in the backward pass of one call."""
+
+    calls = 0
+    at = -1
+
+    @staticmethod
+    def forward(context, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        FailOnce.calls += 1
+        if FailOnce.calls == FailOnce.at:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return gradient
+
+
+@pytest.mark.parametrize("at", [1, 13, 14])
+def test_out_of_memory_in_the_backward_pass_leaves_no_half_gradients(spec, tmp_path, monkeypatch, at):
+    """With accumulation: the batches before it, which had gone through, are done again as well."""
+    spec |= {"gradient_accumulation_steps": 3, "micro_batch_tokens": 64}
+    run(spec, tmp_path / "plain")
+    embed = encoding._embed
+    FailOnce.calls, FailOnce.at = 0, at
+    monkeypatch.setattr(encoding, "_embed", lambda *arguments: FailOnce.apply(embed(*arguments)))
+    result, events = run(spec, tmp_path / "failed")
+    assert result.state == "succeeded", result.end_reason
+    assert len(warnings(events)) == 1
+    equal(tmp_path / "plain", tmp_path / "failed")
+
+
+def test_too_little_memory_for_a_single_text_is_said(spec, tmp_path, monkeypatch):
+    small_memory(monkeypatch, 2)
+    result, _ = run(spec, tmp_path / "out")
+    assert result.end_reason.code == "out_of_memory"
+    assert "too little memory for a single text" in result.end_reason.message
+
+
+def test_what_was_narrowed_stays_narrow_after_a_resume(spec, tmp_path, monkeypatch):
+    small_memory(monkeypatch, 40)
+    reporter = StopAt(5)
+    _, events = run(spec, tmp_path / "out", reporter=reporter, stop=reporter.stop)
+    assert warnings(events)
+    result, events = run(spec, tmp_path / "out")
+    assert result.state == "succeeded"
+    assert warnings(events) == []
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int], *, only_bf16: bool = False) -> None:
+    """The embeddings of these batches are NaN."""
+    forward = SentenceTransformer.forward
+    calls = {"batch": 0}
+    count = encoding.encode_micro_batches
+
+    def counted(*arguments, **options):
+        calls["batch"] += 1
+        return count(*arguments, **options)
+
+    def poisoned(self, *arguments, **options):
+        found = forward(self, *arguments, **options)
+        if calls["batch"] in steps and (not only_bf16 or torch.is_autocast_enabled("cpu")):
+            found["sentence_embedding"] = found["sentence_embedding"] * float("nan")
+        return found
+
+    monkeypatch.setattr("core.training.trainer.encode_micro_batches", counted)
+    monkeypatch.setattr(SentenceTransformer, "forward", poisoned)
+
+
+def test_a_step_without_numbers_is_left_out(spec, tmp_path, monkeypatch):
+    poison(monkeypatch, {4})
+    result, events = run(spec, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason
+    [told] = warnings(events)
+    assert told.startswith("Step 4 was left out: gradient of ")
+    assert "NaN" in told
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(tmp_path / "out").values())
+    assert len(losses(events)) == 16
+
+
+def test_a_step_that_overflows_in_bf16_is_done_again_in_float32(spec, tmp_path, monkeypatch):
+    spec |= {"precision": "bf16"}
+    poison(monkeypatch, {4}, only_bf16=True)
+    result, events = run(spec, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason
+    [told] = warnings(events)
+    assert told.startswith("Step 4 was done again in float32: in bf16 gradient of ")
+    assert all(value == value and value > 0 for value in losses(events))
+
+
+def test_three_steps_in_a_row_end_training_with_the_tensor(spec, tmp_path, monkeypatch):
+    poison(monkeypatch, {4, 5, 6})
+    result, events = run(spec, tmp_path / "out")
+    assert result.end_reason.code == "diverged"
+    assert "3 steps in a row, up to step 6" in result.end_reason.message
+    assert "gradient of " in result.end_reason.message
+    assert len(warnings(events)) == 2
+
+
+def test_weights_that_are_no_numbers_end_training_at_once(spec, tmp_path, monkeypatch):
+    """Leaving steps out would not mend them."""
+    forward = SentenceTransformer.forward
+    calls = []
+
+    def corrupted(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 10:
+            next(self.parameters()).data[5] = float("nan")
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(SentenceTransformer, "forward", corrupted)
+    result, events = run(spec | {"micro_batch_tokens": 64}, tmp_path / "out")
+    assert result.end_reason.code == "diverged"
+    assert "the weights are no numbers any more. weight " in result.end_reason.message
+    assert "32 NaN" in result.end_reason.message
+    assert warnings(events) == []
+
+
+def test_a_gradient_that_overflows_does_not_reach_the_weights(spec, tmp_path, monkeypatch):
+    forward = MultipleNegativesRanking.forward
+    seen = []
+
+    def blow_up(self, similarities, *arguments):
+        seen.append(1)
+        return forward(self, similarities, *arguments) * (1e38 if len(seen) == 3 else 1)
+
+    monkeypatch.setattr(MultipleNegativesRanking, "forward", blow_up)
+    result, events = run(spec | {"optimizer": "sgd", "max_gradient_norm": 0}, tmp_path / "out")
+    assert result.state == "succeeded"
+    [told] = warnings(events)
+    assert told.startswith("Step 3 was left out: ")
+
+
+def test_micro_batches_are_cut_without_changing_their_order():
+    ids = torch.arange(40).reshape(5, 8)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    pieces = split_micro_batches([batch], 16)
+    assert [len(piece["input_ids"]) for piece in pieces] == [2, 2, 1]
+    assert torch.equal(torch.cat([piece["input_ids"] for piece in pieces]), ids)
+    assert [len(piece["input_ids"]) for piece in split_micro_batches([batch], 4)] == [1] * 5
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"
+            ),
+            True,
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (MemoryError(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error, memory):
+    assert is_out_of_memory(error) is memory
+
+
+def test_a_description_has_the_numbers():
+    tensor = torch.tensor([1.0, 3.0, float("nan"), float("inf")])
+    assert describe("x", tensor) == (
+        "x [4]: 1 NaN, 1 infinite of 4; the finite ones: mean 2, std 1, min 1, max 3"
+    )
+    assert "no finite number" in describe("x", torch.tensor([float("nan")]))
+
+
+def test_the_report_of_a_job_lists_its_recoveries(spec, tmp_path, monkeypatch):
+    small_memory(monkeypatch, 40)
+    run(spec, tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
+    assert report["cached"] is True
+    assert report["micro_batch_tokens"] <= 40
