@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo serve test lint bench kills clean
+.PHONY: install demo serve test lint bench bench-training kills clean
 
 install: .venv/.installed
 
@@ -33,6 +33,10 @@ lint: install
 
 bench: install
 	bash scripts/with_services.sh $(BIN)/python -m benchmarks.latency
+
+# Against sentence-transformers; DATA: a folder with scifact/ and tldr/.
+bench-training: install
+	$(BIN)/python -m benchmarks.training $(DATA)
 
 # Twenty times each: SIGKILL of the job's process, the worker, the API.
 kills: install

@@ -28,9 +28,9 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_lengt
 
 
 def make_micro_batches(
-    tokenizer: PreTrainedTokenizerBase, tokens: list[Tokens], token_budget: int
+    tokenizer: PreTrainedTokenizerBase, tokens: list[Tokens], token_budget: int, multiple: int = 8
 ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
-    """Pads groups of similar length.
+    """Pads groups of similar length, each to its longest text rounded up to ``multiple``.
 
     Returns the groups, each a dict of [texts, tokens] tensors, and ``positions`` [texts]: where each text
     stands in the concatenated output. Equal token sequences stand there once.
@@ -40,13 +40,13 @@ def make_micro_batches(
     representative = [0] * len(distinct)
     for index, unique in enumerate(of_text):
         representative[unique] = index
-    groups = plan_micro_batches([len(ids) for ids in distinct], token_budget)
+    groups = plan_micro_batches([len(ids) for ids in distinct], token_budget, multiple)
     padded = [
         dict(
             tokenizer.pad(
                 [tokens[representative[unique]] for unique in group],
                 padding=True,
-                pad_to_multiple_of=8,
+                pad_to_multiple_of=multiple,
                 return_tensors="pt",
                 verbose=False,
             )

@@ -26,6 +26,9 @@ from core.training.memory import activation_bytes
 _MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
 """On a CPU small micro-batches stay in its caches; a GPU wants large ones."""
 
+_PAD_MULTIPLE = {"cpu": 1, "cuda": 8}
+"""Tensor cores want lengths that eight divides; on a CPU such padding is work for nothing."""
+
 
 @dataclass
 class Prepared:
@@ -44,6 +47,7 @@ class Prepared:
     device: str
     precision: str
     token_budget: int
+    multiple: int  # of the padded lengths
     cached: bool
     steps: int
     guide: Any = None  # a second model, which is not trained
@@ -144,6 +148,7 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         device=device,
         precision=precision,
         token_budget=token_budget,
+        multiple=_PAD_MULTIPLE[device],
         cached=cached,
         steps=steps,
         guide=guide,

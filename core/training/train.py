@@ -82,6 +82,7 @@ def build_trainer(
         query_length=prepared.lengths.query.max_length,
         document_length=prepared.lengths.document.max_length,
         token_budget=prepared.token_budget,
+        multiple=prepared.multiple,
         prompts=spec.prompts,
         guide=(prepared.guide.tokenizer, prepared.guide.max_seq_length) if prepared.guide else None,
     )
@@ -131,7 +132,13 @@ def build_trainer(
 
 def evaluate(spec: TrainSpec, context: RunContext, prepared: Prepared, *, step: int) -> Scores:
     """Scores the model as it is now on every evaluation set, and tells."""
-    encode = dense.make_encode(prepared.model, spec.prompts, prepared.token_budget, context.check_stop)
+    encode = dense.make_encode(
+        prepared.model,
+        spec.prompts,
+        prepared.token_budget,
+        context.check_stop,
+        multiple=prepared.multiple,
+    )
     scores: Scores = {}
     for name, dataset in prepared.evaluation_sets.items():
         scores[name] = evaluate_retrieval(encode, dataset, spec.evaluation.metrics)

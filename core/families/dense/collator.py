@@ -26,12 +26,13 @@ class PairCollator:
         document_length: int,
         token_budget: int,
         prompts: Prompts,
+        multiple: int = 8,
         guide: tuple[PreTrainedTokenizerBase, int] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._query_length, self._document_length = query_length, document_length
         self._query_prompt, self._document_prompt = prompts.query or "", prompts.document or ""
-        self.token_budget = token_budget
+        self.token_budget, self._multiple = token_budget, multiple
         self._guide = guide  # its tokenizer and its length
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -45,7 +46,9 @@ class PairCollator:
             [self._document_prompt + document for document in documents],
             self._document_length,
         )
-        micro_batches, positions = make_micro_batches(self._tokenizer, tokens, self.token_budget)
+        micro_batches, positions = make_micro_batches(
+            self._tokenizer, tokens, self.token_budget, self._multiple
+        )
         batch = {
             "micro_batches": micro_batches,
             "positions": positions,
@@ -64,7 +67,7 @@ class PairCollator:
             tokenizer, length = self._guide
             texts = [row["query"] for row in rows] + documents
             micro_batches, positions = make_micro_batches(
-                tokenizer, tokenize(tokenizer, texts, length), self.token_budget
+                tokenizer, tokenize(tokenizer, texts, length), self.token_budget, self._multiple
             )
             batch["guide"] = {"micro_batches": micro_batches, "positions": positions}
         return batch

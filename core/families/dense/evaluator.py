@@ -14,7 +14,12 @@ _CHUNK = 1024
 
 
 def make_encode(
-    model: SentenceTransformer, prompts: Prompts, token_budget: int, check_stop: Callable[[], None]
+    model: SentenceTransformer,
+    prompts: Prompts,
+    token_budget: int,
+    check_stop: Callable[[], None],
+    *,
+    multiple: int = 8,
 ) -> Encode:
     """An encoder of texts in the model's own length, ready for a dot product.
 
@@ -33,7 +38,7 @@ def make_encode(
             for start in range(0, len(order), _CHUNK):
                 chunk = [prefix[role] + texts[index] for index in order[start : start + _CHUNK]]
                 tokens = tokenize(model.tokenizer, chunk, model.max_seq_length)
-                micro_batches, positions = make_micro_batches(model.tokenizer, tokens, token_budget)
+                micro_batches, positions = make_micro_batches(model.tokenizer, tokens, token_budget, multiple)
                 pieces = []
                 for micro_batch in micro_batches:
                     check_stop()
