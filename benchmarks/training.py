@@ -339,8 +339,10 @@ def write(results: dict[str, Any], rate: float) -> None:
             "",
             f"## {data['title']}",
             "",
-            f"{data['rows']} rows, batch {data['batch_size']}, at most {data['length']} tokens, "
-            f"{data['steps']} steps. Floor of float32: {data['floor_seconds']:.2f} s a step.",
+            (
+                f"{data['rows']} rows, batch {data['batch_size']}, at most {data['length']} tokens, "
+                f"{data['steps']} steps. Floor of float32: {data['floor_seconds']:.2f} s a step."
+            ),
             "",
             "| | s a step | samples/s | speed | computed / real tokens | peak RSS | loss |",
             "|---|---:|---:|---:|---:|---:|---:|",
