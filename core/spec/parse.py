@@ -19,7 +19,8 @@ _ADAPTER: TypeAdapter[TrainSpec] = TypeAdapter(AnyJobSpec)
 
 def describe(item: Mapping[str, Any]) -> Problem:
     """One of pydantic's findings as a path and a sentence."""
-    path = ".".join(str(part) for part in item["loc"])
+    # Tags of unions stand in angle brackets: no part of what the user wrote.
+    path = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
     if item["type"] == "extra_forbidden":
         return Problem(path, "unknown field")
     return Problem(path, item["msg"].removeprefix("Value error, "))

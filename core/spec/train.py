@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from core.spec.base import Strict
 from core.spec.job import JobSpec
@@ -21,6 +21,21 @@ class DatasetSource(Strict):
     ref: DatasetReference
     split: str | None = Field(None, pattern=r"^[\w-]+$", description="For a BEIR folder: which qrels file.")
     name: str | None = Field(None, pattern=r"^[\w.-]+$", description="Its name in metrics and reports.")
+
+
+class TrainingSource(DatasetSource):
+    """A dataset to train on, and its share of the batches where there are several."""
+
+    weight: float | None = Field(
+        None, gt=0, le=1e6, description="Relative share of the batches. Default: by the number of rows."
+    )
+
+
+OneOrSeveral = Annotated[
+    Annotated[TrainingSource, Tag("<one>")] | Annotated[list[TrainingSource], Tag("<several>")],
+    # Told apart by shape, so that a fault is one fault, and not one for each way to read it.
+    Discriminator(lambda value: "<several>" if isinstance(value, list) else "<one>"),
+]
 
 
 class Guide(Strict):
@@ -182,8 +197,15 @@ class TrainSpec(JobSpec):
     kind: Literal["train"]
     family: Literal["dense"] = "dense"
     base_model: ModelReference
-    dataset: DatasetSource = Field(
-        description="JSONL, CSV or Parquet of query, positive[, negatives], or a BEIR folder."
+    dataset: OneOrSeveral = Field(
+        description="JSONL, CSV or Parquet of query, positive[, negatives], or a BEIR folder; or several: "
+        "each batch is of one of them."
+    )
+    sampling_temperature: float = Field(
+        1.0,
+        ge=1,
+        le=100,
+        description="Several datasets without weights have shares of sizes ** (1 / temperature).",
     )
     evaluation: Evaluation = Field(default_factory=Evaluation)
     loss: Loss = Field(default_factory=Loss)
@@ -220,7 +242,9 @@ class TrainSpec(JobSpec):
     )
     compile: bool = Field(False, description="torch.compile the model.")
     prompts: Prompts = Field(default_factory=Prompts)
-    sample: int | None = Field(None, ge=1, description="Train on so many rows, drawn with the seed.")
+    sample: int | None = Field(
+        None, ge=1, description="Train on so many rows of each dataset, drawn with the seed."
+    )
     data_loader_workers: int = Field(0, ge=0, le=64)
     logging_steps: int = Field(10, ge=1, description="Steps between two points of the loss curve.")
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
@@ -232,7 +256,27 @@ class TrainSpec(JobSpec):
     @field_validator("dataset", mode="before")
     @classmethod
     def _bare_reference(cls, value: object) -> object:
+        if isinstance(value, list):
+            return [{"ref": item} if isinstance(item, str) else item for item in value]
         return {"ref": value} if isinstance(value, str) else value
+
+    @field_validator("dataset")
+    @classmethod
+    def _datasets(cls, value: TrainingSource | list[TrainingSource]) -> TrainingSource | list[TrainingSource]:
+        if isinstance(value, list):
+            if not 1 <= len(value) <= 100:
+                raise ValueError("between 1 and 100 datasets are needed")
+            if len({source.weight is None for source in value}) > 1:
+                raise ValueError("give every dataset a weight, or none")
+            names = [source.name for source in value if source.name]
+            if len(set(names)) != len(names):
+                raise ValueError("two datasets have the same name")
+        return value
+
+    @property
+    def datasets(self) -> list[TrainingSource]:
+        """One or several."""
+        return self.dataset if isinstance(self.dataset, list) else [self.dataset]
 
     @model_validator(mode="after")
     def _one_way_to_train(self) -> "TrainSpec":
@@ -249,7 +293,11 @@ class TrainSpec(JobSpec):
 
     def references(self) -> dict[str, str]:
         """Every reference in the spec, by the path where it stands."""
-        found = {"base_model": self.base_model, "dataset.ref": self.dataset.ref}
+        found = {"base_model": self.base_model}
+        if isinstance(self.dataset, list):
+            found |= {f"dataset.{index}.ref": source.ref for index, source in enumerate(self.dataset)}
+        else:
+            found["dataset.ref"] = self.dataset.ref
         if self.loss.guide is not None:
             found["loss.guide.model"] = self.loss.guide.model
         for index, source in enumerate(self.evaluation.datasets):

@@ -1,6 +1,7 @@
 """Which rows make a batch, and which texts of a batch are encoded together."""
 
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -56,20 +57,59 @@ def plan_epoch(keys: Sequence[tuple[int, ...]], batch_size: int, seed: int, epoc
     return batches
 
 
+def shares_of(sizes: Sequence[int], weights: Sequence[float] | None, temperature: float = 1.0) -> list[float]:
+    """How often each of several datasets is drawn from. The shares sum to 1.
+
+    ``weights`` as given, or sizes to the power of 1 / temperature: 1 is proportional, more is more even.
+    """
+    raw = list(weights) if weights is not None else [size ** (1 / temperature) for size in sizes]
+    return [share / sum(raw) for share in raw]
+
+
 class TrainingBatches:
-    """The whole training as one sequence of batches, epoch after epoch.
+    """The whole training as one sequence of batches, epoch after epoch, each batch of one dataset.
 
     The trainer sees one long epoch, so that going on after ``n`` batches means skipping ``n`` of the same
     sequence: nothing to restore, and no way to repeat another epoch's order. Same seed, same sequence.
+
+    ``keys`` are those of all rows; ``sizes`` says how many of them each dataset has, one after the other.
+    An epoch has as many batches as all datasets together; a dataset that is drawn from more often than its
+    size would give begins an epoch of its own meanwhile.
     """
 
-    def __init__(self, keys: Sequence[tuple[int, ...]], batch_size: int, seed: int, epochs: float) -> None:
-        self._keys = keys
+    def __init__(
+        self,
+        keys: Sequence[tuple[int, ...]],
+        batch_size: int,
+        seed: int,
+        epochs: float,
+        *,
+        sizes: Sequence[int] | None = None,
+        weights: Sequence[float] | None = None,
+        temperature: float = 1.0,
+    ) -> None:
         self.batch_size = batch_size
         self._seed = seed
-        self._first = plan_epoch(keys, batch_size, seed, 0)
-        self.per_epoch = len(self._first)
+        bounds = np.cumsum([0, *(sizes or [len(keys)])]).tolist()
+        self._starts = bounds[:-1]
+        self._keys = [keys[start:end] for start, end in itertools.pairwise(bounds)]
+        self._first = [self._plan(index, 0) for index in range(len(self._keys))]
+        self.per_epoch = sum(len(plan) for plan in self._first)
         self.total = max(1, round(self.per_epoch * epochs)) if self.per_epoch else 0
+        # A dataset that makes no batch has no share.
+        able = [index for index, plan in enumerate(self._first) if plan]
+        shares = shares_of(
+            [len(self._first[index]) for index in able],
+            None if weights is None else [weights[index] for index in able],
+            temperature,
+        )
+        self.counts = [0] * len(self._keys)  # batches of each dataset in an epoch
+        for index, count in zip(able, _whole(shares, self.per_epoch), strict=True):
+            self.counts[index] = count
+
+    def _plan(self, dataset: int, epoch: int) -> list[list[int]]:
+        # The first dataset's plan is what it would be alone.
+        return plan_epoch(self._keys[dataset], self.batch_size, self._seed + 7919 * dataset, epoch)
 
     def __len__(self) -> int:
         return self.total
@@ -79,13 +119,38 @@ class TrainingBatches:
         self.total = batches
 
     def __iter__(self) -> Iterator[list[int]]:
+        streams = [self._stream(index) for index in range(len(self._keys))]
         given = epoch = 0
         while given < self.total:
-            plan = plan_epoch(self._keys, self.batch_size, self._seed, epoch) if epoch else self._first
-            for batch in plan[: self.total - given]:
-                yield batch
+            for dataset in self._order(epoch)[: self.total - given]:
+                yield next(streams[dataset])
                 given += 1
             epoch += 1
+
+    def _order(self, epoch: int) -> list[int]:
+        """Which dataset each batch of an epoch comes from."""
+        drawn = np.repeat(np.arange(len(self.counts)), self.counts)
+        if len(self.counts) > 1:
+            drawn = np.random.default_rng((self._seed, epoch, 1)).permutation(drawn)
+        return drawn.tolist()
+
+    def _stream(self, dataset: int) -> Iterator[list[int]]:
+        """One dataset's batches, for ever."""
+        start = self._starts[dataset]
+        for epoch in itertools.count():
+            for batch in self._plan(dataset, epoch) if epoch else self._first[dataset]:
+                yield [start + row for row in batch] if start else batch
+
+
+def _whole(shares: Sequence[float], total: int) -> list[int]:
+    """Whole numbers in these shares that sum to ``total``, at least 1 each where there are enough."""
+    counts = [max(1, int(share * total)) for share in shares]
+    by_rest = sorted(range(len(shares)), key=lambda index: counts[index] - shares[index] * total)
+    for turn in range(total - sum(counts)):
+        counts[by_rest[turn % len(counts)]] += 1
+    while sum(counts) > max(total, len(counts)):
+        counts[counts.index(max(counts))] -= 1
+    return counts
 
 
 def plan_micro_batches(lengths: Sequence[int], token_budget: int, multiple: int = 8) -> list[list[int]]:

@@ -1,10 +1,12 @@
 """What is settled before the first step of a training: model, rows, lengths, order of batches."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import torch
 from transformers import set_seed
 
@@ -79,25 +81,8 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     context.phase("preparing")
     work = context.folder / "work"
     work.mkdir(exist_ok=True)
-    rejects = write_table(
-        read_pairs(_path(context, spec.dataset), spec.dataset.split),
-        work / "rows.arrow",
-        work / "rejects.jsonl",
-        spec.max_reject_share,
-        context.check_stop,
-    )
-    if rejects.count:
-        first = rejects.examples[0]
-        context.notice(
-            f"{rejects.count} rows cannot be used and were left out; the first: {first.file}, line "
-            f"{first.line}: {first.reason}. All of them are in the report's rejects.jsonl.",
-            "warning",
-        )
-    table = open_table(work / "rows.arrow")
-    if spec.sample is not None and spec.sample < table.num_rows:
-        generator = torch.Generator().manual_seed(spec.seed)
-        chosen = torch.randperm(table.num_rows, generator=generator)[: spec.sample].sort().values
-        table = table.take(chosen.numpy())
+    tables, rejects = _read_datasets(spec, context, work)
+    table = pa.concat_tables(tables)
     if spec.loss.needs_scores:
         _check_scores(spec, table)
     context_length = dense.context_length(model)
@@ -116,7 +101,21 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     )
     if lengths.document.max_length > (model.max_seq_length or 0):
         model.max_seq_length = max(lengths.document.max_length, lengths.query.max_length)
-    batches = TrainingBatches(row_keys(table), spec.batch_size, spec.seed, spec.epochs)
+    weights = [source.weight for source in spec.datasets if source.weight is not None]
+    batches = TrainingBatches(
+        row_keys(table),
+        spec.batch_size,
+        spec.seed,
+        spec.epochs,
+        sizes=[part.num_rows for part in tables],
+        weights=weights or None,
+        temperature=spec.sampling_temperature,
+    )
+    if len(tables) > 1:
+        shares = ", ".join(
+            f"{name} {count}" for name, count in zip(dataset_names(spec), batches.counts, strict=True)
+        )
+        context.notice(f"Batches an epoch, each of one dataset: {shares}.")
     if batches.total == 0:
         raise BadData(
             "No batch can be made: a pair without negatives, alone or among copies of itself, has nothing to "
@@ -140,8 +139,8 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         trainable=trainable,
         parameters=parameters,
         table=table,
-        rows_sha256=sha256_of(work / "rows.arrow"),
-        rejects=rejects.count,
+        rows_sha256=_rows_sha256(work, len(tables)),
+        rejects=rejects,
         lengths=lengths,
         batches=batches,
         evaluation_sets=_evaluation_sets(spec, context),
@@ -153,6 +152,46 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         steps=steps,
         guide=guide,
     )
+
+
+def dataset_names(spec: TrainSpec) -> list[str]:
+    """What reports call the training sets."""
+    return [source.name or source.ref.rpartition("/")[2].split(".")[0] for source in spec.datasets]
+
+
+def _read_datasets(spec: TrainSpec, context: RunContext, work: Path) -> tuple[list[pa.Table], int]:
+    """Every dataset's rows, memory-mapped, and how many rows of all could not be used."""
+    tables, rejected = [], 0
+    for index, source in enumerate(spec.datasets):
+        rejects = write_table(
+            read_pairs(_path(context, source), source.split),
+            work / f"rows-{index}.arrow",
+            work / f"rejects-{index}.jsonl",
+            spec.max_reject_share,
+            context.check_stop,
+        )
+        if rejects.count:
+            first = rejects.examples[0]
+            context.notice(
+                f"{rejects.count} rows cannot be used and were left out; the first: {first.file}, line "
+                f"{first.line}: {first.reason}. All of them are in the report's rejects.jsonl.",
+                "warning",
+            )
+            with (work / "rejects.jsonl").open("ab") as all_of_them:
+                all_of_them.write((work / f"rejects-{index}.jsonl").read_bytes())
+        rejected += rejects.count
+        table = open_table(work / f"rows-{index}.arrow")
+        if spec.sample is not None and spec.sample < table.num_rows:
+            generator = torch.Generator().manual_seed(spec.seed)
+            chosen = torch.randperm(table.num_rows, generator=generator)[: spec.sample].sort().values
+            table = table.take(chosen.numpy())
+        tables.append(table)
+    return tables, rejected
+
+
+def _rows_sha256(work: Path, count: int) -> str:
+    sums = [sha256_of(work / f"rows-{index}.arrow") for index in range(count)]
+    return sums[0] if count == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
 def _check_scores(spec: TrainSpec, table: Any) -> None:

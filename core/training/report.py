@@ -94,8 +94,9 @@ def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None
         f"base_model: {json.dumps(spec.base_model)}",
         "---",
     ]
+    datasets = ", ".join(f"`{source.ref}`" for source in spec.datasets)
     made_from = (
-        f"Fine-tuned from `{spec.base_model}` on `{spec.dataset.ref}`: {facts['rows']} pairs, "
+        f"Fine-tuned from `{spec.base_model}` on {datasets}: {facts['rows']} pairs, "
         f"{facts['steps']} steps, batch size {spec.batch_size}, learning rate {spec.learning_rate:g}, "
         f"multiple negatives ranking loss at temperature {spec.loss.temperature:g}."
     )

@@ -180,7 +180,7 @@ def finish(
     context.metrics = {"baseline": baseline, "finetuned": final}
     facts = {
         "base_model": spec.base_model,
-        "dataset": spec.dataset.ref,
+        "dataset": ", ".join(source.ref for source in spec.datasets),
         "inputs": context.request.inputs,
         "base_model_sha256": prepared.base_model_sha256,
         "rows_sha256": prepared.rows_sha256,

@@ -244,6 +244,27 @@ def test_the_options_train(spec, tmp_path, change):
     assert of(events, EventType.PROGRESS)[-1]["step"] == steps
 
 
+def test_several_datasets_stop_and_go_on_bit_identical(spec, pairs_file, tmp_path):
+    other = tmp_path / "other.jsonl"
+    rows = [{"query": f"where is {word}", "positive": f"{word} is here {n}"} for n, word in enumerate(WORDS)]
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec |= {
+        "evaluation": {},
+        "dataset": [{"ref": f"file:{pairs_file}", "weight": 1}, {"ref": f"file:{other}", "weight": 2}],
+    }
+    result, events = run(spec, tmp_path / "whole")
+    assert result.state == "succeeded", result.end_reason
+    told = [data["message"] for data in of(events, EventType.NOTICE) if "Batches an epoch" in data["message"]]
+    assert "pairs " in told[0]
+    assert "other " in told[0]
+    reporter = StopAt(15)
+    run(spec, tmp_path / "parts", reporter=reporter, stop=reporter.stop)
+    result, _ = run(spec, tmp_path / "parts")
+    assert result.state == "succeeded"
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
 @pytest.mark.parametrize("name", ["margin_mse", "distillation"])
 def test_a_teacher_is_learned_from(spec, tiny_model, tmp_path, name):
     path = tmp_path / "scored.jsonl"

@@ -60,3 +60,55 @@ def test_micro_batches_hold_every_text_once_within_the_budget(lengths, budget, m
     for group in groups:
         padded = -(-max(lengths[index] for index in group) // multiple) * multiple
         assert len(group) == 1 or len(group) * padded <= budget
+
+
+def several(**options):
+    """Three datasets of 80, 16 and 8 rows: 10, 2 and 1 batches of 8."""
+    keys = [(2 * row, 2 * row + 1) for row in range(104)]
+    return TrainingBatches(keys, 8, seed=3, epochs=2, sizes=[80, 16, 8], **options)
+
+
+def dataset_of(batch):
+    found = {0 if row < 80 else 1 if row < 96 else 2 for row in batch}
+    assert len(found) == 1, "a batch of two datasets"
+    return found.pop()
+
+
+def test_several_datasets_in_proportion_each_batch_of_one():
+    batches = several()
+    assert batches.counts == [10, 2, 1]
+    sequence = list(batches)
+    assert len(sequence) == 26
+    for epoch in (sequence[:13], sequence[13:]):
+        assert sorted(row for batch in epoch for row in batch) == list(range(104))
+        drawn = [dataset_of(batch) for batch in epoch]
+        assert sorted(drawn) == [0] * 10 + [1] * 2 + [2]
+        assert drawn != sorted(drawn)
+    assert sequence == list(several())
+
+
+def test_weights_and_temperature_change_the_shares():
+    batches = several(weights=[1, 1, 2])
+    assert batches.counts == [3, 3, 7]
+    drawn = [dataset_of(batch) for batch in batches]
+    assert [drawn.count(dataset) for dataset in range(3)] == [6, 6, 14]
+    # The small one has a single batch, which comes again and again.
+    small = [sorted(batch) for batch in batches if dataset_of(batch) == 2]
+    assert all(batch == list(range(96, 104)) for batch in small)
+    assert several(temperature=100.0).counts == [5, 4, 4]
+    assert sum(several(temperature=2.0).counts) == 13
+
+
+def test_going_on_in_the_middle_of_several_datasets_is_skipping():
+    whole = list(several(weights=[1, 1, 2]))
+    again = iter(several(weights=[1, 1, 2]))
+    for _ in range(17):
+        next(again)
+    assert list(again) == whole[17:]
+
+
+def test_a_dataset_without_a_batch_has_no_share():
+    keys = [(1, 2)] + [(2 * row + 10, 2 * row + 11) for row in range(16)]
+    batches = TrainingBatches(keys, 8, seed=0, epochs=1, sizes=[1, 16], weights=[5, 1])
+    assert batches.counts == [0, 2]
+    assert [min(batch) > 0 for batch in batches] == [True, True]

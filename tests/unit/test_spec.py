@@ -71,7 +71,11 @@ def test_the_contract_s_example_validates():
         ({"lengths": {"query": 4}}, "lengths.query"),
         ({"labels": {"a b": "c"}}, "labels"),
         ({"resources": {"gpus": 2}}, "resources.gpus"),
-        ({"lora": {"r": 8}}, "lora"),
+        ({"lora": {"r": 0}}, "lora.r"),
+        ({"lora": {"targets": ["q"]}}, "lora.targets"),
+        ({"dataset": ["file:a.jsonl", {"ref": "file:b.jsonl", "wieght": 2}]}, "dataset.1.wieght"),
+        ({"dataset": [{"ref": "file:a", "weight": 2}, "file:b"]}, "dataset"),
+        ({"dataset": []}, "dataset"),
         ({"kind": "trian"}, "kind"),
     ],
 )
