@@ -12,6 +12,8 @@ from core.errors import Unavailable
 from core.jobs.state import JobState
 from core.store import Store
 
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
 
 class ServiceCollector:
     """Every number of the service that is the same whichever API process is asked."""
@@ -39,13 +41,14 @@ class ServiceCollector:
         for state in JobState:
             jobs.add_metric([state.value], seen.jobs.get(state.value, 0))
         yield jobs
-        ended = CounterMetricFamily("reason_jobs_ended", "Jobs that have ended.", labels=["kind", "reason"])
+        # A gauge: retrying takes a job out again, and a counter that sinks looks like a restart.
+        ended = GaugeMetricFamily(
+            "reason_jobs_ended", "Jobs that stand ended, by the reason.", labels=["kind", "reason"]
+        )
         for labels, count in seen.ended.items():
             ended.add_metric(labels, count)
         yield ended
-        yield CounterMetricFamily(
-            "reason_attempts_failed", "Attempts that failed and counted.", value=seen.failed_attempts
-        )
+        yield CounterMetricFamily("reason_attempts", "Attempts begun.", value=seen.attempts)
         yield GaugeMetricFamily(
             "reason_queue_oldest_seconds",
             "How long the oldest job that could run has waited.",
@@ -94,14 +97,26 @@ class CallTimes:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = time.perf_counter()
+        begun, answered = time.perf_counter(), False
 
         async def timed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # The route's template, never the path: each job's own series would be one too many.
-                route = getattr(scope.get("route"), "path", "none")
-                seconds = time.perf_counter() - begun
-                self._seconds.labels(scope["method"], route, message["status"]).observe(seconds)
+                observe(message["status"])
             await send(message)
 
-        await self._app(scope, receive, timed)
+        def observe(status: int) -> None:
+            nonlocal answered
+            answered = True
+            # The route's template, never the path: each job's own series would be one too many. So would each
+            # method that somebody makes up.
+            route = getattr(scope.get("route"), "path", "none")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._seconds.labels(method, route, status).observe(time.perf_counter() - begun)
+
+        try:
+            await self._app(scope, receive, timed)
+        except Exception:
+            if not answered:
+                observe(500)  # further out the framework answers so
+            raise

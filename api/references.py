@@ -1,5 +1,6 @@
 """What a spec's references mean, settled when the job is submitted: later changes do not reach it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,5 @@ def _check_file(ref: Ref, path: str, settings: Settings) -> None:
         )
     if not exists:
         raise NotFound(f"{path}: there is no file or folder {resolved}")
+    if not os.access(resolved, os.R_OK | os.X_OK if resolved.is_dir() else os.R_OK):
+        raise Forbidden(f"{path}: {resolved} cannot be read by user {os.getuid()}, as whom this service runs")

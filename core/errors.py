@@ -124,6 +124,8 @@ class BadSpec(JobFailure):
 
 class StorageFailure(JobFailure):
     code = "storage_failed"
+    status = 503
+    title = "The artifact storage is away"
 
 
 class OutOfMemory(JobFailure):

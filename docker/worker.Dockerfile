@@ -1,5 +1,5 @@
 # The worker: the training stack with the CUDA libraries that torch's wheels carry; the host needs the NVIDIA driver
-# and container toolkit only. Layers: compiler and user, torch, the rest, the code. A change of code builds the last.
+# and container toolkit only. Layers: compiler, torch, the rest, user, code. A change of code builds the last.
 ARG PYTHON_IMAGE=python:3.11-slim
 FROM ${PYTHON_IMAGE}
 
@@ -8,13 +8,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
 
-ARG REASON_UID=1000
-ARG REASON_GID=1000
-WORKDIR /srv/reason
-RUN groupadd --gid ${REASON_GID} reason \
-    && useradd --uid ${REASON_UID} --gid reason --no-create-home --home-dir /srv/reason/models --shell /usr/sbin/nologin reason \
-    && install --directory --owner=reason --group=reason data models datasets \
-    && python3 -m venv --without-pip /opt/reason
+RUN python3 -m venv --without-pip /opt/reason
 
 # Gigabytes that seldom change. A test holds the version equal to constraints.txt. TORCH_INDEX_URL chooses other builds:
 # https://download.pytorch.org/whl/cpu has those without CUDA.
@@ -29,12 +23,21 @@ RUN python3 /tmp/build/requirements.py "${EXTRAS}" > /tmp/build/requirements.txt
     && python3 -m pip --python /opt/reason/bin/python install --no-cache-dir --disable-pip-version-check --constraint /tmp/build/constraints.txt --requirement /tmp/build/requirements.txt \
     && rm -rf /tmp/build
 
+ARG REASON_UID=1000
+ARG REASON_GID=1000
+WORKDIR /srv/reason
+# Volumes mounted here for the first time take these owners.
+RUN groupadd --non-unique --gid ${REASON_GID} reason \
+    && useradd --non-unique --uid ${REASON_UID} --gid reason --no-create-home --home-dir /srv/reason/models --shell /usr/sbin/nologin reason \
+    && install --directory --owner=reason --group=reason data models datasets
+
 COPY docker/reason /usr/local/bin/reason
 COPY client client
 COPY core core
 COPY migrations migrations
 COPY worker worker
-RUN /opt/reason/bin/python -m compileall -q .
+# Whatever umask the checkout was made under, the user below can read it.
+RUN chmod 755 /usr/local/bin/reason && chmod -R a+rX client core migrations worker && /opt/reason/bin/python -m compileall -q .
 
 ENV PATH=/opt/reason/bin:$PATH \
     PYTHONPATH=/srv/reason \
@@ -48,7 +51,6 @@ ENV PATH=/opt/reason/bin:$PATH \
     REASON_ALLOWED_PATHS=/srv/reason/data:/srv/reason/datasets \
     REASON_HEARTBEAT_FILE=/tmp/reason-heartbeat
 USER reason
-VOLUME /srv/reason/data /srv/reason/models
 # The file is touched whenever the database has taken a heartbeat.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 \
     CMD test -n "$(find "$REASON_HEARTBEAT_FILE" -newermt '30 seconds ago' 2>/dev/null)"

@@ -74,7 +74,7 @@ def main(settings: Settings | None = None) -> int:
             f"--loglevel={settings.log_level}",
             "--without-gossip",
             "--without-mingle",
-            "--without-heartbeat",
+            *([] if app.conf.worker_send_task_events else ["--without-heartbeat"]),  # it is for Flower
         ]
     )
     sweeper.stop()

@@ -153,7 +153,7 @@ class Runner:
         if ended.reason is EndReason.SUCCEEDED:
             try:
                 outputs = [self._checked(name, output) for name, output in ended.result["outputs"].items()]
-            except (NotFound, OSError) as error:
+            except (NotFound, StorageFailure) as error:
                 ended = Ended(EndReason.STORAGE_FAILED, f"An output is not whole: {error}")
         while True:
             try:

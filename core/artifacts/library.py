@@ -23,7 +23,7 @@ from core.artifacts.folders import (
     publish_folder,
     write_manifest,
 )
-from core.errors import NotFound, StorageFailure
+from core.errors import NotFound, ReasonError, StorageFailure
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,12 @@ class Library:
 
     def publish(self, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
         """Takes over a finished folder, which is gone afterwards. Raises `StorageFailure`."""
-        try:
+        with self._answering(f"publishing the {kind}"):
             return (
                 self._publish_local(folder, kind, metadata)
                 if self.local
                 else self._upload(folder, kind, metadata)
             )
-        except OSError as error:
-            raise StorageFailure(f"Publishing the {kind} failed: {error}") from error
 
     def _publish_local(self, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
         assert self.local is not None
@@ -86,27 +84,32 @@ class Library:
         return f"{manifest.kind}/{manifest.sha256[:2]}/{manifest.sha256}"
 
     def manifest(self, uri: str) -> Manifest:
-        """Raises `NotFound` when there is no whole artifact at ``uri``."""
-        try:
-            return Manifest.model_validate_json(self._fs.cat_file(f"{self._inside(uri)}/{MANIFEST}"))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFound(f"No whole artifact lies at {uri}") from error
+        """Raises `NotFound` when no whole artifact lies at ``uri``, `StorageFailure` when nobody can say."""
+        place = f"{self._inside(uri)}/{MANIFEST}"
+        with self._answering(f"reading {uri}"):
+            try:
+                return Manifest.model_validate_json(self._fs.cat_file(place))
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise NotFound(f"No whole artifact lies at {uri}") from error
 
     def check(self, uri: str) -> Manifest:
         """The manifest, after every file was seen with its size. Raises `NotFound`."""
         manifest = self.manifest(uri)
         for entry in manifest.files:
             path = f"{self._inside(uri)}/{entry.path}"
-            if not self._fs.exists(path) or self._fs.size(path) != entry.bytes:
+            with self._answering(f"checking {uri}"):
+                whole = self._fs.exists(path) and self._fs.size(path) == entry.bytes
+            if not whole:
                 raise NotFound(f"{entry.path} of the artifact at {uri} is missing or cut short")
         return manifest
 
     def open(self, uri: str, path: str) -> IO[bytes]:
-        """A seekable stream of one file that the manifest names. Raises `NotFound`."""
-        try:
-            return cast(IO[bytes], self._fs.open(f"{self._inside(uri)}/{path}", "rb"))
-        except FileNotFoundError as error:
-            raise NotFound(f"The artifact at {uri} has no file {path}") from error
+        """A seekable stream of one file that the manifest names. Raises `NotFound` or `StorageFailure`."""
+        with self._answering(f"opening {path}"):
+            try:
+                return cast(IO[bytes], self._fs.open(f"{self._inside(uri)}/{path}", "rb"))
+            except FileNotFoundError as error:
+                raise NotFound(f"The artifact at {uri} has no file {path}") from error
 
     def fetch(self, uri: str, cache: Path) -> Path:
         """The artifact as a local folder: itself, or a whole copy under ``cache``."""
@@ -119,7 +122,8 @@ class Library:
         staging = cache / "staging" / uuid.uuid4().hex
         for entry in manifest.files:
             (staging / entry.path).parent.mkdir(parents=True, exist_ok=True)
-            self._fs.get_file(f"{self._inside(uri)}/{entry.path}", str(staging / entry.path))
+            with self._answering(f"fetching {entry.path}"):
+                self._fs.get_file(f"{self._inside(uri)}/{entry.path}", str(staging / entry.path))
         received = inspect_folder(staging, manifest.kind, sync=True)
         if received.sha256 != manifest.sha256:
             shutil.rmtree(staging)
@@ -132,40 +136,42 @@ class Library:
     def list_files(self, place: str) -> list[str]:
         """Every file below ``place``, relative to it. Raises `StorageFailure`."""
         top = f"{self._path}/{place}"
-        with self._answering():
+        with self._answering(f"listing {place}"):
             self._fs.invalidate_cache()  # another host may have written since we looked
             return [path[len(top) + 1 :] for path in self._fs.find(top)]
 
     def read(self, place: str) -> bytes:
         """A small file's bytes. Raises `StorageFailure`."""
-        with self._answering():
+        with self._answering(f"reading {place}"):
             return bytes(self._fs.cat_file(f"{self._path}/{place}"))
 
     def get(self, place: str, target: Path) -> None:
         """Raises `StorageFailure`."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._answering():
+        with self._answering(f"fetching {place}"):
             self._fs.get_file(f"{self._path}/{place}", str(target))
 
     def put(self, source: Path, place: str) -> None:
         """Raises `StorageFailure`."""
-        with self._answering():
+        with self._answering(f"writing {place}"):
             self._fs.put_file(str(source), f"{self._path}/{place}")
 
     def remove(self, place: str) -> None:
         """A folder and all in it; nothing when it is not there. Raises `StorageFailure`."""
-        with self._answering():
+        with self._answering(f"removing {place}"):
             self._fs.invalidate_cache()
             if self._fs.exists(f"{self._path}/{place}"):
                 self._fs.rm(f"{self._path}/{place}", recursive=True)
 
     @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _answering(self, doing: str) -> Iterator[None]:
+        """Every storage has errors of its own: botocore's, say, are no OSErrors."""
         try:
             yield
+        except ReasonError:
+            raise
         except Exception as error:
-            # Every storage has errors of its own: botocore's are no OSErrors.
-            raise StorageFailure(f"The storage {self.root} does not do it: {error}") from error
+            raise StorageFailure(f"The storage {self.root} failed while {doing}: {error}") from error
 
     def _inside(self, uri: str) -> str:
         if not uri.startswith(f"{self.root}/"):

@@ -2,15 +2,19 @@
 
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
-from core.artifacts import Library, inspect_folder_and_place
-from core.errors import BadSpec
+from core.artifacts import Library, Published, inspect_folder_and_place
+from core.errors import BadSpec, StorageFailure
 from core.jobs.events import Event, EventType
 from core.run.reporter import Reporter
 from core.run.request import RunRequest
 from core.spec.refs import Ref, parse_ref
+
+_PATIENCE_SECONDS = 1800.0
+"""How long finished work waits for remote storage."""
 
 
 class Stopped(BaseException):
@@ -124,10 +128,14 @@ class RunContext:
         return self._library.fetch(known["uri"], self.request.cache)
 
     def publish(self, name: str, kind: str, folder: Path, metadata: dict[str, Any]) -> None:
-        """Hands over a finished folder as the output ``name``. The folder is gone afterwards."""
+        """Hands over a finished folder as the output ``name``. The folder is gone afterwards.
+
+        Remote storage that is away is waited for: a training of hours must not fail for minutes without it.
+        Raises `StorageFailure` after `_PATIENCE_SECONDS`, and at once when a local disk fails.
+        """
         metadata = {"job": self.request.job_id, **metadata}
         if self._library is not None:
-            published = self._library.publish(folder, kind, metadata)
+            published = self._publish(self._library, folder, kind, metadata)
             uri, manifest = published.uri, published.manifest
         else:
             final = self.folder / name
@@ -142,3 +150,23 @@ class RunContext:
             "bytes": manifest.bytes,
         }
         self._emit(EventType.OUTPUT, name=name, **self.outputs[name])
+
+    def _publish(self, library: Library, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
+        end = time.monotonic() + _PATIENCE_SECONDS
+        pause = 1.0
+        while True:
+            try:
+                return library.publish(folder, kind, metadata)
+            except StorageFailure as error:
+                if self.remote is None or time.monotonic() + pause > end:
+                    raise
+                self.notice(f"Trying again in {pause:.0f} s: {error}", "warning")
+            self.wait(pause)
+            pause = min(2 * pause, 60.0)
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps. Raises `Stopped` as soon as the job is asked to stop."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.check_stop()
+            time.sleep(min(left, 0.2))

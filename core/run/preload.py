@@ -5,6 +5,7 @@ bitsandbytes, which asks every GPU for its capability and so initialises CUDA; s
 peft. So where there is a GPU these three wait until the job's own process (1.5 s).
 """
 
+import logging
 import os
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
@@ -18,6 +19,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertModel  # noqa: F401
 
 import core.run.process
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on some CPUs it advises a package at every start
 
 if not torch.cuda.is_available():  # asks the driver's management library, which initialises nothing
     import core.training.train  # noqa: F401

@@ -29,7 +29,11 @@ class JobSpec(Strict):
     priority: int = Field(0, ge=-1000, le=1000, description="Higher is claimed first; equal ones by age.")
     resources: Resources = Field(default_factory=Resources)
     max_attempts: int = Field(
-        3, ge=1, le=100, description="Failures and lost workers before the job fails for good."
+        3,
+        ge=1,
+        le=100,
+        description="Failures and lost workers in a row before the job fails for good. An attempt that has "
+        "saved a later checkpoint than those before it begins a new row.",
     )
     timeout_seconds: float | None = Field(
         None, gt=0, description="Running time of one attempt, after which it fails."

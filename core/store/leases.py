@@ -11,12 +11,13 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from core.errors import StaleLease
+from core.jobs.events import EventType
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
 from core.store.artifacts import NewArtifact, add_artifact
 from core.store.database import Database
 from core.store.moves import move, tell_dependents
-from core.store.tables import GpuHold, Job
+from core.store.tables import EventRow, GpuHold, Job
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,18 @@ class LeaseStore:
                 self._end_attempt(session, job, EndReason.WORKER_LOST, f"Lost on {job.worker}")
             return [job.id for job in jobs]
 
+    @staticmethod
+    def _came_further(session: Session, job: Job) -> bool:
+        """Whether this attempt has saved a checkpoint of a later step than any before."""
+        query = select(EventRow.attempt, EventRow.data).where(
+            EventRow.job_id == job.id, EventRow.type == EventType.CHECKPOINT.value
+        )
+        steps: dict[bool, int] = {True: -1, False: -1}
+        for attempt, data in session.execute(query):
+            own = attempt == job.attempt
+            steps[own] = max(steps[own], int(data.get("step", -1)))
+        return steps[True] > steps[False]
+
     def _end_attempt(
         self,
         session: Session,
@@ -236,12 +249,14 @@ class LeaseStore:
             elif job.pause_requested:
                 reason, target, message = EndReason.PAUSED, JobState.PAUSED, None
         if reason.retryable:
-            values["failures"] = failures = job.failures + 1
+            # An attempt that came further than those before it is no repetition of their failure.
+            before = 0 if self._came_further(session, job) else job.failures
+            values["failures"] = failures = before + 1
             if failures < job.max_attempts:
                 target = JobState.QUEUED
                 values["not_before"] = self._database.time(self._retry.delay(failures))
             elif failures > 1:
-                message = f"{message or reason.sentence} (given up after {failures} attempts)"
+                message = f"{message or reason.sentence} (given up after {failures} attempts in a row)"
         if target is JobState.QUEUED:
             values["worker"] = None
         if target.final:

@@ -15,7 +15,7 @@ class Statistics:
 
     jobs: dict[str, int]  # by state
     ended: dict[tuple[str, str], int]  # by (kind, end reason), final states only
-    failed_attempts: int
+    attempts: int  # begun, of all jobs; never sinks
     oldest_queued_seconds: float  # of those that could run now; 0.0 when none waits
     workers: list[tuple[Worker, int]]  # heard of in the last minute, with the number of jobs that each runs
     held_gpus: frozenset[str]
@@ -50,7 +50,7 @@ class StatisticsStore:
                     (kind, reason or "unknown"): count
                     for kind, reason, count in session.execute(ended.group_by(Job.kind, Job.end_code))
                 },
-                failed_attempts=session.scalar(select(func.sum(Job.failures))) or 0,
+                attempts=session.scalar(select(func.sum(Job.attempt))) or 0,
                 oldest_queued_seconds=(now - oldest).total_seconds() if now and oldest else 0.0,
                 workers=[(worker, count) for worker, count in session.execute(alive)],
                 held_gpus=frozenset(session.scalars(select(GpuHold.uuid))),

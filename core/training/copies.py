@@ -28,28 +28,36 @@ class Copies:
 
         Raises `StorageFailure` when the storage does not answer: to begin anew would lose more than a retry.
         """
-        found = [
-            (_number(path.parent.name), _number(path.parent.parent.name), path)
-            for path in map(PurePosixPath, self._library.list_files(self._place))
-            if path.name == MANIFEST
-        ]
-        newest = max(found, default=None)
-        if newest is None or newest[0] <= step:
-            return
-        place = newest[2].parent
+        for place in self._copied():
+            if _key(place)[0] <= step:
+                return
+            if self._fetch(place, folder):
+                for path in self._library.list_files(f"{self._place}/beside"):
+                    self._library.get(f"{self._place}/beside/{path}", folder / path)
+                return
+            self._tell(f"The copy of {place.name} is not whole; it is passed over.")
+
+    def _copied(self) -> list[PurePosixPath]:
+        """Checkpoints whose upload came to its end, the newest first."""
+        paths = map(PurePosixPath, self._library.list_files(self._place))
+        return sorted((path.parent for path in paths if path.name == MANIFEST), key=_key, reverse=True)
+
+    def _fetch(self, place: PurePosixPath, folder: Path) -> bool:
         target = folder / place
         if target.exists():
             shutil.rmtree(target)
         manifest = Manifest.model_validate_json(self._library.read(f"{self._place}/{place}/{MANIFEST}"))
+        there = set(self._library.list_files(f"{self._place}/{place}"))
+        if not there.issuperset(entry.path for entry in manifest.files):
+            return False
         for entry in manifest.files:
             self._library.get(f"{self._place}/{place}/{entry.path}", target / entry.path)
         # Written last here as well: a fetch that is cut short does not count.
         self._library.get(f"{self._place}/{place}/{MANIFEST}", target / MANIFEST)
-        if not is_whole(target):
-            shutil.rmtree(target)
-            return
-        for path in self._library.list_files(f"{self._place}/beside"):
-            self._library.get(f"{self._place}/beside/{path}", folder / path)
+        if is_whole(target):
+            return True
+        shutil.rmtree(target)
+        return False
 
     def push(self, folder: Path, checkpoint: Path) -> None:
         """Starts to upload a whole checkpoint, and the curves beside it. Waits for the one before."""
@@ -68,7 +76,6 @@ class Copies:
     def _push(self, folder: Path, checkpoint: Path) -> None:
         name = checkpoint.relative_to(folder).as_posix()
         try:
-            before = self._library.list_files(self._place)
             for path in (folder / "tensorboard").glob("*"):
                 self._library.put(path, f"{self._place}/beside/tensorboard/{path.name}")
             for path in checkpoint.rglob("*"):
@@ -76,13 +83,20 @@ class Copies:
                     inside = path.relative_to(checkpoint).as_posix()
                     self._library.put(path, f"{self._place}/{name}/{inside}")
             self._library.put(checkpoint / MANIFEST, f"{self._place}/{name}/{MANIFEST}")
-            # What was there before is older now, whole or not.
-            old = {PurePosixPath(path).parts[:2] for path in before if not path.startswith("beside/")}
-            for parts in old - {PurePosixPath(name).parts}:
-                self._library.remove("/".join((self._place, *parts)))
+            paths = map(PurePosixPath, self._library.list_files(self._place))
+            there = {PurePosixPath(*path.parts[:2]) for path in paths if path.parts[0] != "beside"}
+            # Whole or not, what is older goes. What is newer is another attempt's, which has taken over.
+            for old in there:
+                if _key(old) < _key(PurePosixPath(name)):
+                    self._library.remove(f"{self._place}/{old}")
         except Exception as error:  # noqa: BLE001 - a client library's own errors are no OSErrors, and training goes on
             _log.warning("The copy of %s failed", name, exc_info=True)
             self._tell(f"{checkpoint.name} lies on this host only, its copy failed: {error}")
+
+
+def _key(place: PurePosixPath) -> tuple[int, int]:
+    """(step, attempt) of ``attempt-A/checkpoint-S``."""
+    return _number(place.name), _number(place.parent.name)
 
 
 def _number(name: str) -> int:

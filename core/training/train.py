@@ -211,7 +211,10 @@ def finish(
     write_report(report_folder, spec, facts, state.evaluations, trainer.state.log_history)
     if (rejects := work / "rejects.jsonl").exists():
         shutil.copy(rejects, report_folder)
-    shutil.copytree(checkpoints.folder / "tensorboard", report_folder / "tensorboard")
+    # Named by the job: it is what TensorBoard shows of the path.
+    shutil.copytree(
+        checkpoints.folder / "tensorboard", report_folder / "tensorboard" / context.request.job_id
+    )
     context.publish("report", "report", report_folder, {"name": "training report"})
     shutil.rmtree(work)
 

@@ -53,7 +53,7 @@ def test_the_queue_and_the_fleet_in_numbers(http, settings):
     assert seen["reason_jobs", ("state", "queued")] == 1
     assert seen["reason_jobs", ("state", "running")] == 1
     assert seen["reason_jobs", ("state", "paused")] == 0
-    assert seen["reason_jobs_ended_total", ("kind", "train"), ("reason", "bad_data")] == 1
+    assert seen["reason_jobs_ended", ("kind", "train"), ("reason", "bad_data")] == 1
     assert seen["reason_queue_oldest_seconds",] > 0
     assert seen["reason_worker_slots", ("worker", worker)] == 2
     assert seen["reason_worker_jobs", ("worker", worker)] == 1
@@ -90,6 +90,20 @@ def test_a_path_of_a_job_is_no_series_of_its_own(http):
     assert routes == {"/jobs/{job_id}", "none"}
 
 
+def test_made_up_methods_and_errors_that_nobody_foresaw(http, monkeypatch):
+    for method in ("FOO1", "FOO2"):
+        http.request(method, "/jobs")
+    monkeypatch.setattr(http.app.state.store.jobs, "depth", lambda: 1 / 0)
+    assert http.get("/queue").status_code == 500
+    calls = {
+        tuple(dict(key[1:]).values()): value
+        for key, value in read(http).items()
+        if key[0] == "reason_http_seconds_count"
+    }
+    assert calls["other", "/jobs", "405"] == 2
+    assert calls["GET", "/queue", "500"] == 1
+
+
 def test_dashboard_and_documentation_name_what_there_is(http):
     names = {key[0] for key in read(http)}
     names |= {"reason_artifacts", "reason_artifacts_bytes", "reason_worker_slots", "reason_worker_jobs"}
@@ -97,7 +111,7 @@ def test_dashboard_and_documentation_name_what_there_is(http):
         "reason_gpu_memory_bytes",
         "reason_gpu_memory_free_bytes",
         "reason_gpu_held",
-        "reason_jobs_ended_total",
+        "reason_jobs_ended",
     }
     names |= {f"reason_http_seconds_{part}" for part in ("bucket", "count", "sum")}
     folder = ROOT / "docker" / "monitoring" / "grafana" / "dashboards"

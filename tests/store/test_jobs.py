@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from core.errors import Conflict, NotFound, StaleLease
 from core.jobs.events import Event, EventType
@@ -13,6 +13,7 @@ from core.store import Store
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity, Claim
 from core.store.progress import Batch
+from core.store.tables import Job
 
 CPU = Capacity(worker="w1")
 GPU = Capacity(worker="w2", gpus={"GPU-80": 80_000_000_000})
@@ -174,6 +175,26 @@ def test_a_renewed_lease_is_not_taken_back(store: Store):
     let_lease_run_out(store, job.id)
     store.leases.renew(held, 30)
     assert store.leases.expire_leases() == []
+
+
+def test_a_job_that_gets_on_outlives_any_number_of_lost_workers(store: Store):
+    job = submit(store, max_attempts=2)
+
+    def lose(checkpoint: int | None) -> str:
+        with store.database.write() as session:
+            session.execute(update(Job).values(not_before=store.database.time(-1)))
+        held = claim(store)
+        if checkpoint is not None:
+            event = Event(type=EventType.CHECKPOINT, data={"step": checkpoint, "bytes": 1, "seconds": 0.1})
+            store.progress.record(held, Batch(events=[event]))
+        let_lease_run_out(store, job.id)
+        store.leases.expire_leases()
+        return store.jobs.get(job.id).state
+
+    assert [lose(step) for step in (20, 40, 60, 80)] == ["queued"] * 4
+    # The same checkpoint again, or none, is no progress.
+    assert lose(80) == "failed"
+    assert "given up after 2 attempts in a row" in store.jobs.get(job.id).end_message
 
 
 def test_failures_are_retried_later_and_not_for_ever(store: Store):

@@ -114,3 +114,24 @@ def test_the_checkpoint_that_is_being_copied_is_not_pruned(library, tmp_path, mo
     here.wait()
     assert told == []
     assert make(library, tmp_path / "there").latest().name == "checkpoint-60"
+
+
+def test_a_worker_that_comes_back_does_not_remove_its_successors_copy(library, tmp_path):
+    frozen, successor = make(library, tmp_path / "one"), make(library, tmp_path / "two", attempt=2)
+    save(successor, 60)
+    successor.wait()
+    save(frozen, 40)
+    frozen.wait()
+    assert make(library, tmp_path / "three").latest().name == "checkpoint-60"
+
+
+def test_an_older_copy_serves_when_the_newest_is_not_whole(library, tmp_path):
+    told: list[str] = []
+    first, second = make(library, tmp_path / "one"), make(library, tmp_path / "two", attempt=2)
+    save(second, 60)
+    second.wait()
+    save(first, 40)
+    first.wait()
+    library.remove("checkpoints/job_1/attempt-2/checkpoint-60/model.safetensors")
+    assert make(library, tmp_path / "three", told=told).latest().name == "checkpoint-40"
+    assert told == ["The copy of checkpoint-60 is not whole; it is passed over."]

@@ -1,9 +1,14 @@
 """Folders that are whole or not there."""
 
+import uuid
+
 import pytest
 
 from core.artifacts import MANIFEST, Library, is_whole, read_manifest, seal
-from core.errors import NotFound
+from core.errors import NotFound, StorageFailure
+from core.run.context import RunContext
+from core.run.reporter import RecordingReporter
+from core.run.request import RunRequest
 
 
 def make(folder, text="hello"):
@@ -76,3 +81,54 @@ def test_sealing(tmp_path):
     assert read_manifest(folder).metadata == {"step": 3}
     (folder / "a.txt").unlink()
     assert not is_whole(folder)
+
+
+class Away:
+    """A storage whose client raises errors of its own, as botocore does."""
+
+    protocol = "s3"
+
+    def __getattr__(self, name):
+        def fail(*_, **__):
+            raise RuntimeError("Could not connect to the endpoint")
+
+        return fail
+
+
+def test_a_client_librarys_own_errors_are_storage_failures(tmp_path, monkeypatch):
+    remote = Library(f"memory://{uuid.uuid4().hex}")
+    published = remote.publish(make(tmp_path / "one"), "model", {})
+    monkeypatch.setattr(remote, "_fs", Away())
+    for call in (
+        lambda: remote.publish(make(tmp_path / "two"), "model", {}),
+        lambda: remote.manifest(published.uri),
+        lambda: remote.check(published.uri),
+        lambda: remote.open(published.uri, "a.txt"),
+        lambda: remote.fetch(published.uri, tmp_path / "cache"),
+    ):
+        with pytest.raises(StorageFailure, match="Could not connect"):
+            call()
+
+
+def test_finished_work_waits_for_remote_storage(tmp_path, monkeypatch):
+    url = f"memory://{uuid.uuid4().hex}"
+    request = RunRequest(
+        job_id="j", attempt=1, spec={}, artifact_url=url, checkpoints=tmp_path, cache=tmp_path / "cache"
+    )
+    reporter = RecordingReporter()
+    context = RunContext(request, tmp_path, reporter)
+    monkeypatch.setattr(context, "wait", lambda seconds: waited.append(seconds))
+    waited: list[float] = []
+    publish = Library.publish
+
+    def away_twice(self, *arguments):
+        if len(waited) < 2:
+            raise StorageFailure("away")
+        return publish(self, *arguments)
+
+    monkeypatch.setattr(Library, "publish", away_twice)
+    context.publish("model", "model", make(tmp_path / "out"), {})
+    assert waited == [1.0, 2.0]
+    assert "model" in context.outputs
+    told = [event.data["message"] for event in reporter.events if event.type.value == "notice"]
+    assert told == ["Trying again in 1 s: away", "Trying again in 2 s: away"]
