@@ -351,3 +351,12 @@ def test_the_schema_is_shown(http):
     assert train["properties"]["learning_rate"]["exclusiveMinimum"] == 0
     assert train["additionalProperties"] is False
     assert http.get("/docs").status_code == 200
+
+
+def test_a_file_that_the_service_cannot_read_is_refused_at_once(http, spec, monkeypatch):
+    """Root reads everything: what the system would say to another user is played."""
+    monkeypatch.setattr("api.references.os.access", lambda path, mode: not str(path).endswith("pairs.jsonl"))
+    answer = post(http, spec)
+    assert answer.status_code == 403
+    assert "dataset.ref: " in answer.json()["detail"]
+    assert "cannot be read by user" in answer.json()["detail"]

@@ -70,3 +70,12 @@ def test_many_writers_and_readers_lose_and_double_nothing(settings: Settings):
 def test_the_broker_s_files_stay_in_the_data_folder(settings: Settings):
     channel(celery_for(settings))
     assert {path.name for path in Path(settings.data_dir / "broker").iterdir()} == {"messages", "control"}
+
+
+def test_flower_sees_workers_where_the_broker_can_broadcast(settings):
+    embedded = celery_for(settings).conf
+    assert not embedded.worker_enable_remote_control
+    assert not embedded.worker_send_task_events
+    fleet = celery_for(settings.model_copy(update={"broker_url": "redis://broker/0"})).conf
+    assert fleet.worker_enable_remote_control
+    assert fleet.worker_send_task_events
