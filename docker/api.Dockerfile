@@ -9,7 +9,7 @@ WORKDIR /srv/reason
 # Volumes mounted here for the first time take these owners.
 RUN groupadd --non-unique --gid ${REASON_GID} reason \
     && useradd --non-unique --uid ${REASON_UID} --gid reason --no-create-home --home-dir /srv/reason/models --shell /usr/sbin/nologin reason \
-    && install --directory --owner=reason --group=reason data models datasets
+    && install --directory --owner=reason --group=reason data models inputs
 
 # A virtual environment without pip of its own: the base image's Python may be the distribution's.
 COPY docker/requirements.py pyproject.toml constraints.txt /tmp/build/
@@ -34,7 +34,7 @@ ENV PATH=/opt/reason/bin:$PATH \
     HOME=/srv/reason/models \
     USER=reason \
     REASON_DATA_DIR=/srv/reason/data \
-    REASON_ALLOWED_PATHS=/srv/reason/data:/srv/reason/datasets
+    REASON_ALLOWED_PATHS=/srv/reason/data:/srv/reason/inputs
 USER reason
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=3 \

@@ -66,7 +66,8 @@ have_engine() {
         apt-get -qq update
         apt-get -qq install --yes docker.io docker-compose iptables debootstrap >/dev/null
     fi
-    dockerd >"$work/dockerd.log" 2>&1 &
+    # A session of its own: Ctrl-C must not reach it before everything is taken down.
+    setsid dockerd >"$work/dockerd.log" 2>&1 &
     engine_pid=$!
     until_true 60 docker info
 }
@@ -114,7 +115,7 @@ project() {
 COMPOSE_PROJECT_NAME=reason-test
 POSTGRES_PASSWORD=p@ss:w/rd#%20-$RANDOM$RANDOM
 REASON_PUBLISH=127.0.0.1:$port
-REASON_DATASETS_DIR=$work/datasets
+REASON_INPUTS_DIR=$work/datasets
 REASON_GPU_WORKERS=0
 REASON_OFFLINE=true
 TORCH_INDEX_URL=$torch_index
@@ -187,7 +188,7 @@ inside() { # user, ownership, shared memory and clocks, as the containers see th
     for service in api worker-cpu; do
         [ "$(compose exec -T $service id -un)" = reason ] || fail "$service runs as another user"
         compose exec -T $service sh -c 'touch /srv/reason/data/written && rm /srv/reason/data/written' || fail "$service cannot write its data"
-        ! compose exec -T $service sh -c 'touch /srv/reason/datasets/written' 2>/dev/null || fail "$service writes to the host's datasets"
+        ! compose exec -T $service sh -c 'touch /srv/reason/inputs/written' 2>/dev/null || fail "$service writes to the host's datasets"
         ! compose exec -T $service sh -c 'touch /srv/reason/core/written' 2>/dev/null || fail "$service writes to its code"
     done
     compose exec -T worker-cpu sh -c 'touch /srv/reason/models/written && rm /srv/reason/models/written'
@@ -212,8 +213,8 @@ END
 
 submit() { # NAME: a training job of the real model on the real pairs
     call POST /jobs '{"kind": "train", "family": "dense", "name": "'"$1"'",
-        "base_model": "file:datasets/all-MiniLM-L6-v2", "dataset": "file:datasets/train.jsonl",
-        "evaluation": {"datasets": [{"ref": "file:datasets/test.jsonl", "name": "stdlib"}]},
+        "base_model": "file:inputs/all-MiniLM-L6-v2", "dataset": "file:inputs/train.jsonl",
+        "evaluation": {"datasets": [{"ref": "file:inputs/test.jsonl", "name": "stdlib"}]},
         "batch_size": 8, "epochs": 1, "learning_rate": 1e-4, "lengths": {"query": 32, "document": 64},
         "logging_steps": 2, "checkpoint": {"every_steps": 8}}' | field 'it["id"]'
 }

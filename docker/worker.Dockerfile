@@ -29,7 +29,7 @@ WORKDIR /srv/reason
 # Volumes mounted here for the first time take these owners.
 RUN groupadd --non-unique --gid ${REASON_GID} reason \
     && useradd --non-unique --uid ${REASON_UID} --gid reason --no-create-home --home-dir /srv/reason/models --shell /usr/sbin/nologin reason \
-    && install --directory --owner=reason --group=reason data models datasets
+    && install --directory --owner=reason --group=reason data models inputs
 
 COPY docker/reason /usr/local/bin/reason
 COPY client client
@@ -48,7 +48,7 @@ ENV PATH=/opt/reason/bin:$PATH \
     USER=reason \
     HF_HOME=/srv/reason/models/huggingface \
     REASON_DATA_DIR=/srv/reason/data \
-    REASON_ALLOWED_PATHS=/srv/reason/data:/srv/reason/datasets \
+    REASON_ALLOWED_PATHS=/srv/reason/data:/srv/reason/inputs \
     REASON_HEARTBEAT_FILE=/tmp/reason-heartbeat
 USER reason
 # The file is touched whenever the database has taken a heartbeat.

@@ -134,3 +134,12 @@ def test_a_job_s_process_forgets_the_way_to_the_database():
         env={**os.environ, **secrets},
     )
     assert found.stdout.strip() == "['AWS_ACCESS_KEY_ID']"
+
+
+def test_no_folder_here_has_the_name_of_a_library():
+    """Python and the linter would take ``datasets/`` for Hugging Face's package."""
+    import importlib.metadata
+
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"api", "client", "core", "worker"}
+    libraries = set(importlib.metadata.packages_distributions())
+    assert folders & libraries <= {"migrations", "tests", "benchmarks"}
