@@ -101,7 +101,6 @@ class CallTimes:
 
         async def timed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # The route's template, never the path: each job's own series would be one too many.
                 observe(message["status"])
             await send(message)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.ids import new_id
@@ -26,6 +27,15 @@ class Inventory:
     gpus: list[dict[str, Any]]
     memory_bytes: int
     queues: list[str]
+
+
+def alive_workers(database: Database, session: Session, seconds: float) -> list[tuple[Worker, int]]:
+    """Workers heard of within ``seconds``, each with the number of jobs it runs."""
+    running = (
+        select(func.count()).where(Job.worker == Worker.id, Job.state == JobState.RUNNING).scalar_subquery()
+    )
+    query = select(Worker, running).where(Worker.heartbeat_at > database.time(-seconds)).order_by(Worker.id)
+    return [(worker, count) for worker, count in session.execute(query)]
 
 
 class WorkerStore:
@@ -59,18 +69,8 @@ class WorkerStore:
 
     def alive(self, seconds: float) -> list[tuple[Worker, int]]:
         """Workers heard of within ``seconds``, each with the number of jobs it runs."""
-        running = (
-            select(func.count())
-            .where(Job.worker == Worker.id, Job.state == JobState.RUNNING)
-            .scalar_subquery()
-        )
-        query = (
-            select(Worker, running)
-            .where(Worker.heartbeat_at > self._database.time(-seconds))
-            .order_by(Worker.id)
-        )
         with self._database.read() as session:
-            return [(worker, count) for worker, count in session.execute(query)]
+            return alive_workers(self._database, session, seconds)
 
 
 class KeyStore:

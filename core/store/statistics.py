@@ -6,6 +6,7 @@ from sqlalchemy import func, select
 
 from core.jobs.state import JobState
 from core.store.database import Database
+from core.store.fleet import alive_workers
 from core.store.tables import Artifact, GpuHold, Job, Worker
 
 
@@ -34,12 +35,6 @@ class StatisticsStore:
             now = session.scalar(select(time()))
             due = (Job.state == JobState.QUEUED, Job.not_before <= time())
             oldest = session.scalar(select(func.min(Job.not_before)).where(*due))
-            running = (
-                select(func.count())
-                .where(Job.worker == Worker.id, Job.state == JobState.RUNNING)
-                .scalar_subquery()
-            )
-            alive = select(Worker, running).where(Worker.heartbeat_at > time(-60)).order_by(Worker.id)
             ended = select(Job.kind, Job.end_code, func.count()).where(Job.state.in_(final))
             made = select(Artifact.kind, func.count(), func.sum(Artifact.bytes)).group_by(Artifact.kind)
             return Statistics(
@@ -52,7 +47,7 @@ class StatisticsStore:
                 },
                 attempts=session.scalar(select(func.sum(Job.attempt))) or 0,
                 oldest_queued_seconds=(now - oldest).total_seconds() if now and oldest else 0.0,
-                workers=[(worker, count) for worker, count in session.execute(alive)],
+                workers=alive_workers(self._database, session, 60),
                 held_gpus=frozenset(session.scalars(select(GpuHold.uuid))),
                 artifacts={kind: (count, int(size)) for kind, count, size in session.execute(made)},
             )

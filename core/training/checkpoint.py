@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts import is_whole, seal
-from core.training.copies import Copies
+from core.training.copies import Copies, number_of
 from core.training.recovery import Limits
 
 _STATE = "training_state.json"
@@ -51,7 +51,7 @@ class Checkpoints:
         """The newest whole checkpoint of any attempt, on this host or copied. Broken ones are passed over."""
         found = self._latest()
         if self._copies is not None:
-            self._copies.fetch_newer(self.folder, _number(found) if found else -1)
+            self._copies.fetch_newer(self.folder, number_of(found.name) if found else -1)
             found = self._latest()
         if found and (found / _BEST).exists():
             _link(found / _BEST, self.best)
@@ -93,8 +93,8 @@ class Checkpoints:
 
     def _all(self) -> list[Path]:
         """By step, then by attempt."""
-        found = [path for path in self.folder.glob("attempt-*/checkpoint-*") if _number(path) >= 0]
-        return sorted(found, key=lambda path: (_number(path), _number(path.parent)))
+        found = [path for path in self.folder.glob("attempt-*/checkpoint-*") if number_of(path.name) >= 0]
+        return sorted(found, key=lambda path: (number_of(path.name), number_of(path.parent.name)))
 
 
 def _link(source: Path, target: Path) -> None:
@@ -104,8 +104,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _number(path: Path) -> int:
-    tail = path.name.rpartition("-")[2]
-    return int(tail) if tail.isdecimal() else -1

@@ -96,9 +96,10 @@ class Copies:
 
 def _key(place: PurePosixPath) -> tuple[int, int]:
     """(step, attempt) of ``attempt-A/checkpoint-S``."""
-    return _number(place.name), _number(place.parent.name)
+    return number_of(place.name), number_of(place.parent.name)
 
 
-def _number(name: str) -> int:
+def number_of(name: str) -> int:
+    """Of ``checkpoint-40`` or ``attempt-2``; -1 of anything else."""
     tail = name.rpartition("-")[2]
     return int(tail) if tail.isdecimal() else -1

@@ -37,7 +37,7 @@ class Objective(nn.Module):
         # None: all of them.
         self._cuts: list[tuple[int | None, float]] = [(None, 1.0), *zip(dimensions, weights, strict=True)]
         self._guide = guide  # in a tuple, so that its weights are not this module's
-        self.masked_share = 0.0
+        self._masked: FalseNegatives | None = None
 
     def forward(self, embeddings: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
         layout = Layout(batch["queries"], batch["owners"], batch.get("teacher"))
@@ -64,5 +64,10 @@ class Objective(nn.Module):
                 model, batch["guide"]["micro_batches"], batch["guide"]["positions"]
             )
             found = find_false_negatives(similarities(embeddings, batch["queries"], cosine=True), asked)
-        self.masked_share = found.share
+        self._masked = found
         return found
+
+    @property
+    def masked_share(self) -> float:
+        """Of the last batch's negatives. Computed when asked: in every step it would wait for the GPU."""
+        return self._masked.share if self._masked is not None else 0.0
