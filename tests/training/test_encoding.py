@@ -116,3 +116,40 @@ def test_a_model_with_a_scalar_among_its_weights_has_a_hash_too(tiny_model):
     assert plain == weights_sha256(SentenceTransformer(str(tiny_model), device="cpu"))
     model.register_buffer("logit_scale", torch.tensor(2.5))
     assert weights_sha256(model) != plain
+
+
+def test_the_table_of_words_gets_one_gradient_a_batch(model):
+    batch = collate(model, ROWS, token_budget=64)
+    assert len(batch["micro_batches"]) > 3
+    embeddings = encode_micro_batches(model, batch["micro_batches"], batch["positions"])
+    table = model[0].auto_model.get_input_embeddings()
+    assert "forward" not in vars(table)  # put back
+    reached = []
+    table.weight.register_hook(lambda gradient: reached.append(gradient.shape))
+    operations, waiting = [], [embeddings.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in operations:
+            operations.append(node)
+            waiting += [following for following, _ in node.next_functions]
+    of_table = [
+        node
+        for node in operations
+        if any(getattr(after, "variable", None) is table.weight for after, _ in node.next_functions)
+    ]
+    assert len(of_table) == 1
+    embeddings.sum().backward()
+    assert len(reached) == 1
+    model.zero_grad()
+
+
+def test_padding_learns_nothing(model):
+    table = model[0].auto_model.get_input_embeddings()
+    assert table.padding_idx is not None
+    batch = collate(model, ROWS, token_budget=64)
+    assert any((group["input_ids"] == table.padding_idx).any() for group in batch["micro_batches"])
+    model.zero_grad()
+    encode_micro_batches(model, batch["micro_batches"], batch["positions"]).pow(2).sum().backward()
+    assert table.weight.grad[table.padding_idx].abs().max() == 0
+    assert table.weight.grad.abs().max() > 0
+    model.zero_grad()

@@ -53,12 +53,12 @@ def small_memory(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
     through: list[int] = []
     embed = encoding._embed
 
-    def limited(model, micro_batch):
+    def limited(model, micro_batch, words):
         count = micro_batch["input_ids"].numel()
         if count > tokens:
             raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {count} tokens")
         through.append(count)
-        return embed(model, micro_batch)
+        return embed(model, micro_batch, words)
 
     monkeypatch.setattr(encoding, "_embed", limited)
     return through
