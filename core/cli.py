@@ -43,6 +43,7 @@ def run_main(arguments: list[str] | None = None) -> int:
             offline=settings.offline,
             trust_remote_code=settings.trust_remote_code,
             overwrite=asked.overwrite,
+            cache=settings.data_dir.absolute() / "cache",
             stop=stop,
         )
     except InvalidRequest as error:

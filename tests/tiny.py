@@ -1,6 +1,8 @@
 """Tiny real models, built in a second."""
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
 WORDS = ["river", "mountain", "engine", "garden", "winter", "bridge", "copper", "signal", "planet", "harbor"]
 WORDS += [
@@ -62,3 +64,24 @@ def make_model(folder: Path, *, dropout: float = 0.1, seed: int = 0) -> Path:
     model = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean")], device="cpu")
     model.save_pretrained(str(folder), create_model_card=False)
     return folder
+
+
+def token_rows(
+    tokenizer: Any, rows: list[dict[str, Any]], prompts: Any = None, guide: Any = None
+) -> list[Any]:
+    """Rows of texts as the collators get them. ``guide`` is another tokenizer for the same texts."""
+    import pyarrow as pa
+
+    from core.data.table import SCHEMA
+    from core.spec.train import Prompts
+    from core.training.tokens import TokenTable, tokens_of_table
+
+    table = pa.Table.from_pylist([{"scores": [], **row} for row in rows], schema=SCHEMA)
+
+    def of(used: Any, put_in_front: Prompts, also: TokenTable | None = None) -> TokenTable:
+        with tempfile.TemporaryDirectory() as folder:
+            found, _ = tokens_of_table(table, "these", used, put_in_front, context=512, cache=Path(folder))
+            return TokenTable(found, also)  # stays readable: its files are mapped
+
+    tokens = of(tokenizer, prompts or Prompts(), of(guide, Prompts()) if guide else None)
+    return [tokens[index] for index in range(len(tokens))]

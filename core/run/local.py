@@ -22,12 +22,14 @@ def run_local(
     offline: bool = False,
     trust_remote_code: bool = False,
     overwrite: bool = False,
+    cache: Path | None = None,
     stop: StopSignal | None = None,
 ) -> RunResult:
     """Runs a spec and leaves its outputs and ``result.json`` in ``out``.
 
     Run again after an interruption, it goes on from the last checkpoint. Raises `InvalidRequest` when the
-    folder holds a finished job, or another one, unless ``overwrite``.
+    folder holds a finished job, or another one, unless ``overwrite``. ``cache`` keeps what later jobs can use
+    again; by default that is a part of ``out``.
     """
     out = out.absolute()
     spec = parse_spec(data).model_dump(mode="json")
@@ -41,7 +43,7 @@ def run_local(
         attempt=1,
         spec=spec,
         checkpoints=out / "checkpoints",
-        cache=out / "cache",
+        cache=cache or out / "cache",
         gpus=_gpus(spec),
         offline=offline,
         trust_remote_code=trust_remote_code,
@@ -51,6 +53,7 @@ def run_local(
     result = run_attempt(RunContext(request, out, reporter, stop))
     if result.state == "succeeded":
         shutil.rmtree(request.checkpoints)
+        shutil.rmtree(out / "cache", ignore_errors=True)
     return result
 
 

@@ -241,11 +241,17 @@ class TrainSpec(JobSpec):
         False, description="Recompute activations: less memory, about a third slower."
     )
     compile: bool = Field(False, description="torch.compile the model.")
+    padding: Literal["dynamic", "fixed"] = Field(
+        "dynamic",
+        description="dynamic: to the longest text of a micro-batch. fixed: to the longer of lengths, always.",
+    )
     prompts: Prompts = Field(default_factory=Prompts)
     sample: int | None = Field(
         None, ge=1, description="Train on so many rows of each dataset, drawn with the seed."
     )
-    data_loader_workers: int = Field(0, ge=0, le=64)
+    data_loader_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
+        "auto", description="Processes that make batches ahead of the GPU. auto: 2 for a GPU, 0 for a CPU."
+    )
     logging_steps: int = Field(10, ge=1, description="Steps between two points of the loss curve.")
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
     max_reject_share: float = Field(

@@ -1,28 +1,10 @@
 """Which rows make a batch, and which texts of a batch are encoded together."""
 
-import hashlib
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
-
-
-def row_keys(table: pa.Table) -> list[tuple[int, ...]]:
-    """For each row the 64-bit hashes of its distinct texts: what may not meet twice in a batch."""
-    keys = []
-    for batch in table.to_batches(max_chunksize=4096):
-        columns = batch.to_pydict()
-        for query, positive, negatives in zip(
-            columns["query"], columns["positive"], columns["negatives"], strict=True
-        ):
-            keys.append(tuple({_hash(text) for text in (query, positive, *(negatives or ()))}))
-    return keys
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def plan_epoch(keys: Sequence[tuple[int, ...]], batch_size: int, seed: int, epoch: int) -> list[list[int]]:

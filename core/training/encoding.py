@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -18,49 +19,61 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
 from core.training.batching import plan_micro_batches
-
-Tokens = dict[str, list[int]]
-"""One tokenized text: ``input_ids``, ``attention_mask`` and what else the model wants, each [tokens]."""
+from core.training.tokens import Frame, Ids
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[Tokens]:
-    """Token ids of every text, cut after ``max_length``, not padded."""
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
+) -> list[Sequence[int]]:
+    """Token ids of every text, special ones included, cut after ``max_length``, not padded."""
     if not texts:
         return []
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False, verbose=False)
-    return [{name: column[index] for name, column in encoded.items()} for index in range(len(texts))]
+    return tokenizer(list(texts), truncation=True, max_length=max_length, padding=False, verbose=False)[
+        "input_ids"
+    ]
 
 
 def make_micro_batches(
-    tokenizer: PreTrainedTokenizerBase, tokens: list[Tokens], token_budget: int, multiple: int = 8
+    frame: Frame,
+    texts: Sequence[Ids],
+    token_budget: int,
+    multiple: int = 8,
+    width: int | None = None,
 ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
     """Pads groups of similar length, each to its longest text rounded up to ``multiple``.
 
-    Returns the groups, each a dict of [texts, tokens] tensors, and ``positions`` [texts]: where each text
-    stands in the concatenated output. Equal token sequences stand there once.
+    ``texts`` are token ids within their special tokens. With ``width`` every group is padded to so many
+    tokens instead. Returns the groups, each ``input_ids`` and ``attention_mask`` [texts, tokens], and
+    ``positions`` [texts]: where each text stands in the concatenated output. Equal token sequences stand
+    there once.
     """
-    distinct: dict[tuple[int, ...], int] = {}
-    of_text = [distinct.setdefault(tuple(text["input_ids"]), len(distinct)) for text in tokens]
-    representative = [0] * len(distinct)
-    for index, unique in enumerate(of_text):
-        representative[unique] = index
-    groups = plan_micro_batches([len(ids) for ids in distinct], token_budget, multiple)
+    distinct: dict[bytes, int] = {}
+    arrays: list[np.ndarray] = []
+    of_text = []
+    for text in texts:
+        array = np.asarray(text, np.int64)
+        number = distinct.setdefault(array.tobytes(), len(arrays))
+        if number == len(arrays):
+            arrays.append(array)
+        of_text.append(number)
+    lengths = [width or len(array) for array in arrays]
+    groups = plan_micro_batches(lengths, token_budget, multiple)
     padded = [
-        dict(
-            tokenizer.pad(
-                [tokens[representative[unique]] for unique in group],
-                padding=True,
-                pad_to_multiple_of=multiple,
-                return_tensors="pt",
-                verbose=False,
-            )
-        )
+        _pad(frame, [arrays[number] for number in group], -(-lengths[group[0]] // multiple) * multiple)
         for group in groups
     ]
-    place = [0] * len(distinct)
-    for position, unique in enumerate(unique for group in groups for unique in group):
-        place[unique] = position
-    return padded, torch.tensor([place[unique] for unique in of_text], dtype=torch.long)
+    place = np.empty(len(arrays), np.int64)
+    place[[number for group in groups for number in group]] = np.arange(len(arrays))
+    return padded, torch.from_numpy(place[of_text])
+
+
+def _pad(frame: Frame, texts: list[np.ndarray], width: int) -> dict[str, torch.Tensor]:
+    ids = np.full((len(texts), width), frame.pad, np.int64)
+    mask = np.zeros_like(ids)
+    for row, text in enumerate(texts):
+        span = slice(width - len(text), width) if frame.pads_left else slice(len(text))
+        ids[row, span], mask[row, span] = text, 1
+    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
 
 def encode_micro_batches(

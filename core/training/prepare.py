@@ -1,6 +1,7 @@
 """What is settled before the first step of a training: model, rows, lengths, order of batches."""
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from core.data.table import open_table, write_table
 from core.errors import BadData, BadSpec
 from core.families import dense
 from core.run.context import RunContext
-from core.spec.train import DatasetSource, TrainSpec
+from core.spec.train import DatasetSource, Prompts, TrainSpec
 from core.training.adapters import choose_trainable
 from core.training.arguments import choose_precision
-from core.training.batching import TrainingBatches, row_keys
+from core.training.batching import TrainingBatches
 from core.training.lengths import ChosenLengths, choose_lengths
 from core.training.memory import activation_bytes
+from core.training.tokens import Frame, TokenTable, tokens_of_table
 
 _MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
 """On a CPU small micro-batches stay in its caches; a GPU wants large ones."""
@@ -40,7 +42,8 @@ class Prepared:
     base_model_sha256: str
     trainable: int
     parameters: int
-    table: Any
+    tokens: TokenTable
+    frame: Frame
     rows_sha256: str
     rejects: int
     lengths: ChosenLengths
@@ -83,17 +86,21 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     work.mkdir(exist_ok=True)
     tables, rejects = _read_datasets(spec, context, work)
     table = pa.concat_tables(tables)
-    if spec.loss.needs_scores:
-        _check_scores(spec, table)
+    rows_sha256 = _rows_sha256(spec, work, len(tables))
+    frame = Frame.of(model.tokenizer)
+    tokens = _tokenize(spec, context, table, rows_sha256, model, guide)
+    if spec.loss.needs_scores and (without := tokens.rows_without_scores):
+        raise BadData(
+            f"loss {spec.loss.name} learns a teacher's scores of a positive and its negatives; {without} of "
+            f"{len(tokens)} rows have none (columns: scores, or pos_scores and neg_scores)"
+        )
     context_length = dense.context_length(model)
     lengths = choose_lengths(
         spec.lengths,
-        spec.prompts,
-        model.tokenizer,
-        table,
+        tokens.counts(),
+        specials=frame.specials,
         configured=model.max_seq_length or context_length,
         context=context_length,
-        seed=spec.seed,
     )
     context.notice(
         f"Lengths: queries {lengths.query.max_length} tokens ({lengths.query.share_cut:.1%} cut), documents "
@@ -103,7 +110,7 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         model.max_seq_length = max(lengths.document.max_length, lengths.query.max_length)
     weights = [source.weight for source in spec.datasets if source.weight is not None]
     batches = TrainingBatches(
-        row_keys(table),
+        tokens.keys(),
         spec.batch_size,
         spec.seed,
         spec.epochs,
@@ -128,7 +135,7 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     token_budget = (
         _MICRO_BATCH_TOKENS[device] if spec.micro_batch_tokens == "auto" else spec.micro_batch_tokens
     )
-    cached = _use_cache(spec, model, lengths, table, device, precision)
+    cached = _use_cache(spec, model, lengths, tokens, device, precision)
     if cached and spec.loss.cached == "auto":
         context.notice(
             "The batch does not fit in memory: its loss is computed in micro-batches (gradient caching)."
@@ -138,8 +145,9 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         base_model_sha256=base_model_sha256,
         trainable=trainable,
         parameters=parameters,
-        table=table,
-        rows_sha256=_rows_sha256(work, len(tables)),
+        tokens=tokens,
+        frame=frame,
+        rows_sha256=rows_sha256,
         rejects=rejects,
         lengths=lengths,
         batches=batches,
@@ -189,22 +197,39 @@ def _read_datasets(spec: TrainSpec, context: RunContext, work: Path) -> tuple[li
     return tables, rejected
 
 
-def _rows_sha256(work: Path, count: int) -> str:
+def _rows_sha256(spec: TrainSpec, work: Path, count: int) -> str:
+    """Of all rows that are trained on."""
     sums = [sha256_of(work / f"rows-{index}.arrow") for index in range(count)]
-    return sums[0] if count == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
+    if spec.sample is not None:
+        sums.append(f"{spec.sample} drawn with {spec.seed}")
+    return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
-def _check_scores(spec: TrainSpec, table: Any) -> None:
-    without = sum(
-        len(scores) < 2
-        for batch in table.select(["scores"]).to_batches()
-        for scores in batch.column("scores").to_pylist()
-    )
-    if without:
-        raise BadData(
-            f"loss {spec.loss.name} learns a teacher's scores of a positive and its negatives; {without} of "
-            f"{table.num_rows} rows have none (columns: scores, or pos_scores and neg_scores)"
+def _tokenize(
+    spec: TrainSpec, context: RunContext, table: pa.Table, rows_sha256: str, model: Any, guide: Any
+) -> TokenTable:
+    """The rows in token ids, and for the guide in its own."""
+
+    def of(encoder: Any, prompts: Prompts) -> tuple[Path, bool]:
+        return tokens_of_table(
+            table,
+            rows_sha256,
+            encoder.tokenizer,
+            prompts,
+            context=dense.context_length(encoder),
+            cache=context.request.cache,
+            check_stop=context.check_stop,
         )
+
+    begun = time.monotonic()
+    for_guide = TokenTable(of(guide, Prompts())[0]) if guide is not None else None
+    folder, known = of(model, spec.prompts)
+    tokens = TokenTable(folder, for_guide)
+    if known:
+        context.notice("The tokens of an earlier job on the same rows are used again.")
+    else:
+        context.notice(f"{len(tokens)} rows tokenized in {time.monotonic() - begun:.1f} s.")
+    return tokens
 
 
 def _evaluation_sets(spec: TrainSpec, context: RunContext) -> dict[str, RetrievalSet]:
@@ -231,18 +256,17 @@ def _path(context: RunContext, source: DatasetSource) -> Path:
 
 
 def _use_cache(
-    spec: TrainSpec, model: Any, lengths: ChosenLengths, table: Any, device: str, precision: str
+    spec: TrainSpec, model: Any, lengths: ChosenLengths, tokens: TokenTable, device: str, precision: str
 ) -> bool:
     """Whether the loss goes micro-batch by micro-batch: as asked, or when the whole batch would not fit."""
     if spec.loss.cached != "auto":
         return spec.loss.cached
     config = model[0].auto_model.config
-    sampled = table.slice(0, 1000).column("negatives").to_pylist()
-    negatives = sum(len(row) for row in sampled) / max(len(sampled), 1)
     length = max(lengths.query.max_length, lengths.document.max_length)
     needed = activation_bytes(
         tokens=int(
-            spec.batch_size * (lengths.query.max_length + (1 + negatives) * lengths.document.max_length)
+            spec.batch_size
+            * (lengths.query.max_length + tokens.documents_per_row * lengths.document.max_length)
         ),
         length=length,
         layers=config.num_hidden_layers,

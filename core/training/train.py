@@ -20,7 +20,8 @@ from core.training.losses import make_loss
 from core.training.prepare import Prepared, prepare
 from core.training.recovery import Limits
 from core.training.report import write_model_card, write_report
-from core.training.trainer import PairTable, PairTrainer
+from core.training.tokens import Frame
+from core.training.trainer import PairTrainer
 
 
 def train(spec: TrainSpec, context: RunContext) -> None:
@@ -78,13 +79,13 @@ def build_trainer(
 ) -> tuple[PairTrainer, Evaluate]:
     """The trainer with everything that happens between its steps, in that order."""
     collator = dense.PairCollator(
-        prepared.model.tokenizer,
+        prepared.frame,
         query_length=prepared.lengths.query.max_length,
         document_length=prepared.lengths.document.max_length,
         token_budget=prepared.token_budget,
         multiple=prepared.multiple,
-        prompts=spec.prompts,
-        guide=(prepared.guide.tokenizer, prepared.guide.max_seq_length) if prepared.guide else None,
+        fixed=spec.padding == "fixed",
+        guide=(Frame.of(prepared.guide.tokenizer), prepared.guide.max_seq_length) if prepared.guide else None,
     )
     objective = dense.Objective(
         make_loss(spec.loss),
@@ -113,7 +114,7 @@ def build_trainer(
             device=prepared.device,
             precision=prepared.precision,
         ),
-        train_dataset=PairTable(prepared.table),
+        train_dataset=prepared.tokens,
         batches=prepared.batches,
         collator=collator,
         objective=objective,
@@ -185,7 +186,7 @@ def finish(
         "base_model_sha256": prepared.base_model_sha256,
         "rows_sha256": prepared.rows_sha256,
         "steps": trainer.state.global_step,
-        "rows": prepared.table.num_rows,
+        "rows": len(prepared.tokens),
         "rejects": prepared.rejects,
         "lengths": prepared.lengths.as_dict(),
         "parameters": prepared.parameters,

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 
 from core.errors import Diverged
@@ -18,28 +17,12 @@ from core.training.batching import TrainingBatches
 from core.training.callbacks import Throughput
 from core.training.encoding import encode_micro_batches
 from core.training.recovery import Limits, Window, bad_gradient, bad_parameter, is_out_of_memory
+from core.training.tokens import TokenRow
 
 _WEIGHTS = "weights.safetensors"
 _SCALER_STEPS = 20
 _PATIENCE = 3
 _ADVICE = "Lower learning_rate, raise loss.temperature, or use precision fp32."
-
-
-class PairTable(Dataset):
-    """An Arrow table as a map-style dataset that is read a batch at a time."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-        self.column_names = table.column_names
-
-    def __len__(self) -> int:
-        return self._table.num_rows
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        return self._table.take(pa.array(indices)).to_pylist()
 
 
 class PairTrainer(Trainer):
@@ -54,7 +37,7 @@ class PairTrainer(Trainer):
         self,
         *,
         batches: TrainingBatches,
-        collator: Callable[[list[dict[str, Any]]], dict[str, Any]],
+        collator: Callable[[list[TokenRow]], dict[str, Any]],
         objective: torch.nn.Module,
         limits: Limits,
         throughput: Throughput,
@@ -67,7 +50,6 @@ class PairTrainer(Trainer):
         self._objective, self.limits, self._tell = objective, limits, tell
         self._window = Window()
         self._left_out = 0
-        self.accelerator.even_batches = False
 
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(

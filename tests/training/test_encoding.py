@@ -9,7 +9,8 @@ from core.families.dense import Objective, PairCollator, weights_sha256
 from core.spec.train import Prompts
 from core.training.encoding import encode_micro_batches
 from core.training.losses import MultipleNegativesRanking
-from tests.tiny import WORDS, make_model
+from core.training.tokens import Frame
+from tests.tiny import WORDS, make_model, token_rows
 
 ROWS = [
     {
@@ -29,9 +30,9 @@ def model(tmp_path_factory) -> SentenceTransformer:
 
 def collate(model, rows, token_budget):
     collator = PairCollator(
-        model.tokenizer, query_length=16, document_length=32, token_budget=token_budget, prompts=Prompts()
+        Frame.of(model.tokenizer), query_length=16, document_length=32, token_budget=token_budget
     )
-    return collator(rows)
+    return collator(token_rows(model.tokenizer, rows))
 
 
 def our_loss(model, rows, *, token_budget=64, cached=False, symmetric=False):
@@ -95,14 +96,15 @@ def test_equal_texts_are_encoded_once(model):
 
 def test_prompts_and_lengths_are_those_of_the_role(model):
     collator = PairCollator(
-        model.tokenizer,
+        Frame.of(model.tokenizer),
         query_length=8,
         document_length=16,
         token_budget=10_000,
-        prompts=Prompts(query="what is ", document="a document of "),
     )
     long = " ".join(WORDS)
-    batch = collator([{"query": long, "positive": long, "negatives": []}])
+    prompts = Prompts(query="what is ", document="a document of ")
+    rows = [{"query": long, "positive": long, "negatives": []}]
+    batch = collator(token_rows(model.tokenizer, rows, prompts))
     assert batch["tokens"] == 8 + 16
     [micro_batch] = batch["micro_batches"]
     words = model.tokenizer.batch_decode(micro_batch["input_ids"], skip_special_tokens=True)

@@ -22,7 +22,8 @@ from core.training.losses import (
     MultipleNegativesRanking,
     find_false_negatives,
 )
-from tests.tiny import WORDS, make_model
+from core.training.tokens import Frame
+from tests.tiny import WORDS, make_model, token_rows
 
 # Two queries; documents: their positives, two negatives of the first, one of the second.
 SIMILARITIES = torch.tensor([[0.9, 0.1, 0.3, 0.95, -0.2], [0.4, 0.5, 0.2, 0.1, 0.45]])
@@ -118,10 +119,8 @@ def compare(model, objective: Objective, theirs, labels=None, *, columns=("query
     features = [model.tokenize([row[column] for row in rows]) for column in columns]
     expected = theirs(features, labels)
     wanted = gradients(model, expected)
-    collator = PairCollator(
-        model.tokenizer, query_length=64, document_length=64, token_budget=64, prompts=Prompts()
-    )
-    batch = collator(ROWS)
+    collator = PairCollator(Frame.of(model.tokenizer), query_length=64, document_length=64, token_budget=64)
+    batch = collator(token_rows(model.tokenizer, ROWS))
     ours = objective(encode_micro_batches(model, batch["micro_batches"], batch["positions"]), batch)
     assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
     for mine, other in zip(gradients(model, ours), wanted, strict=True):
@@ -161,14 +160,13 @@ def test_the_guide_reads_the_batch_with_its_own_tokenizer_and_is_not_trained(mod
     guide = SentenceTransformer(str(make_model(tmp_path / "guide", dropout=0.0)), device="cpu")
     guide.eval().requires_grad_(False)
     collator = PairCollator(
-        model.tokenizer,
+        Frame.of(model.tokenizer),
         query_length=16,
         document_length=32,
         token_budget=64,
-        prompts=Prompts(query="find: "),
-        guide=(guide.tokenizer, 64),
+        guide=(Frame.of(guide.tokenizer), 64),
     )
-    batch = collator(ROWS)
+    batch = collator(token_rows(model.tokenizer, ROWS, Prompts(query="find: "), guide.tokenizer))
     objective = Objective(MultipleNegativesRanking(0.05), guide=(guide, Guide(model="file:x", margin=1.0)))
     embeddings = encode_micro_batches(model, batch["micro_batches"], batch["positions"])
     loss = objective(embeddings, batch)

@@ -1,73 +1,70 @@
-"""Rows into micro-batches of token ids."""
+"""Rows of token ids into micro-batches."""
 
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from core.spec.train import Prompts
-from core.training.encoding import make_micro_batches, tokenize
+from core.training.encoding import make_micro_batches
+from core.training.tokens import Frame, TokenRow
 
 
 class PairCollator:
-    """Tokenizes a batch's queries and documents, each cut to its role's length, and pads them in groups.
+    """Cuts a batch's queries and documents to their roles' lengths, and pads them in groups.
 
     The result: ``micro_batches`` and ``positions`` (see `core.training.encoding`), ``queries``, the number
     of queries (they come first, then the positives in the same order, then all negatives), ``owners``
     [documents], the query of each, ``teacher`` [documents], where every row has scores, and ``tokens``, the
-    number of real tokens. With a guide also ``guide``, the same texts for its tokenizer.
+    number of real tokens. With a guide also ``guide``, the same texts for that model.
     """
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        frame: Frame,
         *,
         query_length: int,
         document_length: int,
         token_budget: int,
-        prompts: Prompts,
         multiple: int = 8,
-        guide: tuple[PreTrainedTokenizerBase, int] | None = None,
+        fixed: bool = False,
+        guide: tuple[Frame, int] | None = None,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._frame = frame
         self._query_length, self._document_length = query_length, document_length
-        self._query_prompt, self._document_prompt = prompts.query or "", prompts.document or ""
-        self.token_budget, self._multiple = token_budget, multiple
-        self._guide = guide  # its tokenizer and its length
+        self._token_budget, self._multiple = token_budget, multiple
+        self._width = max(query_length, document_length) if fixed else None
+        self._guide = guide  # its frame and its length
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        documents = [row["positive"] for row in rows]
-        documents += [negative for row in rows for negative in row["negatives"]]
-        tokens = tokenize(
-            self._tokenizer, [self._query_prompt + row["query"] for row in rows], self._query_length
-        )
-        tokens += tokenize(
-            self._tokenizer,
-            [self._document_prompt + document for document in documents],
-            self._document_length,
-        )
+    def __call__(self, rows: list[TokenRow]) -> dict[str, Any]:
+        texts = _framed(rows, self._frame, self._query_length, self._document_length)
         micro_batches, positions = make_micro_batches(
-            self._tokenizer, tokens, self.token_budget, self._multiple
+            self._frame, texts, self._token_budget, self._multiple, self._width
         )
         batch = {
             "micro_batches": micro_batches,
             "positions": positions,
             "queries": len(rows),
             "owners": torch.tensor(
-                [*range(len(rows)), *(index for index, row in enumerate(rows) for _ in row["negatives"])]
+                [*range(len(rows)), *(index for index, row in enumerate(rows) for _ in row.documents[1:])]
             ),
-            "tokens": sum(len(text["input_ids"]) for text in tokens),
+            "tokens": sum(len(text) for text in texts),
         }
-        if all(row.get("scores") for row in rows):
-            scores = [row["scores"][0] for row in rows] + [
-                score for row in rows for score in row["scores"][1:]
-            ]
-            batch["teacher"] = torch.tensor(scores)
+        if all(row.scores for row in rows):
+            batch["teacher"] = torch.tensor(_positives_first([row.scores for row in rows]))
         if self._guide is not None:
-            tokenizer, length = self._guide
-            texts = [row["query"] for row in rows] + documents
-            micro_batches, positions = make_micro_batches(
-                tokenizer, tokenize(tokenizer, texts, length), self.token_budget, self._multiple
-            )
+            frame, length = self._guide
+            guided = _framed([row.guide for row in rows], frame, length, length)
+            micro_batches, positions = make_micro_batches(frame, guided, self._token_budget, self._multiple)
             batch["guide"] = {"micro_batches": micro_batches, "positions": positions}
         return batch
+
+
+def _framed(rows: list[Any], frame: Frame, query_length: int, document_length: int) -> list[Any]:
+    documents = _positives_first([row.documents for row in rows])
+    return [frame.put(row.query, query_length) for row in rows] + [
+        frame.put(document, document_length) for document in documents
+    ]
+
+
+def _positives_first(of_rows: list[Any]) -> list[Any]:
+    """The first item of every row, then all the others."""
+    return [items[0] for items in of_rows] + [item for items in of_rows for item in items[1:]]

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from core.evaluation.retrieval import Encode
 from core.spec.train import Prompts
 from core.training.encoding import encode_micro_batches, make_micro_batches, tokenize
+from core.training.tokens import Frame
 
 _CHUNK = 1024
 
@@ -27,6 +28,7 @@ def make_encode(
     """
     prefix = {"query": prompts.query or "", "document": prompts.document or ""}
     cosine = model.similarity_fn_name != "dot"
+    frame = Frame.of(model.tokenizer)
 
     def encode(texts: list[str], role: Literal["query", "document"]) -> torch.Tensor:
         # Longest first over all texts, so that a chunk's micro-batches have hardly any padding.
@@ -38,7 +40,7 @@ def make_encode(
             for start in range(0, len(order), _CHUNK):
                 chunk = [prefix[role] + texts[index] for index in order[start : start + _CHUNK]]
                 tokens = tokenize(model.tokenizer, chunk, model.max_seq_length)
-                micro_batches, positions = make_micro_batches(model.tokenizer, tokens, token_budget, multiple)
+                micro_batches, positions = make_micro_batches(frame, tokens, token_budget, multiple)
                 pieces = []
                 for micro_batch in micro_batches:
                     check_stop()

@@ -1,0 +1,305 @@
+"""Texts into token ids, once for a training and for all that follow it on the same data.
+
+Kept in the cache by the content of the rows and of the tokenizer. A text is kept once however many rows it
+stands in, without special tokens, cut only at the model's context: how long a text may be, and what stands
+around it, is settled when a batch is made.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
+
+from core.artifacts import inspect_folder_and_place, is_whole
+from core.errors import BadModel
+from core.spec.train import Prompts
+
+Ids = Sequence[int] | np.ndarray
+"""Token ids of one text, [tokens]."""
+
+_FORMAT = 1
+_ROWS = 1024
+_KEPT_BYTES = 20 << 30
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a tokenizer puts around a text, and how it pads."""
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    pad: int
+    pads_left: bool
+    cuts_left: bool
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Frame":
+        """Raises `BadModel` for a tokenizer that does more than put tokens before and after a text."""
+        plain = tokenizer("a word", add_special_tokens=False)["input_ids"]
+        framed = tokenizer("a word")["input_ids"]
+        for start in range(len(framed) - len(plain) + 1):
+            if plain and framed[start : start + len(plain)] == plain:
+                return cls(
+                    tuple(framed[:start]),
+                    tuple(framed[start + len(plain) :]),
+                    tokenizer.pad_token_id,
+                    tokenizer.padding_side == "left",
+                    tokenizer.truncation_side == "left",
+                )
+        raise BadModel(f"{type(tokenizer).__name__} changes a text's tokens when it adds its special ones")
+
+    @property
+    def specials(self) -> int:
+        """Tokens that stand around every text."""
+        return len(self.prefix) + len(self.suffix)
+
+    def put(self, ids: Ids, limit: int) -> np.ndarray:
+        """The ids within their special tokens, at most ``limit`` in all."""
+        room = max(limit - self.specials, 0)
+        if len(ids) > room:
+            ids = ids[len(ids) - room :] if self.cuts_left else ids[:room]
+        return np.concatenate([self.prefix, ids, self.suffix]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """A training row in token ids. ``documents``: the positive, then the negatives."""
+
+    query: Ids
+    documents: list[Ids]
+    scores: list[float] | None = None  # a teacher's, of each document
+    guide: "TokenRow | None" = None  # the same texts for another model
+
+
+class TokenTable:
+    """Rows of token ids, memory-mapped, so that data may be larger than memory.
+
+    A dataset for torch's DataLoader. With ``guide`` every row also carries that table's row.
+    """
+
+    def __init__(self, folder: Path, guide: "TokenTable | None" = None) -> None:
+        def array(name: str) -> np.ndarray:
+            return np.load(folder / f"{name}.npy", mmap_mode="r")
+
+        self._ids = (
+            np.memmap(folder / "ids.bin", np.int32, "r") if (folder / "ids.bin").stat().st_size else ()
+        )
+        self._starts = array("text_starts")  # [texts + 1], into ids
+        self._text_keys = array("text_keys")  # [texts]
+        self._queries = array("queries")  # [rows], numbers of texts
+        self._row_starts = array("row_starts")  # [rows + 1], into documents
+        self._documents = array("documents")  # [documents of all rows], numbers of texts
+        self._scores = array("scores")  # the same, NaN where there is none
+        self._guide = guide
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def __getitem__(self, index: int) -> TokenRow:
+        span = slice(self._row_starts[index], self._row_starts[index + 1])
+        scores = self._scores[span]
+        return TokenRow(
+            self._text(self._queries[index]),
+            [self._text(number) for number in self._documents[span]],
+            None if np.isnan(scores).any() else scores.tolist(),
+            None if self._guide is None else self._guide[index],
+        )
+
+    def _text(self, number: int) -> np.ndarray:
+        return self._ids[self._starts[number] : self._starts[number + 1]]
+
+    def counts(self) -> dict[str, np.ndarray]:
+        """Tokens of every query and of every document, without special ones."""
+        of_text = np.diff(self._starts)
+        return {"query": of_text[self._queries], "document": of_text[self._documents]}
+
+    def keys(self) -> list[tuple[int, ...]]:
+        """For each row the 64-bit hashes of its distinct texts: what may not meet twice in a batch."""
+        queries = self._text_keys[self._queries].tolist()
+        documents = self._text_keys[self._documents].tolist()
+        starts = self._row_starts.tolist()
+        return [
+            tuple({query, *documents[starts[index] : starts[index + 1]]})
+            for index, query in enumerate(queries)
+        ]
+
+    @property
+    def documents_per_row(self) -> float:
+        """The mean."""
+        return len(self._documents) / max(len(self), 1)
+
+    @property
+    def rows_without_scores(self) -> int:
+        missing = np.isnan(self._scores)
+        return int((np.add.reduceat(missing, self._row_starts[:-1]) > 0).sum()) if len(self) else 0
+
+
+def tokens_of_table(
+    table: pa.Table,
+    rows_sha256: str,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
+    *,
+    context: int,
+    cache: Path,
+    check_stop: Callable[[], None] = lambda: None,
+) -> tuple[Path, bool]:
+    """The folder of a table's tokens, and whether it was there already.
+
+    ``rows_sha256`` stands for the table's content. Columns: see `core.data.table`.
+    """
+    identity = [_FORMAT, rows_sha256, fingerprint(tokenizer), prompts.query, prompts.document, context]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    final = cache / "tokens" / key
+    if is_whole(final):
+        os.utime(final)  # the least recently used goes first
+        return final, True
+    staging = cache / "staging" / uuid.uuid4().hex
+    staging.mkdir(parents=True)
+    try:
+        _write(table, tokenizer, prompts, context, staging, check_stop)
+        inspect_folder_and_place(staging, final, "tokens", {"tokenizer": type(tokenizer).__name__})
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    _trim(cache / "tokens", final)
+    return final, False
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of everything that decides which ids a text gets."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        content = json.loads(backend.to_str())
+        content["truncation"] = content["padding"] = None  # as the last call left them
+    else:
+        content = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class _Texts:
+    """Numbers for distinct texts; their ids go to a file."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int, path: Path) -> None:
+        self._tokenizer, self._context = tokenizer, context
+        self._file = path.open("wb")
+        self._numbers: dict[bytes, int] = {}
+        self._waiting: list[str] = []
+        self.lengths: list[int] = []
+        self.keys: list[int] = []
+
+    def number(self, text: str, prompt: str) -> int:
+        whole = prompt + text
+        name = hashlib.blake2b(whole.encode(), digest_size=16).digest()
+        number = self._numbers.setdefault(name, len(self._numbers))
+        if number == len(self.keys):
+            self.keys.append(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+            self._waiting.append(whole)
+        return number
+
+    def flush(self) -> None:
+        """Tokenizes what has come since the last time; fast tokenizers use every core."""
+        if not self._waiting:
+            return
+        found = self._tokenizer(
+            self._waiting,
+            add_special_tokens=False,
+            truncation=True,
+            max_length=self._context,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        self._waiting.clear()
+        for ids in found:
+            self.lengths.append(len(ids))
+            self._file.write(np.asarray(ids, np.int32).tobytes())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _write(
+    table: pa.Table,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
+    context: int,
+    folder: Path,
+    check_stop: Callable[[], None],
+) -> None:
+    parallel = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    texts = _Texts(tokenizer, context, folder / "ids.bin")
+    queries, documents, scores, counts = [], [], [], []
+    try:
+        for query, document_texts, teacher in _rows(table):
+            queries.append(texts.number(query, prompts.query or ""))
+            documents += [texts.number(text, prompts.document or "") for text in document_texts]
+            counts.append(len(document_texts))
+            scores += teacher if len(teacher) == len(document_texts) else [np.nan] * len(document_texts)
+            if len(queries) % _ROWS == 0:
+                texts.flush()
+                check_stop()
+        texts.flush()
+    finally:
+        texts.close()
+        if parallel is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = parallel
+    for name, values in {
+        "text_starts": np.cumsum([0, *texts.lengths], dtype=np.int64),
+        "text_keys": np.array(texts.keys, np.uint64),
+        "queries": np.array(queries, np.int32),
+        "row_starts": np.cumsum([0, *counts], dtype=np.int64),
+        "documents": np.array(documents, np.int32),
+        "scores": np.array(scores, np.float32),
+    }.items():
+        np.save(folder / f"{name}.npy", values)
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[str, list[str], list[float]]]:
+    """(query, documents with the positive first, scores)"""
+    for batch in table.to_batches(max_chunksize=_ROWS):
+        columns = batch.to_pydict()
+        for query, positive, negatives, scores in zip(
+            *(columns[name] for name in ("query", "positive", "negatives", "scores")), strict=True
+        ):
+            yield query, [positive, *(negatives or ())], scores or []
+
+
+def _trim(folder: Path, newest: Path) -> None:
+    """Drops what was not used for longest, above 20 GiB. Who reads it still has it open."""
+    kept = 0
+    for _, path in sorted(((_last_use(path), path) for path in folder.iterdir()), reverse=True):
+        kept += sum(file.stat().st_size for file in path.glob("*"))
+        if kept > _KEPT_BYTES and path != newest:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another job has just dropped it
+        return 0.0
+
+
+def describe_counts(counts: np.ndarray, specials: int) -> dict[str, Any]:
+    """Mean, percentiles and maximum of tokens, special ones included."""
+    tokens = counts + specials
+    return {
+        "mean": round(float(tokens.mean()), 1),
+        **{
+            f"p{share}": int(np.quantile(tokens, share / 100, method="inverted_cdf"))
+            for share in (50, 90, 95)
+        },
+        "longest": int(tokens.max()),
+    }
