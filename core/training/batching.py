@@ -3,6 +3,8 @@
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -135,19 +137,46 @@ def _whole(shares: Sequence[float], total: int) -> list[int]:
     return counts
 
 
-def plan_micro_batches(lengths: Sequence[int], token_budget: int, multiple: int = 8) -> list[list[int]]:
-    """Groups texts of similar length so that padding costs little.
+@dataclass(frozen=True)
+class Packing:
+    """How texts are put together into micro-batches."""
 
-    ``lengths`` are tokens of each text. Every group, padded to its longest text rounded up to
-    ``multiple``, has at most ``token_budget`` tokens (or one text). Longest first: what does not fit in
-    memory fails at once and not an hour later.
+    token_budget: int  # the most tokens of a micro-batch, padding included
+    multiple: int = 1  # padded lengths are multiples of it
+    overhead: int = 0  # what a micro-batch costs beside its tokens, in tokens
+    width: int | None = None  # pad to so many tokens, whatever the texts are
+
+    def padded(self, tokens: int | np.ndarray) -> Any:
+        """Tokens of a text, or of each, with its padding."""
+        at_least = np.maximum(tokens, self.width or 1)
+        return -(-at_least // self.multiple) * self.multiple
+
+
+def plan_micro_batches(lengths: Sequence[int], packing: Packing) -> list[list[int]]:
+    """Groups texts of similar length so that as little as possible is computed in vain.
+
+    ``lengths`` are tokens of each text. Every group, padded to its longest text, is within the budget (or
+    one text). Of all ways to cut the texts, longest first, into groups, this is the one with the fewest
+    tokens, padding and overhead included. Longest first: what does not fit in memory fails at once and not
+    an hour later.
     """
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    padded = packing.padded(np.asarray(lengths)[order])
+    count = len(order)
+    least = np.zeros(count + 1)  # of tokens, to get through the first so many texts
+    begins = np.zeros(count + 1, np.int64)  # of the last group on that way
+    first = 0
+    for end in range(1, count + 1):
+        while first < end - 1 and (end - first) * padded[first] > packing.token_budget:
+            first += 1
+        starts = slice(first, end)
+        tokens = least[starts] + np.arange(end - first, 0, -1) * padded[starts]
+        best = first + int(tokens.argmin())
+        least[end] = tokens[best - first] + packing.overhead
+        begins[end] = best
     groups: list[list[int]] = []
-    padded = 0
-    for index in order:
-        if not groups or (len(groups[-1]) + 1) * padded > token_budget:
-            groups.append([])
-            padded = -(-max(lengths[index], 1) // multiple) * multiple
-        groups[-1].append(index)
-    return groups
+    end = count
+    while end:
+        groups.append(order[begins[end] : end].tolist())
+        end = int(begins[end])
+    return groups[::-1]

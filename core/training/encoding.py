@@ -18,7 +18,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
-from core.training.batching import plan_micro_batches
+from core.run.heap import give_back_freed_memory
+from core.training.batching import Packing, plan_micro_batches
 from core.training.tokens import Frame, Ids
 
 
@@ -34,18 +35,13 @@ def tokenize(
 
 
 def make_micro_batches(
-    frame: Frame,
-    texts: Sequence[Ids],
-    token_budget: int,
-    multiple: int = 8,
-    width: int | None = None,
+    frame: Frame, texts: Sequence[Ids], packing: Packing
 ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
-    """Pads groups of similar length, each to its longest text rounded up to ``multiple``.
+    """Pads groups of similar length, each to its longest text.
 
-    ``texts`` are token ids within their special tokens. With ``width`` every group is padded to so many
-    tokens instead. Returns the groups, each ``input_ids`` and ``attention_mask`` [texts, tokens], and
-    ``positions`` [texts]: where each text stands in the concatenated output. Equal token sequences stand
-    there once.
+    ``texts`` are token ids within their special tokens. Returns the groups, each ``input_ids`` and
+    ``attention_mask`` [texts, tokens], and ``positions`` [texts]: where each text stands in the concatenated
+    output. Equal token sequences stand there once.
     """
     distinct: dict[bytes, int] = {}
     arrays: list[np.ndarray] = []
@@ -56,10 +52,9 @@ def make_micro_batches(
         if number == len(arrays):
             arrays.append(array)
         of_text.append(number)
-    lengths = [width or len(array) for array in arrays]
-    groups = plan_micro_batches(lengths, token_budget, multiple)
+    groups = plan_micro_batches([len(array) for array in arrays], packing)
     padded = [
-        _pad(frame, [arrays[number] for number in group], -(-lengths[group[0]] // multiple) * multiple)
+        _pad(frame, [arrays[number] for number in group], packing.padded(len(arrays[group[0]])))
         for group in groups
     ]
     place = np.empty(len(arrays), np.int64)
@@ -85,12 +80,17 @@ def encode_micro_batches(
     one's are wanted first, so that keeping them costs neither memory nor time.
     """
     words = _WordVectors.of(model, micro_batches)
-    pieces = [
-        checkpoint(_embed, model, micro_batch, words, use_reentrant=False)
-        if cached and micro_batch is not micro_batches[-1]
-        else _embed(model, micro_batch, words)
-        for micro_batch in micro_batches
-    ]
+    pieces = []
+    for micro_batch in micro_batches:
+        if cached and micro_batch is not micro_batches[-1]:
+            piece = checkpoint(_embed, model, micro_batch, words, use_reentrant=False)
+        else:
+            piece = _embed(model, micro_batch, words)
+        if cached and not piece.is_cuda:
+            give_back_freed_memory()
+            if piece.requires_grad:  # and before each of them is computed again
+                piece.register_hook(lambda _: give_back_freed_memory())
+        pieces.append(piece)
     return torch.cat(pieces)[positions]
 
 

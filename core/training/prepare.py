@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,19 @@ from core.run.context import RunContext
 from core.spec.train import DatasetSource, Prompts, TrainSpec
 from core.training.adapters import choose_trainable
 from core.training.arguments import choose_precision
-from core.training.batching import TrainingBatches
+from core.training.batching import Packing, TrainingBatches
 from core.training.lengths import ChosenLengths, choose_lengths
 from core.training.memory import activation_bytes
 from core.training.tokens import Frame, TokenTable, tokens_of_table
 
-_MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
-"""On a CPU small micro-batches stay in its caches; a GPU wants large ones."""
+_PACKING = {
+    "cpu": Packing(token_budget=2048, overhead=64),
+    "cuda": Packing(token_budget=16_384, multiple=8, overhead=4096),
+}
+"""On a CPU small micro-batches stay in its caches; a GPU wants large ones, and lengths that eight divides.
 
-_PAD_MULTIPLE = {"cpu": 1, "cuda": 8}
-"""Tensor cores want lengths that eight divides; on a CPU such padding is work for nothing."""
+The overhead is the gradients' sum, once a micro-batch, and on a GPU the time to start its kernels.
+"""
 
 
 @dataclass
@@ -51,8 +54,7 @@ class Prepared:
     evaluation_sets: dict[str, RetrievalSet]
     device: str
     precision: str
-    token_budget: int
-    multiple: int  # of the padded lengths
+    packing: Packing
     cached: bool
     steps: int
     guide: Any = None  # a second model, which is not trained
@@ -132,9 +134,11 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     if spec.max_steps is not None:
         steps = spec.max_steps
     batches.limit(steps * spec.gradient_accumulation_steps)
-    token_budget = (
-        _MICRO_BATCH_TOKENS[device] if spec.micro_batch_tokens == "auto" else spec.micro_batch_tokens
-    )
+    packing = _PACKING[device]
+    if spec.micro_batch_tokens != "auto":
+        packing = replace(packing, token_budget=spec.micro_batch_tokens)
+    if spec.padding == "fixed":
+        packing = replace(packing, width=max(lengths.query.max_length, lengths.document.max_length))
     cached = _use_cache(spec, model, lengths, tokens, device, precision)
     if cached and spec.loss.cached == "auto":
         context.notice(
@@ -154,8 +158,7 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         evaluation_sets=_evaluation_sets(spec, context),
         device=device,
         precision=precision,
-        token_budget=token_budget,
-        multiple=_PAD_MULTIPLE[device],
+        packing=packing,
         cached=cached,
         steps=steps,
         guide=guide,

@@ -1,6 +1,7 @@
 """A training job, from its spec to a published model."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -82,9 +83,7 @@ def build_trainer(
         prepared.frame,
         query_length=prepared.lengths.query.max_length,
         document_length=prepared.lengths.document.max_length,
-        token_budget=prepared.token_budget,
-        multiple=prepared.multiple,
-        fixed=spec.padding == "fixed",
+        packing=prepared.packing,
         guide=(Frame.of(prepared.guide.tokenizer), prepared.guide.max_seq_length) if prepared.guide else None,
     )
     objective = dense.Objective(
@@ -136,9 +135,8 @@ def evaluate(spec: TrainSpec, context: RunContext, prepared: Prepared, *, step: 
     encode = dense.make_encode(
         prepared.model,
         spec.prompts,
-        prepared.token_budget,
+        replace(prepared.packing, width=None),
         context.check_stop,
-        multiple=prepared.multiple,
     )
     scores: Scores = {}
     for name, dataset in prepared.evaluation_sets.items():
@@ -194,7 +192,9 @@ def finish(
         "precision": prepared.precision,
         "device": prepared.device,
         "cached": trainer.limits.cached,
-        "micro_batch_tokens": min(prepared.token_budget, trainer.limits.tokens or prepared.token_budget),
+        "micro_batch_tokens": min(
+            prepared.packing.token_budget, trainer.limits.tokens or prepared.packing.token_budget
+        ),
         "tokens": state.tokens_seen,
         "training_seconds": round(state.training_seconds, 2),
         "baseline": baseline,

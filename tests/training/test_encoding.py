@@ -7,6 +7,7 @@ from sentence_transformers.losses import MultipleNegativesRankingLoss
 
 from core.families.dense import Objective, PairCollator, weights_sha256
 from core.spec.train import Prompts
+from core.training.batching import Packing
 from core.training.encoding import encode_micro_batches
 from core.training.losses import MultipleNegativesRanking
 from core.training.tokens import Frame
@@ -30,7 +31,10 @@ def model(tmp_path_factory) -> SentenceTransformer:
 
 def collate(model, rows, token_budget):
     collator = PairCollator(
-        Frame.of(model.tokenizer), query_length=16, document_length=32, token_budget=token_budget
+        Frame.of(model.tokenizer),
+        query_length=16,
+        document_length=32,
+        packing=Packing(token_budget, multiple=8),
     )
     return collator(token_rows(model.tokenizer, rows))
 
@@ -99,7 +103,7 @@ def test_prompts_and_lengths_are_those_of_the_role(model):
         Frame.of(model.tokenizer),
         query_length=8,
         document_length=16,
-        token_budget=10_000,
+        packing=Packing(10_000, overhead=1000),
     )
     long = " ".join(WORDS)
     prompts = Prompts(query="what is ", document="a document of ")

@@ -14,6 +14,7 @@ from sentence_transformers.losses import (
 
 from core.families.dense import Objective, PairCollator, similarities
 from core.spec.train import Guide, Matryoshka, Prompts
+from core.training.batching import Packing
 from core.training.encoding import encode_micro_batches
 from core.training.losses import (
     Distillation,
@@ -119,7 +120,9 @@ def compare(model, objective: Objective, theirs, labels=None, *, columns=("query
     features = [model.tokenize([row[column] for row in rows]) for column in columns]
     expected = theirs(features, labels)
     wanted = gradients(model, expected)
-    collator = PairCollator(Frame.of(model.tokenizer), query_length=64, document_length=64, token_budget=64)
+    collator = PairCollator(
+        Frame.of(model.tokenizer), query_length=64, document_length=64, packing=Packing(64)
+    )
     batch = collator(token_rows(model.tokenizer, ROWS))
     ours = objective(encode_micro_batches(model, batch["micro_batches"], batch["positions"]), batch)
     assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -163,7 +166,7 @@ def test_the_guide_reads_the_batch_with_its_own_tokenizer_and_is_not_trained(mod
         Frame.of(model.tokenizer),
         query_length=16,
         document_length=32,
-        token_budget=64,
+        packing=Packing(64),
         guide=(Frame.of(guide.tokenizer), 64),
     )
     batch = collator(token_rows(model.tokenizer, ROWS, Prompts(query="find: "), guide.tokenizer))

@@ -1,9 +1,11 @@
 """Which rows meet in a batch, and which texts are encoded together."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.training.batching import TrainingBatches, plan_epoch, plan_micro_batches
+from core.training.batching import Packing, TrainingBatches, plan_epoch, plan_micro_batches
 
 KEYS = st.lists(st.tuples(st.integers(0, 30), st.integers(100, 130)), min_size=2, max_size=60)
 
@@ -49,17 +51,55 @@ def test_going_on_in_a_later_epoch_means_skipping_in_the_same_sequence():
     assert list(again) == whole[17:]
 
 
+def cost(groups, lengths, packing):
+    return sum(
+        len(group) * packing.padded(max(lengths[index] for index in group)) + packing.overhead
+        for group in groups
+    )
+
+
 @given(
     lengths=st.lists(st.integers(1, 300), max_size=200),
-    budget=st.integers(64, 4096),
-    multiple=st.sampled_from([1, 8]),
+    packing=st.builds(
+        Packing,
+        token_budget=st.integers(64, 4096),
+        multiple=st.sampled_from([1, 8]),
+        overhead=st.sampled_from([0, 64, 8192]),
+        width=st.sampled_from([None, 300]),
+    ),
 )
-def test_micro_batches_hold_every_text_once_within_the_budget(lengths, budget, multiple):
-    groups = plan_micro_batches(lengths, budget, multiple)
+def test_micro_batches_hold_every_text_once_within_the_budget(lengths, packing):
+    groups = plan_micro_batches(lengths, packing)
     assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
     for group in groups:
-        padded = -(-max(lengths[index] for index in group) // multiple) * multiple
-        assert len(group) == 1 or len(group) * padded <= budget
+        padded = packing.padded(max(lengths[index] for index in group))
+        assert len(group) == 1 or len(group) * padded <= packing.token_budget
+    longest = [max(lengths[index] for index in group) for group in groups]
+    assert longest == sorted(longest, reverse=True)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    packing=st.builds(Packing, token_budget=st.integers(40, 160), overhead=st.sampled_from([0, 5, 30])),
+)
+def test_no_other_cut_costs_less(lengths, packing):
+    descending = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    found = cost(plan_micro_batches(lengths, packing), lengths, packing)
+    for cuts in itertools.product([False, True], repeat=len(lengths) - 1):
+        groups = [[descending[0]]]
+        for index, cut in zip(descending[1:], cuts, strict=True):
+            groups.append([index]) if cut else groups[-1].append(index)
+        fits = all(
+            len(group) == 1 or len(group) * packing.padded(lengths[group[0]]) <= packing.token_budget
+            for group in groups
+        )
+        assert not fits or found <= cost(groups, lengths, packing)
+
+
+def test_fixed_padding_is_the_width_whatever_the_texts_are():
+    packing = Packing(64, width=30, multiple=8)
+    assert packing.padded(3) == packing.padded(30) == 32
+    assert max(len(group) for group in plan_micro_batches([3, 30, 5], packing)) == 2
 
 
 def several(**options):

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from core.training.batching import Packing
 from core.training.encoding import make_micro_batches
 from core.training.tokens import Frame, TokenRow
 
@@ -23,22 +24,17 @@ class PairCollator:
         *,
         query_length: int,
         document_length: int,
-        token_budget: int,
-        multiple: int = 8,
-        fixed: bool = False,
+        packing: Packing,
         guide: tuple[Frame, int] | None = None,
     ) -> None:
         self._frame = frame
         self._query_length, self._document_length = query_length, document_length
-        self._token_budget, self._multiple = token_budget, multiple
-        self._width = max(query_length, document_length) if fixed else None
+        self._packing = packing
         self._guide = guide  # its frame and its length
 
     def __call__(self, rows: list[TokenRow]) -> dict[str, Any]:
         texts = _framed(rows, self._frame, self._query_length, self._document_length)
-        micro_batches, positions = make_micro_batches(
-            self._frame, texts, self._token_budget, self._multiple, self._width
-        )
+        micro_batches, positions = make_micro_batches(self._frame, texts, self._packing)
         batch = {
             "micro_batches": micro_batches,
             "positions": positions,
@@ -53,7 +49,7 @@ class PairCollator:
         if self._guide is not None:
             frame, length = self._guide
             guided = _framed([row.guide for row in rows], frame, length, length)
-            micro_batches, positions = make_micro_batches(frame, guided, self._token_budget, self._multiple)
+            micro_batches, positions = make_micro_batches(frame, guided, self._packing)
             batch["guide"] = {"micro_batches": micro_batches, "positions": positions}
         return batch
 

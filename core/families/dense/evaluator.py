@@ -8,6 +8,7 @@ from sentence_transformers import SentenceTransformer
 
 from core.evaluation.retrieval import Encode
 from core.spec.train import Prompts
+from core.training.batching import Packing
 from core.training.encoding import encode_micro_batches, make_micro_batches, tokenize
 from core.training.tokens import Frame
 
@@ -17,10 +18,8 @@ _CHUNK = 1024
 def make_encode(
     model: SentenceTransformer,
     prompts: Prompts,
-    token_budget: int,
+    packing: Packing,
     check_stop: Callable[[], None],
-    *,
-    multiple: int = 8,
 ) -> Encode:
     """An encoder of texts in the model's own length, ready for a dot product.
 
@@ -40,7 +39,7 @@ def make_encode(
             for start in range(0, len(order), _CHUNK):
                 chunk = [prefix[role] + texts[index] for index in order[start : start + _CHUNK]]
                 tokens = tokenize(model.tokenizer, chunk, model.max_seq_length)
-                micro_batches, positions = make_micro_batches(frame, tokens, token_budget, multiple)
+                micro_batches, positions = make_micro_batches(frame, tokens, packing)
                 pieces = []
                 for micro_batch in micro_batches:
                     check_stop()
