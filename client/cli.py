@@ -150,6 +150,35 @@ def submit(
         _watch(client, job.id, as_json)
 
 
+@app.command(epilog="example: reason estimate configs/train.yaml --set batch_size=256")
+def estimate(
+    spec: Annotated[Path, typer.Argument(help="YAML or JSON job spec.")],
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Memory, steps and seconds of a job, and who has room for it. Queues nothing."""
+    data = apply_settings(read_spec(spec), settings or [])
+    with _client() as client:
+        found = client.estimate(data)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+        return
+    table = Table("what", "how much", box=None)
+    for name, size in (found.memory or {}).items():
+        table.add_row(name if name == "total" else f"  {name}", f"{size / 1e9:.2f} GB")
+    if found.least_memory_bytes:
+        table.add_row("at least", f"{found.least_memory_bytes / 1e9:.2f} GB")
+    table.add_row("steps", "?" if found.steps is None else f"{found.steps:,}")
+    table.add_row("seconds", "?" if found.seconds is None else f"{found.seconds:,.0f}")
+    table.add_row("device", f"{found.device}, {found.precision}" + (", cached loss" if found.cached else ""))
+    for worker in found.workers:
+        room = f"{worker.memory_bytes / 1e9:.1f} GB"
+        table.add_row(f"worker {worker.host}", f"{room}, {'fits' if worker.fits else 'too small'}")
+    _print_table(table)
+    for note in found.notes:
+        print(note, file=sys.stderr)
+
+
 @app.command(epilog="example: reason watch job_01k9...")
 def watch(job_id: JobId, as_json: Json = False) -> None:
     """Follow a job to its end."""

@@ -27,7 +27,7 @@ from core.errors import (
 )
 from core.spec import JobSpec
 from core.spec.base import Lenient
-from core.spec.views import ArtifactView, EventView, JobView, MetricSeries, Page, WorkerView
+from core.spec.views import ArtifactView, EstimateView, EventView, JobView, MetricSeries, Page, WorkerView
 
 _BY_STATUS: dict[int, type[ReasonError]] = {
     error.status: error
@@ -78,6 +78,11 @@ class Client:
         body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return JobView.model_validate(self._json("POST", "/jobs", json=body, headers=headers))
+
+    def estimate(self, spec: JobSpec | dict[str, Any]) -> EstimateView:
+        """What a job would take; nothing is queued."""
+        body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
+        return EstimateView.model_validate(self._json("POST", "/jobs/estimate", json=body))
 
     def job(self, job_id: str) -> JobView:
         return JobView.model_validate(self._json("GET", f"/jobs/{_quoted(job_id)}"))

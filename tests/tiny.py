@@ -20,8 +20,10 @@ WORDS += [
 WORDS += ["button", "saddle", "anchor", "basket", "tunnel", "violin"]
 
 
-def make_model(folder: Path, *, dropout: float = 0.1, seed: int = 0) -> Path:
-    """Saves a BERT of two layers, hidden size 32, with mean pooling, as a sentence-transformers folder."""
+def make_model(
+    folder: Path, *, dropout: float = 0.1, seed: int = 0, hidden: int = 32, layers: int = 2
+) -> Path:
+    """Saves a BERT with mean pooling as a sentence-transformers folder."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
@@ -49,10 +51,10 @@ def make_model(folder: Path, *, dropout: float = 0.1, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=400,
-        hidden_size=32,
-        num_hidden_layers=2,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
         num_attention_heads=2,
-        intermediate_size=64,
+        intermediate_size=2 * hidden,
         max_position_embeddings=128,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
@@ -61,7 +63,7 @@ def make_model(folder: Path, *, dropout: float = 0.1, seed: int = 0) -> Path:
     BertModel(config).save_pretrained(bare)
     fast.save_pretrained(bare)
     transformer = Transformer(str(bare), max_seq_length=64)
-    model = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean")], device="cpu")
+    model = SentenceTransformer(modules=[transformer, Pooling(hidden, pooling_mode="mean")], device="cpu")
     model.save_pretrained(str(folder), create_model_card=False)
     return folder
 

@@ -6,14 +6,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, BackgroundTasks, Body, Header, Query, Response
 from fastapi.responses import PlainTextResponse
 
-from api.deps import MAX_NUMBER, Cursor, Limit, QueueDep, Reader, SettingsDep, StoreDep, Submitter
+from api.deps import MAX_NUMBER, Cursor, LibraryDep, Limit, QueueDep, Reader, SettingsDep, StoreDep, Submitter
+from api.estimates import check_memory, estimate
 from api.references import settle
 from api.views import artifact_view, event_view, job_view
 from core.errors import BadRequest, InvalidRequest, NotFound, Problem
 from core.jobs.state import JobState
 from core.spec import JobSpec, TrainSpec
 from core.spec.job import LABEL_KEY
-from core.spec.views import ArtifactView, EventView, JobView, MetricPoint, MetricSeries, Page
+from core.spec.views import ArtifactView, EstimateView, EventView, JobView, MetricPoint, MetricSeries, Page
 from core.store import Store
 from core.store.series import downsample
 
@@ -44,6 +45,7 @@ def submit(
     background: BackgroundTasks,
     store: StoreDep,
     settings: SettingsDep,
+    library: LibraryDep,
     queue: QueueDep,
     principal: Submitter,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
@@ -61,6 +63,7 @@ def submit(
     else:
         _check_fleet(spec, store)
         inputs, parents = settle(spec, store, settings)
+        check_memory(estimate(spec, inputs, store, settings, library, data=False))
         job, new = store.jobs.submit(
             spec, owner=principal.key_id, inputs=inputs, depends_on=parents, idempotency=idempotency
         )
@@ -69,6 +72,26 @@ def submit(
     response.headers["Location"] = f"/jobs/{job.id}"
     _wake(background, queue, job.state, job.wants_gpu)
     return job_view(job, store)
+
+
+@router.post(
+    "/estimate",
+    summary="What a job would take",
+    responses={
+        403: {"description": "A file reference outside ALLOWED_PATHS", **_PROBLEM},
+        404: {"description": "A dataset, model or job that does not exist", **_PROBLEM},
+    },
+)
+def estimate_job(
+    spec: Annotated[TrainSpec, Body()],
+    store: StoreDep,
+    settings: SettingsDep,
+    library: LibraryDep,
+    _: Reader,
+) -> EstimateView:
+    """Memory by part, steps and seconds, and which workers have room. Nothing is queued."""
+    inputs, _parents = settle(spec, store, settings)
+    return estimate(spec, inputs, store, settings, library)
 
 
 def _check_fleet(spec: JobSpec, store: Store) -> None:

@@ -192,7 +192,10 @@ class Checkpointing(Strict):
 
 
 class TrainSpec(JobSpec):
-    """Fine-tunes a model on pairs of queries and documents. Outputs: ``model`` and ``report``."""
+    """Fine-tunes a model on pairs of queries and documents.
+
+    Outputs: ``model`` and ``report``; of a dry run the report alone.
+    """
 
     kind: Literal["train"]
     family: Literal["dense"] = "dense"
@@ -248,6 +251,9 @@ class TrainSpec(JobSpec):
     prompts: Prompts = Field(default_factory=Prompts)
     sample: int | None = Field(
         None, ge=1, description="Train on so many rows of each dataset, drawn with the seed."
+    )
+    dry_run: bool = Field(
+        False, description="Read the data, settle lengths and memory, report them, and train nothing."
     )
     data_loader_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         "auto", description="Processes that make batches ahead of the GPU. auto: 2 for a GPU, 0 for a CPU."

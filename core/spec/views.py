@@ -121,6 +121,31 @@ class WorkerView(Lenient):
     heartbeat_at: datetime
 
 
+class FitView(Lenient):
+    """Whether a worker has the memory that a job needs at least."""
+
+    worker: str
+    host: str
+    memory_bytes: int = Field(description="Of its largest GPU, or of the host where the job uses none.")
+    fits: bool
+
+
+class EstimateView(Lenient):
+    """What a job would take. Null: not known; ``notes`` says why."""
+
+    device: str
+    precision: str
+    rows: int | None = None
+    lengths: dict[str, Any] | None = None
+    steps: int | None = None
+    seconds: float | None = Field(None, description="Of the training steps, from earlier jobs' throughput.")
+    cached: bool | None = Field(None, description="Whether the loss would go micro-batch by micro-batch.")
+    memory: dict[str, int] | None = Field(None, description="Bytes at the peak by part, and their total.")
+    least_memory_bytes: int | None = Field(None, description="Below which the job cannot run at all.")
+    workers: list[FitView] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+
 class KeyView(Lenient):
     id: str
     name: str

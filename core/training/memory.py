@@ -1,13 +1,218 @@
-"""Bytes that training needs, estimated without a run."""
+"""Bytes and seconds that a training needs, by arithmetic. No torch: the API asks as well."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import IO, Any
+
+from core.errors import BadModel
+from core.spec.train import TrainSpec
+
+_PROCESS = {"cpu": 840_000_000, "cuda": 600_000_000}
+"""On a CPU the imported libraries, measured; on a GPU the CUDA context with its libraries' workspaces."""
+
+_OPTIMIZER = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0, "sgd": 0}
+"""Bytes a trained parameter; Adafactor keeps sums of rows and columns only."""
+
+_WEIGHT = {None: 4.0, "int8": 1.0, "int4": 0.53}
+"""Bytes of a linear layer's parameter; NF4 with its doubly quantized scales."""
+
+_HEAP = 0.1
+"""What glibc holds beside activations, measured on a CPU."""
+
+PACKING_TOKENS = {"cpu": 2048, "cuda": 16_384}
+"""``micro_batch_tokens: auto``. On a CPU small ones stay in its caches; a GPU wants large ones."""
 
 
-def activation_bytes(
-    *, tokens: int, length: int, layers: int, hidden: int, heads: int, bytes_per_number: int
-) -> int:
-    """Activations that a transformer keeps for the backward pass.
+@dataclass(frozen=True)
+class ModelShape:
+    """A transformer in numbers."""
 
-    Korthikanti et al. 2022 (arXiv 2205.05198), equation 2: ``34 + 5 * heads * length / hidden`` bytes a
-    layer, token and hidden unit in 16-bit numbers; twice that in 32-bit ones.
+    parameters: int
+    words: int  # parameters of the table of words
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    attention_dropout: float
+    positions: int | None
+
+    @property
+    def linear(self) -> int:
+        """Parameters of the layers' matrices."""
+        return self.layers * self.of_layer
+
+    @property
+    def of_layer(self) -> int:
+        return 4 * self.hidden**2 + 2 * self.hidden * self.intermediate
+
+
+def shape_of(config: dict[str, Any], parameters: int) -> ModelShape:
+    """From a model's config.json, whose fields have several names. Raises `BadModel` when it lacks them."""
+
+    def first(*names: str) -> Any:
+        return next((config[name] for name in names if config.get(name) is not None), None)
+
+    hidden = first("hidden_size", "d_model", "dim", "n_embd")
+    layers = first("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+    if not hidden or not layers:
+        raise BadModel("its config.json says neither how wide nor how deep the model is")
+    return ModelShape(
+        parameters=parameters,
+        words=int(config.get("vocab_size") or 0) * int(hidden),
+        layers=int(layers),
+        hidden=int(hidden),
+        intermediate=int(first("intermediate_size", "d_ff", "hidden_dim", "n_inner") or 4 * hidden),
+        heads=int(first("num_attention_heads", "n_heads", "n_head") or 1),
+        attention_dropout=float(
+            first("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop") or 0.0
+        ),
+        positions=first("max_position_embeddings", "n_positions"),
+    )
+
+
+def read_shape(names: Iterable[str], open_file: Callable[[str], IO[bytes]]) -> ModelShape:
+    """From the files of a model's folder, without its weights. Raises `BadModel`."""
+    names = sorted(names)
+    weights = [name for name in names if name.endswith(".safetensors")]
+    if not weights:
+        raise BadModel("it has no .safetensors file")
+    try:
+        for name in names:
+            if name.rpartition("/")[2] == "config.json":
+                with open_file(name) as file:
+                    config = json.load(file)
+                if "model_type" in config or "hidden_size" in config:
+                    return shape_of(config, sum(_count_parameters(open_file, path) for path in weights))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadModel(f"its files are not those of a model ({error})") from error
+    raise BadModel("it has no config.json of a transformer")
+
+
+def _count_parameters(open_file: Callable[[str], IO[bytes]], path: str) -> int:
+    """From the header of a safetensors file."""
+    with open_file(path) as file:
+        size = int.from_bytes(file.read(8), "little")
+        if not 0 < size < 100_000_000:
+            raise BadModel(f"{path} is no safetensors file")
+        header = json.loads(file.read(size))
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            count = 1
+            for side in tensor["shape"]:
+                count *= side
+            total += count
+    return total
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an update's batch is made of. Lengths are tokens after cutting, on average or at most."""
+
+    query_length: float
+    document_length: float
+    documents_per_row: float
+
+    def tokens(self, batch_size: int) -> int:
+        return int(batch_size * (self.query_length + self.documents_per_row * self.document_length))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of a step, by part."""
+
+    process: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    loss: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
+
+    def as_dict(self) -> dict[str, int]:
+        return {**asdict(self), "total": self.total}
+
+
+def trained_parameters(spec: TrainSpec, shape: ModelShape) -> int:
+    """How many parameters are trained, as far as the shape tells."""
+    if spec.lora is not None:
+        return shape.layers * 4 * 2 * shape.hidden * spec.lora.r
+    if spec.freeze_base:
+        return 0
+    if spec.train_last_n is not None:
+        return min(spec.train_last_n, shape.layers) * shape.of_layer
+    return shape.parameters
+
+
+def activation_bytes_per_token(
+    spec: TrainSpec, shape: ModelShape, *, length: float, device: str, precision: str
+) -> float:
+    """What a transformer keeps of a token for the backward pass.
+
+    As Korthikanti et al. 2022 (arXiv 2205.05198) count, for attention that does not keep its matrices: of
+    each layer its input, queries, keys, values, the attention's output twice, two sums and one norm, and the
+    feed-forward's two inner vectors. A CPU's attention keeps its matrices where they have dropout.
     """
-    per_token = layers * hidden * (34 + 5 * heads * length / hidden)
-    return int(tokens * per_token * bytes_per_number / 2)
+    small = 4 if precision == "fp32" else 2
+    outer, inner = 9 * shape.hidden, 2 * shape.intermediate
+    of_layer = 4.0 * (outer + inner)
+    if precision != "fp32":  # norms and sums stay in float32, and every matrix keeps its input cast
+        of_layer = (4 * 4 + 2 * 7) * shape.hidden + 2.0 * inner
+    if device == "cpu" and shape.attention_dropout > 0:
+        of_layer += shape.heads * length * (2 * small + 1)
+    if spec.lora is not None:
+        of_layer += 4 * shape.hidden * (4 + 1) * (spec.lora.dropout > 0) + 4 * small * spec.lora.r
+    if spec.gradient_checkpointing:  # the inputs of all layers, and one layer whole
+        return 4.0 * shape.hidden * shape.layers + of_layer
+    return of_layer * shape.layers + 12 * shape.hidden
+
+
+def training_memory(
+    spec: TrainSpec, shape: ModelShape, step: Step, *, device: str, precision: str, cached: bool
+) -> Memory:
+    """The peak of a step whose texts are as long as ``step`` says."""
+    trained = trained_parameters(spec, shape)
+    batch = step.tokens(spec.batch_size)
+    length = max(step.query_length, step.document_length)
+    budget = PACKING_TOKENS[device] if spec.micro_batch_tokens == "auto" else spec.micro_batch_tokens
+    at_once = min(batch, max(budget, int(length)))
+    per_token = activation_bytes_per_token(spec, shape, length=length, device=device, precision=precision)
+    activations = per_token * (at_once if cached else batch)
+    if device == "cpu":
+        activations *= 1 + _HEAP
+    documents = spec.batch_size * step.documents_per_row
+    frozen_linear = shape.linear if spec.lora is not None else 0
+    weights = 4 * (shape.parameters - frozen_linear) + _WEIGHT[spec.quantization] * frozen_linear
+    if spec.lora is not None:
+        weights += 4 * trained
+    workspace = 4 * at_once * (2 * shape.intermediate + 4 * shape.hidden)
+    if precision != "fp32":
+        workspace += 2 * shape.linear  # autocast's copies
+    if trained == shape.parameters:
+        workspace += 4 * shape.words  # the gradient of the table of words, before it is added
+    return Memory(
+        process=_PROCESS[device],
+        weights=int(weights),
+        gradients=4 * trained,
+        optimizer=_OPTIMIZER[spec.optimizer] * trained,
+        activations=int(activations),
+        loss=int(3 * 4 * spec.batch_size * documents + 2 * 4 * (spec.batch_size + documents) * shape.hidden),
+        workspace=int(workspace),
+    )
+
+
+def least_memory(spec: TrainSpec, shape: ModelShape, *, device: str, precision: str) -> int:
+    """Bytes below which the job cannot run at all, however small its micro-batches are made."""
+    shortest = Step(8, 8, 1)
+    one = spec.model_copy(update={"micro_batch_tokens": 64})
+    return training_memory(one, shape, shortest, device=device, precision=precision, cached=True).total
+
+
+def operations(shape: ModelShape, tokens: float) -> float:
+    """Operations of forward and backward pass over so many tokens: six a parameter beside the words'."""
+    return 6.0 * (shape.parameters - shape.words) * tokens

@@ -24,14 +24,20 @@ from core.training.adapters import choose_trainable
 from core.training.arguments import choose_precision
 from core.training.batching import Packing, TrainingBatches
 from core.training.lengths import ChosenLengths, choose_lengths
-from core.training.memory import activation_bytes
+from core.training.memory import (
+    PACKING_TOKENS,
+    ModelShape,
+    Step,
+    shape_of,
+    training_memory,
+)
 from core.training.tokens import Frame, TokenTable, tokens_of_table
 
 _PACKING = {
-    "cpu": Packing(token_budget=2048, overhead=64),
-    "cuda": Packing(token_budget=16_384, multiple=8, overhead=4096),
+    "cpu": Packing(PACKING_TOKENS["cpu"], overhead=64),
+    "cuda": Packing(PACKING_TOKENS["cuda"], multiple=8, overhead=4096),
 }
-"""On a CPU small micro-batches stay in its caches; a GPU wants large ones, and lengths that eight divides.
+"""A GPU wants lengths that eight divides; on a CPU such padding is work for nothing.
 
 The overhead is the gradients' sum, once a micro-batch, and on a GPU the time to start its kernels.
 """
@@ -57,6 +63,7 @@ class Prepared:
     packing: Packing
     cached: bool
     steps: int
+    shape: ModelShape  # before anything was added to the model
     guide: Any = None  # a second model, which is not trained
 
 
@@ -68,6 +75,7 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     context.phase("loading")
     model = dense.load_model(context, spec.base_model, device, spec.quantization)
     base_model_sha256 = dense.weights_sha256(model)
+    shape = shape_of_model(model)
     trainable, parameters = choose_trainable(spec, model, model[0].auto_model)
     if trainable < parameters:
         context.notice(
@@ -139,7 +147,7 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         packing = replace(packing, token_budget=spec.micro_batch_tokens)
     if spec.padding == "fixed":
         packing = replace(packing, width=max(lengths.query.max_length, lengths.document.max_length))
-    cached = _use_cache(spec, model, lengths, tokens, device, precision)
+    cached = _use_cache(spec, shape, lengths, tokens, device, precision)
     if cached and spec.loss.cached == "auto":
         context.notice(
             "The batch does not fit in memory: its loss is computed in micro-batches (gradient caching)."
@@ -161,6 +169,7 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         packing=packing,
         cached=cached,
         steps=steps,
+        shape=shape,
         guide=guide,
     )
 
@@ -259,25 +268,23 @@ def _path(context: RunContext, source: DatasetSource) -> Path:
 
 
 def _use_cache(
-    spec: TrainSpec, model: Any, lengths: ChosenLengths, tokens: TokenTable, device: str, precision: str
+    spec: TrainSpec,
+    shape: ModelShape,
+    lengths: ChosenLengths,
+    tokens: TokenTable,
+    device: str,
+    precision: str,
 ) -> bool:
     """Whether the loss goes micro-batch by micro-batch: as asked, or when the whole batch would not fit."""
     if spec.loss.cached != "auto":
         return spec.loss.cached
-    config = model[0].auto_model.config
-    length = max(lengths.query.max_length, lengths.document.max_length)
-    needed = activation_bytes(
-        tokens=int(
-            spec.batch_size
-            * (lengths.query.max_length + tokens.documents_per_row * lengths.document.max_length)
-        ),
-        length=length,
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        heads=config.num_attention_heads,
-        bytes_per_number=4 if precision == "fp32" else 2,
-    )
-    if spec.gradient_checkpointing:
-        needed //= config.num_hidden_layers
+    step = Step(lengths.query.max_length, lengths.document.max_length, tokens.documents_per_row)
+    needed = training_memory(spec, shape, step, device=device, precision=precision, cached=False)
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
-    return needed > 0.6 * free
+    return needed.total - needed.process - needed.weights > 0.8 * free  # those two are there already
+
+
+def shape_of_model(model: Any) -> ModelShape:
+    """A loaded model in numbers."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return shape_of(model[0].auto_model.config.to_dict(), parameters)

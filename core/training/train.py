@@ -1,9 +1,11 @@
 """A training job, from its spec to a published model."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from core.errors import BadModel, OutOfMemory
@@ -18,6 +20,7 @@ from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
 from core.training.curves import TensorBoard
 from core.training.losses import make_loss
+from core.training.memory import Step, operations, training_memory
 from core.training.prepare import Prepared, prepare
 from core.training.recovery import Limits
 from core.training.report import write_model_card, write_report
@@ -41,6 +44,9 @@ def train(spec: TrainSpec, context: RunContext) -> None:
     state = checkpoints.state(resume_from) if resume_from else TrainingState()
     try:
         prepared = prepare(spec, context)
+        if spec.dry_run:
+            publish_estimate(spec, context, prepared)
+            return
         _check_base(prepared, state)
         throughput = Throughput()
         trainer, evaluation = build_trainer(spec, context, prepared, checkpoints, state, throughput)
@@ -60,6 +66,50 @@ def train(spec: TrainSpec, context: RunContext) -> None:
         ) from error
     finally:
         checkpoints.wait()  # a job that stops leaves its copy whole
+
+
+def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -> None:
+    """What the training would take, measured on its data as far as that goes without a step."""
+    lengths = prepared.lengths
+    step = Step(lengths.query.max_length, lengths.document.max_length, prepared.tokens.documents_per_row)
+    memory = training_memory(
+        spec,
+        prepared.shape,
+        step,
+        device=prepared.device,
+        precision=prepared.precision,
+        cached=prepared.cached,
+    )
+    counts = prepared.tokens.counts()
+    shorter = {
+        role: float(np.minimum(counts[role] + prepared.frame.specials, limit).mean())
+        for role, limit in (("query", lengths.query.max_length), ("document", lengths.document.max_length))
+    }
+    on_average = Step(shorter["query"], shorter["document"], step.documents_per_row)
+    facts = {
+        "dry_run": True,
+        "rows": len(prepared.tokens),
+        "rejects": prepared.rejects,
+        "lengths": lengths.as_dict(),
+        "steps": prepared.steps,
+        "tokens_per_step": on_average.tokens(spec.batch_size),
+        "parameters": prepared.parameters,
+        "trained_parameters": prepared.trainable,
+        "device": prepared.device,
+        "precision": prepared.precision,
+        "cached": prepared.cached,
+        "memory": memory.as_dict(),
+    }
+    context.metrics = {"estimate": facts}
+    context.notice(
+        f"Dry run: {prepared.steps} steps of about {facts['tokens_per_step']:,} tokens; about "
+        f"{memory.total / 1e9:.1f} GB at the peak"
+        + (", the loss in micro-batches." if prepared.cached else ".")
+    )
+    folder = _fresh(context.folder / "work" / "report")
+    (folder / "report.json").write_text(json.dumps({**facts, "spec": spec.model_dump(mode="json")}, indent=2))
+    context.publish("report", "report", folder, {"name": "estimate"})
+    shutil.rmtree(context.folder / "work")
 
 
 def _check_base(prepared: Prepared, state: TrainingState) -> None:
@@ -196,6 +246,7 @@ def finish(
             prepared.packing.token_budget, trainer.limits.tokens or prepared.packing.token_budget
         ),
         "tokens": state.tokens_seen,
+        "operations": operations(prepared.shape, state.tokens_seen),
         "training_seconds": round(state.training_seconds, 2),
         "baseline": baseline,
         "finetuned": final,

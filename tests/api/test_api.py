@@ -19,13 +19,6 @@ CPU = Capacity(worker="w1")
 
 
 @pytest.fixture
-def http(settings: Settings):
-    upgrade(settings.database_url)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture
 def spec(settings: Settings) -> dict:
     data = settings.data_dir
     (data / "model").mkdir(parents=True)

@@ -1,0 +1,232 @@
+"""What a training job would take, told before anything is queued."""
+
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.artifacts import Library
+from core.data.pairs import TrainingRow, read_pairs
+from core.errors import InvalidRequest, Problem, ReasonError
+from core.settings import Settings
+from core.spec import TrainSpec
+from core.spec.refs import parse_ref
+from core.spec.views import EstimateView, FitView
+from core.store import Store
+from core.store.tables import Worker
+from core.training.memory import (
+    ModelShape,
+    Step,
+    least_memory,
+    operations,
+    read_shape,
+    training_memory,
+)
+
+_CHARACTERS_PER_TOKEN = 4.0
+"""Of English prose in a vocabulary of words' pieces; code has fewer."""
+
+_SECONDS = 1.5
+"""How long a dataset is looked at."""
+
+_LENGTH = 256
+"""Tokens of a text of which nothing is known."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a look at the rows has shown. Characters are means of a text."""
+
+    rows: int
+    whole: bool  # all rows were seen
+    query: float
+    document: float
+    documents_per_row: float
+
+
+def estimate(
+    spec: TrainSpec,
+    inputs: dict[str, Any],
+    store: Store,
+    settings: Settings,
+    library: Library,
+    *,
+    data: bool = True,
+) -> EstimateView:
+    """Never fails for want of knowledge: what is not known is null, and ``notes`` says why.
+
+    ``data=False`` looks at no dataset.
+    """
+    notes: list[str] = []
+    workers = [worker for worker, _ in store.workers.alive(60)]
+    on_gpu = spec.resources.gpus != 0 and any(worker.gpus for worker in workers)
+    device = "cuda" if on_gpu else "cpu"
+    precision = spec.precision if spec.precision != "auto" else "bf16" if on_gpu else "fp32"
+    shape = _shape(spec, inputs, settings, library, notes)
+    seen = _look(spec, notes) if data else None
+    step, lengths = _step(spec, seen, shape)
+    found = EstimateView(
+        device=device, precision=precision, lengths=lengths, rows=seen.rows if seen and seen.whole else None
+    )
+    if spec.max_steps is not None:
+        found.steps = spec.max_steps
+    elif found.rows is not None:
+        of_update = spec.batch_size * spec.gradient_accumulation_steps
+        found.steps = max(1, round(found.rows * spec.epochs / of_update))
+    if shape is None:
+        found.notes = notes
+        return found
+    uncached = training_memory(spec, shape, step, device=device, precision=precision, cached=False)
+    cached = training_memory(spec, shape, step, device=device, precision=precision, cached=True)
+    room = max((_room(worker, device) for worker in workers), default=None)
+    if spec.loss.cached == "auto":
+        found.cached = room is not None and uncached.total > 0.8 * room
+    else:
+        found.cached = spec.loss.cached
+    found.memory = (cached if found.cached else uncached).as_dict()
+    found.least_memory_bytes = least_memory(spec, shape, device=device, precision=precision)
+    found.workers = [_fit(worker, device, found) for worker in workers]
+    if not workers:
+        notes.append("No worker is up: which one fits cannot be said.")
+    rate = _rate(store, device)
+    if rate is None:
+        notes.append(f"No training has ended on a {device} yet: how long this one takes cannot be said.")
+    elif found.steps is not None:
+        tokens = step.tokens(spec.batch_size) * spec.gradient_accumulation_steps
+        found.seconds = round(found.steps * operations(shape, tokens) / rate, 1)
+    found.notes = notes
+    return found
+
+
+def check_memory(found: EstimateView) -> None:
+    """Raises `InvalidRequest` for what no worker that is up could ever hold."""
+    if found.workers and not any(worker.fits for worker in found.workers):
+        needed, most = found.least_memory_bytes or 0, max(worker.memory_bytes for worker in found.workers)
+        message = (
+            f"at least {needed / 1e9:.1f} GB are needed even in the smallest micro-batches, and no worker "
+            f"has more than {most / 1e9:.1f} GB. Use lora with quantization, an 8-bit optimizer or a "
+            "smaller model"
+        )
+        raise InvalidRequest(message, [Problem("base_model", message)])
+
+
+# -- the model ---------------------------------------------------------------------------------------
+
+
+def _shape(
+    spec: TrainSpec, inputs: dict[str, Any], settings: Settings, library: Library, notes: list[str]
+) -> ModelShape | None:
+    reference = spec.base_model
+    ref = parse_ref(reference)
+    try:
+        if reference in inputs:
+            uri = inputs[reference]["uri"]
+            names = [entry.path for entry in library.manifest(uri).files]
+            return read_shape(names, lambda name: library.open(uri, name))
+        folder = Path(ref.target) if ref.scheme == "file" else None
+        if ref.scheme == "hf":
+            folder = _cached_from_hub(ref.target)
+        if folder is None:
+            notes.append(f"{reference} is not at hand here: its size, and so its memory, is not known.")
+            return None
+        names = [
+            path.relative_to(folder).as_posix() for pattern in ("*", "*/*") for path in folder.glob(pattern)
+        ]
+        return read_shape(names, lambda name: (folder / name).open("rb"))
+    except (OSError, ReasonError) as error:
+        notes.append(f"{reference} cannot be measured: {error}")
+        return None
+
+
+def _cached_from_hub(repository: str) -> Path | None:
+    """The newest copy in the hub's local cache."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    copies = (hub / f"models--{repository.replace('/', '--')}" / "snapshots").glob("*")
+    return max(copies, key=lambda path: path.stat().st_mtime, default=None)
+
+
+# -- the data ----------------------------------------------------------------------------------------
+
+
+def _look(spec: TrainSpec, notes: list[str]) -> _Seen | None:
+    rows = queries = documents = counted = 0
+    whole, begun = True, time.monotonic()
+    for row in _rows(spec, notes):
+        if row is None:
+            whole = False
+            continue
+        rows += 1
+        queries += len(row.query) + len(spec.prompts.query or "")
+        texts = [row.positive, *row.negatives]
+        counted += len(texts)
+        documents += sum(len(text) for text in texts) + len(texts) * len(spec.prompts.document or "")
+        if time.monotonic() - begun > _SECONDS:
+            notes.append(f"The first {rows} rows were looked at; how many there are was not counted.")
+            whole = False
+            break
+    if not rows:
+        return None
+    if spec.sample is not None:
+        rows = min(rows, spec.sample)
+    return _Seen(rows, whole, queries / rows, documents / counted, counted / rows)
+
+
+def _rows(spec: TrainSpec, notes: list[str]) -> Iterator[TrainingRow | None]:
+    """Rows of every dataset that lies in a file; None for one that cannot be read here."""
+    for source in spec.datasets:
+        ref = parse_ref(source.ref)
+        if ref.scheme != "file":
+            notes.append(f"{source.ref} was not looked at.")
+            yield None
+            continue
+        try:
+            for row in read_pairs(Path(ref.target), source.split):
+                if isinstance(row, TrainingRow):
+                    yield row
+        except (ReasonError, OSError, ImportError) as error:  # Parquet's library is the worker's
+            notes.append(f"{source.ref} cannot be read: {error}")
+            yield None
+
+
+def _step(
+    spec: TrainSpec, seen: _Seen | None, shape: ModelShape | None
+) -> tuple[Step, dict[str, Any] | None]:
+    cap = shape.positions if shape and shape.positions else 512
+    settled = {}
+    for role, asked in (("query", spec.lengths.query), ("document", spec.lengths.document)):
+        limit = cap if asked == "auto" else asked
+        characters = getattr(seen, role) if seen else _LENGTH * _CHARACTERS_PER_TOKEN
+        settled[role] = min(characters / _CHARACTERS_PER_TOKEN + 2, limit)
+    lengths = {role: {"mean": round(value, 1), "approximate": True} for role, value in settled.items()}
+    step = Step(settled["query"], settled["document"], seen.documents_per_row if seen else 1.0)
+    return step, lengths if seen else None
+
+
+# -- the fleet ---------------------------------------------------------------------------------------
+
+
+def _room(worker: Worker, device: str) -> int:
+    if device == "cuda":
+        return max((int(gpu["memory_bytes"]) for gpu in worker.gpus), default=0)
+    return int(worker.memory_bytes)
+
+
+def _fit(worker: Worker, device: str, found: EstimateView) -> FitView:
+    room = _room(worker, device)
+    fits = found.least_memory_bytes is None or found.least_memory_bytes <= room
+    return FitView(worker=worker.id, host=worker.host, memory_bytes=room, fits=fits)
+
+
+def _rate(store: Store, device: str) -> float | None:
+    """Operations a second of the last trainings on such a device."""
+    models, _ = store.artifacts.page("model", limit=20)
+    rates = []
+    for model in models:
+        facts = model.manifest.get("metadata", {})
+        if facts.get("device") == device and facts.get("operations") and facts.get("training_seconds"):
+            rates.append(facts["operations"] / facts["training_seconds"])
+    return statistics.median(rates[:5]) if rates else None

@@ -1,0 +1,138 @@
+"""What a job would take, asked over HTTP: from headers and the first rows, with nothing queued."""
+
+import json
+import shutil
+
+import pytest
+
+from core.jobs.reasons import EndReason
+from core.store.artifacts import NewArtifact
+from core.store.fleet import Inventory
+from tests.api.test_api import CPU, post
+
+
+@pytest.fixture
+def spec(settings, tiny_model, pairs_file) -> dict:
+    data = settings.data_dir
+    data.mkdir(exist_ok=True)
+    shutil.copytree(tiny_model, data / "model")
+    shutil.copy(pairs_file, data / "pairs.jsonl")
+    return {
+        "kind": "train",
+        "base_model": f"file:{data / 'model'}",
+        "dataset": f"file:{data / 'pairs.jsonl'}",
+        "batch_size": 8,
+        "epochs": 2,
+    }
+
+
+def estimate(http, spec) -> dict:
+    answer = http.post("/jobs/estimate", json=spec)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def register(http, memory: int, gpus=()) -> None:
+    http.app.state.store.workers.register(Inventory("host", 1, list(gpus), memory, ["cpu"]))
+
+
+def test_memory_steps_and_workers(http, spec):
+    register(http, 64 * 10**9)
+    found = estimate(http, spec)
+    assert (found["device"], found["precision"]) == ("cpu", "fp32")
+    assert (found["rows"], found["steps"]) == (64, 16)
+    parts = found["memory"]
+    assert parts["total"] == sum(size for name, size in parts.items() if name != "total")
+    assert {"weights", "gradients", "optimizer", "activations", "loss"} <= set(parts)
+    assert parts["optimizer"] == 2 * parts["weights"] == 2 * parts["gradients"]
+    assert found["least_memory_bytes"] < parts["total"] + 1
+    assert [(worker["host"], worker["fits"]) for worker in found["workers"]] == [("host", True)]
+    assert found["seconds"] is None
+    assert any("how long" in note for note in found["notes"])
+    assert http.get("/jobs").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"optimizer": "sgd"}, "optimizer"),
+        ({"lora": {"r": 2}}, "gradients"),
+        ({"loss": {"cached": True}, "batch_size": 512, "micro_batch_tokens": 64}, None),
+        ({"gradient_checkpointing": True}, "activations"),
+    ],
+)
+def test_what_saves_memory_is_seen_to_save_it(http, spec, change, part):
+    plain = {**spec, **({"batch_size": 512} if part is None else {})}
+    assert (
+        estimate(http, {**spec, **change})["memory"][part or "activations"]
+        < (estimate(http, plain)["memory"][part or "activations"])
+    )
+
+
+def test_seconds_come_from_earlier_trainings(http, spec):
+    register(http, 64 * 10**9)
+    post(http, spec)
+    store = http.app.state.store
+    held = store.leases.claim(CPU, 30)
+    facts = {"device": "cpu", "operations": 4e9, "training_seconds": 2.0}
+    made = NewArtifact("model", "model", "file:///x", "0" * 64, 1, {"metadata": facts})
+    store.leases.finish(held, EndReason.SUCCEEDED, outputs=[made])
+    one, two = (estimate(http, {**spec, "max_steps": steps})["seconds"] for steps in (1000, 2000))
+    assert two == pytest.approx(2 * one, rel=0.01)
+    assert one > 0
+
+
+def test_what_no_worker_can_hold_is_refused_with_the_numbers(http, spec):
+    register(http, 10**8)
+    answer = post(http, spec)
+    assert answer.status_code == 422
+    [problem] = answer.json()["errors"]
+    assert problem["path"] == "base_model"
+    assert "no worker has more than 0.1 GB" in problem["message"]
+    assert estimate(http, spec)["workers"][0]["fits"] is False
+
+
+def test_a_gpu_in_the_fleet_is_reckoned_with(http, spec):
+    register(http, 10**9, [{"uuid": "GPU-1", "index": 0, "name": "H200", "memory_bytes": 140 * 10**9}])
+    found = estimate(http, spec)
+    assert (found["device"], found["precision"]) == ("cuda", "bf16")
+    assert found["workers"][0]["memory_bytes"] == 140 * 10**9
+    assert estimate(http, {**spec, "resources": {"gpus": 0}})["device"] == "cpu"
+
+
+def test_what_is_not_known_is_null_with_a_note(http, spec):
+    found = estimate(http, {**spec, "base_model": "nobody/nothing"})
+    assert found["memory"] is None
+    assert any("nobody/nothing is not at hand" in note for note in found["notes"])
+    assert found["steps"] == 16
+
+
+def test_a_model_in_the_hubs_cache_is_measured(http, spec, settings, tmp_path, monkeypatch):
+    snapshot = tmp_path / "hub" / "models--some--model" / "snapshots" / "abc"
+    shutil.copytree(settings.data_dir / "model", snapshot)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    there = estimate(http, {**spec, "base_model": "some/model"})
+    assert there["memory"] == estimate(http, spec)["memory"]
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda folder: (folder / "config.json").write_text("{"),
+        lambda folder: (folder / "config.json").write_text(json.dumps({"model_type": "bert"})),
+        lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 20),
+        lambda folder: (folder / "model.safetensors").write_bytes(b""),
+    ],
+)
+def test_a_broken_model_is_a_note_and_not_a_crash(http, spec, settings, break_it):
+    break_it(settings.data_dir / "model")
+    found = estimate(http, spec)
+    assert found["memory"] is None
+    assert any("cannot be measured" in note for note in found["notes"])
+
+
+def test_references_are_checked_as_at_submission(http, spec, tmp_path):
+    assert http.post("/jobs/estimate", json={**spec, "dataset": f"file:{tmp_path}/x"}).status_code == 403
+    missing = {**spec, "dataset": spec["dataset"] + "x"}
+    assert http.post("/jobs/estimate", json=missing).status_code == 404
+    assert http.post("/jobs/estimate", json={**spec, "epoch": 1}).status_code == 422

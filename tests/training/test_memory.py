@@ -1,0 +1,121 @@
+"""The memory that a training is said to need, and what it takes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from core.spec import parse_spec
+from core.training.memory import ModelShape, Step, least_memory, shape_of, training_memory
+
+MINILM = {
+    "model_type": "bert",
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "intermediate_size": 1536,
+    "num_attention_heads": 12,
+    "vocab_size": 30522,
+    "max_position_embeddings": 512,
+}
+
+
+def spec(**fields):
+    return parse_spec({"kind": "train", "base_model": "a/b", "dataset": "file:x", **fields})
+
+
+def memory(shape: ModelShape | None = None, *, cached=False, precision="fp32", device="cpu", **fields):
+    return training_memory(
+        spec(**fields),
+        shape or shape_of(MINILM, 22_713_216),
+        Step(32, 256, 1),
+        device=device,
+        precision=precision,
+        cached=cached,
+    )
+
+
+def test_activations_grow_with_the_batch_and_not_when_cached():
+    small, large = (memory(batch_size=size).activations for size in (32, 128))
+    assert large == pytest.approx(4 * small, rel=0.01)
+    small, large = (memory(batch_size=size, cached=True).activations for size in (32, 128))
+    assert large == small
+
+
+def test_gradients_and_optimizer_are_of_what_is_trained():
+    full, lora = memory(), memory(lora={"r": 8})
+    assert full.gradients == 4 * 22_713_216
+    assert full.optimizer == 8 * 22_713_216
+    assert lora.gradients == 4 * 6 * 4 * 2 * 384 * 8
+    assert memory(optimizer="adamw_8bit").optimizer == 2 * 22_713_216
+    assert memory(train_last_n=2).gradients == pytest.approx(full.gradients * 2 * 1.77e6 / 22.7e6, rel=0.02)
+
+
+def test_fewer_bits_shrink_the_frozen_base_alone():
+    plain, int8, int4 = (memory(lora={"r": 8}, quantization=bits).weights for bits in (None, "int8", "int4"))
+    linear = 6 * (4 * 384**2 + 2 * 384 * 1536)
+    assert plain - int8 == pytest.approx(3 * linear, rel=0.001)
+    assert int4 < int8
+
+
+def test_dropout_in_the_attention_costs_its_matrices_on_a_cpu():
+    with_dropout = shape_of({**MINILM, "attention_probs_dropout_prob": 0.1}, 22_713_216)
+    assert memory(with_dropout).activations > 1.5 * memory().activations
+    assert memory(with_dropout, device="cuda").activations == memory(device="cuda").activations
+
+
+def test_the_least_is_less_than_anything():
+    shape = shape_of(MINILM, 22_713_216)
+    floor = least_memory(spec(batch_size=4096), shape, device="cpu", precision="fp32")
+    assert floor < memory(batch_size=4096, cached=True).total < memory(batch_size=4096).total
+
+
+@pytest.mark.parametrize(
+    "names", [{"d_model": 384, "num_layers": 6, "d_ff": 1536, "n_heads": 12}, {"dim": 384, "n_layers": 6}]
+)
+def test_other_models_call_it_otherwise(names):
+    shape = shape_of({"vocab_size": 30522, **names}, 22_713_216)
+    assert (shape.hidden, shape.layers, shape.intermediate) == (384, 6, 1536)
+
+
+_ONE_JOB = """
+import json, resource, sys
+from pathlib import Path
+from core.run.local import run_local
+from core.run.reporter import RecordingReporter
+result = run_local(json.loads(sys.argv[1]), Path(sys.argv[2]), RecordingReporter())
+assert result.state == "succeeded", result.end_reason
+print(json.dumps([result.metrics, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_peak_is_within_a_fifth_of_what_a_dry_run_says(cached, tmp_path):
+    """Of a process of its own, as wide a model as a small one: four layers of 256."""
+    from tests.tiny import WORDS, make_model
+
+    model = make_model(tmp_path / "model", dropout=0.0, hidden=256, layers=4)
+    rows = [
+        {"query": f"{index} " + " ".join(WORDS[:20]), "positive": f"{index} " + " ".join(WORDS * 5)}
+        for index in range(128)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = {
+        "kind": "train",
+        "base_model": f"file:{model}",
+        "dataset": f"file:{tmp_path / 'rows.jsonl'}",
+        "batch_size": 64,
+        "max_steps": 2,
+        "micro_batch_tokens": 2048,
+        "loss": {"cached": cached},
+        "resources": {"gpus": 0},
+    }
+
+    def run(name: str, **fields):
+        command = [sys.executable, "-c", _ONE_JOB, json.dumps({**job, **fields}), str(tmp_path / name)]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    metrics, _ = run("dry", dry_run=True)
+    predicted = metrics["estimate"]["memory"]["total"]
+    _, peak = run("real")
+    assert peak == pytest.approx(predicted, rel=0.2)
