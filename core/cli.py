@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from core.errors import InvalidRequest
 from core.run.context import StopSignal
@@ -29,20 +31,32 @@ def run_main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="drop what the folder holds")
     parser.add_argument("--json", action="store_true", help="print result.json as the last line")
     asked = parser.parse_args(arguments)
+    return run_and_tell(
+        lambda: localize(apply_settings(read_spec(asked.spec), asked.set)),
+        asked.out,
+        overwrite=asked.overwrite,
+        as_json=asked.json,
+    )
+
+
+def run_and_tell(
+    make_spec: Callable[[], dict[str, Any]], out: Path, *, overwrite: bool = False, as_json: bool = False
+) -> int:
+    """Runs a job with live lines on the console. Returns the exit status."""
     stop = StopSignal()
     reporter = None
     try:
-        spec = localize(apply_settings(read_spec(asked.spec), asked.set))
+        spec = make_spec()
         settings = Settings()
         stop_on_interrupt(stop)
         reporter = ConsoleReporter()
         result = run_local(
             spec,
-            asked.out,
+            out,
             reporter,
             offline=settings.offline,
             trust_remote_code=settings.trust_remote_code,
-            overwrite=asked.overwrite,
+            overwrite=overwrite,
             cache=settings.data_dir.absolute() / "cache",
             stop=stop,
         )
@@ -52,7 +66,7 @@ def run_main(arguments: list[str] | None = None) -> int:
             print(f"        {problem.path}: {problem.message}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"reason: {asked.out} cannot be written: {error.strerror or error}", file=sys.stderr)
+        print(f"reason: {out} cannot be written: {error.strerror or error}", file=sys.stderr)
         return 2
     finally:
         if reporter is not None:
@@ -60,7 +74,7 @@ def run_main(arguments: list[str] | None = None) -> int:
     print(f"{result.state}: {result.end_reason.message}", file=sys.stderr)
     for name, output in result.outputs.items():
         print(f"{name}: {output['uri']}", file=sys.stderr)
-    if asked.json:
+    if as_json:
         print(result.model_dump_json())
     return _EXITS.get(result.state, 1)
 

@@ -1,11 +1,17 @@
 """What a model is evaluated on: a retrieval set, from a BEIR folder or made of a file of pairs."""
 
+import random
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from core.data.beir import RetrievalSet, is_beir, read_beir
-from core.data.pairs import read_pairs
+from core.data.pairs import TrainingRow, read_pairs
 from core.data.readers import Reject
 from core.data.rejects import Rejects
+from core.errors import BadData
 
 
 def read_retrieval(path: Path, split: str | None = None, max_reject_share: float = 0.0) -> RetrievalSet:
@@ -17,21 +23,59 @@ def read_retrieval(path: Path, split: str | None = None, max_reject_share: float
     """
     if is_beir(path):
         return read_beir(path, split or "test")
+    rejects = Rejects()
+
+    def good() -> Iterator[TrainingRow]:
+        for row in read_pairs(path, split):
+            if isinstance(row, Reject):
+                rejects.add(row)
+            else:
+                rejects.kept += 1
+                yield row
+
+    found = retrieval_of_rows(good())
+    rejects.check(max_reject_share)
+    found.rejects = rejects.count
+    return found
+
+
+def retrieval_of_rows(rows: Iterable[TrainingRow], queries: Container[str] | None = None) -> RetrievalSet:
+    """Every document of the rows as the corpus; ``queries`` limits who asks, not what can be found."""
     found = RetrievalSet()
     documents: dict[str, str] = {}
     query_ids: dict[str, str] = {}
-    rejects = Rejects()
-    for row in read_pairs(path, split):
-        if isinstance(row, Reject):
-            rejects.add(row)
-            continue
-        rejects.kept += 1
-        query_id = query_ids.setdefault(row.query, f"q{len(query_ids)}")
+    for row in rows:
         for text in (row.positive, *row.negatives):
             documents.setdefault(text, f"d{len(documents)}")
-        found.qrels.setdefault(query_id, {})[documents[row.positive]] = 1
-    rejects.check(max_reject_share)
-    found.rejects = rejects.count
+        if queries is None or row.query in queries:
+            query_id = query_ids.setdefault(row.query, f"q{len(query_ids)}")
+            found.qrels.setdefault(query_id, {})[documents[row.positive]] = 1
     found.queries = {query_id: text for text, query_id in query_ids.items()}
     found.corpus = {document_id: text for text, document_id in documents.items()}
     return found
+
+
+def hold_out(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, RetrievalSet]:
+    """Takes a share of the distinct queries, with all of their rows, out of a table of training rows.
+
+    Returns the rest, and a retrieval set of the queries that were taken over the documents of all rows. Which
+    they are depends on the queries and the seed alone, not on the order of the rows. Raises `BadData` when
+    either part would be empty.
+    """
+    column = table.column("query")
+    distinct = sorted(set(column.to_pylist()))
+    count = round(share * len(distinct))
+    if not 0 < count < len(distinct):
+        raise BadData(
+            f"evaluation.holdout {share:g} of {len(distinct)} queries leaves nothing to "
+            f"{'train on' if count else 'evaluate on'}"
+        )
+    taken = set(random.Random(seed).sample(distinct, count))  # noqa: S311 - a seeded split, not a secret
+    mask = pc.is_in(column, pa.array(sorted(taken), column.type))
+
+    def rows() -> Iterator[TrainingRow]:
+        for batch in table.to_batches():
+            for row in batch.to_pylist():
+                yield TrainingRow(row["query"], row["positive"], row["negatives"])
+
+    return table.filter(pc.invert(mask)), retrieval_of_rows(rows(), taken)

@@ -156,6 +156,12 @@ class Evaluation(Strict):
     """Retrieval over whole corpora, before, during and after training."""
 
     datasets: list[DatasetSource] = Field(default_factory=list, max_length=50)
+    holdout: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="This share of each training set's queries is kept out of training and evaluated on.",
+    )
     metrics: list[Metric] = Field(default_factory=lambda: ["ndcg@10", "mrr@10", "recall@10"], min_length=1)
     baseline: bool = Field(True, description="Evaluate the base model first, to compare with.")
     every_steps: int | None = Field(None, ge=1, description="Also evaluate while training.")
@@ -174,8 +180,8 @@ class Evaluation(Strict):
         if len(set(names)) != len(names):
             raise ValueError("two evaluation datasets have the same name")
         if stopping := self.early_stopping:
-            if not self.datasets:
-                raise ValueError("early_stopping needs at least one evaluation dataset")
+            if not self.datasets and self.holdout is None:
+                raise ValueError("early_stopping needs at least one evaluation dataset, or a holdout")
             if self.every_steps is None:
                 raise ValueError("early_stopping needs every_steps")
             if stopping.metric not in self.metrics:

@@ -1,7 +1,9 @@
 """What is settled before the first step of a training: model, rows, lengths, order of batches."""
 
 import hashlib
+import itertools
 import time
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from transformers import set_seed
 from core.artifacts import sha256_of
 from core.data.beir import RetrievalSet
 from core.data.pairs import read_pairs
-from core.data.retrieval import read_retrieval
+from core.data.retrieval import hold_out, read_retrieval
 from core.data.table import open_table, write_table
 from core.errors import BadData, BadSpec
 from core.families import dense
@@ -95,6 +97,14 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     work = context.folder / "work"
     work.mkdir(exist_ok=True)
     tables, rejects = _read_datasets(spec, context, work)
+    evaluation_sets = _evaluation_sets(spec, context)
+    if spec.evaluation.holdout is not None:
+        for index, name in enumerate(dataset_names(spec)):
+            tables[index], held_out = hold_out(tables[index], spec.evaluation.holdout, spec.seed)
+            evaluation_sets[_free_name(f"{name}-holdout", evaluation_sets)] = held_out
+            context.notice(
+                f"{name}: {len(held_out.queries)} queries are kept out of training, to evaluate on."
+            )
     table = pa.concat_tables(tables)
     rows_sha256 = _rows_sha256(spec, work, len(tables))
     frame = Frame.of(model.tokenizer)
@@ -118,30 +128,7 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     )
     if lengths.document.max_length > (model.max_seq_length or 0):
         model.max_seq_length = max(lengths.document.max_length, lengths.query.max_length)
-    weights = [source.weight for source in spec.datasets if source.weight is not None]
-    batches = TrainingBatches(
-        tokens.keys(),
-        spec.batch_size,
-        spec.seed,
-        spec.epochs,
-        sizes=[part.num_rows for part in tables],
-        weights=weights or None,
-        temperature=spec.sampling_temperature,
-    )
-    if len(tables) > 1:
-        shares = ", ".join(
-            f"{name} {count}" for name, count in zip(dataset_names(spec), batches.counts, strict=True)
-        )
-        context.notice(f"Batches an epoch, each of one dataset: {shares}.")
-    if batches.total == 0:
-        raise BadData(
-            "No batch can be made: a pair without negatives, alone or among copies of itself, has nothing to "
-            "be told apart from."
-        )
-    steps = -(-batches.total // spec.gradient_accumulation_steps)
-    if spec.max_steps is not None:
-        steps = spec.max_steps
-    batches.limit(steps * spec.gradient_accumulation_steps)
+    batches, steps = _plan_batches(spec, context, [part.num_rows for part in tables], tokens)
     packing = _PACKING[device]
     if spec.micro_batch_tokens != "auto":
         packing = replace(packing, token_budget=spec.micro_batch_tokens)
@@ -163,7 +150,7 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         rejects=rejects,
         lengths=lengths,
         batches=batches,
-        evaluation_sets=_evaluation_sets(spec, context),
+        evaluation_sets=evaluation_sets,
         device=device,
         precision=precision,
         packing=packing,
@@ -172,6 +159,37 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         shape=shape,
         guide=guide,
     )
+
+
+def _plan_batches(
+    spec: TrainSpec, context: RunContext, sizes: list[int], tokens: TokenTable
+) -> tuple[TrainingBatches, int]:
+    """The order of all batches, and how many updates they make. ``sizes`` are rows of each dataset."""
+    weights = [source.weight for source in spec.datasets if source.weight is not None]
+    batches = TrainingBatches(
+        tokens.keys(),
+        spec.batch_size,
+        spec.seed,
+        spec.epochs,
+        sizes=sizes,
+        weights=weights or None,
+        temperature=spec.sampling_temperature,
+    )
+    if len(sizes) > 1:
+        shares = ", ".join(
+            f"{name} {count}" for name, count in zip(dataset_names(spec), batches.counts, strict=True)
+        )
+        context.notice(f"Batches an epoch, each of one dataset: {shares}.")
+    if batches.total == 0:
+        raise BadData(
+            "No batch can be made: a pair without negatives, alone or among copies of itself, has nothing to "
+            "be told apart from."
+        )
+    steps = -(-batches.total // spec.gradient_accumulation_steps)
+    if spec.max_steps is not None:
+        steps = spec.max_steps
+    batches.limit(steps * spec.gradient_accumulation_steps)
+    return batches, steps
 
 
 def dataset_names(spec: TrainSpec) -> list[str]:
@@ -212,8 +230,8 @@ def _read_datasets(spec: TrainSpec, context: RunContext, work: Path) -> tuple[li
 def _rows_sha256(spec: TrainSpec, work: Path, count: int) -> str:
     """Of all rows that are trained on."""
     sums = [sha256_of(work / f"rows-{index}.arrow") for index in range(count)]
-    if spec.sample is not None:
-        sums.append(f"{spec.sample} drawn with {spec.seed}")
+    if spec.sample is not None or spec.evaluation.holdout is not None:
+        sums.append(f"{spec.sample} sampled, {spec.evaluation.holdout} held out, with {spec.seed}")
     return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
@@ -249,13 +267,20 @@ def _evaluation_sets(spec: TrainSpec, context: RunContext) -> dict[str, Retrieva
     for source in spec.evaluation.datasets:
         path = _path(context, source)
         name = source.name or path.name.split(".")[0]
-        if name in sets:
-            name = f"{name}-{len(sets) + 1}"
+        name = _free_name(name, sets)
         sets[name] = read_retrieval(path, source.split, spec.max_reject_share)
         if sets[name].rejects:
             context.notice(f"{name}: {sets[name].rejects} rows cannot be used and were left out.", "warning")
         context.check_stop()
     return sets
+
+
+def _free_name(name: str, taken: Container[str]) -> str:
+    return next(
+        candidate
+        for number in itertools.count(1)
+        if (candidate := name if number == 1 else f"{name}-{number}") not in taken
+    )
 
 
 def _path(context: RunContext, source: DatasetSource) -> Path:
@@ -286,5 +311,9 @@ def _use_cache(
 
 def shape_of_model(model: Any) -> ModelShape:
     """A loaded model in numbers."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(
+        # In fewer bits, several share a number: the state knows how many there were.
+        parameter.quant_state.shape.numel() if getattr(parameter, "quant_state", None) else parameter.numel()
+        for parameter in model.parameters()
+    )
     return shape_of(model[0].auto_model.config.to_dict(), parameters)

@@ -316,3 +316,35 @@ def test_another_job_s_checkpoints_are_not_mixed_in(spec, tmp_path):
     run(spec, tmp_path / "out", reporter=reporter, stop=reporter.stop)
     with pytest.raises(InvalidRequest, match="another job"):
         run(spec | {"seed": 1}, tmp_path / "out")
+
+
+def test_a_dry_run_trains_nothing_and_tells_what_it_would_take(spec, tmp_path):
+    result, events = run({**spec, "dry_run": True}, tmp_path / "dry")
+    assert result.state == "succeeded"
+    assert set(result.outputs) == {"report"}
+    told = result.metrics["estimate"]
+    assert told["steps"] == 16
+    report = json.loads((tmp_path / "dry" / "report" / "report.json").read_text())
+    assert report["memory"] == told["memory"]
+    assert told["memory"]["total"] == sum(size for name, size in told["memory"].items() if name != "total")
+    assert not of(events, EventType.METRIC)
+    run(spec, tmp_path / "real")
+    tokens = json.loads((tmp_path / "real" / "report" / "report.json").read_text())["tokens"]
+    assert told["tokens_per_step"] * told["steps"] == pytest.approx(tokens, rel=0.02)
+
+
+def test_held_out_queries_are_evaluated_on_and_not_trained_on(spec, tmp_path):
+    spec["evaluation"] = {"holdout": 0.25, "metrics": ["ndcg@10"], "baseline": True}
+    result, events = run(spec, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason
+    rows = [json.loads(line) for line in Path(spec["dataset"].removeprefix("file:")).read_text().splitlines()]
+    queries = {row["query"] for row in rows}
+    report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
+    kept_out = round(0.25 * len(queries))
+    of_kept = len(rows) - report["rows"]
+    assert kept_out <= of_kept < len(rows) / 2
+    assert any(f"{kept_out} queries are kept out" in data["message"] for data in of(events, EventType.NOTICE))
+    assert set(result.metrics["finetuned"]) == {"pairs-holdout"}
+    spec["evaluation"] = {"holdout": 0.001}
+    result, _ = run(spec, tmp_path / "none")
+    assert result.end_reason.code == "bad_data"

@@ -1,0 +1,185 @@
+"""``reason-train``: one training by flags, with no service. `reason run` says the same in YAML."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from core.cli import run_and_tell
+from core.errors import InvalidRequest, Problem
+from core.spec.files import localize
+
+_TOKENS_UNKNOWN = 512
+"""Tokens a text for --mini_batch_size where the lengths are found out later."""
+
+_LATE_INTERACTION = (
+    "prune_tokens",
+    "prune_strategy",
+    "prune_keep_ratio",
+    "prune_min_tokens",
+    "prune_seed",
+    "prune_embeddings",
+    "embedding_prune_strategy",
+    "pool_factor",
+    "embedding_keep_ratio",
+    "protected_tokens",
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 the job failed, 2 bad usage, 3 stopped."""
+    asked = _parser().parse_args(arguments)
+    out = output_folder(asked)
+    again = asked.overwrite or asked.dry_run  # a dry run leaves nothing that one would miss
+    status = run_and_tell(lambda: to_spec(asked), out, overwrite=again, as_json=asked.json)
+    if status == 0 and not asked.dry_run:
+        _finalize(out)
+    return status
+
+
+def output_folder(asked: argparse.Namespace) -> Path:
+    """``--output_dir`` itself, or ``data/output/<model>/<run>``."""
+    if asked.output_dir is not None:
+        return Path(asked.output_dir)
+    model = asked.base_model.rstrip("/").rpartition("/")[2]
+    run = asked.run_name or f"{model}-{Path(asked.dataset_path).name.partition('.')[0]}"
+    return Path("data") / "output" / model / (f"{run}-dry" if asked.dry_run else run)
+
+
+def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
+    """The flags as a job spec. Raises `InvalidRequest` for flags of what cannot be trained here."""
+    for name in _LATE_INTERACTION:
+        if getattr(asked, name) not in (None, False):
+            message = "pruning belongs to late-interaction models, which are not trained yet"
+            raise InvalidRequest(f"--{name}: {message}", [Problem(name, message)])
+    if not Path(asked.dataset_path).expanduser().exists():
+        message = f"there is no file or folder {asked.dataset_path}"
+        raise InvalidRequest(f"--dataset_path: {message}", [Problem("dataset_path", message)])
+    if asked.bf16 and asked.fp16:
+        raise InvalidRequest("--bf16 and --fp16 exclude each other", [Problem("fp16", "and bf16")])
+    auto = asked.auto_lengths
+    lengths = {
+        "query": "auto" if auto or asked.query_length is None else asked.query_length,
+        "document": "auto" if auto or asked.document_length is None else asked.document_length,
+        "percentile": asked.length_percentile,
+    }
+    spec: dict[str, Any] = {
+        "kind": "train",
+        "base_model": asked.base_model,
+        "dataset": asked.dataset_path,
+        "epochs": asked.epochs,
+        "learning_rate": asked.lr,
+        "batch_size": asked.batch_size,
+        "gradient_accumulation_steps": asked.grad_accum_steps,
+        "lengths": lengths,
+        "precision": _precision(asked),
+        "gradient_checkpointing": asked.grad_checkpoint,
+        "logging_steps": asked.logging_steps,
+        "checkpoint": {"every_steps": asked.save_steps},
+        "optimizer": "adamw_8bit" if asked.optimizer_8bit else "adamw",
+        "freeze_base": asked.freeze_base,
+        "train_last_n": asked.train_last_n,
+        "dry_run": asked.dry_run,
+        "sample": asked.sample_size if asked.sample else None,
+        "seed": asked.seed,
+        "evaluation": {"holdout": asked.eval_holdout or None},
+        "resources": {"gpus": 0 if asked.cpu else "auto"},
+    }
+    if asked.num_workers is not None:
+        spec["data_loader_workers"] = asked.num_workers
+    if asked.mini_batch_size is not None:
+        known = [length for length in (lengths["query"], lengths["document"]) if length != "auto"]
+        spec["micro_batch_tokens"] = max(64, asked.mini_batch_size * max(known, default=_TOKENS_UNKNOWN))
+        spec["loss"] = {"cached": True}
+    if asked.lora:
+        targets = asked.lora_target_modules
+        spec["lora"] = {
+            "r": asked.lora_r,
+            "alpha": asked.lora_alpha,
+            "dropout": asked.lora_dropout,
+            "target_modules": "auto" if targets in (None, "auto") else targets.split(","),
+        }
+    return localize(spec)
+
+
+def _precision(asked: argparse.Namespace) -> str:
+    if asked.fp16:
+        return "fp16"
+    return "auto" if asked.bf16 is None else "bf16" if asked.bf16 else "fp32"
+
+
+def _finalize(out: Path) -> None:
+    """``final/`` beside the job's own name for its model; a copy where the file system has no links."""
+    final = out / "final"
+    if final.exists():
+        return
+    try:
+        final.symlink_to("model", target_is_directory=True)
+    except OSError:
+        shutil.copytree(out / "model", final)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reason-train",
+        description="Fine-tune an embedding model here. Ctrl-C saves a checkpoint; the same command goes on.",
+        epilog="example: reason-train --dataset_path data/pairs.jsonl --auto_lengths --sample "
+        "--sample_size 2048 --batch_size 64",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--dataset_path", default="data/prepared_reasonir_hq", help="pairs file, or BEIR folder")
+    add("--base_model", default="Qwen/Qwen3-Embedding-0.6B", help="hub name or folder")
+    add("--output_dir", help="default: data/output/<model>/<run>")
+    add("--run_name", help="default: <model>-<dataset>")
+    add("--epochs", type=float, default=1)
+    add("--lr", type=float, default=1e-5)
+    add("--batch_size", type=int, default=64, help="pairs a step")
+    add("--mini_batch_size", type=int, help="texts through the model at once; the loss is then cached")
+    add("--document_length", type=int, help="tokens; default: found out from the data")
+    add("--query_length", type=int, help="tokens; default: found out from the data")
+    add("--auto_lengths", action="store_true", help="find out both lengths, whatever is given")
+    add("--length_percentile", type=float, default=0.95)
+    add("--length_sample", type=int, help="accepted, and without effect: all texts are measured")
+    add("--save_steps", type=int, default=500)
+    add("--logging_steps", type=int, default=10)
+    add("--num_workers", type=int, help="data loader processes")
+    add("--bf16", action=argparse.BooleanOptionalAction, help="default: where the GPU has it")
+    add("--fp16", action="store_true")
+    add("--cpu", action="store_true", help="use no GPU")
+    add("--grad_accum_steps", type=int, default=1)
+    add("--grad_checkpoint", action="store_true")
+    add("--no-gather", action="store_true", help="accepted, and without effect on one device")
+    add("--lora", action="store_true")
+    add("--lora_r", type=int, default=8)
+    add("--lora_alpha", type=float, default=16)
+    add("--lora_dropout", type=float, default=0.05)
+    add("--lora_target_modules", help="names of linear layers, with commas; default: the attention's")
+    add("--optimizer_8bit", action="store_true")
+    add("--freeze_base", action="store_true")
+    add("--train_last_n", type=int, help="train only the last so many layers")
+    add("--dry_run", action="store_true", help="lengths, steps and memory, and no training")
+    add("--sample", action="store_true", help="train on --sample_size rows")
+    add("--sample_size", type=int, default=1000)
+    add("--eval_holdout", type=float, default=0.0, help="share of queries to evaluate on, not train on")
+    add("--seed", type=int, default=42)
+    pruning = parser.add_argument_group("pruning, of late-interaction models")
+    pruning.add_argument("--prune_tokens", action="store_true")
+    strategies = ("length", "random", "attention", "threshold", "combined")
+    pruning.add_argument("--prune_strategy", choices=strategies)
+    pruning.add_argument("--prune_keep_ratio", type=float)
+    pruning.add_argument("--prune_min_tokens", type=int)
+    pruning.add_argument("--prune_seed", type=int)
+    pruning.add_argument("--prune_embeddings", action="store_true")
+    pruning.add_argument("--embedding_prune_strategy", choices=("hierarchical", "attention"))
+    pruning.add_argument("--pool_factor", type=float)
+    pruning.add_argument("--embedding_keep_ratio", type=float)
+    pruning.add_argument("--protected_tokens", type=int)
+    add("--overwrite", action="store_true", help="drop what the output folder holds")
+    add("--json", action="store_true", help="print result.json as the last line")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""``reason-train``: flags in, a model in final/ out."""
+
+import json
+
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from core.errors import InvalidRequest
+from core.spec import parse_spec
+from core.train_cli import _parser, main, output_folder, to_spec
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def spec_of(pairs_file, *flags):
+    return parse_spec(to_spec(_parser().parse_args(["--dataset_path", str(pairs_file), *flags])))
+
+
+def test_flags_become_a_spec(pairs_file):
+    flags = """
+        --epochs 2 --lr 3e-4 --batch_size 16 --grad_accum_steps 2 --grad_checkpoint --seed 7
+        --document_length 128 --query_length 32 --mini_batch_size 4 --save_steps 5 --logging_steps 2
+        --no-bf16 --cpu --lora --lora_r 4 --lora_alpha 8 --lora_dropout 0 --num_workers 0
+        --lora_target_modules query,value --optimizer_8bit --sample --sample_size 20
+        --eval_holdout 0.25 --length_percentile 0.9 --no-gather --length_sample 100
+    """
+    found = spec_of(pairs_file, *flags.split())
+    assert found.base_model == "Qwen/Qwen3-Embedding-0.6B"
+    assert (found.epochs, found.learning_rate, found.batch_size, found.seed) == (2, 3e-4, 16, 7)
+    assert (found.gradient_accumulation_steps, found.gradient_checkpointing) == (2, True)
+    assert (found.lengths.query, found.lengths.document, found.lengths.percentile) == (32, 128, 0.9)
+    assert (found.micro_batch_tokens, found.loss.cached) == (4 * 128, True)
+    assert (found.checkpoint.every_steps, found.logging_steps) == (5, 2)
+    assert (found.precision, found.resources.gpus, found.data_loader_workers) == ("fp32", 0, 0)
+    assert found.lora is not None
+    assert (found.lora.r, found.lora.alpha, found.lora.dropout) == (4, 8, 0)
+    assert found.lora.target_modules == ["query", "value"]
+    assert (found.optimizer, found.sample, found.evaluation.holdout) == ("adamw_8bit", 20, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [([], "auto"), (["--bf16"], "bf16"), (["--fp16"], "fp16"), (["--no-bf16"], "fp32")],
+)
+def test_precision(pairs_file, flags, precision):
+    assert spec_of(pairs_file, *flags).precision == precision
+
+
+def test_auto_lengths_win(pairs_file):
+    found = spec_of(pairs_file, "--auto_lengths", "--document_length", "128")
+    assert (found.lengths.query, found.lengths.document) == ("auto", "auto")
+    assert spec_of(pairs_file, "--document_length", "128").lengths.document == 128
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--prune_tokens"], "--prune_tokens"),
+        (["--pool_factor", "2.0"], "--pool_factor"),
+        (["--bf16", "--fp16"], "--fp16"),
+        (["--dataset_path", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(pairs_file, flags, named, capsys):
+    with pytest.raises(InvalidRequest):
+        spec_of(pairs_file, *flags)
+    assert main(["--dataset_path", str(pairs_file), *flags]) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_folders_are_named_by_model_and_run():
+    def folder(*flags):
+        return str(output_folder(_parser().parse_args(flags)))
+
+    assert folder("--dataset_path", "x/pairs.jsonl.gz") == (
+        "data/output/Qwen3-Embedding-0.6B/Qwen3-Embedding-0.6B-pairs"
+    )
+    assert folder("--run_name", "first", "--base_model", "a/b") == "data/output/b/first"
+    assert folder("--output_dir", "/somewhere/else") == "/somewhere/else"
+
+
+def test_a_training_by_flags(tiny_model, pairs_file, tmp_path, capsys):
+    flags = ["--dataset_path", str(pairs_file), "--base_model", str(tiny_model), "--cpu"]
+    flags += ["--batch_size", "8", "--lr", "2e-3", "--run_name", "one", "--eval_holdout", "0.2"]
+    assert main([*flags, "--dry_run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(told["outputs"]) == {"report"}
+    assert told["metrics"]["estimate"]["memory"]["total"] > 0
+    assert main(flags) == 0
+    out = tmp_path / "data" / "output" / tiny_model.name / "one"
+    model = SentenceTransformer(str(out / "final"))
+    assert model.encode(["river"]).shape == (1, 32)
+    result = json.loads((out / "result.json").read_text())
+    assert set(result["metrics"]["finetuned"]) == {"pairs-holdout"}
+    assert main(flags) == 2  # a finished job is not done over
+    assert "--overwrite" in capsys.readouterr().err

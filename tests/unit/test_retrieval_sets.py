@@ -1,0 +1,44 @@
+"""Queries kept out of training."""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.data.retrieval import hold_out
+from core.data.table import SCHEMA
+from core.errors import BadData
+
+ROWS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 20)), min_size=4, max_size=60)
+
+
+def table_of(rows) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {"query": f"q{query}", "positive": f"d{document}", "negatives": [f"n{document}"], "scores": []}
+            for query, document in rows
+        ],
+        schema=SCHEMA,
+    )
+
+
+@given(rows=ROWS, share=st.sampled_from([0.2, 0.5, 0.8]), seed=st.integers(0, 3))
+def test_no_query_is_on_both_sides_and_every_document_can_be_found(rows, share, seed):
+    queries = {f"q{query}" for query, _ in rows}
+    count = round(share * len(queries))
+    if not 0 < count < len(queries):
+        with pytest.raises(BadData):
+            hold_out(table_of(rows), share, seed)
+        return
+    rest, held_out = hold_out(table_of(rows), share, seed)
+    trained = set(rest.column("query").to_pylist())
+    asked = set(held_out.queries.values())
+    assert trained | asked == queries
+    assert not trained & asked
+    assert len(asked) == count
+    assert set(held_out.corpus.values()) == {f"{kind}{document}" for _, document in rows for kind in "dn"}
+    for query_id, judged in held_out.qrels.items():
+        answers = {held_out.corpus[document_id] for document_id in judged}
+        assert answers == {f"d{d}" for q, d in rows if f"q{q}" == held_out.queries[query_id]}
+    again, _ = hold_out(table_of(rows[::-1]), share, seed)
+    assert set(again.column("query").to_pylist()) == trained
