@@ -19,7 +19,7 @@ def give_back_freed_memory() -> None:
     """What the C library has freed goes back to the system.
 
     glibc finds no use for many of the holes that aligned tensors leave: without this, a step of 48
-    micro-batches of which only one is kept at a time held 4.9 GB instead of 1.8. It takes a millisecond.
+    micro-batches of which only one is kept at a time held 4.9 GB instead of 1.8. It takes milliseconds.
     """
     if _MALLOC_TRIM is not None:
         _MALLOC_TRIM(0)

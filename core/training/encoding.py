@@ -86,10 +86,9 @@ def encode_micro_batches(
             piece = checkpoint(_embed, model, micro_batch, words, use_reentrant=False)
         else:
             piece = _embed(model, micro_batch, words)
-        if cached and not piece.is_cuda:
+        if piece.requires_grad and not piece.is_cuda:
             give_back_freed_memory()
-            if piece.requires_grad:  # and before each of them is computed again
-                piece.register_hook(lambda _: give_back_freed_memory())
+            piece.register_hook(lambda _: give_back_freed_memory())  # in the backward pass as well
         pieces.append(piece)
     return torch.cat(pieces)[positions]
 

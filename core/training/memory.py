@@ -34,6 +34,7 @@ class ModelShape:
     hidden: int
     intermediate: int
     heads: int
+    dropout: float
     attention_dropout: float
     positions: int | None
 
@@ -64,6 +65,7 @@ def shape_of(config: dict[str, Any], parameters: int) -> ModelShape:
         hidden=int(hidden),
         intermediate=int(first("intermediate_size", "d_ff", "hidden_dim", "n_inner") or 4 * hidden),
         heads=int(first("num_attention_heads", "n_heads", "n_head") or 1),
+        dropout=float(first("hidden_dropout_prob", "dropout", "resid_pdrop") or 0.0),
         attention_dropout=float(
             first("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop") or 0.0
         ),
@@ -163,10 +165,15 @@ def activation_bytes_per_token(
     of_layer = 4.0 * (outer + inner)
     if precision != "fp32":  # norms and sums stay in float32, and every matrix keeps its input cast
         of_layer = (4 * 4 + 2 * 7) * shape.hidden + 2.0 * inner
+    mask = 4 if device == "cpu" else 1  # of dropout: numbers on a CPU, bytes on a GPU
+    if shape.dropout > 0:
+        of_layer += 2 * shape.hidden * mask
     if device == "cpu" and shape.attention_dropout > 0:
-        of_layer += shape.heads * length * (2 * small + 1)
+        of_layer += shape.heads * length * (2 * small + mask)
     if spec.lora is not None:
-        of_layer += 4 * shape.hidden * (4 + 1) * (spec.lora.dropout > 0) + 4 * small * spec.lora.r
+        of_layer += 4 * small * spec.lora.r
+        if spec.lora.dropout > 0:
+            of_layer += 4 * shape.hidden * (small + mask)
     if spec.gradient_checkpointing:  # the inputs of all layers, and one layer whole
         return 4.0 * shape.hidden * shape.layers + of_layer
     return of_layer * shape.layers + 12 * shape.hidden
