@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo serve test lint bench bench-training kills clean
+.PHONY: install demo serve test lint bench bench-training kills clean setup-embed-dirs train-embed train-embed-tb
 
 install: .venv/.installed
 
@@ -41,6 +41,19 @@ bench-training: install
 # Twenty times each: SIGKILL of the job's process, the worker, the API.
 kills: install
 	$(BIN)/python -m benchmarks.kills 20
+
+# A training on configs/run_embedding_mnrl.yaml, with no service. Again after Ctrl-C: goes on.
+# SET="epochs=2 seed=7" changes fields, ARGS=--overwrite begins anew.
+setup-embed-dirs: install
+	mkdir -p data/input data/output
+	$(BIN)/python -m client.demo data/demo
+
+train-embed: setup-embed-dirs
+	$(BIN)/reason run configs/run_embedding_mnrl.yaml --out data/output/embedding-mnrl $(foreach pair,$(SET),--set $(pair)) $(ARGS)
+
+train-embed-tb: setup-embed-dirs
+	$(BIN)/tensorboard --logdir data/output & board=$$!; trap "kill $$board" EXIT; \
+	$(MAKE) --no-print-directory train-embed
 
 clean:
 	rm -rf .venv build *.egg-info

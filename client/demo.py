@@ -32,7 +32,7 @@ def run(*, full: bool, port: int, as_json: bool) -> int:
     begun = time.monotonic()
     settings = Settings()
     folder = settings.data_dir / "demo"
-    counts, model = _prepare(folder, full)
+    counts, model = prepare(folder, full)
     console.print(
         f"A dataset from Python's standard library: {counts['train']} pairs to train on, {counts['test']} "
         "of other modules to test on (docstring summary -> source).",
@@ -73,7 +73,7 @@ def run(*, full: bool, port: int, as_json: bool) -> int:
         service.stop()
 
 
-def _prepare(folder: Path, full: bool) -> tuple[dict[str, int], Path]:
+def prepare(folder: Path, full: bool) -> tuple[dict[str, int], Path]:
     """Dataset and model as files that the service may read."""
     sizes = _FULL if full else _SMALL
     built = subprocess.run(
@@ -199,3 +199,7 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+if __name__ == "__main__":
+    print(json.dumps(prepare(Path(sys.argv[1]), full=True)[0]))
