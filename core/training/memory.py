@@ -17,9 +17,6 @@ _OPTIMIZER = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0
 _WEIGHT = {None: 4.0, "int8": 1.0, "int4": 0.53}
 """Bytes of a linear layer's parameter; NF4 with its doubly quantized scales."""
 
-_HEAP = 0.1
-"""What glibc holds beside activations, measured on a CPU."""
-
 PACKING_TOKENS = {"cpu": 2048, "cuda": 16_384}
 """``micro_batch_tokens: auto``. On a CPU small ones stay in its caches; a GPU wants large ones."""
 
@@ -151,13 +148,13 @@ def trained_parameters(spec: TrainSpec, shape: ModelShape) -> int:
     return shape.parameters
 
 
-def activation_bytes_per_token(
+def layer_bytes_per_token(
     spec: TrainSpec, shape: ModelShape, *, length: float, device: str, precision: str
 ) -> float:
-    """What a transformer keeps of a token for the backward pass.
+    """What a transformer's layer keeps of a token for the backward pass.
 
     As Korthikanti et al. 2022 (arXiv 2205.05198) count, for attention that does not keep its matrices: of
-    each layer its input, queries, keys, values, the attention's output twice, two sums and one norm, and the
+    the layer its input, queries, keys, values, the attention's output twice, two sums and one norm, and the
     feed-forward's two inner vectors. A CPU's attention keeps its matrices where they have dropout.
     """
     small = 4 if precision == "fp32" else 2
@@ -174,9 +171,7 @@ def activation_bytes_per_token(
         of_layer += 4 * small * spec.lora.r
         if spec.lora.dropout > 0:
             of_layer += 4 * shape.hidden * (small + mask)
-    if spec.gradient_checkpointing:  # the inputs of all layers, and one layer whole
-        return 4.0 * shape.hidden * shape.layers + of_layer
-    return of_layer * shape.layers + 12 * shape.hidden
+    return of_layer
 
 
 def training_memory(
@@ -188,10 +183,13 @@ def training_memory(
     length = max(step.query_length, step.document_length)
     budget = PACKING_TOKENS[device] if spec.micro_batch_tokens == "auto" else spec.micro_batch_tokens
     at_once = min(batch, max(budget, int(length)))
-    per_token = activation_bytes_per_token(spec, shape, length=length, device=device, precision=precision)
-    activations = per_token * (at_once if cached else batch)
-    if device == "cpu":
-        activations *= 1 + _HEAP
+    layer = layer_bytes_per_token(spec, shape, length=length, device=device, precision=precision)
+    kept = at_once if cached else batch
+    activations = 12.0 * shape.hidden * kept
+    if spec.gradient_checkpointing:  # the inputs of all layers, and one layer whole
+        activations += 4 * shape.hidden * shape.layers * kept + layer * at_once
+    else:
+        activations += layer * shape.layers * kept
     documents = spec.batch_size * step.documents_per_row
     frozen_linear = shape.linear if spec.lora is not None else 0
     weights = 4 * (shape.parameters - frozen_linear) + _WEIGHT[spec.quantization] * frozen_linear
