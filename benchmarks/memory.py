@@ -1,7 +1,7 @@
 """The peak of resident memory against what a dry run says, on a CPU, over ways to train.
 
 Run: ``python -m benchmarks.memory``. Writes benchmarks/reports/memory.json and memory.md. Every job is a
-process of its own, on rows that fill the lengths. "base" is a BERT of twelve layers of 768 with random weights.
+process of its own, on rows that fill the lengths. "base" is a BERT of twelve layers of 768.
 """
 
 import json
@@ -132,17 +132,16 @@ def write(found: list[dict[str, Any]]) -> None:
     lines = [
         "# Memory: said and measured",
         "",
-        f"{machine}, {report['date']}. Peak of resident memory of a training of two steps; queries of {_QUERY}",
-        f"tokens, documents of {_DOCUMENT}. What is said comes from `dry_run` of the same spec.",
+        f"{machine}, {report['date']}. Peak of resident memory of a training of two steps; queries of",
+        f"{_QUERY} tokens, documents of {_DOCUMENT}. What is said comes from `dry_run` of the same spec.",
         "",
         "| model | training | said | measured | said / measured |",
         "|---|---|---:|---:|---:|",
     ]
     for case in found:
         said, peak = case["predicted"]["total"], case["peak_rss_bytes"]
-        lines.append(
-            f"| {case['model']} | {case['case']} | {said / 1e9:.2f} GB | {peak / 1e9:.2f} GB | {said / peak:.2f} |"
-        )
+        numbers = f"{said / 1e9:.2f} GB | {peak / 1e9:.2f} GB | {said / peak:.2f}"
+        lines.append(f"| {case['model']} | {case['case']} | {numbers} |")
     text = "\n".join(lines) + "\n"
     (REPORTS / "memory.md").write_text(text)
     print(text)

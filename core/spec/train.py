@@ -150,6 +150,17 @@ class EarlyStopping(Strict):
         False,
         description="False: the mean over the datasets decides. True: stop when none of them still rises.",
     )
+    stalled: Literal["keep", "stop", "down_weight"] = Field(
+        "keep",
+        description="per_dataset: what becomes of a training set whose own evaluation set (of its name, or "
+        "its holdout) no longer rises: trained on as before, no more, or half as often.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EarlyStopping":
+        if self.stalled != "keep" and not self.per_dataset:
+            raise ValueError("stalled needs per_dataset")
+        return self
 
 
 class Evaluation(Strict):

@@ -32,6 +32,11 @@ def choose_precision(asked: str, device: str) -> str:
     return asked
 
 
+def loader_workers(spec: TrainSpec, device: str) -> int:
+    """Processes that make batches ahead."""
+    return _WORKERS[device] if spec.data_loader_workers == "auto" else spec.data_loader_workers
+
+
 def training_arguments(
     spec: TrainSpec, folder: Path, *, steps: int, device: str, precision: str
 ) -> TrainingArguments:
@@ -53,9 +58,7 @@ def training_arguments(
         "seed": spec.seed,
         "gradient_checkpointing": spec.gradient_checkpointing,
         "torch_compile": spec.compile,
-        "dataloader_num_workers": _WORKERS[device]
-        if spec.data_loader_workers == "auto"
-        else spec.data_loader_workers,
+        "dataloader_num_workers": loader_workers(spec, device),
         "dataloader_pin_memory": device == "cuda",
         "accelerator_config": {"non_blocking": True, "even_batches": False},
         # A curve needs points: short trainings log more often than asked.

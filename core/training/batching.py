@@ -50,6 +50,10 @@ def shares_of(sizes: Sequence[int], weights: Sequence[float] | None, temperature
     return [share / sum(raw) for share in raw]
 
 
+Change = tuple[int, list[float]]
+"""From which batch on, and what each dataset's share is multiplied by."""
+
+
 class TrainingBatches:
     """The whole training as one sequence of batches, epoch after epoch, each batch of one dataset.
 
@@ -82,14 +86,19 @@ class TrainingBatches:
         self.total = max(1, round(self.per_epoch * epochs)) if self.per_epoch else 0
         # A dataset that makes no batch has no share.
         able = [index for index, plan in enumerate(self._first) if plan]
-        shares = shares_of(
-            [len(self._first[index]) for index in able],
-            None if weights is None else [weights[index] for index in able],
-            temperature,
-        )
-        self.counts = [0] * len(self._keys)  # batches of each dataset in an epoch
-        for index, count in zip(able, _whole(shares, self.per_epoch), strict=True):
-            self.counts[index] = count
+        self._shares = [0.0] * len(self._keys)
+        for index, share in zip(
+            able,
+            shares_of(
+                [len(self._first[index]) for index in able],
+                None if weights is None else [weights[index] for index in able],
+                temperature,
+            ),
+            strict=True,
+        ):
+            self._shares[index] = share
+        self.changes: list[Change] = []
+        self.counts = self._counts([1.0] * len(self._keys))  # batches of each dataset in an epoch
 
     def _plan(self, dataset: int, epoch: int) -> list[list[int]]:
         # The first dataset's plan is what it would be alone.
@@ -102,20 +111,48 @@ class TrainingBatches:
         """Ends the sequence after so many batches, or stretches it to them."""
         self.total = batches
 
+    def reweigh(self, batch: int, factors: Sequence[float]) -> None:
+        """From that batch of the sequence on, shares are multiplied by these, one a dataset; 0 leaves it out.
+
+        The batch must lie ahead of what was taken. The change belongs to the sequence: who goes on later
+        must know it (``changes``) to get the same.
+        """
+        self.changes.append((batch, list(factors)))
+
     def __iter__(self) -> Iterator[list[int]]:
         streams = [self._stream(index) for index in range(len(self._keys))]
-        given = epoch = 0
+        given = drawing = 0
         while given < self.total:
-            for dataset in self._order(epoch)[: self.total - given]:
+            begun = self._factors(given)
+            for dataset in self._order(drawing, begun):
+                if given == self.total or self._factors(given) is not begun:
+                    break
                 yield next(streams[dataset])
                 given += 1
-            epoch += 1
+            drawing += 1
 
-    def _order(self, epoch: int) -> list[int]:
+    def _factors(self, batch: int) -> list[float] | None:
+        """The last change before a batch; None before the first."""
+        return next((factors for position, factors in reversed(self.changes) if position <= batch), None)
+
+    def _counts(self, factors: Sequence[float]) -> list[int]:
+        """An epoch's batches of each dataset."""
+        weighed = [share * factor for share, factor in zip(self._shares, factors, strict=True)]
+        able = [index for index, share in enumerate(weighed) if share > 0]
+        counts = [0] * len(weighed)
+        whole = sum(weighed)
+        for index, count in zip(
+            able, _whole([weighed[index] / whole for index in able], self.per_epoch), strict=True
+        ):
+            counts[index] = count
+        return counts
+
+    def _order(self, drawing: int, factors: Sequence[float] | None) -> list[int]:
         """Which dataset each batch of an epoch comes from."""
-        drawn = np.repeat(np.arange(len(self.counts)), self.counts)
-        if len(self.counts) > 1:
-            drawn = np.random.default_rng((self._seed, epoch, 1)).permutation(drawn)
+        counts = self.counts if factors is None else self._counts(factors)
+        drawn = np.repeat(np.arange(len(counts)), counts)
+        if len(counts) > 1:
+            drawn = np.random.default_rng((self._seed, drawing, 1)).permutation(drawn)
         return drawn.tolist()
 
     def _stream(self, dataset: int) -> Iterator[list[int]]:

@@ -125,10 +125,11 @@ class Evaluate(TrainerCallback):
         stopping: EarlyStopping | None,
         evaluate: Callable[[int], Scores],
         save_best: Callable[[], None],
+        stalled: Callable[[int, str], None],
     ) -> None:
         self._context, self._state, self._throughput = context, state, throughput
         self._every_steps, self._stopping = every_steps, stopping
-        self._evaluate, self._save_best = evaluate, save_best
+        self._evaluate, self._save_best, self._stalled = evaluate, save_best, stalled
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -162,6 +163,8 @@ class Evaluate(TrainerCallback):
                 self._state.stalled[name] = 0
             else:
                 self._state.stalled[name] = self._state.stalled.get(name, 0) + 1
+                if self._state.stalled[name] % self._stopping.patience == 0:
+                    self._stalled(step, name)
         if min(self._state.stalled[name] for name in watched) < self._stopping.patience:
             return False
         self._context.notice(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts import is_whole, seal
+from core.training.batching import Change
 from core.training.copies import Copies, number_of
 from core.training.recovery import Limits
 
@@ -27,6 +28,7 @@ class TrainingState:
     best_score: float | None = None
     best_by_dataset: dict[str, float] = field(default_factory=dict)
     stalled: dict[str, int] = field(default_factory=dict)  # evaluations without a rise
+    reweighed: list[Change] = field(default_factory=list)  # of the datasets' shares
     tokens_seen: int = 0
     training_seconds: float = 0.0
     limits: Limits | None = None  # as far as they have been narrowed

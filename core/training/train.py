@@ -14,14 +14,14 @@ from core.families import dense
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import merge
-from core.training.arguments import training_arguments
+from core.training.arguments import loader_workers, training_arguments
 from core.training.callbacks import Evaluate, Report, Save, Scores, Throughput
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
 from core.training.curves import TensorBoard
 from core.training.losses import make_loss
 from core.training.memory import Step, operations, training_memory
-from core.training.prepare import Prepared, prepare
+from core.training.prepare import Prepared, dataset_names, prepare
 from core.training.recovery import Limits
 from core.training.report import write_model_card, write_report
 from core.training.tokens import Frame
@@ -145,6 +145,8 @@ def build_trainer(
     if state.limits is None:
         state.limits = Limits(prepared.cached)
     limits = state.limits
+    for batch, factors in state.reweighed:
+        prepared.batches.reweigh(batch, factors)
     evaluation = Evaluate(
         context,
         state,
@@ -153,6 +155,7 @@ def build_trainer(
         spec.evaluation.early_stopping,
         lambda step: evaluate(spec, context, prepared, step=step),
         lambda: _save_best(trainer, checkpoints),
+        lambda step, name: _reweigh(spec, context, prepared, state, step, name),
     )
     trainer = PairTrainer(
         model=prepared.model,
@@ -275,6 +278,30 @@ def _save_best(trainer: PairTrainer, checkpoints: Checkpoints) -> None:
     temporary = checkpoints.best.with_suffix(".new")
     trainer.save_weights(temporary)
     temporary.replace(checkpoints.best)  # checkpoints that hold the former best keep it
+
+
+def _reweigh(
+    spec: TrainSpec, context: RunContext, prepared: Prepared, state: TrainingState, step: int, name: str
+) -> None:
+    """An evaluation set no longer rises: its training set, if there is one, is trained on less or no more."""
+    names = dataset_names(spec)
+    own = name.removesuffix("-holdout")
+    stopping = spec.evaluation.early_stopping
+    if stopping is None or stopping.stalled == "keep" or own not in names:
+        return
+    factors = list(state.reweighed[-1][1]) if state.reweighed else [1.0] * len(names)
+    index = names.index(own)
+    less = 0.0 if stopping.stalled == "stop" else factors[index] / 2
+    if factors[index] == less or sum(factors) - factors[index] + less <= 0:
+        return  # nothing changes, or nothing would be left: then early stopping ends it all
+    factors[index] = less
+    # Behind what the data loader has taken already, so that a resumed job finds the same order.
+    ahead = 3 + 2 * loader_workers(spec, prepared.device)
+    batch = step * spec.gradient_accumulation_steps + ahead
+    prepared.batches.reweigh(batch, factors)
+    state.reweighed.append((batch, factors))
+    what = "is trained on no more" if less == 0 else "is trained on half as often"
+    context.notice(f"{own} {what} after step {step}: its {stopping.metric} no longer rises.")
 
 
 def _fresh(folder: Path) -> Path:

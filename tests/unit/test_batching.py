@@ -152,3 +152,46 @@ def test_a_dataset_without_a_batch_has_no_share():
     batches = TrainingBatches(keys, 8, seed=0, epochs=1, sizes=[1, 16], weights=[5, 1])
     assert batches.counts == [0, 2]
     assert [min(batch) > 0 for batch in batches] == [True, True]
+
+
+@given(
+    batch=st.integers(0, 25),
+    factors=st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 3).filter(any),
+    skip=st.integers(0, 25),
+)
+def test_a_change_of_shares_is_a_part_of_the_sequence(batch, factors, skip):
+    plain = list(several())
+    changed = several()
+    changed.reweigh(batch, factors)
+    sequence = list(changed)
+    assert len(sequence) == len(plain)
+    assert sequence[:batch] == plain[:batch]
+    after = {dataset_of(rows) for rows in sequence[batch:]}
+    assert after <= {index for index, factor in enumerate(factors) if factor}
+    again = several()
+    again.reweigh(batch, factors)
+    assert list(again)[skip:] == sequence[skip:]
+
+
+def test_a_change_while_the_sequence_is_taken():
+    late, early = several(), several()
+    taken = []
+    for rows in late:
+        taken.append(rows)
+        if len(taken) == 5:
+            late.reweigh(8, [0.0, 1.0, 1.0])
+    early.reweigh(8, [0.0, 1.0, 1.0])
+    assert taken == list(early)
+    assert all(dataset_of(rows) for rows in taken[8:])
+    assert not all(dataset_of(rows) for rows in taken[:8])
+
+
+def test_half_the_share_is_about_half_the_batches():
+    batches = several(weights=[1, 1, 1])
+    batches.limit(300)
+    batches.reweigh(0, [0.5, 1.0, 1.0])
+    counts = [0, 0, 0]
+    for rows in batches:
+        counts[dataset_of(rows)] += 1
+    assert counts[0] < 0.7 * counts[1]
+    assert counts[0] > 0.3 * counts[2]
