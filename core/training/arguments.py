@@ -60,7 +60,7 @@ def training_arguments(
         "torch_compile": spec.compile,
         "dataloader_num_workers": loader_workers(spec, device),
         "dataloader_pin_memory": device == "cuda",
-        "accelerator_config": {"non_blocking": True, "even_batches": False},
+        "accelerator_config": {"non_blocking": device == "cuda", "even_batches": False},
         # A curve needs points: short trainings log more often than asked.
         "logging_steps": max(1, min(spec.logging_steps, steps // 20)),
         "logging_first_step": True,

@@ -1,5 +1,6 @@
 """Training jobs without a service, on a tiny real model."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from core.run.context import StopSignal
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
 from core.run.request import RunResult
+from core.training import arguments, encoding
 from core.training.losses import MultipleNegativesRanking
 from tests.tiny import WORDS
 
@@ -348,3 +350,43 @@ def test_held_out_queries_are_evaluated_on_and_not_trained_on(spec, tmp_path):
     spec["evaluation"] = {"holdout": 0.001}
     result, _ = run(spec, tmp_path / "none")
     assert result.end_reason.code == "bad_data"
+
+
+def test_compile_goes_through_dynamo_and_changes_nothing(spec, tmp_path, monkeypatch):
+    """With the eager backend: tracing, guards and all, without minutes of a C++ compiler."""
+    spec |= {"evaluation": {}, "max_steps": 3}
+    compiled = functools.partial(arguments.TrainingArguments, torch_compile_backend="eager")
+    counters = torch._dynamo.utils.counters
+    run(spec, tmp_path / "plain")
+    counters.clear()
+    run(spec, tmp_path / "again")
+    assert counters["stats"]["unique_graphs"] == 0
+    monkeypatch.setattr(arguments, "TrainingArguments", compiled)
+    result, _ = run({**spec, "compile": True}, tmp_path / "compiled")
+    assert result.state == "succeeded", result.end_reason
+    assert counters["stats"]["unique_graphs"] > 0
+    whole, compiled_weights = weights(tmp_path / "plain"), weights(tmp_path / "compiled")
+    assert whole.keys() == compiled_weights.keys()
+    assert all(torch.allclose(whole[name], compiled_weights[name], atol=1e-5) for name in whole)
+
+
+def test_bf16_is_really_computed_in(spec, tmp_path, monkeypatch):
+    spec |= {"evaluation": {}, "max_steps": 2}
+    kinds = set()
+    embed = encoding._embed
+
+    def noting(model, micro_batch, words):
+        linear = model[0].auto_model.encoder.layer[0].attention.self.query
+        hook = linear.register_forward_hook(lambda _module, _input, output: kinds.add(output.dtype))
+        try:
+            return embed(model, micro_batch, words)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(encoding, "_embed", noting)
+    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        kinds.clear()
+        result, _ = run({**spec, "precision": precision}, tmp_path / precision)
+        assert result.state == "succeeded", result.end_reason
+        assert kinds == {kind}
+        assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / precision).values())
