@@ -275,6 +275,11 @@ class TrainSpec(JobSpec):
     data_loader_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         "auto", description="Processes that make batches ahead of the GPU. auto: 2 for a GPU, 0 for a CPU."
     )
+    trackers: list[Literal["mlflow", "wandb"]] = Field(
+        default_factory=list,
+        max_length=2,
+        description="Report there, too. Package and settings (MLFLOW_TRACKING_URI, WANDB_API_KEY) are yours.",
+    )
     logging_steps: int = Field(10, ge=1, description="Steps between two points of the loss curve.")
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
     max_reject_share: float = Field(

@@ -1,5 +1,6 @@
 """A spec's fields as the trainer's arguments, and the devices and precisions behind them."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,22 @@ def choose_precision(asked: str, device: str) -> str:
     return asked
 
 
+def _trackers(spec: TrainSpec) -> list[str]:
+    for name in spec.trackers:
+        if importlib.util.find_spec(name) is None:
+            raise BadSpec(f"trackers: {name} is not installed where the job runs (pip install {name})")
+    return list(spec.trackers)
+
+
 def loader_workers(spec: TrainSpec, device: str) -> int:
     """Processes that make batches ahead."""
     return _WORKERS[device] if spec.data_loader_workers == "auto" else spec.data_loader_workers
 
 
 def training_arguments(
-    spec: TrainSpec, folder: Path, *, steps: int, device: str, precision: str
+    spec: TrainSpec, folder: Path, *, job_id: str, steps: int, device: str, precision: str
 ) -> TrainingArguments:
-    """``steps`` are optimizer updates, the whole training's."""
+    """``steps`` are optimizer updates, the whole training's. Raises `BadSpec` for a missing tracker."""
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": steps,
@@ -68,7 +76,8 @@ def training_arguments(
         "remove_unused_columns": False,
         "eval_strategy": "no",  # evaluating and saving are our callbacks' business
         "save_strategy": "no",
-        "report_to": [],
+        "report_to": _trackers(spec),
+        "run_name": spec.name or job_id,
         "disable_tqdm": True,
     }
     return TrainingArguments(**settings)

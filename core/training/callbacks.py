@@ -139,13 +139,17 @@ class Evaluate(TrainerCallback):
             return
         self._throughput.pause()
         self._context.phase("evaluating")
-        scores = self._evaluate(state.global_step)
+        enough = self.look(state.global_step)
         self._context.phase("training")
         self._throughput.start()
-        if self.consider(state.global_step, scores):
+        if enough:
             control.should_training_stop = True
 
-    def consider(self, step: int, scores: Scores) -> bool:
+    def look(self, step: int) -> bool:
+        """Evaluates now. True when early stopping says that it is enough."""
+        return self._consider(step, self._evaluate(step))
+
+    def _consider(self, step: int, scores: Scores) -> bool:
         """Takes note of an evaluation. True when early stopping says that it is enough."""
         self._state.evaluations.append({"step": step, "scores": scores})
         if self._stopping is None:

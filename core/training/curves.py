@@ -33,7 +33,8 @@ class TensorBoard(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        assert self._writer is not None
+        if self._writer is None:  # the base model's scores come before the first step
+            return
         for name, value in (logs or {}).items():
             if name in ("loss", "learning_rate", "grad_norm"):
                 self._writer.add_scalar(f"train/{name}", value, state.global_step)

@@ -158,10 +158,14 @@ def layer_bytes_per_token(
     feed-forward's two inner vectors. A CPU's attention keeps its matrices where they have dropout.
     """
     small = 4 if precision == "fp32" else 2
-    outer, inner = 9 * shape.hidden, 2 * shape.intermediate
-    of_layer = 4.0 * (outer + inner)
-    if precision != "fp32":  # norms and sums stay in float32, and every matrix keeps its input cast
-        of_layer = (4 * 4 + 2 * 7) * shape.hidden + 2.0 * inner
+    if spec.lora is None:
+        wide, narrow, inner = 4, 5, 2 * shape.intermediate
+        if precision != "fp32":  # every matrix keeps its input cast, too
+            narrow += 2
+    else:  # frozen matrices need no inputs
+        wide, narrow, inner = 2, 4, shape.intermediate
+    # Norms and sums stay in float32.
+    of_layer = (4.0 * wide + small * narrow) * shape.hidden + small * inner
     mask = 4 if device == "cpu" else 1  # of dropout: numbers on a CPU, bytes on a GPU
     if shape.dropout > 0:
         of_layer += 2 * shape.hidden * mask
@@ -185,11 +189,14 @@ def training_memory(
     at_once = min(batch, max(budget, int(length)))
     layer = layer_bytes_per_token(spec, shape, length=length, device=device, precision=precision)
     kept = at_once if cached else batch
+    layers = shape.layers
+    if spec.freeze_base or spec.train_last_n is not None:  # what lies below is only passed through
+        layers = min(spec.train_last_n or 0, layers)
     activations = 12.0 * shape.hidden * kept
     if spec.gradient_checkpointing:  # the inputs of all layers, and one layer whole
-        activations += 4 * shape.hidden * shape.layers * kept + layer * at_once
+        activations += 4 * shape.hidden * layers * kept + layer * at_once
     else:
-        activations += layer * shape.layers * kept
+        activations += layer * layers * kept
     documents = spec.batch_size * step.documents_per_row
     frozen_linear = shape.linear if spec.lora is not None else 0
     weights = 4 * (shape.parameters - frozen_linear) + _WEIGHT[spec.quantization] * frozen_linear

@@ -52,7 +52,7 @@ def train(spec: TrainSpec, context: RunContext) -> None:
         trainer, evaluation = build_trainer(spec, context, prepared, checkpoints, state, throughput)
         if not state.evaluations and spec.evaluation.baseline and prepared.evaluation_sets:
             context.phase("evaluating")
-            evaluation.consider(0, evaluate(spec, context, prepared, step=0))
+            evaluation.look(0)
         context.phase("training")
         if resume_from:
             context.notice(f"Going on from {resume_from.name} of an earlier attempt.")
@@ -147,13 +147,20 @@ def build_trainer(
     limits = state.limits
     for batch, factors in state.reweighed:
         prepared.batches.reweigh(batch, factors)
+
+    def score(step: int) -> Scores:
+        scores = evaluate(spec, context, prepared, step=step)
+        if spec.trackers:  # TensorBoard's curves are ours; these know the trainer's log only
+            trainer.log({f"eval/{name}": value for name, value in flatten(scores).items()})
+        return scores
+
     evaluation = Evaluate(
         context,
         state,
         throughput,
         spec.evaluation.every_steps if prepared.evaluation_sets else None,
         spec.evaluation.early_stopping,
-        lambda step: evaluate(spec, context, prepared, step=step),
+        score,
         lambda: _save_best(trainer, checkpoints),
         lambda step, name: _reweigh(spec, context, prepared, state, step, name),
     )
@@ -162,6 +169,7 @@ def build_trainer(
         args=training_arguments(
             spec,
             checkpoints.attempt_folder,
+            job_id=context.request.job_id,
             steps=prepared.steps,
             device=prepared.device,
             precision=prepared.precision,
@@ -219,7 +227,7 @@ def finish(
         step = trainer.state.global_step
         if not state.evaluations or state.evaluations[-1]["step"] != step:  # early stopping has just looked
             context.phase("evaluating")
-            evaluation.consider(step, evaluate(spec, context, prepared, step=step))
+            evaluation.look(step)
         if state.best_step is not None and state.best_step != step:
             trainer.load_weights(checkpoints.best)
             context.notice(f"The best weights, those of step {state.best_step}, are kept.")

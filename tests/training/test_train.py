@@ -1,13 +1,18 @@
 """Training jobs without a service, on a tiny real model."""
 
 import functools
+import importlib.machinery
 import json
+import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from transformers import TrainerCallback
 
 from core.errors import InvalidRequest
 from core.jobs.events import Event, EventType
@@ -390,3 +395,31 @@ def test_bf16_is_really_computed_in(spec, tmp_path, monkeypatch):
         assert result.state == "succeeded", result.end_reason
         assert kinds == {kind}
         assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / precision).values())
+
+
+def test_a_tracker_that_is_not_there_is_said(spec, tmp_path):
+    result, _ = run({**spec, "trackers": ["wandb"]}, tmp_path / "out")
+    assert (result.state, result.end_reason.code) == ("failed", "bad_spec")
+    assert "wandb is not installed" in result.end_reason.message
+
+
+def test_a_tracker_gets_the_curve_and_the_scores(spec, tmp_path, monkeypatch):
+    """The trainer's own integration, with a stand-in for the service that it reports to."""
+    logged: list[dict] = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            logged.append(logs)
+
+    monkeypatch.setitem(sys.modules, "mlflow", types.ModuleType("mlflow"))
+    sys.modules["mlflow"].__spec__ = importlib.machinery.ModuleSpec("mlflow", None)
+    monkeypatch.setattr(
+        transformers.trainer,
+        "get_reporting_integration_callbacks",
+        lambda names: [Tracker] if names == ["mlflow"] else [],
+    )
+    result, _ = run({**spec, "trackers": ["mlflow"], "max_steps": 3}, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason
+    assert sum("loss" in logs for logs in logged) == 3
+    scores = [logs["eval/ndcg@10"] for logs in logged if "eval/ndcg@10" in logs]
+    assert scores == [result.metrics[name]["pairs"]["ndcg@10"] for name in ("baseline", "finetuned")]
