@@ -1,5 +1,6 @@
 """What a training job would take, told before anything is queued."""
 
+import math
 import os
 import statistics
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 from core.artifacts import Library
 from core.data.pairs import TrainingRow, read_pairs
+from core.data.readers import Reject
 from core.errors import InvalidRequest, Problem, ReasonError
 from core.settings import Settings
 from core.spec import TrainSpec
@@ -31,6 +33,8 @@ _CHARACTERS_PER_TOKEN = 4.0
 
 _SECONDS = 1.5
 """How long a dataset is looked at."""
+
+_CORPUS_BYTES = 64 << 20
 
 _LENGTH = 256
 """Tokens of a text of which nothing is known."""
@@ -65,6 +69,8 @@ def estimate(
     on_gpu = spec.resources.gpus != 0 and any(worker.gpus for worker in workers)
     device = "cuda" if on_gpu else "cpu"
     precision = spec.precision if spec.precision != "auto" else "bf16" if on_gpu else "fp32"
+    if spec.resources.gpus == 1 and workers and not on_gpu:
+        notes.append("A GPU is asked for, and no worker has one: these are a CPU's numbers.")
     shape = _shape(spec, inputs, settings, library, notes)
     seen = _look(spec, notes) if data else None
     step, lengths = _step(spec, seen, shape)
@@ -75,12 +81,16 @@ def estimate(
         found.steps = spec.max_steps
     elif found.rows is not None:
         of_update = spec.batch_size * spec.gradient_accumulation_steps
-        found.steps = max(1, round(found.rows * spec.epochs / of_update))
+        found.steps = max(1, math.ceil(found.rows * spec.epochs / of_update))
     if shape is None:
         found.notes = notes
         return found
-    uncached = training_memory(spec, shape, step, device=device, precision=precision, cached=False)
-    cached = training_memory(spec, shape, step, device=device, precision=precision, cached=True)
+    uncached = training_memory(
+        spec, shape, step, device=device, precision=precision, cached=False, rows=found.rows
+    )
+    cached = training_memory(
+        spec, shape, step, device=device, precision=precision, cached=True, rows=found.rows
+    )
     room = max((_room(worker, device) for worker in workers), default=None)
     if spec.loss.cached == "auto":
         found.cached = room is not None and uncached.total > 0.8 * room
@@ -95,7 +105,8 @@ def estimate(
     if rate is None:
         notes.append(f"No training has ended on a {device} yet: how long this one takes cannot be said.")
     elif found.steps is not None:
-        tokens = step.tokens(spec.batch_size) * spec.gradient_accumulation_steps
+        pairs = min(spec.batch_size, found.rows or spec.batch_size)
+        tokens = step.tokens(pairs) * spec.gradient_accumulation_steps
         found.seconds = round(found.steps * operations(shape, tokens) / rate, 1)
     found.notes = notes
     return found
@@ -154,48 +165,63 @@ def _cached_from_hub(repository: str) -> Path | None:
 
 def _look(spec: TrainSpec, notes: list[str]) -> _Seen | None:
     rows = queries = documents = counted = 0
+    of_dataset = [0] * len(spec.datasets)
     whole, begun = True, time.monotonic()
-    for row in _rows(spec, notes):
-        if row is None:
-            whole = False
-            continue
-        rows += 1
-        queries += len(row.query) + len(spec.prompts.query or "")
-        texts = [row.positive, *row.negatives]
-        counted += len(texts)
-        documents += sum(len(text) for text in texts) + len(texts) * len(spec.prompts.document or "")
+    for dataset, row in _rows(spec, notes):
         if time.monotonic() - begun > _SECONDS:
             notes.append(f"The first {rows} rows were looked at; how many there are was not counted.")
             whole = False
             break
+        if row is None:
+            whole = False
+        if not isinstance(row, TrainingRow):
+            continue
+        rows += 1
+        of_dataset[dataset] += 1
+        queries += len(row.query) + len(spec.prompts.query or "")
+        texts = [row.positive, *row.negatives]
+        counted += len(texts)
+        documents += sum(len(text) for text in texts) + len(texts) * len(spec.prompts.document or "")
     if not rows:
+        notes.append("No row of the data was seen that can be trained on.")
         return None
-    if spec.sample is not None:
-        rows = min(rows, spec.sample)
-    return _Seen(rows, whole, queries / rows, documents / counted, counted / rows)
+    used = sum(count if spec.sample is None else min(count, spec.sample) for count in of_dataset)
+    if spec.evaluation.holdout is not None:
+        used = max(1, round(used * (1 - spec.evaluation.holdout)))
+    return _Seen(used, whole, queries / rows, documents / counted, counted / rows)
 
 
-def _rows(spec: TrainSpec, notes: list[str]) -> Iterator[TrainingRow | None]:
-    """Rows of every dataset that lies in a file; None for one that cannot be read here."""
-    for source in spec.datasets:
+def _rows(spec: TrainSpec, notes: list[str]) -> Iterator[tuple[int, TrainingRow | Reject | None]]:
+    """(number of the dataset, record) of all that lie in files; None for one that is not read here."""
+    for number, source in enumerate(spec.datasets):
         ref = parse_ref(source.ref)
         if ref.scheme != "file":
             notes.append(f"{source.ref} was not looked at.")
-            yield None
+            yield number, None
+            continue
+        if _corpus_bytes(Path(ref.target)) > _CORPUS_BYTES:  # it is read whole before its first row
+            notes.append(f"{source.ref} is too large to be looked at.")
+            yield number, None
             continue
         try:
             for row in read_pairs(Path(ref.target), source.split):
-                if isinstance(row, TrainingRow):
-                    yield row
+                yield number, row
         except (ReasonError, OSError, ImportError) as error:  # Parquet's library is the worker's
             notes.append(f"{source.ref} cannot be read: {error}")
-            yield None
+            yield number, None
+
+
+def _corpus_bytes(path: Path) -> int:
+    if not path.is_dir():
+        return 0
+    return sum(file.stat().st_size for pattern in ("corpus.*", "queries.*") for file in path.glob(pattern))
 
 
 def _step(
     spec: TrainSpec, seen: _Seen | None, shape: ModelShape | None
 ) -> tuple[Step, dict[str, Any] | None]:
-    cap = shape.positions if shape and shape.positions else 512
+    known = (shape.set_length, shape.positions) if shape else ()
+    cap = min((length for length in known if length), default=512)
     settled = {}
     for role, asked in (("query", spec.lengths.query), ("document", spec.lengths.document)):
         limit = cap if asked == "auto" else asked

@@ -1,6 +1,7 @@
 """``reason-train``: one training by flags, with no service. `reason run` says the same in YAML."""
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from core.cli import run_and_tell
 from core.errors import InvalidRequest, Problem
+from core.run.request import REQUEST
 from core.spec.files import localize
 
 _TOKENS_UNKNOWN = 512
@@ -31,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the job failed, 2 bad usage, 3 stopped."""
     asked = _parser().parse_args(arguments)
     out = output_folder(asked)
-    again = asked.overwrite or asked.dry_run  # a dry run leaves nothing that one would miss
+    again = asked.overwrite or _holds_a_dry_run(out)  # nothing that one would miss
     status = run_and_tell(lambda: to_spec(asked), out, overwrite=again, as_json=asked.json)
     if status == 0 and not asked.dry_run:
         _finalize(out)
@@ -53,7 +55,7 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
         if getattr(asked, name) not in (None, False):
             message = "pruning belongs to late-interaction models, which are not trained yet"
             raise InvalidRequest(f"--{name}: {message}", [Problem(name, message)])
-    if not Path(asked.dataset_path).expanduser().exists():
+    if not Path(asked.dataset_path).exists():
         message = f"there is no file or folder {asked.dataset_path}"
         raise InvalidRequest(f"--dataset_path: {message}", [Problem("dataset_path", message)])
     if asked.bf16 and asked.fp16:
@@ -101,6 +103,13 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
             "target_modules": "auto" if targets in (None, "auto") else targets.split(","),
         }
     return localize(spec)
+
+
+def _holds_a_dry_run(out: Path) -> bool:
+    try:
+        return bool(json.loads((out / REQUEST).read_bytes())["spec"]["dry_run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _precision(asked: argparse.Namespace) -> str:

@@ -1,7 +1,7 @@
 """What a model is evaluated on: a retrieval set, from a BEIR folder or made of a file of pairs."""
 
 import random
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,22 +55,28 @@ def retrieval_of_rows(rows: Iterable[TrainingRow], queries: Container[str] | Non
     return found
 
 
-def hold_out(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, RetrievalSet]:
-    """Takes a share of the distinct queries, with all of their rows, out of a table of training rows.
+def choose_queries(tables: Sequence[pa.Table], share: float, seed: int) -> set[str]:
+    """A share of the distinct queries of all tables: one that stands in two of them is taken from both.
 
-    Returns the rest, and a retrieval set of the queries that were taken over the documents of all rows. Which
-    they are depends on the queries and the seed alone, not on the order of the rows. Raises `BadData` when
-    either part would be empty.
+    Which they are depends on the queries and the seed alone, not on the order of the rows. Raises `BadData`
+    when none would be taken, or left.
     """
-    column = table.column("query")
-    distinct = sorted(set(column.to_pylist()))
+    distinct = sorted({query for table in tables for query in table.column("query").to_pylist()})
     count = round(share * len(distinct))
     if not 0 < count < len(distinct):
         raise BadData(
             f"evaluation.holdout {share:g} of {len(distinct)} queries leaves nothing to "
             f"{'train on' if count else 'evaluate on'}"
         )
-    taken = set(random.Random(seed).sample(distinct, count))  # noqa: S311 - a seeded split, not a secret
+    return set(random.Random(seed).sample(distinct, count))  # noqa: S311 - a seeded split, not a secret
+
+
+def hold_out(table: pa.Table, taken: Set[str]) -> tuple[pa.Table, RetrievalSet]:
+    """Takes queries with all of their rows out of a table of training rows.
+
+    Returns the rest, and a retrieval set of the queries that were taken over the documents of all rows.
+    """
+    column = table.column("query")
     mask = pc.is_in(column, pa.array(sorted(taken), column.type))
 
     def rows() -> Iterator[TrainingRow]:

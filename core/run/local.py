@@ -84,7 +84,7 @@ def _check_free(out: Path, spec: dict[str, Any]) -> None:
     finished = out / RESULT
     if finished.exists() and RunResult.model_validate_json(finished.read_bytes()).state == "succeeded":
         raise InvalidRequest(f"{out} holds a finished job: give another folder, or --overwrite")
-    if earlier.spec != spec:
+    if earlier.spec != spec and any((out / "checkpoints").glob("attempt-*/checkpoint-*")):
         raise InvalidRequest(f"{out} holds another job's checkpoints: give another folder, or --overwrite")
 
 

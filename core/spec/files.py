@@ -65,10 +65,16 @@ def localize(spec: dict[str, Any]) -> dict[str, Any]:
     evaluation = made.get("evaluation")
     if isinstance(evaluation, dict) and isinstance(evaluation.get("datasets"), list):
         made["evaluation"] = {**evaluation, "datasets": [_source(item) for item in evaluation["datasets"]]}
+    loss = made.get("loss")
+    if isinstance(loss, dict) and isinstance(loss.get("guide"), dict) and "model" in loss["guide"]:
+        guide = {**loss["guide"], "model": _as_reference(loss["guide"]["model"])}
+        made["loss"] = {**loss, "guide": guide}
     return made
 
 
 def _source(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_source(item) for item in value]
     if isinstance(value, dict) and "ref" in value:
         return {**value, "ref": _as_reference(value["ref"])}
     return _as_reference(value)

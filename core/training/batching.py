@@ -182,11 +182,13 @@ class Packing:
     multiple: int = 1  # padded lengths are multiples of it
     overhead: int = 0  # what a micro-batch costs beside its tokens, in tokens
     width: int | None = None  # pad to so many tokens, whatever the texts are
+    longest: int | None = None  # the model's context: nothing is padded beyond it
 
     def padded(self, tokens: int | np.ndarray) -> Any:
         """Tokens of a text, or of each, with its padding."""
         at_least = np.maximum(tokens, self.width or 1)
-        return -(-at_least // self.multiple) * self.multiple
+        rounded = -(-at_least // self.multiple) * self.multiple
+        return rounded if self.longest is None else np.maximum(np.minimum(rounded, self.longest), tokens)
 
 
 def plan_micro_batches(lengths: Sequence[int], packing: Packing) -> list[list[int]]:

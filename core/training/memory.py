@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
 
 from core.errors import BadModel
@@ -34,11 +34,12 @@ class ModelShape:
     dropout: float
     attention_dropout: float
     positions: int | None
+    set_length: int | None = None  # tokens after which it is set to cut
 
     @property
     def linear(self) -> int:
-        """Parameters of the layers' matrices."""
-        return self.layers * self.of_layer
+        """Parameters of the layers' matrices, as they are stored: some models use a layer several times."""
+        return min(self.layers * self.of_layer, self.parameters - self.words)
 
     @property
     def of_layer(self) -> int:
@@ -55,18 +56,26 @@ def shape_of(config: dict[str, Any], parameters: int) -> ModelShape:
     layers = first("num_hidden_layers", "num_layers", "n_layers", "n_layer")
     if not hidden or not layers:
         raise BadModel("its config.json says neither how wide nor how deep the model is")
+    of_word = int(config.get("embedding_size") or hidden)
+    numbers = {
+        "words": int(config.get("vocab_size") or 0) * of_word,
+        "layers": int(layers),
+        "hidden": int(hidden),
+        "intermediate": int(first("intermediate_size", "d_ff", "hidden_dim", "n_inner") or 4 * hidden),
+        "heads": int(first("num_attention_heads", "n_heads", "n_head") or 1),
+    }
+    if min(*numbers.values(), parameters) < 0:
+        raise BadModel("its config.json has a negative number where a size stands")
+    numbers["words"] = min(numbers["words"], parameters)
+    positions = first("max_position_embeddings", "n_positions")
     return ModelShape(
         parameters=parameters,
-        words=int(config.get("vocab_size") or 0) * int(hidden),
-        layers=int(layers),
-        hidden=int(hidden),
-        intermediate=int(first("intermediate_size", "d_ff", "hidden_dim", "n_inner") or 4 * hidden),
-        heads=int(first("num_attention_heads", "n_heads", "n_head") or 1),
+        **numbers,
         dropout=float(first("hidden_dropout_prob", "dropout", "resid_pdrop") or 0.0),
         attention_dropout=float(
             first("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop") or 0.0
         ),
-        positions=first("max_position_embeddings", "n_positions"),
+        positions=positions if isinstance(positions, int) and positions > 0 else None,
     )
 
 
@@ -82,10 +91,21 @@ def read_shape(names: Iterable[str], open_file: Callable[[str], IO[bytes]]) -> M
                 with open_file(name) as file:
                     config = json.load(file)
                 if "model_type" in config or "hidden_size" in config:
-                    return shape_of(config, sum(_count_parameters(open_file, path) for path in weights))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    shape = shape_of(config, sum(_count_parameters(open_file, path) for path in weights))
+                    return replace(shape, set_length=_set_length(names, open_file))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise BadModel(f"its files are not those of a model ({error})") from error
     raise BadModel("it has no config.json of a transformer")
+
+
+def _set_length(names: list[str], open_file: Callable[[str], IO[bytes]]) -> int | None:
+    """What a sentence-transformers folder says of its own."""
+    for name in names:
+        if name.rpartition("/")[2] == "sentence_bert_config.json":
+            with open_file(name) as file:
+                length = json.load(file).get("max_seq_length")
+            return length if isinstance(length, int) and length > 0 else None
+    return None
 
 
 def _count_parameters(open_file: Callable[[str], IO[bytes]], path: str) -> int:
@@ -100,7 +120,7 @@ def _count_parameters(open_file: Callable[[str], IO[bytes]], path: str) -> int:
         if name != "__metadata__":
             count = 1
             for side in tensor["shape"]:
-                count *= side
+                count *= int(side)
             total += count
     return total
 
@@ -179,11 +199,22 @@ def layer_bytes_per_token(
 
 
 def training_memory(
-    spec: TrainSpec, shape: ModelShape, step: Step, *, device: str, precision: str, cached: bool
+    spec: TrainSpec,
+    shape: ModelShape,
+    step: Step,
+    *,
+    device: str,
+    precision: str,
+    cached: bool,
+    rows: int | None = None,
 ) -> Memory:
-    """The peak of a step whose texts are as long as ``step`` says."""
+    """The peak of a step whose texts are as long as ``step`` says. No batch has more than ``rows``."""
     trained = trained_parameters(spec, shape)
-    batch = step.tokens(spec.batch_size)
+    pairs = spec.batch_size if rows is None else min(spec.batch_size, rows)
+    if spec.padding == "fixed":
+        width = max(step.query_length, step.document_length)
+        step = Step(width, width, step.documents_per_row)
+    batch = step.tokens(pairs)
     length = max(step.query_length, step.document_length)
     budget = PACKING_TOKENS[device] if spec.micro_batch_tokens == "auto" else spec.micro_batch_tokens
     at_once = min(batch, max(budget, int(length)))
@@ -197,7 +228,7 @@ def training_memory(
         activations += 4 * shape.hidden * layers * kept + layer * at_once
     else:
         activations += layer * layers * kept
-    documents = spec.batch_size * step.documents_per_row
+    documents = pairs * step.documents_per_row
     frozen_linear = shape.linear if spec.lora is not None else 0
     weights = 4 * (shape.parameters - frozen_linear) + _WEIGHT[spec.quantization] * frozen_linear
     if spec.lora is not None:
@@ -213,7 +244,7 @@ def training_memory(
         gradients=4 * trained,
         optimizer=_OPTIMIZER[spec.optimizer] * trained,
         activations=int(activations),
-        loss=int(3 * 4 * spec.batch_size * documents + 2 * 4 * (spec.batch_size + documents) * shape.hidden),
+        loss=int(3 * 4 * pairs * documents + 2 * 4 * (pairs + documents) * shape.hidden),
         workspace=int(workspace),
     )
 
@@ -221,10 +252,10 @@ def training_memory(
 def least_memory(spec: TrainSpec, shape: ModelShape, *, device: str, precision: str) -> int:
     """Bytes below which the job cannot run at all, however small its micro-batches are made."""
     shortest = Step(8, 8, 1)
-    one = spec.model_copy(update={"micro_batch_tokens": 64})
+    one = spec.model_copy(update={"micro_batch_tokens": 64, "batch_size": 2})
     return training_memory(one, shape, shortest, device=device, precision=precision, cached=True).total
 
 
 def operations(shape: ModelShape, tokens: float) -> float:
-    """Operations of forward and backward pass over so many tokens: six a parameter beside the words'."""
-    return 6.0 * (shape.parameters - shape.words) * tokens
+    """Operations of forward and backward pass over so many tokens: six a number of the layers' matrices."""
+    return 6.0 * shape.layers * shape.of_layer * tokens

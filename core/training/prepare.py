@@ -16,7 +16,7 @@ from transformers import set_seed
 from core.artifacts import sha256_of
 from core.data.beir import RetrievalSet
 from core.data.pairs import read_pairs
-from core.data.retrieval import hold_out, read_retrieval
+from core.data.retrieval import choose_queries, hold_out, read_retrieval
 from core.data.table import open_table, write_table
 from core.errors import BadData, BadSpec
 from core.families import dense
@@ -99,8 +99,12 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
     tables, rejects = _read_datasets(spec, context, work)
     evaluation_sets = _evaluation_sets(spec, context)
     if spec.evaluation.holdout is not None:
+        taken = choose_queries(tables, spec.evaluation.holdout, spec.seed)
         for index, name in enumerate(dataset_names(spec)):
-            tables[index], held_out = hold_out(tables[index], spec.evaluation.holdout, spec.seed)
+            tables[index], held_out = hold_out(tables[index], taken)
+            if not held_out.queries:
+                context.notice(f"{name}: none of its queries is kept out of training.", "warning")
+                continue
             evaluation_sets[_free_name(f"{name}-holdout", evaluation_sets)] = held_out
             context.notice(
                 f"{name}: {len(held_out.queries)} queries are kept out of training, to evaluate on."
@@ -119,21 +123,22 @@ def prepare(spec: TrainSpec, context: RunContext) -> Prepared:
         spec.lengths,
         tokens.counts(),
         specials=frame.specials,
-        configured=model.max_seq_length or context_length,
+        configured=min(model.max_seq_length or context_length, context_length),
         context=context_length,
     )
     context.notice(
         f"Lengths: queries {lengths.query.max_length} tokens ({lengths.query.share_cut:.1%} cut), documents "
         f"{lengths.document.max_length} ({lengths.document.share_cut:.1%} cut)."
     )
-    if lengths.document.max_length > (model.max_seq_length or 0):
-        model.max_seq_length = max(lengths.document.max_length, lengths.query.max_length)
+    longest = max(lengths.document.max_length, lengths.query.max_length)
+    # What was trained on is what is evaluated and saved.
+    model.max_seq_length = min(context_length, max(model.max_seq_length or 0, longest))
     batches, steps = _plan_batches(spec, context, [part.num_rows for part in tables], tokens)
-    packing = _PACKING[device]
+    packing = replace(_PACKING[device], longest=context_length)
     if spec.micro_batch_tokens != "auto":
         packing = replace(packing, token_budget=spec.micro_batch_tokens)
     if spec.padding == "fixed":
-        packing = replace(packing, width=max(lengths.query.max_length, lengths.document.max_length))
+        packing = replace(packing, width=longest)
     cached = _use_cache(spec, shape, lengths, tokens, device, precision)
     if cached and spec.loss.cached == "auto":
         context.notice(
@@ -304,7 +309,9 @@ def _use_cache(
     if spec.loss.cached != "auto":
         return spec.loss.cached
     step = Step(lengths.query.max_length, lengths.document.max_length, tokens.documents_per_row)
-    needed = training_memory(spec, shape, step, device=device, precision=precision, cached=False)
+    needed = training_memory(
+        spec, shape, step, device=device, precision=precision, cached=False, rows=len(tokens)
+    )
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
     return needed.total - needed.process - needed.weights > 0.8 * free  # those two are there already
 

@@ -5,6 +5,7 @@ stands in, without special tokens, cut only at the model's context: how long a t
 around it, is settled when a batch is made.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from core.artifacts import inspect_folder_and_place, is_whole
+from core.artifacts import is_whole, seal
 from core.errors import BadModel
 from core.spec.train import Prompts
 
@@ -161,17 +162,31 @@ def tokens_of_table(
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     final = cache / "tokens" / key
     if is_whole(final):
-        os.utime(final)  # the least recently used goes first
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(final)  # the least recently used goes first
         return final, True
     staging = cache / "staging" / uuid.uuid4().hex
     staging.mkdir(parents=True)
     try:
         _write(table, tokenizer, prompts, context, staging, check_stop)
-        inspect_folder_and_place(staging, final, "tokens", {"tokenizer": type(tokenizer).__name__})
+        seal(staging, "tokens", {"tokenizer": type(tokenizer).__name__})
+        _place(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     _trim(cache / "tokens", final)
     return final, False
+
+
+def _place(staging: Path, final: Path) -> None:
+    """Sealed before it is renamed, so that no other job ever sees half of it under the final name."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists() and not is_whole(final):
+        shutil.rmtree(final, ignore_errors=True)
+    try:
+        staging.rename(final)
+    except OSError:
+        if not is_whole(final):  # else another job has just made the same
+            raise
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -182,7 +197,8 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         content["truncation"] = content["padding"] = None  # as the last call left them
     else:
         content = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    whole = json.dumps([content, tokenizer.truncation_side], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()
 
 
 class _Texts:
@@ -280,9 +296,16 @@ def _trim(folder: Path, newest: Path) -> None:
     """Drops what was not used for longest, above 20 GiB. Who reads it still has it open."""
     kept = 0
     for _, path in sorted(((_last_use(path), path) for path in folder.iterdir()), reverse=True):
-        kept += sum(file.stat().st_size for file in path.glob("*"))
+        kept += _size(path)
         if kept > _KEPT_BYTES and path != newest:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _size(path: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in path.glob("*"))
+    except FileNotFoundError:
+        return 0
 
 
 def _last_use(path: Path) -> float:

@@ -79,6 +79,7 @@ def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -
         device=prepared.device,
         precision=prepared.precision,
         cached=prepared.cached,
+        rows=len(prepared.tokens),
     )
     counts = prepared.tokens.counts()
     shorter = {
@@ -92,7 +93,8 @@ def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -
         "rejects": prepared.rejects,
         "lengths": lengths.as_dict(),
         "steps": prepared.steps,
-        "tokens_per_step": on_average.tokens(spec.batch_size),
+        "tokens_per_step": on_average.tokens(min(spec.batch_size, len(prepared.tokens)))
+        * spec.gradient_accumulation_steps,
         "parameters": prepared.parameters,
         "trained_parameters": prepared.trainable,
         "device": prepared.device,

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from api import estimates
 from core.jobs.reasons import EndReason
 from core.store.artifacts import NewArtifact
 from core.store.fleet import Inventory
@@ -122,6 +123,13 @@ def test_a_model_in_the_hubs_cache_is_measured(http, spec, settings, tmp_path, m
         lambda folder: (folder / "config.json").write_text(json.dumps({"model_type": "bert"})),
         lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 20),
         lambda folder: (folder / "model.safetensors").write_bytes(b""),
+        lambda folder: (folder / "config.json").write_text("[" * 200_000),
+        lambda folder: (folder / "config.json").write_text(
+            '{"model_type": "bert", "hidden_size": Infinity, "num_hidden_layers": 2}'
+        ),
+        lambda folder: (folder / "config.json").write_text(
+            '{"model_type": "bert", "hidden_size": -32, "num_hidden_layers": 2}'
+        ),
     ],
 )
 def test_a_broken_model_is_a_note_and_not_a_crash(http, spec, settings, break_it):
@@ -136,3 +144,48 @@ def test_references_are_checked_as_at_submission(http, spec, tmp_path):
     missing = {**spec, "dataset": spec["dataset"] + "x"}
     assert http.post("/jobs/estimate", json=missing).status_code == 404
     assert http.post("/jobs/estimate", json={**spec, "epoch": 1}).status_code == 422
+
+
+def test_a_sample_changes_the_steps_and_not_the_lengths(http, spec):
+    whole, part = estimate(http, spec), estimate(http, {**spec, "sample": 16})
+    assert (part["rows"], part["steps"]) == (16, 4)
+    assert part["lengths"] == whole["lengths"]
+    assert estimate(http, {**spec, "evaluation": {"holdout": 0.5}})["rows"] == 32
+
+
+def test_a_look_at_bad_rows_ends_as_well(http, spec, settings, monkeypatch):
+    monkeypatch.setattr(estimates, "_SECONDS", 0.05)
+    bad = settings.data_dir / "bad.jsonl"
+    bad.write_text('{"bad": 1}\n' * 300_000)
+    found = estimate(http, {**spec, "dataset": f"file:{bad}"})
+    assert found["rows"] is None
+    assert any("was not counted" in note for note in found["notes"])
+
+
+def test_a_batch_has_no_more_pairs_than_there_are_rows(http, spec):
+    register(http, 10**10)
+    large = {**spec, "batch_size": 65_536}
+    assert estimate(http, large)["memory"]["loss"] < 10**6
+    assert post(http, large).status_code == 201
+
+
+@pytest.mark.parametrize("positions", ["512", -1, 0, None])
+def test_positions_that_are_none(http, spec, settings, positions):
+    path = settings.data_dir / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": positions}))
+    found = estimate(http, spec)
+    assert min(found["memory"].values()) >= 0
+    assert found["lengths"]["document"]["mean"] > 2
+
+
+def test_layers_that_are_used_several_times_do_not_count_below_nothing(http, spec, settings):
+    path = settings.data_dir / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 100}))
+    found = estimate(http, {**spec, "lora": {}, "quantization": "int4"})
+    assert min(found["memory"].values()) >= 0
+
+
+def test_fixed_padding_takes_more_and_frozen_layers_less(http, spec):
+    plain = estimate(http, spec)["memory"]["activations"]
+    assert estimate(http, {**spec, "padding": "fixed"})["memory"]["activations"] > plain
+    assert estimate(http, {**spec, "train_last_n": 1})["memory"]["activations"] < plain

@@ -135,3 +135,24 @@ def test_lengths_are_measured_on_every_text():
     assert (found.document.p90, found.document.longest, found.document.share_cut) == (32, 402, 0.05)
     whole = choose_lengths(Lengths(percentile=1.0), counts, specials=2, configured=256, context=512)
     assert whole.document.max_length == 256  # no further than the model is set to
+
+
+def test_which_end_is_cut_tells_tokenizers_apart(tiny_model):
+    sides = {
+        fingerprint(AutoTokenizer.from_pretrained(tiny_model, truncation_side=side))
+        for side in ("left", "right")
+    }
+    assert len(sides) == 2
+
+
+def test_another_job_that_was_faster_is_no_failure(table, tokenizer, tmp_path, monkeypatch):
+    write = room._write
+
+    def overtaken(*arguments):
+        write(*arguments)
+        monkeypatch.setattr(room, "_write", write)
+        make(table, tokenizer, tmp_path)  # the same, by another
+
+    monkeypatch.setattr(room, "_write", overtaken)
+    folder, _ = make(table, tokenizer, tmp_path)
+    assert len(TokenTable(folder)) == 3

@@ -3,6 +3,7 @@
 import functools
 import importlib.machinery
 import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -423,3 +424,35 @@ def test_a_tracker_gets_the_curve_and_the_scores(spec, tmp_path, monkeypatch):
     assert sum("loss" in logs for logs in logged) == 3
     scores = [logs["eval/ndcg@10"] for logs in logged if "eval/ndcg@10" in logs]
     assert scores == [result.metrics[name]["pairs"]["ndcg@10"] for name in ("baseline", "finetuned")]
+
+
+def test_the_length_that_was_trained_on_is_saved(spec, tmp_path):
+    """The tiny model is set to 64 tokens and can take 128."""
+    result, _ = run({**spec, "evaluation": {}, "max_steps": 1, "lengths": {"query": 128}}, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason
+    assert SentenceTransformer(str(tmp_path / "out" / "model")).max_seq_length == 128
+
+
+def test_auto_lengths_stay_within_the_context_whatever_the_model_is_set_to(spec, tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 100_000}))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(
+            json.dumps({"query": f"{word} {index}", "positive": " ".join(WORDS * 20) + f" {index}"}) + "\n"
+            for index, word in enumerate(WORDS)
+        )
+    )
+    spec |= {"base_model": f"file:{folder}", "dataset": f"file:{rows}", "evaluation": {}, "max_steps": 1}
+    result, _ = run(spec, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason
+    assert SentenceTransformer(str(tmp_path / "out" / "model")).max_seq_length == 128
+
+
+def test_a_corrected_spec_may_follow_one_that_saved_nothing(spec, tmp_path):
+    spec["evaluation"] = {}
+    result, _ = run({**spec, "lengths": {"document": 4096}}, tmp_path / "out")
+    assert result.end_reason.code == "bad_spec"
+    result, _ = run({**spec, "max_steps": 1}, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason

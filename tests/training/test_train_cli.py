@@ -95,5 +95,8 @@ def test_a_training_by_flags(tiny_model, pairs_file, tmp_path, capsys):
     assert model.encode(["river"]).shape == (1, 32)
     result = json.loads((out / "result.json").read_text())
     assert set(result["metrics"]["finetuned"]) == {"pairs-holdout"}
+    assert main([*flags, "--dry_run", "--output_dir", str(out)]) == 2  # nor by a dry run
+    assert (out / "final" / "model.safetensors").exists()
+    capsys.readouterr()
     assert main(flags) == 2  # a finished job is not done over
     assert "--overwrite" in capsys.readouterr().err

@@ -195,3 +195,8 @@ def test_half_the_share_is_about_half_the_batches():
         counts[dataset_of(rows)] += 1
     assert counts[0] < 0.7 * counts[1]
     assert counts[0] > 0.3 * counts[2]
+
+
+def test_nothing_is_padded_beyond_the_context():
+    packing = Packing(16_384, multiple=8, longest=77)
+    assert (packing.padded(70), packing.padded(77)) == (72, 77)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.retrieval import hold_out
+from core.data.retrieval import choose_queries, hold_out
 from core.data.table import SCHEMA
 from core.errors import BadData
 
@@ -28,9 +28,10 @@ def test_no_query_is_on_both_sides_and_every_document_can_be_found(rows, share, 
     count = round(share * len(queries))
     if not 0 < count < len(queries):
         with pytest.raises(BadData):
-            hold_out(table_of(rows), share, seed)
+            choose_queries([table_of(rows)], share, seed)
         return
-    rest, held_out = hold_out(table_of(rows), share, seed)
+    taken = choose_queries([table_of(rows)], share, seed)
+    rest, held_out = hold_out(table_of(rows), taken)
     trained = set(rest.column("query").to_pylist())
     asked = set(held_out.queries.values())
     assert trained | asked == queries
@@ -40,5 +41,12 @@ def test_no_query_is_on_both_sides_and_every_document_can_be_found(rows, share, 
     for query_id, judged in held_out.qrels.items():
         answers = {held_out.corpus[document_id] for document_id in judged}
         assert answers == {f"d{d}" for q, d in rows if f"q{q}" == held_out.queries[query_id]}
-    again, _ = hold_out(table_of(rows[::-1]), share, seed)
-    assert set(again.column("query").to_pylist()) == trained
+    assert choose_queries([table_of(rows[::-1])], share, seed) == taken
+
+
+def test_a_query_of_two_datasets_is_held_out_of_both():
+    tables = [table_of([(query, query) for query in queries]) for queries in (range(40), range(20, 60))]
+    taken = choose_queries(tables, 0.25, 42)
+    assert len(taken) == 15
+    rests = [hold_out(table, taken)[0] for table in tables]
+    assert not taken & {query for rest in rests for query in rest.column("query").to_pylist()}

@@ -121,3 +121,15 @@ def test_a_spec_file_that_is_no_mapping(tmp_path, text: str):
     (tmp_path / "spec.yaml").write_text(text)
     with pytest.raises(InvalidRequest):
         read_spec(tmp_path / "spec.yaml")
+
+
+def test_plain_paths_in_a_list_of_datasets_and_of_the_guide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.jsonl", "two.jsonl"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "guide").mkdir()
+    local = localize(
+        {**MINIMAL, "dataset": ["one.jsonl", {"ref": "two.jsonl"}], "loss": {"guide": {"model": "guide"}}}
+    )
+    assert local["dataset"] == [f"file:{tmp_path}/one.jsonl", {"ref": f"file:{tmp_path}/two.jsonl"}]
+    assert local["loss"]["guide"]["model"] == f"file:{tmp_path}/guide"
