@@ -139,7 +139,7 @@ def _shape(
             return read_shape(names, lambda name: library.open(uri, name))
         folder = Path(ref.target) if ref.scheme == "file" else None
         if ref.scheme == "hf":
-            folder = _cached_from_hub(ref.target)
+            folder = _cached_from_hub(ref.target, ref.revision)
         if folder is None:
             notes.append(f"{reference} is not at hand here: its size, and so its memory, is not known.")
             return None
@@ -152,11 +152,16 @@ def _shape(
         return None
 
 
-def _cached_from_hub(repository: str) -> Path | None:
-    """The newest copy in the hub's local cache."""
+def _cached_from_hub(repository: str, revision: str | None) -> Path | None:
+    """The copy in the hub's local cache; the newest where no revision is named."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    copies = (hub / f"models--{repository.replace('/', '--')}" / "snapshots").glob("*")
+    folder = hub / f"models--{repository.replace('/', '--')}"
+    if revision is not None:
+        named = folder / "refs" / revision
+        copy = folder / "snapshots" / (named.read_text().strip() if named.is_file() else revision)
+        return copy if copy.is_dir() else None
+    copies = (folder / "snapshots").glob("*")
     return max(copies, key=lambda path: path.stat().st_mtime, default=None)
 
 

@@ -83,7 +83,7 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
         "freeze_base": asked.freeze_base,
         "train_last_n": asked.train_last_n,
         "dry_run": asked.dry_run,
-        "sample": asked.sample_size if asked.sample else None,
+        "sample": asked.sample_size or (1000 if asked.sample else None),
         "seed": asked.seed,
         "evaluation": {"holdout": asked.eval_holdout or None},
         "resources": {"gpus": 0 if asked.cpu else "auto"},
@@ -169,8 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--freeze_base", action="store_true")
     add("--train_last_n", type=int, help="train only the last so many layers")
     add("--dry_run", action="store_true", help="lengths, steps and memory, and no training")
-    add("--sample", action="store_true", help="train on --sample_size rows")
-    add("--sample_size", type=int, default=1000)
+    add("--sample", action="store_true", help="train on 1,000 rows, or --sample_size")
+    add("--sample_size", type=int, help="train on so many rows")
     add("--eval_holdout", type=float, default=0.0, help="share of queries to evaluate on, not train on")
     add("--seed", type=int, default=42)
     pruning = parser.add_argument_group("pruning, of late-interaction models")

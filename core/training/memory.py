@@ -1,6 +1,7 @@
 """Bytes and seconds that a training needs, by arithmetic. No torch: the API asks as well."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
@@ -82,7 +83,8 @@ def shape_of(config: dict[str, Any], parameters: int) -> ModelShape:
 def read_shape(names: Iterable[str], open_file: Callable[[str], IO[bytes]]) -> ModelShape:
     """From the files of a model's folder, without its weights. Raises `BadModel`."""
     names = sorted(names)
-    weights = [name for name in names if name.endswith(".safetensors")]
+    # Of the model itself and of modules such as 2_Dense/; a checkpoint in its folder is no part of it.
+    weights = [name for name in names if name.endswith(".safetensors") and re.match(r"[^/]+$|\d+_", name)]
     if not weights:
         raise BadModel("it has no .safetensors file")
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ _WEIGHTS = "weights.safetensors"
 _SCALER_STEPS = 20
 _PATIENCE = 3
 _ADVICE = "Lower learning_rate, raise loss.temperature, or use precision fp32."
+
+
+def _leave_stopping_to_the_trainer(_worker: int) -> None:
+    """Ctrl-C reaches the whole group: without its workers the trainer could save nothing.
+
+    Not SIGTERM: that is how the workers themselves are ended.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class PairTrainer(Trainer):
@@ -58,6 +67,7 @@ class PairTrainer(Trainer):
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
+            worker_init_fn=_leave_stopping_to_the_trainer,
             persistent_workers=self.args.dataloader_num_workers > 0,
             generator=torch.Generator().manual_seed(self.args.seed),  # leaves the dropout's generator alone
         )

@@ -114,6 +114,16 @@ def test_a_model_in_the_hubs_cache_is_measured(http, spec, settings, tmp_path, m
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     there = estimate(http, {**spec, "base_model": "some/model"})
     assert there["memory"] == estimate(http, spec)["memory"]
+    assert estimate(http, {**spec, "base_model": "hf:some/model@abc"})["memory"] == there["memory"]
+    assert estimate(http, {**spec, "base_model": "hf:some/model@v2"})["memory"] is None
+
+
+def test_a_checkpoint_in_a_models_folder_is_no_part_of_it(http, spec, settings):
+    alone = estimate(http, spec)["memory"]
+    inside = settings.data_dir / "model" / "checkpoint-5"
+    inside.mkdir()
+    shutil.copy(settings.data_dir / "model" / "model.safetensors", inside)
+    assert estimate(http, spec)["memory"] == alone
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 import functools
 import importlib.machinery
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -456,3 +459,38 @@ def test_a_corrected_spec_may_follow_one_that_saved_nothing(spec, tmp_path):
     assert result.end_reason.code == "bad_spec"
     result, _ = run({**spec, "max_steps": 1}, tmp_path / "out")
     assert result.state == "succeeded", result.end_reason
+
+
+def test_ctrl_c_saves_and_ends_with_loader_workers_too(spec, tmp_path):
+    """A terminal sends it to the whole group."""
+    job = """
+import json, signal, sys
+from pathlib import Path
+from core.jobs.events import EventType
+from core.run.context import StopSignal
+from core.run.local import run_local, stop_on_interrupt
+from core.run.reporter import RecordingReporter
+class Tell(RecordingReporter):
+    def emit(self, event):
+        if event.type is EventType.METRIC:
+            print("step", flush=True)
+stop = StopSignal()
+stop_on_interrupt(stop)
+result = run_local(json.loads(sys.argv[1]), Path(sys.argv[2]), Tell(), stop=stop)
+print(result.end_reason.code, flush=True)
+"""
+    spec |= {"evaluation": {}, "data_loader_workers": 2, "epochs": 500, "logging_steps": 1}
+    process = subprocess.Popen(
+        [sys.executable, "-c", job, json.dumps(spec), str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "step\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.read().splitlines()[-1] == "cancelled"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert list((tmp_path / "out" / "checkpoints").glob("attempt-*/checkpoint-*"))
