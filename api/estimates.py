@@ -13,13 +13,13 @@ from core.artifacts import Library
 from core.data.pairs import TrainingRow, read_pairs
 from core.data.readers import Reject
 from core.errors import InvalidRequest, Problem, ReasonError
-from core.settings import Settings
 from core.spec import TrainSpec
 from core.spec.refs import parse_ref
 from core.spec.views import EstimateView, FitView
 from core.store import Store
 from core.store.tables import Worker
 from core.training.memory import (
+    Memory,
     ModelShape,
     Step,
     least_memory,
@@ -55,27 +55,24 @@ def estimate(
     spec: TrainSpec,
     inputs: dict[str, Any],
     store: Store,
-    settings: Settings,
     library: Library,
-    *,
-    data: bool = True,
 ) -> EstimateView:
-    """Never fails for want of knowledge: what is not known is null, and ``notes`` says why.
-
-    ``data=False`` looks at no dataset.
-    """
+    """Never fails for want of knowledge: what is not known is null, and ``notes`` says why."""
     notes: list[str] = []
     workers = [worker for worker, _ in store.workers.alive(60)]
-    on_gpu = spec.resources.gpus != 0 and any(worker.gpus for worker in workers)
-    device = "cuda" if on_gpu else "cpu"
-    precision = spec.precision if spec.precision != "auto" else "bf16" if on_gpu else "fp32"
-    if spec.resources.gpus == 1 and workers and not on_gpu:
+    device, precision = _device(spec, workers)
+    gpus = spec.resources.gpus
+    if gpus not in ("auto", 0) and workers and device == "cpu":
         notes.append("A GPU is asked for, and no worker has one: these are a CPU's numbers.")
-    shape = _shape(spec, inputs, settings, library, notes)
-    seen = _look(spec, notes) if data else None
+    shape = _shape(spec, inputs, library, notes)
+    seen = _look(spec, notes)
     step, lengths = _step(spec, seen, shape)
     found = EstimateView(
-        device=device, precision=precision, lengths=lengths, rows=seen.rows if seen and seen.whole else None
+        device=device,
+        precision=precision,
+        lengths=lengths,
+        rows=seen.rows if seen and seen.whole else None,
+        notes=notes,
     )
     if spec.max_steps is not None:
         found.steps = spec.max_steps
@@ -83,22 +80,33 @@ def estimate(
         of_update = spec.batch_size * spec.gradient_accumulation_steps
         found.steps = max(1, math.ceil(found.rows * spec.epochs / of_update))
     if shape is None:
-        found.notes = notes
         return found
-    uncached = training_memory(
-        spec, shape, step, device=device, precision=precision, cached=False, rows=found.rows
-    )
-    cached = training_memory(
-        spec, shape, step, device=device, precision=precision, cached=True, rows=found.rows
-    )
-    room = max((_room(worker, device) for worker in workers), default=None)
+    processes = gpus if isinstance(gpus, int) and device == "cuda" else 1
+
+    def memory(cached: bool) -> Memory:
+        return training_memory(
+            spec,
+            shape,
+            step,
+            device=device,
+            precision=precision,
+            cached=cached,
+            rows=found.rows,
+            processes=processes,
+        )
+
     if spec.loss.cached == "auto":
-        found.cached = room is not None and uncached.total > 0.8 * room
+        room = max((_room(worker, spec, device) for worker in workers), default=None)
+        found.cached = room is not None and memory(cached=False).total > 0.8 * room
     else:
         found.cached = spec.loss.cached
-    found.memory = (cached if found.cached else uncached).as_dict()
+    found.memory = memory(found.cached).as_dict()
     found.least_memory_bytes = least_memory(spec, shape, device=device, precision=precision)
-    found.workers = [_fit(worker, device, found) for worker in workers]
+    found.workers = [
+        FitView(worker=worker.id, host=worker.host, memory_bytes=room, fits=found.least_memory_bytes <= room)
+        for worker in workers
+        for room in [_room(worker, spec, device)]
+    ]
     if not workers:
         notes.append("No worker is up: which one fits cannot be said.")
     rate = _rate(store, device)
@@ -107,29 +115,42 @@ def estimate(
     elif found.steps is not None:
         pairs = min(spec.batch_size, found.rows or spec.batch_size)
         tokens = step.tokens(pairs) * spec.gradient_accumulation_steps
-        found.seconds = round(found.steps * operations(shape, tokens) / rate, 1)
-    found.notes = notes
+        found.seconds = round(found.steps * operations(shape, tokens) / rate / processes, 1)
     return found
 
 
-def check_memory(found: EstimateView) -> None:
-    """Raises `InvalidRequest` for what no worker that is up could ever hold."""
-    if found.workers and not any(worker.fits for worker in found.workers):
-        needed, most = found.least_memory_bytes or 0, max(worker.memory_bytes for worker in found.workers)
+def check_memory(spec: TrainSpec, inputs: dict[str, Any], store: Store, library: Library) -> int | None:
+    """The bytes that a GPU must have for the job at least; None where it is not known.
+
+    Raises `InvalidRequest` for what no worker that is up could ever hold.
+    """
+    workers = [worker for worker, _ in store.workers.alive(60)]
+    shape = _shape(spec, inputs, library, [])
+    if shape is None:
+        return None
+    device, precision = _device(spec, workers)
+    needed = least_memory(spec, shape, device=device, precision=precision)
+    if workers and (most := max(_room(worker, spec, device) for worker in workers)) < needed:
         message = (
             f"at least {needed / 1e9:.1f} GB are needed even in the smallest micro-batches, and no worker "
             f"has more than {most / 1e9:.1f} GB. Use lora with quantization, an 8-bit optimizer or a "
             "smaller model"
         )
         raise InvalidRequest(message, [Problem("base_model", message)])
+    return least_memory(spec, shape, device="cuda", precision="bf16")
+
+
+def _device(spec: TrainSpec, workers: list[Worker]) -> tuple[str, str]:
+    """(device, precision) that the job would have."""
+    on_gpu = spec.resources.gpus != 0 and any(worker.gpus for worker in workers)
+    precision = spec.precision if spec.precision != "auto" else "bf16" if on_gpu else "fp32"
+    return "cuda" if on_gpu else "cpu", precision
 
 
 # -- the model ---------------------------------------------------------------------------------------
 
 
-def _shape(
-    spec: TrainSpec, inputs: dict[str, Any], settings: Settings, library: Library, notes: list[str]
-) -> ModelShape | None:
+def _shape(spec: TrainSpec, inputs: dict[str, Any], library: Library, notes: list[str]) -> ModelShape | None:
     reference = spec.base_model
     ref = parse_ref(reference)
     try:
@@ -240,16 +261,13 @@ def _step(
 # -- the fleet ---------------------------------------------------------------------------------------
 
 
-def _room(worker: Worker, device: str) -> int:
-    if device == "cuda":
-        return max((int(gpu["memory_bytes"]) for gpu in worker.gpus), default=0)
-    return int(worker.memory_bytes)
-
-
-def _fit(worker: Worker, device: str, found: EstimateView) -> FitView:
-    room = _room(worker, device)
-    fits = found.least_memory_bytes is None or found.least_memory_bytes <= room
-    return FitView(worker=worker.id, host=worker.host, memory_bytes=room, fits=fits)
+def _room(worker: Worker, spec: TrainSpec, device: str) -> int:
+    """Bytes that each of the job's processes can have there."""
+    if device == "cpu":
+        return int(worker.memory_bytes)
+    sizes = sorted((int(gpu["memory_bytes"]) for gpu in worker.gpus), reverse=True)
+    wanted = 1 if spec.resources.gpus == "auto" else spec.resources.gpus
+    return sizes[wanted - 1] if wanted <= len(sizes) else 0
 
 
 def _rate(store: Store, device: str) -> float | None:

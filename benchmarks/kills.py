@@ -8,8 +8,6 @@ Recovery is the time from the kill to the first step that the next attempt repor
 worker is trusted) is part of it.
 """
 
-import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -19,9 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from benchmarks.latency import REPORTS
+from benchmarks.report import write_report
 from core.spec.views import JobView
 from tests.faults.conftest import make_long_spec
 from tests.faults.service import Service, until
@@ -97,9 +93,6 @@ def main(count: int) -> None:
 
 
 def write(found: dict[str, list[float]]) -> None:
-    machine = (
-        f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.platform()}"
-    )
     rows = {
         name: {
             "rounds_passed": len(seconds),  # a broken promise ends the benchmark with an AssertionError
@@ -108,13 +101,7 @@ def write(found: dict[str, list[float]]) -> None:
         }
         for name, seconds in found.items()
     }
-    report = {"machine": machine, "date": f"{datetime.now(UTC):%Y-%m-%d}", "lease_seconds": _LEASE_SECONDS}
-    REPORTS.mkdir(exist_ok=True)
-    (REPORTS / "kills.json").write_text(json.dumps({**report, "results": rows}, indent=2) + "\n")
     lines = [
-        "# SIGKILL, again and again",
-        "",
-        f"{machine}, {report['date']}. SQLite, filesystem broker, lease {_LEASE_SECONDS} s. A round passes",
         "when the job succeeds exactly once, with events without gaps and each step of its curve once.",
         "",
         "| killed | rounds passed | recovery p50 | recovery max |",
@@ -123,9 +110,12 @@ def write(found: dict[str, list[float]]) -> None:
     for name, row in rows.items():
         columns = f"{row['recovery_p50_s']} s | {row['recovery_max_s']} s"
         lines.append(f"| {name.removeprefix('kill ')} | {row['rounds_passed']} | {columns} |")
-    text = "\n".join(lines) + "\n"
-    (REPORTS / "kills.md").write_text(text)
-    print(text)
+    setting = f"SQLite, filesystem broker, lease {_LEASE_SECONDS} s. A round passes"
+    write_report(
+        "kills",
+        {"lease_seconds": _LEASE_SECONDS, "results": rows},
+        lambda where: ["# SIGKILL, again and again", "", f"{where}. {setting}", *lines],
+    )
 
 
 if __name__ == "__main__":

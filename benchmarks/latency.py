@@ -8,7 +8,6 @@ its ``starting`` event. Both clocks are this machine's.
 
 import json
 import os
-import platform
 import statistics
 import tempfile
 import uuid
@@ -16,17 +15,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 import redis
 
+from benchmarks.report import write_report
 from client.client import Client
 from tests.faults.service import Service
 from tests.tiny import make_model
 
 _JOBS = 30
 _WARM_UP = 3
-REPORTS = Path(__file__).parent / "reports"
 
 
 def measure(folder: Path, model: Path, pairs: Path, **settings: Any) -> dict[str, float]:
@@ -84,17 +82,7 @@ def main() -> None:
 
 
 def write(found: dict[str, dict[str, float]]) -> None:
-    machine = (
-        f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.platform()}"
-    )
-    REPORTS.mkdir(exist_ok=True)
-    report = {"machine": machine, "date": f"{datetime.now(UTC):%Y-%m-%d}", "results": found}
-    (REPORTS / "latency.json").write_text(json.dumps(report, indent=2) + "\n")
     lines = [
-        "# From POST to the first line of the job's process",
-        "",
-        f"{machine}, {report['date']}. Warm fork server, one job after the other.",
-        "",
         "| service | p50 | p90 | max | jobs |",
         "|---|---:|---:|---:|---:|",
     ]
@@ -102,9 +90,12 @@ def write(found: dict[str, dict[str, float]]) -> None:
         lines.append(
             f"| {name} | {row['p50_ms']} ms | {row['p90_ms']} ms | {row['max_ms']} ms | {row['jobs']} |"
         )
-    text = "\n".join(lines) + "\n"
-    (REPORTS / "latency.md").write_text(text)
-    print(text)
+    title = "# From POST to the first line of the job's process"
+    write_report(
+        "latency",
+        {"results": found},
+        lambda where: [title, "", f"{where}. Warm fork server, one job after the other.", "", *lines],
+    )
 
 
 if __name__ == "__main__":

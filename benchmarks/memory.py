@@ -5,18 +5,15 @@ process of its own, on rows that fill the lengths. "base" is a BERT of twelve la
 """
 
 import json
-import platform
 import random
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from benchmarks.training import REPORTS, prepare_model
+from benchmarks.report import write_report
+from benchmarks.training import prepare_model
 
 _QUERY, _DOCUMENT = 32, 256
 
@@ -124,15 +121,7 @@ def main() -> None:
 
 
 def write(found: list[dict[str, Any]]) -> None:
-    machine = (
-        f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.platform()}"
-    )
-    report = {"machine": machine, "date": f"{datetime.now(UTC):%Y-%m-%d}", "cases": found}
-    (REPORTS / "memory.json").write_text(json.dumps(report, indent=2) + "\n")
     lines = [
-        "# Memory: said and measured",
-        "",
-        f"{machine}, {report['date']}. Peak of resident memory of a training of two steps; queries of",
         f"{_QUERY} tokens, documents of {_DOCUMENT}. What is said comes from `dry_run` of the same spec.",
         "",
         "| model | training | said | measured | said / measured |",
@@ -142,9 +131,12 @@ def write(found: list[dict[str, Any]]) -> None:
         said, peak = case["predicted"]["total"], case["peak_rss_bytes"]
         numbers = f"{said / 1e9:.2f} GB | {peak / 1e9:.2f} GB | {said / peak:.2f}"
         lines.append(f"| {case['model']} | {case['case']} | {numbers} |")
-    text = "\n".join(lines) + "\n"
-    (REPORTS / "memory.md").write_text(text)
-    print(text)
+    what = "Peak of resident memory of a training of two steps; queries of"
+    write_report(
+        "memory",
+        {"cases": found},
+        lambda where: ["# Memory: said and measured", "", f"{where}. {what}", *lines],
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ The floor is the arithmetic of the real tokens (6 * weights * tokens) at this ma
 import importlib.util
 import itertools
 import json
-import platform
 import resource
 import shutil
 import statistics
@@ -20,13 +19,11 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
+from benchmarks.report import write_report
 
-REPORTS = Path(__file__).parent / "reports"
 _WARM_UP = 2
 
 
@@ -313,22 +310,8 @@ def main(source: Path | None) -> None:
 
 
 def write(results: dict[str, Any], rate: float) -> None:
-    machine = (
-        f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.platform()}"
-    )
-    report = {
-        "machine": machine,
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "matrix_gflops": round(rate / 1e9),
-        "results": results,
-    }
-    REPORTS.mkdir(exist_ok=True)
-    (REPORTS / "training.json").write_text(json.dumps(report, indent=2) + "\n")
+    gflops = round(rate / 1e9)
     lines = [
-        "# Training speed",
-        "",
-        f"{machine}, {report['date']}; float32 matrices at {report['matrix_gflops']} GFLOP/s.",
-        "",
         "all-MiniLM-L6-v2, dropout off, the same rows in the same batches for all. Speed is against the",
         "plain trainer of sentence-transformers in the same precision and run; loss is the largest relative",
         "difference from its loss at any step.",
@@ -359,9 +342,17 @@ def write(results: dict[str, Any], rate: float) -> None:
                 f"{arm['computed_tokens'] / arm['real_tokens']:.2f} | "
                 f"{arm['peak_rss_bytes'] / 1e9:.2f} GB | {difference:.1e} |"
             )
-    text = "\n".join(lines) + "\n"
-    (REPORTS / "training.md").write_text(text)
-    print(text)
+    write_report(
+        "training",
+        {"matrix_gflops": gflops, "results": results},
+        lambda where: [
+            "# Training speed",
+            "",
+            f"{where}; float32 matrices at {gflops} GFLOP/s.",
+            "",
+            *lines,
+        ],
+    )
 
 
 if __name__ == "__main__":

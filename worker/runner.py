@@ -127,6 +127,7 @@ class Runner:
             "checkpoints": str(checkpoints),
             "cache": str(self._settings.data_dir / "cache"),
             "gpus": claim.gpus,
+            "processes": max(1, len(claim.gpus)),
             "offline": self._settings.offline,
             "trust_remote_code": self._settings.trust_remote_code,
         }

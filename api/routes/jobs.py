@@ -63,9 +63,13 @@ def submit(
     else:
         _check_fleet(spec, store)
         inputs, parents = settle(spec, store, settings)
-        check_memory(estimate(spec, inputs, store, settings, library, data=False))
         job, new = store.jobs.submit(
-            spec, owner=principal.key_id, inputs=inputs, depends_on=parents, idempotency=idempotency
+            spec,
+            owner=principal.key_id,
+            inputs=inputs,
+            depends_on=parents,
+            idempotency=idempotency,
+            least_gpu_memory=check_memory(spec, inputs, store, library),
         )
     if not new:
         response.status_code = 200
@@ -91,7 +95,7 @@ def estimate_job(
 ) -> EstimateView:
     """Memory by part, steps and seconds, and which workers have room. Nothing is queued."""
     inputs, _parents = settle(spec, store, settings)
-    return estimate(spec, inputs, store, settings, library)
+    return estimate(spec, inputs, store, library)
 
 
 def _check_fleet(spec: JobSpec, store: Store) -> None:
@@ -100,9 +104,12 @@ def _check_fleet(spec: JobSpec, store: Store) -> None:
         return
     alive = [worker for worker, _ in store.workers.alive(60)]
     memory = [gpu["memory_bytes"] for worker in alive for gpu in worker.gpus]
-    needed = spec.resources.gpu_memory_gb
-    if alive and not memory and spec.resources.gpus == 1:
-        message = f"a GPU is asked for, and none of the {len(alive)} workers has one"
+    needed, wanted = spec.resources.gpu_memory_gb, spec.resources.gpus
+    most = max((len(worker.gpus) for worker in alive), default=0)
+    if alive and wanted != "auto" and wanted > most:
+        message = f"resources.gpus is {wanted}, and no host has more than {most}"
+        if not most:
+            message = f"a GPU is asked for, and none of the {len(alive)} workers has one"
         raise InvalidRequest(message, [Problem("resources.gpus", message)])
     if memory and needed != "auto" and needed * 1e9 > max(memory):
         message = f"{needed:g} GB are asked for, and the largest GPU has {max(memory) / 1e9:.1f} GB"

@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,30 @@ class StopSignal:
         return self._event.is_set()
 
 
+@dataclass(frozen=True)
+class Seat:
+    """A process's place among those of a job."""
+
+    rank: int
+    meeting: Path  # a file by which they find each other
+
+
 class RunContext:
-    """One attempt of a job, as the rooms of `core` see it."""
+    """One attempt of a job, as the rooms of `core` see it. ``seat`` is a helper's; the job's own has none."""
 
     def __init__(
-        self, request: RunRequest, folder: Path, reporter: Reporter, stop: StopSignal | None = None
+        self,
+        request: RunRequest,
+        folder: Path,
+        reporter: Reporter,
+        stop: StopSignal | None = None,
+        seat: Seat | None = None,
     ) -> None:
         self.request = request
         self.folder = folder
         self.reporter = reporter
         self.stop = StopSignal() if stop is None else stop  # it is falsy until asked
+        self.seat = seat
         self.outputs: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
         self._library = Library(request.artifact_url) if request.artifact_url else None

@@ -1,5 +1,6 @@
 """``reason run``: a job with no service, in this process, with live lines on the console."""
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ from core.artifacts.folders import write_atomically
 from core.errors import InvalidRequest
 from core.run.attempt import run_attempt
 from core.run.context import RunContext, StopSignal
+from core.run.process import see_first_gpu
 from core.run.reporter import Reporter
 from core.run.request import REQUEST, RESULT, RunRequest, RunResult
 from core.spec import parse_spec
@@ -24,12 +26,14 @@ def run_local(
     overwrite: bool = False,
     cache: Path | None = None,
     stop: StopSignal | None = None,
+    processes: int | None = None,
 ) -> RunResult:
     """Runs a spec and leaves its outputs and ``result.json`` in ``out``.
 
     Run again after an interruption, it goes on from the last checkpoint. Raises `InvalidRequest` when the
     folder holds a finished job, or another one, unless ``overwrite``. ``cache`` keeps what later jobs can use
-    again; by default that is a part of ``out``.
+    again; by default that is a part of ``out``. ``processes`` share the work; by default one a
+    GPU.
     """
     out = out.absolute()
     spec = parse_spec(data).model_dump(mode="json")
@@ -38,13 +42,16 @@ def run_local(
         shutil.rmtree(out)
     _check_free(out, spec)
     out.mkdir(parents=True, exist_ok=True)
+    gpus = _gpus(spec)
+    see_first_gpu(gpus)
     request = RunRequest(
         job_id="local",
         attempt=1,
         spec=spec,
         checkpoints=out / "checkpoints",
         cache=cache or out / "cache",
-        gpus=_gpus(spec),
+        gpus=gpus,
+        processes=processes or max(1, len(gpus)),
         offline=offline,
         trust_remote_code=trust_remote_code,
     )
@@ -92,10 +99,14 @@ def _gpus(spec: dict[str, Any]) -> list[str]:
     wanted = spec["resources"]["gpus"]
     if wanted == 0:
         return []
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking must not initialise CUDA
     import torch
 
-    if torch.cuda.is_available():
-        return ["0"]
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(index) for index in range(count)]
     if wanted == "auto":
-        return []
-    raise InvalidRequest("resources.gpus asks for a GPU, and this machine has none that torch can use")
+        return gpus[: min(count, 1)]
+    if wanted > count:
+        raise InvalidRequest(f"resources.gpus asks for {wanted}; of this machine torch can use {count}")
+    return gpus[:wanted]

@@ -27,8 +27,7 @@ def main(folder: str, control: Connection | None = None) -> None:
     )
     _forget_credentials()
     request = RunRequest.model_validate_json((run_dir / REQUEST).read_bytes())
-    # Before anything initialises CUDA: from here on the process sees its own devices alone.
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(request.gpus)
+    see_first_gpu(request.gpus)
     if request.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     stop = StopSignal()
@@ -37,6 +36,14 @@ def main(folder: str, control: Connection | None = None) -> None:
     if control is not None:
         threading.Thread(target=_listen, args=(control, stop), name="control", daemon=True).start()
     run_attempt(RunContext(request, run_dir, JsonlReporter(run_dir / EVENTS), stop))
+
+
+def see_first_gpu(gpus: list[str]) -> None:
+    """From here on this process sees that device alone, or none; before anything initialises CUDA.
+
+    Each further one is a helper's (`core.training.ranks`).
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0] if gpus else ""
 
 
 def _listen(control: Connection, stop: StopSignal) -> None:

@@ -21,6 +21,7 @@ class RunRequest(Lenient):
     checkpoints: Path
     cache: Path
     gpus: list[str] = Field(default_factory=list)  # CUDA device ids; empty: the CPU
+    processes: int = 1  # that share the work, one a GPU
     offline: bool = False
     trust_remote_code: bool = False
 

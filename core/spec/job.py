@@ -13,11 +13,14 @@ LABEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
 class Resources(Strict):
     """What the job needs of a worker."""
 
-    gpus: Literal["auto"] | Annotated[int, Field(ge=0, le=1)] = Field(
-        "auto", description="auto: one if the fleet has any, else the CPU. 0: the CPU. 1: wait for a GPU."
+    gpus: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
+        "auto",
+        description="auto: one if the fleet has any, else the CPU. 0: the CPU. Else: wait for so many GPUs "
+        "of one host, which share every batch.",
     )
     gpu_memory_gb: Literal["auto"] | Annotated[float, Field(gt=0, le=10_000)] = Field(
-        "auto", description="Memory that the GPU must have, in GB (10^9 bytes)."
+        "auto",
+        description="Memory that each GPU must have, in GB (10^9 bytes). auto: what the job needs at least.",
     )
 
 

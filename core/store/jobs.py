@@ -34,8 +34,11 @@ class JobStore:
         inputs: dict[str, Any] | None = None,
         depends_on: list[str] | None = None,
         idempotency: tuple[str, str] | None = None,
+        least_gpu_memory: int | None = None,
     ) -> tuple[Job, bool]:
         """Adds a job, waiting when it depends on unfinished ones. Returns (job, whether it is new).
+
+        ``least_gpu_memory``: bytes that a GPU must have for it, where its spec does not say.
 
         ``idempotency`` is (key, sha256 of the request): the same pair again returns the first job.
         Raises `Conflict` for the same key with another request, `NotFound` for an unknown dependency.
@@ -44,7 +47,10 @@ class JobStore:
             with self._database.write() as session:
                 if idempotency and (known := self._replay(session, owner, *idempotency)):
                     return known, False
-                return self._insert(session, spec, owner, inputs or {}, depends_on or [], idempotency), True
+                job = self._insert(
+                    session, spec, owner, inputs or {}, depends_on or [], idempotency, least_gpu_memory
+                )
+                return job, True
         except IntegrityError:
             # The same key came in twice at once and the other one won.
             if idempotency:
@@ -75,6 +81,7 @@ class JobStore:
         inputs: dict[str, Any],
         depends_on: list[str],
         idempotency: tuple[str, str] | None,
+        least_gpu_memory: int | None,
     ) -> Job:
         now = session.scalar(select(self._database.time()))
         parents = dict.fromkeys([*spec.depends_on, *depends_on])
@@ -101,7 +108,8 @@ class JobStore:
             priority=spec.priority,
             rank=-spec.priority,
             wants_gpu="auto" if gpus == "auto" else "yes" if gpus else "no",
-            gpu_memory_bytes=None if memory == "auto" else int(memory * 1e9),
+            gpu_count=max(1, gpus) if gpus != "auto" else 1,
+            gpu_memory_bytes=least_gpu_memory if memory == "auto" else int(memory * 1e9),
             not_before=now,
             max_attempts=spec.max_attempts,
             inputs=inputs,

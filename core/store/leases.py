@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, not_, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
@@ -18,6 +18,9 @@ from core.store.artifacts import NewArtifact, add_artifact
 from core.store.database import Database
 from core.store.moves import move, tell_dependents
 from core.store.tables import EventRow, GpuHold, Job
+
+_PATIENCE_SECONDS = 300.0
+"""How long a job that wants several GPUs lets smaller ones pass."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,16 @@ class RetryPolicy:
         return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
+def _fit_on(gpus: dict[str, int]) -> ColumnElement[bool]:
+    """Jobs for which there are enough of these GPUs, each large enough."""
+    sizes = sorted(gpus.values(), reverse=True)
+    enough = [
+        and_(Job.gpu_count == count, or_(Job.gpu_memory_bytes.is_(None), Job.gpu_memory_bytes <= smallest))
+        for count, smallest in enumerate(sizes, 1)
+    ]
+    return and_(Job.wants_gpu != "no", or_(*enough))
+
+
 class LeaseStore:
     """What a worker does to job rows. One that has lost its lease gets `StaleLease` and writes nothing."""
 
@@ -79,28 +92,43 @@ class LeaseStore:
         held = set(session.scalars(select(GpuHold.uuid).where(GpuHold.uuid.in_(capacity.gpus))))
         return {uuid: memory for uuid, memory in capacity.gpus.items() if uuid not in held}
 
-    def _fits(self, capacity: Capacity, free: dict[str, int], any_gpu_worker: bool) -> ColumnElement[bool]:
-        wants = ["no"]
+    def _fits(self, session: Session, capacity: Capacity, any_gpu_worker: bool) -> ColumnElement[bool]:
+        """What a worker may claim now."""
+        free = self._free_gpus(session, capacity)
+        kinds = [Job.wants_gpu == "no"]
         if free:
-            wants += ["auto", "yes"]
+            kinds.append(and_(_fit_on(free), self._in_turn(session, capacity, free)))
         elif not capacity.gpus and not any_gpu_worker:
-            wants += ["auto"]  # nobody has a GPU: the CPU it is
-        return and_(
-            Job.state == JobState.QUEUED,
-            Job.not_before <= self._database.time(),
-            Job.wants_gpu.in_(wants),
-            or_(
-                Job.gpu_memory_bytes.is_(None),
-                Job.wants_gpu == "no",
-                and_(Job.wants_gpu == "auto", literal(not capacity.gpus)),
-                Job.gpu_memory_bytes <= max(free.values(), default=0),
-            ),
-        )
+            kinds.append(Job.wants_gpu == "auto")  # nobody has a GPU: the CPU it is
+        return and_(Job.state == JobState.QUEUED, Job.not_before <= self._database.time(), or_(*kinds))
+
+    def _in_turn(self, session: Session, capacity: Capacity, free: dict[str, int]) -> ColumnElement[bool]:
+        """Ahead of a job that has long waited for several GPUs of this host.
+
+        Else smaller jobs would take each one that becomes free, and it would wait for ever.
+        """
+        if len(free) == len(capacity.gpus):
+            return true()
+        waiting = session.execute(
+            select(Job.rank, Job.id)
+            .where(
+                Job.state == JobState.QUEUED,
+                Job.gpu_count > 1,
+                Job.not_before <= self._database.time(-_PATIENCE_SECONDS),
+                _fit_on(capacity.gpus),
+                not_(_fit_on(free)),
+            )
+            .order_by(Job.rank, Job.id)
+            .limit(1)
+        ).one_or_none()
+        if waiting is None:
+            return true()
+        return or_(Job.rank < waiting.rank, and_(Job.rank == waiting.rank, Job.id < waiting.id))
 
     def claimable(self, capacity: Capacity, *, any_gpu_worker: bool = False) -> bool:
         """Whether `claim` would find a job now."""
         with self._database.read() as session:
-            fits = self._fits(capacity, self._free_gpus(session, capacity), any_gpu_worker)
+            fits = self._fits(session, capacity, any_gpu_worker)
             return bool(session.scalar(select(exists().where(fits))))
 
     def claim(
@@ -108,10 +136,9 @@ class LeaseStore:
     ) -> Claim | None:
         """Takes the best job that fits: priority, then age. None when there is none."""
         with self._database.write() as session:
-            free = self._free_gpus(session, capacity)
             best = session.execute(
-                select(Job.id, Job.wants_gpu, Job.gpu_memory_bytes)
-                .where(self._fits(capacity, free, any_gpu_worker))
+                select(Job.id, Job.wants_gpu, Job.gpu_count, Job.gpu_memory_bytes)
+                .where(self._fits(session, capacity, any_gpu_worker))
                 .order_by(Job.rank, Job.id)
                 .limit(1)
                 .with_for_update(skip_locked=True)
@@ -120,10 +147,11 @@ class LeaseStore:
                 return None
             gpus: list[str] = []
             if best.wants_gpu != "no" and capacity.gpus:
-                gpu = self._hold_gpu(session, best.id, free, best.gpu_memory_bytes or 0)
-                if gpu is None:
+                free = self._free_gpus(session, capacity)
+                large = {uuid: size for uuid, size in free.items() if size >= (best.gpu_memory_bytes or 0)}
+                gpus = self._hold_gpus(session, best.id, large, best.gpu_count)
+                if not gpus:
                     return None  # another worker of this host was quicker
-                gpus = [gpu]
             token = secrets.token_hex(16)
             job = move(
                 self._database,
@@ -156,17 +184,19 @@ class LeaseStore:
                 timeout_seconds=job.spec.get("timeout_seconds"),
             )
 
-    def _hold_gpu(self, session: Session, job_id: str, free: dict[str, int], needed: int) -> str | None:
-        """The smallest free GPU that is large enough, as the job's own until it stops running."""
+    def _hold_gpus(self, session: Session, job_id: str, free: dict[str, int], count: int) -> list[str]:
+        """The smallest ones, as the job's own until it stops running; none when there are too few."""
         insert = sqlite_insert if self._database.sqlite else postgresql_insert
-        for uuid in sorted(free, key=lambda uuid: (free[uuid], uuid)):
-            if free[uuid] < needed:
-                continue
+        held: list[str] = []
+        for uuid in sorted(free, key=lambda uuid: (free[uuid], uuid)):  # one order for all: no deadlock
             # A row that another transaction is just inserting is waited for.
             hold = insert(GpuHold).values(uuid=uuid, job_id=job_id).on_conflict_do_nothing()
             if session.scalar(hold.returning(GpuHold.uuid)):
-                return uuid
-        return None
+                held.append(uuid)
+            if len(held) == count:
+                return held
+        session.execute(delete(GpuHold).where(GpuHold.job_id == job_id))
+        return []
 
     def renew(self, claim: Claim, lease_seconds: float) -> Requests:
         """Prolongs the lease; tells what the user wants. Raises `StaleLease` when it is lost.

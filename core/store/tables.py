@@ -43,7 +43,8 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(default=0)
     rank: Mapped[int] = mapped_column(default=0)  # -priority: one ascending index then serves the claim
     wants_gpu: Mapped[str] = mapped_column(String(8), default="auto")  # auto | no | yes
-    gpu_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    gpu_count: Mapped[int] = mapped_column(default=1, server_default="1")  # if it wants any
+    gpu_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of each
     not_before: Mapped[datetime]
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)  # attempts that count against max_attempts

@@ -33,7 +33,8 @@ def choose_precision(asked: str, device: str) -> str:
     return asked
 
 
-def _trackers(spec: TrainSpec) -> list[str]:
+def choose_trackers(spec: TrainSpec) -> list[str]:
+    """The experiment trackers to report to. Raises `BadSpec` for one that is not installed."""
     for name in spec.trackers:
         if importlib.util.find_spec(name) is None:
             raise BadSpec(f"trackers: {name} is not installed where the job runs (pip install {name})")
@@ -46,9 +47,16 @@ def loader_workers(spec: TrainSpec, device: str) -> int:
 
 
 def training_arguments(
-    spec: TrainSpec, folder: Path, *, job_id: str, steps: int, device: str, precision: str
+    spec: TrainSpec,
+    folder: Path,
+    *,
+    job_id: str,
+    steps: int,
+    device: str,
+    precision: str,
+    trackers: list[str],
 ) -> TrainingArguments:
-    """``steps`` are optimizer updates, the whole training's. Raises `BadSpec` for a missing tracker."""
+    """``steps`` are optimizer updates, the whole training's."""
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": steps,
@@ -76,7 +84,7 @@ def training_arguments(
         "remove_unused_columns": False,
         "eval_strategy": "no",  # evaluating and saving are our callbacks' business
         "save_strategy": "no",
-        "report_to": _trackers(spec),
+        "report_to": trackers,
         "run_name": spec.name or job_id,
         "disable_tqdm": True,
     }

@@ -175,6 +175,28 @@ def _whole(shares: Sequence[float], total: int) -> list[int]:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which part of every batch's texts a process encodes."""
+
+    rank: int = 0
+    size: int = 1
+
+    def deal(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Texts, longest first, among the processes, one after the other: all get about the same work.
+
+        Returns the texts of this one, and, for each of ``texts``, where its embedding stands when those of
+        all processes are put one behind the other. All get the same number: the last text comes again.
+        """
+        each = -(-len(texts) // self.size)
+        filled = np.pad(texts, (0, each * self.size - len(texts)), mode="edge")
+        turns = np.arange(len(texts))
+        return filled[self.rank :: self.size], turns % self.size * each + turns // self.size
+
+
+WHOLE = Share()
+
+
+@dataclass(frozen=True)
 class Packing:
     """How texts are put together into micro-batches."""
 
@@ -191,17 +213,15 @@ class Packing:
         return rounded if self.longest is None else np.maximum(np.minimum(rounded, self.longest), tokens)
 
 
-def plan_micro_batches(lengths: Sequence[int], packing: Packing) -> list[list[int]]:
+def plan_micro_batches(lengths: Sequence[int], packing: Packing) -> list[slice]:
     """Groups texts of similar length so that as little as possible is computed in vain.
 
-    ``lengths`` are tokens of each text. Every group, padded to its longest text, is within the budget (or
-    one text). Of all ways to cut the texts, longest first, into groups, this is the one with the fewest
-    tokens, padding and overhead included. Longest first: what does not fit in memory fails at once and not
-    an hour later.
+    ``lengths`` are tokens of each text, longest first: so what does not fit in memory fails at once and not
+    an hour later. Every group, padded to its first text, is within the budget (or one text). Of all ways to
+    cut the texts into groups, this is the one with the fewest tokens, padding and overhead included.
     """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    padded = packing.padded(np.asarray(lengths)[order])
-    count = len(order)
+    padded = packing.padded(np.asarray(lengths))
+    count = len(lengths)
     least = np.zeros(count + 1)  # of tokens, to get through the first so many texts
     begins = np.zeros(count + 1, np.int64)  # of the last group on that way
     first = 0
@@ -213,9 +233,9 @@ def plan_micro_batches(lengths: Sequence[int], packing: Packing) -> list[list[in
         best = first + int(tokens.argmin())
         least[end] = tokens[best - first] + packing.overhead
         begins[end] = best
-    groups: list[list[int]] = []
+    groups: list[slice] = []
     end = count
     while end:
-        groups.append(order[begins[end] : end].tolist())
+        groups.append(slice(int(begins[end]), end))
         end = int(begins[end])
     return groups[::-1]

@@ -11,6 +11,7 @@ from core.errors import Diverged
 from core.run.context import RunContext
 from core.spec.train import Checkpointing, EarlyStopping
 from core.training.checkpoint import Checkpoints, TrainingState
+from core.training.recovery import AGAINST_DIVERGENCE
 
 Scores = dict[str, dict[str, float]]
 """dataset -> metric -> value"""
@@ -107,10 +108,7 @@ class Report(TrainerCallback):
             values["tokens_per_second"] = tokens / seconds
         self._context.metric(state.global_step, values)
         if not math.isfinite(values["loss"]):
-            raise Diverged(
-                f"The loss at step {state.global_step} is {values['loss']}. Lower learning_rate, raise "
-                "loss.temperature, or use precision fp32."
-            )
+            raise Diverged(f"The loss at step {state.global_step} is {values['loss']}. {AGAINST_DIVERGENCE}")
 
 
 class Evaluate(TrainerCallback):

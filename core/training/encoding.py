@@ -7,7 +7,7 @@ by non-reentrant checkpointing of whole micro-batches), so that the batch size i
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
 from core.run.heap import give_back_freed_memory
-from core.training.batching import Packing, plan_micro_batches
+from core.training.batching import WHOLE, Packing, Share, plan_micro_batches
 from core.training.tokens import Frame, Ids
 
 
@@ -35,13 +35,13 @@ def tokenize(
 
 
 def make_micro_batches(
-    frame: Frame, texts: Sequence[Ids], packing: Packing
+    frame: Frame, texts: Sequence[Ids], packing: Packing, share: Share = WHOLE
 ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
     """Pads groups of similar length, each to its longest text.
 
-    ``texts`` are token ids within their special tokens. Returns the groups, each ``input_ids`` and
-    ``attention_mask`` [texts, tokens], and ``positions`` [texts]: where each text stands in the concatenated
-    output. Equal token sequences stand there once.
+    ``texts`` are token ids within their special tokens. Returns the groups of this process's share, each
+    ``input_ids`` and ``attention_mask`` [texts, tokens], and ``positions`` [texts]: where each text stands in
+    the concatenated output, of all processes if there are several. Equal token sequences stand there once.
     """
     distinct: dict[bytes, int] = {}
     arrays: list[np.ndarray] = []
@@ -52,13 +52,15 @@ def make_micro_batches(
         if number == len(arrays):
             arrays.append(array)
         of_text.append(number)
-    groups = plan_micro_batches([len(array) for array in arrays], packing)
+    order = np.argsort([-len(array) for array in arrays], kind="stable")
+    numbers, places = share.deal(order)
+    mine = [arrays[number] for number in numbers]
     padded = [
-        _pad(frame, [arrays[number] for number in group], packing.padded(len(arrays[group[0]])))
-        for group in groups
+        _pad(frame, mine[group], packing.padded(len(mine[group.start])))
+        for group in plan_micro_batches([len(array) for array in mine], packing)
     ]
     place = np.empty(len(arrays), np.int64)
-    place[[number for group in groups for number in group]] = np.arange(len(arrays))
+    place[order] = places
     return padded, torch.from_numpy(place[of_text])
 
 
@@ -72,9 +74,14 @@ def _pad(frame: Frame, texts: list[np.ndarray], width: int) -> dict[str, torch.T
 
 
 def encode_micro_batches(
-    model: Any, micro_batches: list[dict[str, torch.Tensor]], positions: torch.Tensor, *, cached: bool = False
+    model: Any,
+    micro_batches: list[dict[str, torch.Tensor]],
+    positions: torch.Tensor,
+    *,
+    cached: bool = False,
+    gather: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Embeddings [texts, dim] in the order of the texts.
+    """Embeddings [texts, dim] in the order of the texts. ``gather`` adds those of other processes.
 
     ``cached``: the activations of all micro-batches but the last are dropped and computed again. The last
     one's are wanted first, so that keeping them costs neither memory nor time.
@@ -86,11 +93,12 @@ def encode_micro_batches(
             piece = checkpoint(_embed, model, micro_batch, words, use_reentrant=False)
         else:
             piece = _embed(model, micro_batch, words)
-        if piece.requires_grad and not piece.is_cuda:
+        if cached and piece.requires_grad and not piece.is_cuda:
             give_back_freed_memory()
             piece.register_hook(lambda _: give_back_freed_memory())  # in the backward pass as well
         pieces.append(piece)
-    return torch.cat(pieces)[positions]
+    embeddings = torch.cat(pieces)
+    return (gather(embeddings) if gather else embeddings)[positions]
 
 
 def _embed(model: Any, micro_batch: dict[str, torch.Tensor], words: "_WordVectors | None") -> torch.Tensor:

@@ -209,8 +209,12 @@ def training_memory(
     precision: str,
     cached: bool,
     rows: int | None = None,
+    processes: int = 1,
 ) -> Memory:
-    """The peak of a step whose texts are as long as ``step`` says. No batch has more than ``rows``."""
+    """The peak of a step whose texts are as long as ``step`` says. No batch has more than ``rows``.
+
+    Of one process; several share the texts of a batch.
+    """
     trained = trained_parameters(spec, shape)
     pairs = spec.batch_size if rows is None else min(spec.batch_size, rows)
     if spec.padding == "fixed":
@@ -219,6 +223,7 @@ def training_memory(
     batch = step.tokens(pairs)
     length = max(step.query_length, step.document_length)
     budget = PACKING_TOKENS[device] if spec.micro_batch_tokens == "auto" else spec.micro_batch_tokens
+    batch = max(-(-batch // processes), int(length))
     at_once = min(batch, max(budget, int(length)))
     layer = layer_bytes_per_token(spec, shape, length=length, device=device, precision=precision)
     kept = at_once if cached else batch

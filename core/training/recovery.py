@@ -6,7 +6,7 @@ micro-batches. Numbers that are none: the update is done again in float32, then 
 with the tensor that went wrong.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch import nn
 from core.errors import OutOfMemory
 
 MicroBatch = dict[str, torch.Tensor]
+
+AGAINST_DIVERGENCE = "Lower learning_rate, raise loss.temperature, or use precision fp32."
 
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
 
@@ -71,6 +73,11 @@ class Window:
     loss_before: torch.Tensor | None = None  # the trainer's running sum when the window began
     closed: bool = True
 
+    @property
+    def count(self) -> int:
+        """Batches of the window that the next one belongs to."""
+        return 0 if self.closed else len(self.batches)
+
     def add(self, inputs: Any, loss_sum: torch.Tensor, *, last: bool) -> None:
         """``last``: the update follows."""
         if self.closed:
@@ -98,8 +105,17 @@ class Limits:
             }
         return found
 
-    def narrow(self, step: int, window: Window, problem: str) -> str:
-        """One step down. Returns a sentence; raises `OutOfMemory` when there is none left."""
+    def narrow(
+        self,
+        step: int,
+        window: Window,
+        problem: str,
+        most: Callable[[Sequence[int]], list[int]] = list,
+    ) -> str:
+        """One step down. Returns a sentence; raises `OutOfMemory` when there is none left.
+
+        ``most`` gives the largest numbers of all processes: each narrows by the widest of them.
+        """
         if not self.cached:
             self.cached = True
             return (
@@ -109,12 +125,15 @@ class Limits:
         now = [
             micro_batch for inputs, _ in window.batches for micro_batch in self.apply(inputs)["micro_batches"]
         ]
-        if all(len(micro_batch["input_ids"]) == 1 for micro_batch in now):
+        texts, tokens = most(
+            [max(len(found["input_ids"]) for found in now), max(tokens_of(found) for found in now)]
+        )
+        if texts == 1:
             raise OutOfMemory(
                 "There is too little memory for a single text. Use shorter lengths, gradient_checkpointing, "
                 f"lora with quantization, or a smaller model. ({problem})"
             )
-        self.tokens = max(tokens_of(micro_batch) for micro_batch in now) // 2
+        self.tokens = tokens // 2
         return (
             f"Out of memory at step {step}: from here on micro-batches have at most {self.tokens} tokens. "
             f"The batch stays as it is. ({problem})"

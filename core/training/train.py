@@ -14,16 +14,18 @@ from core.families import dense
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import merge
-from core.training.arguments import loader_workers, training_arguments
+from core.training.arguments import choose_trackers, loader_workers, training_arguments
 from core.training.callbacks import Evaluate, Report, Save, Scores, Throughput
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
 from core.training.curves import TensorBoard
 from core.training.losses import make_loss
 from core.training.memory import Step, operations, training_memory
-from core.training.prepare import Prepared, dataset_names, prepare
+from core.training.prepare import Prepared, prepare
+from core.training.ranks import Ranks, open_ranks
 from core.training.recovery import Limits
 from core.training.report import write_model_card, write_report
+from core.training.rows import dataset_names
 from core.training.tokens import Frame
 from core.training.trainer import PairTrainer
 
@@ -34,23 +36,35 @@ def train(spec: TrainSpec, context: RunContext) -> None:
     Goes on from the job's last whole checkpoint when there is one. Raises `Stopped` when asked to stop,
     after saving a checkpoint, and a `JobFailure` for what the user can mend.
     """
+    try:
+        with open_ranks(context) as ranks:
+            _train(spec, context, ranks)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            "The GPU ran out of memory. Lower micro_batch_tokens with loss.cached true, use shorter lengths "
+            f"or gradient_checkpointing. ({str(error).partition('.')[0]})"
+        ) from error
+
+
+def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
+    copied = ranks.first and context.remote is not None
     checkpoints = Checkpoints(
         context.request.checkpoints,
         context.request.attempt,
         spec.checkpoint.keep,
-        Copies(context.remote, context.request.job_id, context.notice) if context.remote else None,
+        Copies(context.remote, context.request.job_id, context.notice) if copied else None,
     )
-    resume_from = checkpoints.latest()
+    resume_from = ranks.from_first(checkpoints.latest)
     state = checkpoints.state(resume_from) if resume_from else TrainingState()
     try:
-        prepared = prepare(spec, context)
+        prepared = prepare(spec, context, ranks)
         if spec.dry_run:
             publish_estimate(spec, context, prepared)
             return
         _check_base(prepared, state)
         throughput = Throughput()
-        trainer, evaluation = build_trainer(spec, context, prepared, checkpoints, state, throughput)
-        if not state.evaluations and spec.evaluation.baseline and prepared.evaluation_sets:
+        trainer, evaluation = build_trainer(spec, context, ranks, prepared, checkpoints, state, throughput)
+        if not state.evaluations and spec.evaluation.baseline and prepared.rows.evaluated:
             context.phase("evaluating")
             evaluation.look(0)
         context.phase("training")
@@ -58,12 +72,10 @@ def train(spec: TrainSpec, context: RunContext) -> None:
             context.notice(f"Going on from {resume_from.name} of an earlier attempt.")
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         context.check_stop()
-        finish(spec, context, prepared, trainer, evaluation, state, checkpoints)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            "The GPU ran out of memory. Lower micro_batch_tokens with loss.cached true, use shorter lengths "
-            f"or gradient_checkpointing. ({str(error).partition('.')[0]})"
-        ) from error
+        if prepared.rows.evaluated:
+            evaluate_last(context, trainer, evaluation, state)
+        if ranks.first:
+            finish(spec, context, prepared, trainer, state, checkpoints)
     finally:
         checkpoints.wait()  # a job that stops leaves its copy whole
 
@@ -80,6 +92,7 @@ def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -
         precision=prepared.precision,
         cached=prepared.cached,
         rows=len(prepared.tokens),
+        processes=context.request.processes,
     )
     counts = prepared.tokens.counts()
     shorter = {
@@ -90,7 +103,7 @@ def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -
     facts = {
         "dry_run": True,
         "rows": len(prepared.tokens),
-        "rejects": prepared.rejects,
+        "rejects": prepared.rows.rejects,
         "lengths": lengths.as_dict(),
         "steps": prepared.steps,
         "tokens_per_step": on_average.tokens(min(spec.batch_size, len(prepared.tokens)))
@@ -125,6 +138,7 @@ def _check_base(prepared: Prepared, state: TrainingState) -> None:
 def build_trainer(
     spec: TrainSpec,
     context: RunContext,
+    ranks: Ranks,
     prepared: Prepared,
     checkpoints: Checkpoints,
     state: TrainingState,
@@ -137,12 +151,14 @@ def build_trainer(
         document_length=prepared.lengths.document.max_length,
         packing=prepared.packing,
         guide=(Frame.of(prepared.guide.tokenizer), prepared.guide.max_seq_length) if prepared.guide else None,
+        share=ranks.share,
     )
     objective = dense.Objective(
         make_loss(spec.loss),
         cosine=prepared.model.similarity_fn_name != "dot",
         matryoshka=spec.matryoshka,
         guide=(prepared.guide, spec.loss.guide) if prepared.guide and spec.loss.guide else None,
+        gather=ranks.gather,
     )
     if state.limits is None:
         state.limits = Limits(prepared.cached)
@@ -151,7 +167,7 @@ def build_trainer(
         prepared.batches.reweigh(batch, factors)
 
     def score(step: int) -> Scores:
-        scores = evaluate(spec, context, prepared, step=step)
+        scores = ranks.from_first(lambda: evaluate(spec, context, prepared, step=step))
         if spec.trackers:  # TensorBoard's curves are ours; these know the trainer's log only
             trainer.log({f"eval/{name}": value for name, value in flatten(scores).items()})
         return scores
@@ -160,12 +176,18 @@ def build_trainer(
         context,
         state,
         throughput,
-        spec.evaluation.every_steps if prepared.evaluation_sets else None,
+        spec.evaluation.every_steps if prepared.rows.evaluated else None,
         spec.evaluation.early_stopping,
         score,
-        lambda: _save_best(trainer, checkpoints),
+        lambda: _save_best(trainer, checkpoints) if ranks.first else None,
         lambda step, name: _reweigh(spec, context, prepared, state, step, name),
     )
+    callbacks = [Report(context, state, throughput, prepared.batches.per_epoch), evaluation]
+    if ranks.first:
+        callbacks += [
+            Save(context, state, throughput, checkpoints, spec.checkpoint),
+            TensorBoard(checkpoints.folder / "tensorboard", state),
+        ]
     trainer = PairTrainer(
         model=prepared.model,
         args=training_arguments(
@@ -175,6 +197,7 @@ def build_trainer(
             steps=prepared.steps,
             device=prepared.device,
             precision=prepared.precision,
+            trackers=choose_trackers(spec) if ranks.first else [],
         ),
         train_dataset=prepared.tokens,
         batches=prepared.batches,
@@ -183,12 +206,8 @@ def build_trainer(
         limits=limits,
         throughput=throughput,
         tell=lambda sentence: context.notice(sentence, "warning"),
-        callbacks=[
-            Report(context, state, throughput, prepared.batches.per_epoch),
-            evaluation,
-            Save(context, state, throughput, checkpoints, spec.checkpoint),
-            TensorBoard(checkpoints.folder / "tensorboard", state),
-        ],
+        ranks=ranks,
+        callbacks=callbacks,
     )
     return trainer, evaluation
 
@@ -215,24 +234,28 @@ def flatten(scores: Scores) -> dict[str, float]:
     return {f"{name}/{metric}": value for name, values in scores.items() for metric, value in values.items()}
 
 
+def evaluate_last(
+    context: RunContext, trainer: PairTrainer, evaluation: Evaluate, state: TrainingState
+) -> None:
+    """Evaluates the trained model, unless early stopping has just looked."""
+    step = trainer.state.global_step
+    if not state.evaluations or state.evaluations[-1]["step"] != step:
+        context.phase("evaluating")
+        evaluation.look(step)
+
+
 def finish(
     spec: TrainSpec,
     context: RunContext,
     prepared: Prepared,
     trainer: PairTrainer,
-    evaluation: Evaluate,
     state: TrainingState,
     checkpoints: Checkpoints,
 ) -> None:
-    """Evaluates the trained model, or takes the best one back, and publishes model and report."""
-    if prepared.evaluation_sets:
-        step = trainer.state.global_step
-        if not state.evaluations or state.evaluations[-1]["step"] != step:  # early stopping has just looked
-            context.phase("evaluating")
-            evaluation.look(step)
-        if state.best_step is not None and state.best_step != step:
-            trainer.load_weights(checkpoints.best)
-            context.notice(f"The best weights, those of step {state.best_step}, are kept.")
+    """Takes the best weights back where others came after them, and publishes model and report."""
+    if state.best_step is not None and state.best_step != trainer.state.global_step:
+        trainer.load_weights(checkpoints.best)
+        context.notice(f"The best weights, those of step {state.best_step}, are kept.")
     context.phase("publishing")
     final = next(
         (entry["scores"] for entry in state.evaluations if entry["step"] == state.best_step),
@@ -245,15 +268,16 @@ def finish(
         "dataset": ", ".join(source.ref for source in spec.datasets),
         "inputs": context.request.inputs,
         "base_model_sha256": prepared.base_model_sha256,
-        "rows_sha256": prepared.rows_sha256,
+        "rows_sha256": prepared.rows.sha256,
         "steps": trainer.state.global_step,
         "rows": len(prepared.tokens),
-        "rejects": prepared.rejects,
+        "rejects": prepared.rows.rejects,
         "lengths": prepared.lengths.as_dict(),
         "parameters": prepared.parameters,
         "trained_parameters": prepared.trainable,
         "precision": prepared.precision,
         "device": prepared.device,
+        "processes": context.request.processes,
         "cached": trainer.limits.cached,
         "micro_batch_tokens": min(
             prepared.packing.token_budget, trainer.limits.tokens or prepared.packing.token_budget

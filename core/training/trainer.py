@@ -17,13 +17,20 @@ from core.training.adapters import restore_trained_state, trained_state
 from core.training.batching import TrainingBatches
 from core.training.callbacks import Throughput
 from core.training.encoding import encode_micro_batches
-from core.training.recovery import Limits, Window, bad_gradient, bad_parameter, is_out_of_memory
+from core.training.ranks import Ranks, ShortElsewhere
+from core.training.recovery import (
+    AGAINST_DIVERGENCE,
+    Limits,
+    Window,
+    bad_gradient,
+    bad_parameter,
+    is_out_of_memory,
+)
 from core.training.tokens import TokenRow
 
 _WEIGHTS = "weights.safetensors"
 _SCALER_STEPS = 20
 _PATIENCE = 3
-_ADVICE = "Lower learning_rate, raise loss.temperature, or use precision fp32."
 
 
 def _leave_stopping_to_the_trainer(_worker: int) -> None:
@@ -39,7 +46,8 @@ class PairTrainer(Trainer):
 
     ``collator`` turns rows into ``{micro_batches, positions, queries, tokens, ...}``; ``objective`` takes the
     embeddings of all texts, and that. ``limits`` says how much goes through the model at once, and is
-    narrowed when memory does not suffice; ``tell`` gets a sentence about every recovery.
+    narrowed when memory does not suffice; ``tell`` gets a sentence about every recovery. ``ranks`` are the
+    processes that share the batches: the trainer itself knows of none but its own.
     """
 
     def __init__(
@@ -51,12 +59,14 @@ class PairTrainer(Trainer):
         limits: Limits,
         throughput: Throughput,
         tell: Callable[[str], None],
+        ranks: Ranks,
         **arguments: Any,
     ) -> None:
         super().__init__(data_collator=collator, **arguments)
         self.remove_callback(PrinterCallback)  # our own callbacks tell, through the reporter
         self._batches, self._throughput = batches, throughput
         self._objective, self.limits, self._tell = objective, limits, tell
+        self._ranks = ranks
         self._window = Window()
         self._left_out = 0
 
@@ -78,7 +88,11 @@ class PairTrainer(Trainer):
     ) -> Any:
         inputs = self.limits.apply(inputs)
         embeddings = encode_micro_batches(
-            model, inputs["micro_batches"], inputs["positions"], cached=self.limits.cached
+            model,
+            inputs["micro_batches"],
+            inputs["positions"],
+            cached=self.limits.cached,
+            gather=self._ranks.gather,
         )  # [queries + documents, dim]
         loss = self._objective(embeddings, inputs)
         return (loss, {}) if return_outputs else loss
@@ -88,21 +102,32 @@ class PairTrainer(Trainer):
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        self._window.add(inputs, self._tr_loss, last=self.accelerator.gradient_state.sync_gradients)
+        last = self.accelerator.gradient_state.sync_gradients
+        self._ranks.reseed(self.args.seed, self.state.global_step, self._window.count)
+        self._window.add(inputs, self._tr_loss, last=last)
         todo = self._window.batches[-1:]
         while True:
             try:
                 for batch, random_state in todo:
                     random_state.restore()
                     loss = super().training_step(model, batch, num_items_in_batch)
+                if last:
+                    self._ranks.meet()
+                    self._ranks.sum_gradients(model.parameters())
                 self._throughput.add(inputs["queries"], inputs["tokens"])
                 return loss
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 problem = str(error).partition("\n")[0]
+                here = not isinstance(error, ShortElsewhere)
             # Outside of the except block: the exception holds the tensors of the failed step.
-            self._tell(self.limits.narrow(self.state.global_step + 1, self._window, problem))
+            if here:
+                self._ranks.meet(failed=True)
+            narrowed = self.limits.narrow(
+                self.state.global_step + 1, self._window, problem, most=self._ranks.most
+            )
+            self._tell(narrowed)
             model.zero_grad()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
@@ -119,7 +144,7 @@ class PairTrainer(Trainer):
             self._left_out += 1  # float16 overflowed: the scaler leaves the update out and scales less
             return norm
         if bad := bad_parameter(model):
-            raise Diverged(f"At step {step} the weights are no numbers any more. {bad}. {_ADVICE}")
+            raise Diverged(f"At step {step} the weights are no numbers any more. {bad}. {AGAINST_DIVERGENCE}")
         bad = bad_gradient(model) or "the gradients' norm overflows"
         if self.accelerator.scaler is None and self.accelerator.mixed_precision != "no":
             norm = self._again_in_float32(model)
@@ -132,7 +157,7 @@ class PairTrainer(Trainer):
         if self._left_out >= _PATIENCE:
             raise Diverged(
                 f"The gradients were no numbers in {self._left_out} steps in a row, up to step {step}. "
-                f"{bad}. {_ADVICE}"
+                f"{bad}. {AGAINST_DIVERGENCE}"
             )
         self._tell(f"Step {step} was left out: {bad}.")
         model.zero_grad(set_to_none=True)  # without gradients the optimizer does nothing
@@ -150,6 +175,7 @@ class PairTrainer(Trainer):
                 loss = loss / self.current_gradient_accumulation_steps
             self.accelerator.backward(loss)
             losses.append(loss.detach())
+        self._ranks.sum_gradients(model.parameters())
         self._set_loss(torch.stack(losses).sum())
         limit = self.args.max_grad_norm if self.args.max_grad_norm > 0 else float("inf")
         return float(self.accelerator.clip_grad_norm_(model.parameters(), limit))

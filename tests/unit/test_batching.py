@@ -51,6 +51,10 @@ def test_going_on_in_a_later_epoch_means_skipping_in_the_same_sequence():
     assert list(again) == whole[17:]
 
 
+def cut(lengths, packing):
+    return [range(len(lengths))[group] for group in plan_micro_batches(lengths, packing)]
+
+
 def cost(groups, lengths, packing):
     return sum(
         len(group) * packing.padded(max(lengths[index] for index in group)) + packing.overhead
@@ -69,13 +73,12 @@ def cost(groups, lengths, packing):
     ),
 )
 def test_micro_batches_hold_every_text_once_within_the_budget(lengths, packing):
-    groups = plan_micro_batches(lengths, packing)
-    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
+    lengths.sort(reverse=True)
+    groups = cut(lengths, packing)
+    assert [index for group in groups for index in group] == list(range(len(lengths)))
     for group in groups:
         padded = packing.padded(max(lengths[index] for index in group))
         assert len(group) == 1 or len(group) * padded <= packing.token_budget
-    longest = [max(lengths[index] for index in group) for group in groups]
-    assert longest == sorted(longest, reverse=True)
 
 
 @given(
@@ -83,12 +86,12 @@ def test_micro_batches_hold_every_text_once_within_the_budget(lengths, packing):
     packing=st.builds(Packing, token_budget=st.integers(40, 160), overhead=st.sampled_from([0, 5, 30])),
 )
 def test_no_other_cut_costs_less(lengths, packing):
-    descending = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    found = cost(plan_micro_batches(lengths, packing), lengths, packing)
+    lengths.sort(reverse=True)
+    found = cost(cut(lengths, packing), lengths, packing)
     for cuts in itertools.product([False, True], repeat=len(lengths) - 1):
-        groups = [[descending[0]]]
-        for index, cut in zip(descending[1:], cuts, strict=True):
-            groups.append([index]) if cut else groups[-1].append(index)
+        groups = [[0]]
+        for index, here in enumerate(cuts, 1):
+            groups.append([index]) if here else groups[-1].append(index)
         fits = all(
             len(group) == 1 or len(group) * packing.padded(lengths[group[0]]) <= packing.token_budget
             for group in groups
@@ -99,7 +102,7 @@ def test_no_other_cut_costs_less(lengths, packing):
 def test_fixed_padding_is_the_width_whatever_the_texts_are():
     packing = Packing(64, width=30, multiple=8)
     assert packing.padded(3) == packing.padded(30) == 32
-    assert max(len(group) for group in plan_micro_batches([3, 30, 5], packing)) == 2
+    assert max(len(group) for group in cut([30, 5, 3], packing)) == 2
 
 
 def several(**options):

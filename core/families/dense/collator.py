@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from core.training.batching import Packing
+from core.training.batching import WHOLE, Packing, Share
 from core.training.encoding import make_micro_batches
 from core.training.tokens import Frame, TokenRow
 
@@ -15,7 +15,8 @@ class PairCollator:
     The result: ``micro_batches`` and ``positions`` (see `core.training.encoding`), ``queries``, the number
     of queries (they come first, then the positives in the same order, then all negatives), ``owners``
     [documents], the query of each, ``teacher`` [documents], where every row has scores, and ``tokens``, the
-    number of real tokens. With a guide also ``guide``, the same texts for that model.
+    number of real tokens. With a guide also ``guide``, the same texts for that model. Of the micro-batches
+    only the process's ``share`` is made.
     """
 
     def __init__(
@@ -26,15 +27,17 @@ class PairCollator:
         document_length: int,
         packing: Packing,
         guide: tuple[Frame, int] | None = None,
+        share: Share = WHOLE,
     ) -> None:
         self._frame = frame
         self._query_length, self._document_length = query_length, document_length
         self._packing = packing
         self._guide = guide  # its frame and its length
+        self._share = share
 
     def __call__(self, rows: list[TokenRow]) -> dict[str, Any]:
         texts = _framed(rows, self._frame, self._query_length, self._document_length)
-        micro_batches, positions = make_micro_batches(self._frame, texts, self._packing)
+        micro_batches, positions = make_micro_batches(self._frame, texts, self._packing, self._share)
         batch = {
             "micro_batches": micro_batches,
             "positions": positions,
@@ -49,7 +52,7 @@ class PairCollator:
         if self._guide is not None:
             frame, length = self._guide
             guided = _framed([row.guide for row in rows], frame, length, length)
-            micro_batches, positions = make_micro_batches(frame, guided, self._packing)
+            micro_batches, positions = make_micro_batches(frame, guided, self._packing, self._share)
             batch["guide"] = {"micro_batches": micro_batches, "positions": positions}
         return batch
 

@@ -1,6 +1,6 @@
 """Embeddings into a loss: similarities, Matryoshka's cuts, a guide's mask."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Objective(nn.Module):
         cosine: bool = True,
         matryoshka: Matryoshka | None = None,
         guide: tuple[Any, Guide] | None = None,
+        gather: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.loss, self.cosine = loss, cosine
@@ -37,6 +38,7 @@ class Objective(nn.Module):
         # None: all of them.
         self._cuts: list[tuple[int | None, float]] = [(None, 1.0), *zip(dimensions, weights, strict=True)]
         self._guide = guide  # in a tuple, so that its weights are not this module's
+        self._gather = gather  # the guide's embeddings from other processes
         self._masked: FalseNegatives | None = None
 
     def forward(self, embeddings: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
@@ -61,7 +63,7 @@ class Objective(nn.Module):
         model, asked = self._guide
         with torch.no_grad():
             embeddings = encode_micro_batches(
-                model, batch["guide"]["micro_batches"], batch["guide"]["positions"]
+                model, batch["guide"]["micro_batches"], batch["guide"]["positions"], gather=self._gather
             )
             found = find_false_negatives(similarities(embeddings, batch["queries"], cosine=True), asked)
         self._masked = found

@@ -1,0 +1,41 @@
+"""``python -m core.run.rank FOLDER RANK MEETING``: a process that helps the job's own, on a GPU of its own.
+
+See `core.training.ranks`. It reports nothing, writes nothing, and ends with the process that started it.
+"""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from core.errors import JobFailure
+from core.run.context import RunContext, Seat
+from core.run.dispatch import run_job
+from core.run.reporter import NullReporter
+from core.run.request import REQUEST, RunRequest
+
+
+def main(folder: str, rank: str, meeting: str) -> int:
+    # Asking to stop is the first rank's business, and it must find us here to save what there is.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, name="follow", daemon=True).start()
+    request = RunRequest.model_validate_json((Path(folder) / REQUEST).read_bytes())
+    context = RunContext(request, Path(folder), NullReporter(), seat=Seat(int(rank), Path(meeting)))
+    try:
+        run_job(context)
+    except JobFailure as error:  # the first rank fails by the same one, and tells
+        print(f"Rank {rank}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _follow() -> None:
+    """Ends this process when the first rank is gone."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

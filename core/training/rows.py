@@ -1,0 +1,172 @@
+"""What a training reads: its datasets as one table, then as tokens, and the sets to evaluate on."""
+
+import hashlib
+import itertools
+import time
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from core.artifacts import sha256_of
+from core.data.beir import RetrievalSet
+from core.data.pairs import read_pairs
+from core.data.retrieval import choose_queries, hold_out, read_retrieval
+from core.data.table import open_table, write_table
+from core.errors import BadData, BadSpec
+from core.families import dense
+from core.run.context import RunContext
+from core.spec.train import DatasetSource, Prompts, TrainSpec
+from core.training.tokens import TokenTable, tokens_of_table
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the rows lie and what is known of them: small enough to be told to other processes."""
+
+    tokens: Path
+    guide_tokens: Path | None
+    sizes: list[int]  # rows of each dataset
+    sha256: str
+    rejects: int
+    evaluated: bool  # whether there is anything to evaluate on
+
+    def open(self) -> TokenTable:
+        guide = TokenTable(self.guide_tokens) if self.guide_tokens is not None else None
+        return TokenTable(self.tokens, guide)
+
+
+def read_rows(
+    spec: TrainSpec, context: RunContext, model: Any, guide: Any
+) -> tuple[Rows, dict[str, RetrievalSet]]:
+    """All rows that are trained on, in the model's tokens, and the evaluation sets by name.
+
+    Raises `BadData` and `BadSpec`.
+    """
+    work = context.folder / "work"
+    work.mkdir(exist_ok=True)
+    tables, rejects = _read_datasets(spec, context, work)
+    evaluation_sets = _evaluation_sets(spec, context)
+    if spec.evaluation.holdout is not None:
+        taken = choose_queries(tables, spec.evaluation.holdout, spec.seed)
+        for index, name in enumerate(dataset_names(spec)):
+            tables[index], held_out = hold_out(tables[index], taken)
+            if not held_out.queries:
+                context.notice(f"{name}: none of its queries is kept out of training.", "warning")
+                continue
+            evaluation_sets[_free_name(f"{name}-holdout", evaluation_sets)] = held_out
+            context.notice(
+                f"{name}: {len(held_out.queries)} queries are kept out of training, to evaluate on."
+            )
+    sha256 = _rows_sha256(spec, work, len(tables))
+    tokens, guide_tokens = _tokenize(spec, context, pa.concat_tables(tables), sha256, model, guide)
+    sizes = [table.num_rows for table in tables]
+    rows = Rows(tokens, guide_tokens, sizes, sha256, rejects, bool(evaluation_sets))
+    if spec.loss.needs_scores and (without := rows.open().rows_without_scores):
+        raise BadData(
+            f"loss {spec.loss.name} learns a teacher's scores of a positive and its negatives; {without} of "
+            f"{sum(sizes)} rows have none (columns: scores, or pos_scores and neg_scores)"
+        )
+    return rows, evaluation_sets
+
+
+def dataset_names(spec: TrainSpec) -> list[str]:
+    """What reports call the training sets."""
+    return [source.name or source.ref.rpartition("/")[2].split(".")[0] for source in spec.datasets]
+
+
+def _read_datasets(spec: TrainSpec, context: RunContext, work: Path) -> tuple[list[pa.Table], int]:
+    """Every dataset's rows, memory-mapped, and how many rows of all could not be used."""
+    tables, rejected = [], 0
+    for index, source in enumerate(spec.datasets):
+        rejects = write_table(
+            read_pairs(_path(context, source), source.split),
+            work / f"rows-{index}.arrow",
+            work / f"rejects-{index}.jsonl",
+            spec.max_reject_share,
+            context.check_stop,
+        )
+        if rejects.count:
+            first = rejects.examples[0]
+            context.notice(
+                f"{rejects.count} rows cannot be used and were left out; the first: {first.file}, line "
+                f"{first.line}: {first.reason}. All of them are in the report's rejects.jsonl.",
+                "warning",
+            )
+            with (work / "rejects.jsonl").open("ab") as all_of_them:
+                all_of_them.write((work / f"rejects-{index}.jsonl").read_bytes())
+        rejected += rejects.count
+        table = open_table(work / f"rows-{index}.arrow")
+        if spec.sample is not None and spec.sample < table.num_rows:
+            generator = torch.Generator().manual_seed(spec.seed)
+            chosen = torch.randperm(table.num_rows, generator=generator)[: spec.sample].sort().values
+            table = table.take(chosen.numpy())
+        tables.append(table)
+    return tables, rejected
+
+
+def _rows_sha256(spec: TrainSpec, work: Path, count: int) -> str:
+    """Of all rows that are trained on."""
+    sums = [sha256_of(work / f"rows-{index}.arrow") for index in range(count)]
+    if spec.sample is not None or spec.evaluation.holdout is not None:
+        sums.append(f"{spec.sample} sampled, {spec.evaluation.holdout} held out, with {spec.seed}")
+    return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
+
+
+def _tokenize(
+    spec: TrainSpec, context: RunContext, table: pa.Table, rows_sha256: str, model: Any, guide: Any
+) -> tuple[Path, Path | None]:
+    """Folders of the rows in token ids, and for the guide in its own."""
+
+    def of(encoder: Any, prompts: Prompts) -> tuple[Path, bool]:
+        return tokens_of_table(
+            table,
+            rows_sha256,
+            encoder.tokenizer,
+            prompts,
+            context=dense.context_length(encoder),
+            cache=context.request.cache,
+            check_stop=context.check_stop,
+        )
+
+    begun = time.monotonic()
+    for_guide = of(guide, Prompts())[0] if guide is not None else None
+    folder, known = of(model, spec.prompts)
+    if known:
+        context.notice("The tokens of an earlier job on the same rows are used again.")
+    else:
+        context.notice(f"{table.num_rows} rows tokenized in {time.monotonic() - begun:.1f} s.")
+    return folder, for_guide
+
+
+def _evaluation_sets(spec: TrainSpec, context: RunContext) -> dict[str, RetrievalSet]:
+    sets: dict[str, RetrievalSet] = {}
+    for source in spec.evaluation.datasets:
+        path = _path(context, source)
+        name = source.name or path.name.split(".")[0]
+        name = _free_name(name, sets)
+        sets[name] = read_retrieval(path, source.split, spec.max_reject_share)
+        if sets[name].rejects:
+            context.notice(f"{name}: {sets[name].rejects} rows cannot be used and were left out.", "warning")
+        context.check_stop()
+    return sets
+
+
+def _free_name(name: str, taken: Container[str]) -> str:
+    return next(
+        candidate
+        for number in itertools.count(1)
+        if (candidate := name if number == 1 else f"{name}-{number}") not in taken
+    )
+
+
+def _path(context: RunContext, source: DatasetSource) -> Path:
+    path = context.resolve(source.ref)
+    if not isinstance(path, Path):
+        raise BadSpec(f"{source.ref} is not a dataset in files")
+    if not path.exists():
+        raise BadData(f"{source.ref}: there is no such file or folder")
+    return path

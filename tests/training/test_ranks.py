@@ -1,0 +1,210 @@
+"""Several processes that share every batch: the same training as by one, and no process left behind."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.run.local import run_local
+from core.training.batching import Share
+from core.training.ranks import Ranks, ShortElsewhere
+from core.training.recovery import is_out_of_memory
+from tests.tiny import WORDS, make_model
+from tests.training.test_recovery import equal, losses, small_memory, warnings
+from tests.training.test_train import StopAt, run, weights
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@given(count=st.integers(1, 60), size=st.integers(1, 8))
+def test_dealt_texts_are_found_again_behind_each_other(count, size):
+    texts = np.random.default_rng(count).permutation(count)
+    dealt = [Share(rank, size).deal(texts) for rank in range(size)]
+    assert len({len(mine) for mine, _ in dealt}) == 1
+    together = np.concatenate([mine for mine, _ in dealt])
+    for _, places in dealt:
+        assert (together[places] == texts).all()
+    assert len(together) < count + size
+
+
+def test_alone_nothing_is_asked_of_anybody():
+    alone, embeddings = Ranks(), torch.ones(3, 2)
+    assert alone.gather(embeddings) is embeddings
+    assert alone.most([3]) == [3]
+    assert alone.from_first(lambda: "made") == "made"
+    alone.meet(failed=True)
+    assert is_out_of_memory(ShortElsewhere())
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Several negatives, texts of all lengths, one that many rows share, an odd number of rows."""
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    drawn = np.random.default_rng(0)
+
+    def text(row: int) -> str:
+        return f"{row} " + " ".join(drawn.choice(WORDS, drawn.integers(1, 30)))
+
+    lines = []
+    for row in range(45):
+        query = text(row)
+        lines.append({"query": query, "positive": f"{query} of it", "negatives": [text(row), "one for all"]})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def make_spec(rows: Path, model: Path, **fields) -> dict:
+    return {
+        "kind": "train",
+        "base_model": f"file:{model}",
+        "dataset": f"file:{rows}",
+        "batch_size": 11,
+        "micro_batch_tokens": 128,
+        "learning_rate": 2e-3,
+        "epochs": 2,
+        "logging_steps": 1,
+        "resources": {"gpus": 0},
+        **fields,
+    }
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / "steady", dropout=0.0)
+
+
+def children() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children()
+        if any("core.run.rank" in word for word in child.cmdline())
+    ]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_two_processes_train_as_one(cached, rows, steady, tmp_path):
+    fields = {
+        "gradient_accumulation_steps": 2,
+        "loss": {
+            "cached": cached,
+            "symmetric": True,
+            "guide": {"model": f"file:{steady}"} if cached else None,
+        },
+        "evaluation": {
+            "holdout": 0.2,
+            "metrics": ["ndcg@10"],
+            "every_steps": 1,
+            "early_stopping": {"metric": "ndcg@10", "patience": 9},
+        },
+    }
+    spec = make_spec(rows, steady, **fields)
+    alone, expected = run(spec, tmp_path / "one")
+    shared, events = run(spec, tmp_path / "two", processes=2)
+    assert (alone.state, shared.state) == ("succeeded", "succeeded"), shared.end_reason
+    assert losses(events) == pytest.approx(losses(expected), rel=1e-4)
+    equal(tmp_path / "one", tmp_path / "two")
+    assert shared.metrics == alone.metrics
+    assert alone.metrics["baseline"]["rows-holdout"]["ndcg@10"] > 0
+    assert json.loads((tmp_path / "two/report/report.json").read_text())["processes"] == 2
+    assert children() == []
+
+
+def test_stopped_and_resumed_they_end_as_if_never_stopped(rows, tiny_model, tmp_path):
+    """With dropout: each process draws its own."""
+    spec = make_spec(rows, tiny_model, checkpoint={"every_steps": 2, "every_seconds": None})
+    run(spec, tmp_path / "whole", processes=2)
+    reporter = StopAt(3)
+    stopped = run_local(spec, tmp_path / "out", reporter, stop=reporter.stop, processes=2)
+    assert stopped.state == "cancelled"
+    assert children() == []
+    result, _ = run(spec, tmp_path / "out", processes=2)
+    assert result.state == "succeeded"
+    one, two = weights(tmp_path / "whole"), weights(tmp_path / "out")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_memory_short_in_the_first_narrows_all(rows, steady, tmp_path, monkeypatch):
+    spec = make_spec(rows, steady)
+    _, expected = run(spec, tmp_path / "plain")
+    small_memory(monkeypatch, 60)
+    result, events = run(spec, tmp_path / "small", processes=2)
+    assert result.state == "succeeded", result.end_reason
+    assert "gradient caching" in warnings(events)[0]
+    assert losses(events) == pytest.approx(losses(expected), rel=1e-4)
+    equal(tmp_path / "plain", tmp_path / "small")
+
+
+def sabotage(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """Code that helpers, and nobody else, run before they begin."""
+    program = "import sys\nif 'core.run.rank' in sys.orig_argv:\n" + textwrap.indent(
+        textwrap.dedent(body), "    "
+    )
+    (folder / "sitecustomize.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{REPOSITORY}")
+
+
+def test_memory_short_in_a_helper_narrows_all(rows, steady, tmp_path, monkeypatch):
+    sabotage(
+        tmp_path,
+        monkeypatch,
+        """
+        import torch
+        from core.training import encoding
+        embed = encoding._embed
+        def limited(model, micro_batch, words):
+            if micro_batch["input_ids"].numel() > 60:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return embed(model, micro_batch, words)
+        encoding._embed = limited
+        """,
+    )
+    spec = make_spec(rows, steady)
+    _, expected = run(spec, tmp_path / "plain")
+    result, events = run(spec, tmp_path / "small", processes=2)
+    assert result.state == "succeeded", result.end_reason
+    assert "another GPU" in warnings(events)[0]
+    assert losses(events) == pytest.approx(losses(expected), rel=1e-4)
+    equal(tmp_path / "plain", tmp_path / "small")
+
+
+def test_a_helper_that_dies_ends_the_job(rows, steady, tmp_path, monkeypatch):
+    """Not by waiting for it: the job fails, and is tried again by whoever runs it."""
+    sabotage(
+        tmp_path,
+        monkeypatch,
+        """
+        import os
+        from core.training import encoding
+        encoding._embed = lambda *_: os._exit(7)
+        """,
+    )
+    job = json.dumps(make_spec(rows, steady))
+    program = f"""
+import json
+from pathlib import Path
+from core.run.local import run_local
+from core.run.reporter import JsonlReporter
+out = Path({str(tmp_path)!r})
+result = run_local(json.loads({job!r}), out / "job", JsonlReporter(out / "events"), processes=2)
+raise SystemExit(f"{{result.state}}: {{result.end_reason}}")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    told = (tmp_path / "events").read_text()
+    assert "failed" in ended.stderr or "status 7" in told
