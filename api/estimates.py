@@ -74,6 +74,7 @@ def estimate(
         rows=seen.rows if seen and seen.whole else None,
         notes=notes,
     )
+    notes = found.notes  # a list of its own
     if spec.max_steps is not None:
         found.steps = spec.max_steps
     elif found.rows is not None:

@@ -2,8 +2,6 @@
 
 import ctypes
 
-_HELD_BYTES = 1_500_000_000
-
 
 class _Heap(ctypes.Structure):
     """glibc's ``struct mallinfo2``. ``fordblks``: bytes that are free and still held."""
@@ -26,12 +24,12 @@ def _find_library() -> ctypes.CDLL | None:
 _LIBRARY = _find_library()
 
 
-def give_back_freed_memory() -> None:
-    """What the C library has freed goes back to the system, where that is more than 1.5 GB.
+def give_back_freed_memory(above: int) -> None:
+    """What the C library has freed goes back to the system, where that is more than so many bytes.
 
     glibc finds no use for many of the holes that aligned tensors leave: without this, a step of 48
     micro-batches of which only one is kept at a time held 4.9 GB instead of 1.8. Less is left to it: what
     goes back must be asked for again, page by page, which took a third of a bf16 step's time.
     """
-    if _LIBRARY is not None and _LIBRARY.mallinfo2().fordblks > _HELD_BYTES:
+    if _LIBRARY is not None and _LIBRARY.mallinfo2().fordblks > above:
         _LIBRARY.malloc_trim(0)

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.run.heap import give_back_freed_memory
 from core.training.batching import WHOLE, Packing, Share, plan_micro_batches
+from core.training.memory import HELD_BYTES
 from core.training.tokens import Frame, Ids
 
 
@@ -94,8 +95,10 @@ def encode_micro_batches(
         else:
             piece = _embed(model, micro_batch, words)
         if cached and piece.requires_grad and not piece.is_cuda:
-            give_back_freed_memory()
-            piece.register_hook(lambda _: give_back_freed_memory())  # in the backward pass as well
+            give_back_freed_memory(above=HELD_BYTES)
+            piece.register_hook(
+                lambda _: give_back_freed_memory(above=HELD_BYTES)
+            )  # and in the backward pass
         pieces.append(piece)
     embeddings = torch.cat(pieces)
     return (gather(embeddings) if gather else embeddings)[positions]

@@ -18,6 +18,12 @@ _OPTIMIZER = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0
 _WEIGHT = {None: 4.0, "int8": 1.0, "int4": 0.53}
 """Bytes of a linear layer's parameter; NF4 with its doubly quantized scales."""
 
+HELD_BYTES = 1_500_000_000
+"""Freed memory that is not given back on a CPU between cached micro-batches: to have it anew takes time."""
+
+_HELD_SHARE = 2.5
+"""How much is held of what one micro-batch keeps, as measured: freed tensors leave holes."""
+
 PACKING_TOKENS = {"cpu": 2048, "cuda": 16_384}
 """``micro_batch_tokens: auto``. On a CPU small ones stay in its caches; a GPU wants large ones."""
 
@@ -243,6 +249,8 @@ def training_memory(
     workspace = 4 * at_once * (2 * shape.intermediate + 4 * shape.hidden)
     if precision != "fp32":
         workspace += 2 * shape.linear  # autocast's copies
+    if cached and device == "cpu":
+        workspace += int(min(HELD_BYTES, _HELD_SHARE * activations))
     if trained == shape.parameters:
         workspace += 4 * shape.words  # the gradient of the table of words, before it is added
     return Memory(

@@ -9,6 +9,7 @@ from api import estimates
 from core.jobs.reasons import EndReason
 from core.store.artifacts import NewArtifact
 from core.store.fleet import Inventory
+from core.store.leases import Capacity
 from tests.api.test_api import CPU, post
 
 
@@ -99,6 +100,32 @@ def test_a_gpu_in_the_fleet_is_reckoned_with(http, spec):
     assert (found["device"], found["precision"]) == ("cuda", "bf16")
     assert found["workers"][0]["memory_bytes"] == 140 * 10**9
     assert estimate(http, {**spec, "resources": {"gpus": 0}})["device"] == "cpu"
+
+
+def test_several_gpus_share_the_batch(http, spec):
+    gpus = [
+        {"uuid": f"GPU-{index}", "index": index, "name": "H200", "memory_bytes": (140 - index) * 10**9}
+        for index in range(2)
+    ]
+    register(http, 10**9, gpus)
+    spec["loss"] = {"cached": False}
+    one = estimate(http, {**spec, "batch_size": 1024, "resources": {"gpus": 1}})
+    two = estimate(http, {**spec, "batch_size": 1024, "resources": {"gpus": 2}})
+    assert two["memory"]["activations"] == pytest.approx(one["memory"]["activations"] / 2, rel=0.01)
+    assert two["memory"]["weights"] == one["memory"]["weights"]
+    assert two["workers"][0]["memory_bytes"] == 139 * 10**9  # the smaller of the two counts
+    answer = post(http, {**spec, "resources": {"gpus": 3}})
+    assert answer.status_code == 422
+    assert "no host has more than 2" in answer.json()["errors"][0]["message"]
+
+
+def test_a_job_waits_for_a_gpu_that_can_hold_it(http, spec):
+    """`resources.gpu_memory_gb: auto` is what the model cannot do without."""
+    job = post(http, {**spec, "resources": {"gpus": 1}}).json()
+    store = http.app.state.store
+    assert store.leases.claim(Capacity(worker="w", gpus={"GPU-small": 10**8}), 30) is None
+    held = store.leases.claim(Capacity(worker="w", gpus={"GPU-large": 10**10}), 30)
+    assert held.job_id == job["id"]
 
 
 def test_what_is_not_known_is_null_with_a_note(http, spec):

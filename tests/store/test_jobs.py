@@ -131,6 +131,74 @@ def test_a_gpu_is_never_given_twice_however_many_ask(store: Store):
     assert sorted(given) == sorted(host)
 
 
+HOST = {"GPU-a": 16 * 10**9, "GPU-b": 80 * 10**9, "GPU-c": 80 * 10**9}
+
+
+def test_several_gpus_are_held_together_or_not_at_all(store: Store):
+    host = Capacity(worker="w1", gpus=HOST)
+    pair = submit(store, resources={"gpus": 2, "gpu_memory_gb": 40})
+    assert not store.leases.claimable(GPU)  # one GPU is not two
+    held = claim(store, host)
+    assert (held.job_id, held.gpus) == (pair.id, ["GPU-b", "GPU-c"])
+    submit(store, resources={"gpus": 2})
+    assert store.leases.claim(host, 30) is None
+    single = submit(store, resources={"gpus": 1})
+    assert (claim(store, host).job_id, store.leases.claimable(host)) == (single.id, False)
+    store.leases.finish(held, EndReason.SUCCEEDED)
+    assert claim(store, host).gpus == ["GPU-b", "GPU-c"]
+
+
+def test_pairs_of_gpus_go_to_whoever_asks_first_without_deadlock(store: Store):
+    for _ in range(6):
+        submit(store, resources={"gpus": 2})
+    host = {f"GPU-{index}": 10**10 for index in range(5)}
+    given: list[list[str]] = []
+
+    def work(name: str) -> None:
+        for _ in range(3):
+            if found := store.leases.claim(Capacity(worker=name, gpus=host), 30):
+                given.append(found.gpus)
+
+    threads = [threading.Thread(target=work, args=(f"w{index}",)) for index in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    taken = [uuid for pair in given for uuid in pair]
+    assert len(taken) == len(set(taken))
+    # Who finds its second GPU taken lets go of its first, and comes again.
+    assert {len(pair) for pair in given} == {2}
+    while store.leases.claim(Capacity(worker="last", gpus=host), 30):
+        pass
+    assert not store.leases.claimable(Capacity(worker="last", gpus=host))
+
+
+def test_smaller_jobs_pass_one_that_wants_several_gpus_only_for_a_while(store: Store, monkeypatch):
+    host = Capacity(worker="w1", gpus=HOST)
+    first = submit(store, resources={"gpus": 1})
+    running = claim(store, host)
+    all_of_them = submit(store, resources={"gpus": 3})
+    submit(store, resources={"gpus": 1})
+    on_cpu = submit(store, resources={"gpus": 0})
+    passing = claim(store, host)
+    assert running.job_id == first.id
+    assert passing.job_id not in (all_of_them.id, on_cpu.id)
+    monkeypatch.setattr("core.store.leases._PATIENCE_SECONDS", 0.0)
+    small = submit(store, resources={"gpus": 1})
+    urgent = submit(store, resources={"gpus": 1}, priority=1)
+    assert claim(store, host).job_id == urgent.id  # priority stays what it is
+    store.leases.finish(passing, EndReason.SUCCEEDED)
+    assert claim(store, host).job_id == on_cpu.id
+    assert store.leases.claim(host, 30) is None  # a GPU is free, and kept
+    assert claim(store, GPU).job_id == small.id  # a host that could never run it owes it nothing
+
+
+def test_a_gpu_must_hold_what_the_job_needs_at_least(store: Store):
+    job, _ = store.jobs.submit(spec(resources={"gpus": 1}), least_gpu_memory=20 * 10**9)
+    assert not store.leases.claimable(Capacity(worker="w3", gpus={"GPU-16": 16 * 10**9}))
+    assert claim(store, GPU).job_id == job.id
+
+
 def test_each_job_is_claimed_once_however_many_ask(store: Store):
     jobs = {submit(store).id for _ in range(12)}
     claimed: list[str] = []

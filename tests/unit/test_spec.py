@@ -70,7 +70,7 @@ def test_the_contract_s_example_validates():
         ({"evaluation": {"early_stopping": {"metric": "ndcg@10"}}}, "evaluation"),
         ({"lengths": {"query": 4}}, "lengths.query"),
         ({"labels": {"a b": "c"}}, "labels"),
-        ({"resources": {"gpus": 2}}, "resources.gpus"),
+        ({"resources": {"gpus": 65}}, "resources.gpus"),
         ({"lora": {"r": 0}}, "lora.r"),
         ({"lora": {"targets": ["q"]}}, "lora.targets"),
         ({"dataset": ["file:a.jsonl", {"ref": "file:b.jsonl", "wieght": 2}]}, "dataset.1.wieght"),
