@@ -21,8 +21,8 @@ _WEIGHT = {None: 4.0, "int8": 1.0, "int4": 0.53}
 HELD_BYTES = 1_500_000_000
 """Freed memory that is not given back on a CPU between cached micro-batches: to have it anew takes time."""
 
-_HELD_SHARE = 2.5
-"""How much is held of what one micro-batch keeps, as measured: freed tensors leave holes."""
+_HOLES = 0.15
+"""Of all that a batch's micro-batches have freed, what is held, as measured."""
 
 PACKING_TOKENS = {"cpu": 2048, "cuda": 16_384}
 """``micro_batch_tokens: auto``. On a CPU small ones stay in its caches; a GPU wants large ones."""
@@ -250,7 +250,7 @@ def training_memory(
     if precision != "fp32":
         workspace += 2 * shape.linear  # autocast's copies
     if cached and device == "cpu":
-        workspace += int(min(HELD_BYTES, _HELD_SHARE * activations))
+        workspace += int(min(HELD_BYTES, _HOLES * activations * batch / at_once))
     if trained == shape.parameters:
         workspace += 4 * shape.words  # the gradient of the table of words, before it is added
     return Memory(
