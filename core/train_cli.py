@@ -86,7 +86,7 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
         "sample": asked.sample_size or (1000 if asked.sample else None),
         "seed": asked.seed,
         "evaluation": {"holdout": asked.eval_holdout or None},
-        "resources": {"gpus": 0 if asked.cpu else "auto"},
+        "resources": {"gpus": 0 if asked.cpu else "auto" if asked.gpus is None else asked.gpus},
     }
     if asked.num_workers is not None:
         spec["data_loader_workers"] = asked.num_workers
@@ -157,9 +157,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--bf16", action=argparse.BooleanOptionalAction, help="default: where the GPU has it")
     add("--fp16", action="store_true")
     add("--cpu", action="store_true", help="use no GPU")
+    add("--gpus", type=int, help="GPUs that share every batch; default: one, if there is any")
     add("--grad_accum_steps", type=int, default=1)
     add("--grad_checkpoint", action="store_true")
-    add("--no-gather", action="store_true", help="accepted, and without effect on one device")
+    add(
+        "--no-gather",
+        action="store_true",
+        help="accepted, and without effect: a batch's negatives are its own, whatever the GPUs",
+    )
     add("--lora", action="store_true")
     add("--lora_r", type=int, default=8)
     add("--lora_alpha", type=float, default=16)

@@ -127,6 +127,23 @@ def test_what_was_narrowed_stays_narrow_after_a_resume(spec, tmp_path, monkeypat
     assert warnings(events) == []
 
 
+def test_an_evaluation_goes_on_in_halves(spec, pairs_file, tmp_path, monkeypatch):
+    spec["evaluation"] = {"datasets": [f"file:{pairs_file}"], "metrics": ["ndcg@10"]}
+    expected, _ = run(spec, tmp_path / "plain")
+    small_memory(monkeypatch, 40)
+    result, _ = run({**spec, "micro_batch_tokens": 64, "loss": {"cached": True}}, tmp_path / "small")
+    assert result.state == "succeeded", result.end_reason
+    assert result.metrics["baseline"] == expected.metrics["baseline"]
+
+
+def test_an_evaluation_without_memory_for_one_text_says_so(spec, pairs_file, tmp_path, monkeypatch):
+    spec["evaluation"] = {"datasets": [f"file:{pairs_file}"], "metrics": ["ndcg@10"]}
+    small_memory(monkeypatch, 2)
+    result, _ = run(spec, tmp_path / "out")
+    assert result.end_reason.code == "out_of_memory"
+    assert "a single text of" in result.end_reason.message
+
+
 def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int], *, only_bf16: bool = False) -> None:
     """The embeddings of these batches are NaN."""
     forward = SentenceTransformer.forward

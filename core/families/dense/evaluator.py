@@ -6,10 +6,12 @@ from typing import Literal
 import torch
 from sentence_transformers import SentenceTransformer
 
+from core.errors import OutOfMemory
 from core.evaluation.retrieval import Encode
 from core.spec.train import Prompts
 from core.training.batching import Packing
 from core.training.encoding import encode_micro_batches, make_micro_batches, tokenize
+from core.training.recovery import MicroBatch, is_out_of_memory, split_micro_batches, tokens_of
 from core.training.tokens import Frame
 
 _CHUNK = 1024
@@ -24,6 +26,7 @@ def make_encode(
     """An encoder of texts in the model's own length, ready for a dot product.
 
     It asks ``check_stop`` between micro-batches: evaluating a large corpus must not outlast a stop request.
+    Raises `OutOfMemory` when not even one text fits.
     """
     prefix = {"query": prompts.query or "", "document": prompts.document or ""}
     cosine = model.similarity_fn_name != "dot"
@@ -44,9 +47,7 @@ def make_encode(
                 for micro_batch in micro_batches:
                     check_stop()
                     on_device = {name: tensor.to(model.device) for name, tensor in micro_batch.items()}
-                    every = torch.arange(len(on_device["input_ids"]), device=model.device)
-                    with torch.inference_mode():
-                        pieces.append(encode_micro_batches(model, [on_device], every).float())
+                    pieces.append(_embed(model, on_device))
                 found.append(torch.cat(pieces)[positions.to(model.device)])
         finally:
             model.train(was_training)
@@ -58,3 +59,25 @@ def make_encode(
         return embeddings[restore.to(embeddings.device)].clone()
 
     return encode
+
+
+def _embed(model: SentenceTransformer, micro_batch: MicroBatch) -> torch.Tensor:
+    """[texts, dim]; in halves where memory does not suffice for the whole."""
+    count = len(micro_batch["input_ids"])
+    try:
+        with torch.inference_mode():
+            every = torch.arange(count, device=model.device)
+            return encode_micro_batches(model, [micro_batch], every).float()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if count == 1:
+            raise OutOfMemory(
+                "There is too little memory to evaluate a single text of "
+                f"{tokens_of(micro_batch)} tokens: use shorter lengths."
+            ) from error
+    # Outside of the except block: the exception holds what was computed.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    halves = split_micro_batches([micro_batch], -(-tokens_of(micro_batch) // 2))
+    return torch.cat([_embed(model, half) for half in halves])
