@@ -73,7 +73,12 @@ class Counter:
 
 
 def theirs(
-    model: Path, rows: list[dict[str, str]], data: Data, counter: Counter, **arm: bool
+    model: Path,
+    rows: list[dict[str, str]],
+    data: Data,
+    counter: Counter,
+    device: str = "cpu",
+    **arm: bool,
 ) -> list[tuple[float, float]]:
     """[(moment, loss)] of every step of the stock trainer, on the rows in the given order."""
     from datasets import Dataset
@@ -97,7 +102,7 @@ def theirs(
         def get_batch_sampler(self, dataset, batch_size, drop_last, **_):
             return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
-    bi_encoder = SentenceTransformer(str(model), device="cpu", model_kwargs={"torch_dtype": "float32"})
+    bi_encoder = SentenceTransformer(str(model), device=device, model_kwargs={"torch_dtype": "float32"})
     bi_encoder.max_seq_length = data.length
     bi_encoder[0].register_forward_pre_hook(counter)
     if arm.get("cached"):
@@ -117,7 +122,7 @@ def theirs(
             report_to=[],
             disable_tqdm=True,
             bf16=bool(arm.get("bf16")),
-            use_cpu=True,
+            use_cpu=device == "cpu",
         )
         InOrder(
             bi_encoder, arguments, train_dataset=Dataset.from_list(rows), loss=loss, callbacks=[Log()]
@@ -126,7 +131,12 @@ def theirs(
 
 
 def ours(
-    model: Path, rows: list[dict[str, str]], data: Data, counter: Counter, **arm: bool
+    model: Path,
+    rows: list[dict[str, str]],
+    data: Data,
+    counter: Counter,
+    device: str = "cpu",
+    **arm: bool,
 ) -> list[tuple[float, float]]:
     """The same by `reason run`'s own function."""
     import core.families.dense as dense
@@ -175,6 +185,7 @@ def ours(
             "loss": {"cached": bool(arm.get("cached")), "temperature": 0.05},
             "logging_steps": 1,
             "checkpoint": {"every_steps": None, "every_seconds": None},
+            "resources": {"gpus": int(device != "cpu")},
         }
         result = run_local(spec, folder / "out", Log())
         assert result.state == "succeeded", result.end_reason

@@ -20,7 +20,6 @@ from transformers import PreTrainedTokenizerBase
 
 from core.run.heap import give_back_freed_memory
 from core.training.batching import WHOLE, Packing, Share, plan_micro_batches
-from core.training.memory import HELD_BYTES
 from core.training.tokens import Frame, Ids
 
 
@@ -80,12 +79,14 @@ def encode_micro_batches(
     positions: torch.Tensor,
     *,
     cached: bool = False,
+    held: int | None = None,
     gather: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Embeddings [texts, dim] in the order of the texts. ``gather`` adds those of other processes.
 
     ``cached``: the activations of all micro-batches but the last are dropped and computed again. The last
-    one's are wanted first, so that keeping them costs neither memory nor time.
+    one's are wanted first, so that keeping them costs neither memory nor time. On a CPU freed memory above
+    ``held`` bytes is given back after each.
     """
     words = _WordVectors.of(model, micro_batches)
     pieces = []
@@ -94,11 +95,9 @@ def encode_micro_batches(
             piece = checkpoint(_embed, model, micro_batch, words, use_reentrant=False)
         else:
             piece = _embed(model, micro_batch, words)
-        if cached and piece.requires_grad and not piece.is_cuda:
-            give_back_freed_memory(above=HELD_BYTES)
-            piece.register_hook(
-                lambda _: give_back_freed_memory(above=HELD_BYTES)
-            )  # and in the backward pass
+        if held is not None and piece.requires_grad and not piece.is_cuda:
+            give_back_freed_memory(above=held)
+            piece.register_hook(lambda _: give_back_freed_memory(above=held))  # and in the backward pass
         pieces.append(piece)
     embeddings = torch.cat(pieces)
     return (gather(embeddings) if gather else embeddings)[positions]

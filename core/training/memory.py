@@ -18,11 +18,10 @@ _OPTIMIZER = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0
 _WEIGHT = {None: 4.0, "int8": 1.0, "int4": 0.53}
 """Bytes of a linear layer's parameter; NF4 with its doubly quantized scales."""
 
-HELD_BYTES = 1_500_000_000
-"""Freed memory that is not given back on a CPU between cached micro-batches: to have it anew takes time."""
+_HELD_BYTES = 1_500_000_000
 
 _HOLES = 0.15
-"""Of all that a batch's micro-batches have freed, what is held, as measured."""
+"""Of all that a batch's micro-batches keep at some time, what is held after it was freed, as measured."""
 
 PACKING_TOKENS = {"cpu": 2048, "cuda": 16_384}
 """``micro_batch_tokens: auto``. On a CPU small ones stay in its caches; a GPU wants large ones."""
@@ -206,6 +205,17 @@ def layer_bytes_per_token(
     return of_layer
 
 
+def may_hold(spec: TrainSpec, *, cached: bool) -> int | None:
+    """Bytes of freed memory that a process on a CPU holds for its next micro-batch; None: all of it.
+
+    To have them anew takes time, up to a third of a step's. Where little is kept of a micro-batch, what is
+    held becomes most of the peak; and who asks for adapters or checkpointing has asked for memory.
+    """
+    if spec.lora is not None or spec.gradient_checkpointing:
+        return 1
+    return _HELD_BYTES if cached else None
+
+
 def training_memory(
     spec: TrainSpec,
     shape: ModelShape,
@@ -249,8 +259,9 @@ def training_memory(
     workspace = 4 * at_once * (2 * shape.intermediate + 4 * shape.hidden)
     if precision != "fp32":
         workspace += 2 * shape.linear  # autocast's copies
-    if cached and device == "cpu":
-        workspace += int(min(HELD_BYTES, _HOLES * activations * batch / at_once))
+    if device == "cpu":
+        holes = _HOLES * activations * (batch - at_once) / kept
+        workspace += int(min(may_hold(spec, cached=cached) or holes, holes))
     if trained == shape.parameters:
         workspace += 4 * shape.words  # the gradient of the table of words, before it is added
     return Memory(

@@ -20,7 +20,7 @@ from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
 from core.training.curves import TensorBoard
 from core.training.losses import make_loss
-from core.training.memory import Step, operations, training_memory
+from core.training.memory import Step, may_hold, operations, training_memory
 from core.training.prepare import Prepared, prepare
 from core.training.ranks import Ranks, open_ranks
 from core.training.recovery import Limits
@@ -207,6 +207,7 @@ def build_trainer(
         throughput=throughput,
         tell=lambda sentence: context.notice(sentence, "warning"),
         ranks=ranks,
+        held=lambda cached: may_hold(spec, cached=cached),
         callbacks=callbacks,
     )
     return trainer, evaluation

@@ -47,7 +47,8 @@ class PairTrainer(Trainer):
     ``collator`` turns rows into ``{micro_batches, positions, queries, tokens, ...}``; ``objective`` takes the
     embeddings of all texts, and that. ``limits`` says how much goes through the model at once, and is
     narrowed when memory does not suffice; ``tell`` gets a sentence about every recovery. ``ranks`` are the
-    processes that share the batches: the trainer itself knows of none but its own.
+    processes that share the batches: the trainer itself knows of none but its own. ``held`` says how much
+    freed memory may be kept, with gradient caching and without.
     """
 
     def __init__(
@@ -60,13 +61,14 @@ class PairTrainer(Trainer):
         throughput: Throughput,
         tell: Callable[[str], None],
         ranks: Ranks,
+        held: Callable[[bool], int | None],
         **arguments: Any,
     ) -> None:
         super().__init__(data_collator=collator, **arguments)
         self.remove_callback(PrinterCallback)  # our own callbacks tell, through the reporter
         self._batches, self._throughput = batches, throughput
         self._objective, self.limits, self._tell = objective, limits, tell
-        self._ranks = ranks
+        self._ranks, self._held = ranks, held
         self._window = Window()
         self._left_out = 0
 
@@ -92,6 +94,7 @@ class PairTrainer(Trainer):
             inputs["micro_batches"],
             inputs["positions"],
             cached=self.limits.cached,
+            held=self._held(self.limits.cached),
             gather=self._ranks.gather,
         )  # [queries + documents, dim]
         loss = self._objective(embeddings, inputs)

@@ -1,0 +1,370 @@
+"""What only a GPU can show: every path of training that touches one, checked and measured in one call.
+
+Run: ``python -m benchmarks.gpu.run`` (``--cpu`` tries the script itself, small, where there is no GPU, and
+writes nothing; ``--only NAME`` runs cases whose names hold it). Writes benchmarks/reports/gpu.json and
+gpu.md; exits with 1 when a check fails.
+
+Each case is a job of its own in a process of its own, on pairs from Python's standard library and a BERT as
+wide and deep as all-MiniLM-L6-v2 with random weights and no dropout, so that nothing need be downloaded and
+all precisions can be compared with float32. A case passes when its job succeeds, its losses are numbers and
+fall, its first loss is that of float32 within the tolerance, and the path that it is about was taken.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import write_report
+
+_STEPS = 12
+_LENGTH = 128
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training and what must be true of it."""
+
+    about: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    tolerance: float = 1e-3  # of the first loss, relative to float32's
+    needs_gpus: int = 0  # left out with a word where there are fewer
+    taken: Callable[[dict[str, Any]], bool] = lambda _: True  # of what the job told
+    memory_fraction: float | None = None  # of the GPU, that the job may have
+
+
+def _told(words: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda found: any(words in sentence for sentence in found["notices"])
+
+
+CASES = {
+    "fp32": Case("full training in float32"),
+    "bf16": Case("autocast", {"precision": "bf16"}, 2e-2),
+    "fp16": Case("autocast with gradient scaling", {"precision": "fp16"}, 2e-2, needs_gpus=1),
+    "cached": Case(
+        "gradient caching",
+        {"loss": {"cached": True}, "micro_batch_tokens": 2048},
+        taken=lambda found: found["facts"]["cached"],
+    ),
+    "8-bit AdamW": Case("bitsandbytes' optimizer", {"optimizer": "adamw_8bit"}),
+    "paged 8-bit AdamW": Case("its paged twin", {"optimizer": "paged_adamw_8bit"}),
+    "LoRA": Case(
+        "adapters",
+        {"lora": {"r": 16}, "learning_rate": 5e-4},
+        taken=lambda found: found["facts"]["trained_parameters"] < found["facts"]["parameters"] / 10,
+    ),
+    "LoRA, int8": Case(
+        "adapters on a quantized base",
+        {"lora": {"r": 16}, "quantization": "int8", "learning_rate": 5e-4},
+        5e-2,
+    ),
+    "LoRA, int4": Case("QLoRA", {"lora": {"r": 16}, "quantization": "int4", "learning_rate": 5e-4}, 2e-1),
+    "gradient checkpointing": Case("layers computed again", {"gradient_checkpointing": True}),
+    "last 2 layers": Case("train_last_n", {"train_last_n": 2, "learning_rate": 1e-3}),
+    "compile": Case("torch.compile, bf16", {"compile": True, "precision": "bf16", "padding": "fixed"}, 2e-2),
+    "out of memory": Case(
+        "a batch larger than the GPU: narrowed inside the step",
+        {"batch_size": 1024, "loss": {"cached": False}, "micro_batch_tokens": 1 << 20, "max_steps": 4},
+        1.0,
+        needs_gpus=1,
+        taken=_told("Out of memory at step 1"),
+        memory_fraction=0.03,
+    ),
+    "two GPUs": Case(
+        "ranks share the batch",
+        {"resources": {"gpus": 2}},
+        needs_gpus=2,
+        taken=lambda found: found["facts"]["processes"] == 2,
+    ),
+}
+
+
+# -- one case, in its own process ------------------------------------------------------------------------
+
+
+def prepare(folder: Path) -> None:
+    """The model and the rows of all cases."""
+    import sysconfig
+
+    from core.data.python_source import source_pairs
+    from tests.tiny import make_model
+
+    make_model(folder / "model", dropout=0.0, hidden=384, layers=6)
+    pairs = list(source_pairs(Path(sysconfig.get_path("stdlib"))))
+    lines = [json.dumps({"query": pair.query, "positive": pair.positive}) for pair in pairs]
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def batch_size(gpus: int) -> int:
+    return 128 if gpus else 16
+
+
+def make_spec(folder: Path, case: Case, *, gpus: int) -> dict[str, Any]:
+    return {
+        "kind": "train",
+        "base_model": f"file:{folder / 'model'}",
+        "dataset": f"file:{folder / 'rows.jsonl'}",
+        "batch_size": batch_size(gpus),
+        "max_steps": _STEPS,
+        "learning_rate": 1e-4,
+        "warmup_ratio": 0,
+        "precision": "fp32",
+        "lengths": {"query": _LENGTH, "document": _LENGTH},
+        "loss": {"cached": False},
+        "logging_steps": 1,
+        "checkpoint": {"every_steps": None, "every_seconds": None},
+        "resources": {"gpus": min(gpus, 1)},
+        **case.fields,
+    }
+
+
+def run_case(name: str, folder: Path, *, gpus: int) -> dict[str, Any]:
+    """Trains, and says what was told and measured."""
+    import itertools
+    import statistics
+    import time
+
+    import torch
+
+    from core.jobs.events import Event, EventType
+    from core.run.local import run_local
+    from core.run.reporter import RecordingReporter
+
+    case = CASES[name]
+    moments: list[float] = []
+
+    class Timed(RecordingReporter):
+        def emit(self, event: Event) -> None:
+            super().emit(event)
+            if event.type is EventType.METRIC and "loss" in event.data["values"]:
+                moments.append(time.perf_counter())
+
+    if case.memory_fraction is not None and gpus:
+        from core.run.process import see_first_gpu
+
+        see_first_gpu(["0"])
+        torch.cuda.set_per_process_memory_fraction(case.memory_fraction)
+    spec = make_spec(folder, case, gpus=gpus)
+    out = Path(tempfile.mkdtemp(dir=folder))
+    said = run_local({**spec, "dry_run": True}, out / "dry", RecordingReporter())
+    reporter = Timed()
+    result = run_local(spec, out / "real", reporter)
+    events = reporter.events
+    losses = [
+        event.data["values"]["loss"]
+        for event in events
+        if event.type is EventType.METRIC and "loss" in event.data["values"]
+    ]
+    peaks = [event.data.get("gpu_peak_bytes") or 0 for event in events if event.type is EventType.MEMORY]
+    seconds = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    facts = {}
+    if result.state == "succeeded":
+        facts = json.loads((out / "real" / "model" / "manifest.json").read_text())["metadata"]
+    return {
+        "state": result.state,
+        "end": result.end_reason.message,
+        "losses": losses,
+        "notices": [event.data["message"] for event in events if event.type is EventType.NOTICE],
+        "facts": facts,
+        "seconds_per_step": statistics.median(seconds[2:]) if len(seconds) > 2 else None,
+        "gpu_peak_bytes": max(peaks, default=0),
+        "said_bytes": said.metrics.get("estimate", {}).get("memory"),
+    }
+
+
+def judge(name: str, found: dict[str, Any], others: dict[str, Any]) -> list[str]:
+    """What is wrong with a case; nothing if it passed."""
+    case, losses = CASES[name], found["losses"]
+    if found["state"] != "succeeded":
+        return [f"{found['state']}: {found['end']}"]
+    wrong = []
+    if not all(loss is not None and loss == loss for loss in losses):
+        wrong.append("a loss is no number")
+    elif min(losses[1:], default=losses[0]) >= losses[0]:
+        wrong.append("the loss does not fall")
+    reference = others.get("fp32", found)["losses"][0]
+    if "batch_size" not in case.fields and abs(losses[0] - reference) > case.tolerance * abs(reference):
+        wrong.append(f"the first loss is {losses[0]:.5f}, in float32 {reference:.5f}")
+    if not case.taken(found):
+        wrong.append("the path was not taken")
+    return wrong
+
+
+# -- what is no single training ---------------------------------------------------------------------------
+
+
+def check_forked(folder: Path, *, gpus: int) -> list[str]:
+    """A job from the warm fork server, as in the service: its process must be able to use CUDA, twice."""
+    from core.run.request import EVENTS, REQUEST, RESULT, RunRequest, RunResult
+    from worker.launch import Launcher
+
+    launcher = Launcher()
+    wrong = []
+    for attempt in (1, 2):
+        run_folder = Path(tempfile.mkdtemp(dir=folder))
+        request = RunRequest(
+            job_id=f"forked-{attempt}",
+            attempt=1,
+            spec=make_spec(folder, CASES["bf16"], gpus=gpus),
+            checkpoints=run_folder / "checkpoints",
+            cache=folder / "cache",
+            gpus=["0"] if gpus else [],
+        )
+        (run_folder / REQUEST).write_text(request.model_dump_json())
+        process, control = launcher.start(run_folder)
+        process.join(300)
+        control.close()
+        if not (run_folder / RESULT).exists():
+            return [f"attempt {attempt} left no result: {(run_folder / EVENTS).read_text()[-300:]}"]
+        result = RunResult.model_validate_json((run_folder / RESULT).read_bytes())
+        if result.state != "succeeded":
+            wrong.append(f"attempt {attempt}: {result.end_reason.message}")
+        elif gpus and '"gpu_bytes": null' in (run_folder / EVENTS).read_text().splitlines()[-1]:
+            wrong.append(f"attempt {attempt} did not use the GPU")
+    return wrong
+
+
+def check_resume(folder: Path, *, gpus: int) -> list[str]:
+    """Stopped and gone on, a training ends where an uninterrupted one does."""
+    from safetensors.torch import load_file
+
+    from core.jobs.events import Event, EventType
+    from core.run.context import StopSignal
+    from core.run.local import run_local
+    from core.run.reporter import NullReporter
+
+    stop = StopSignal()
+
+    class StopLater(NullReporter):
+        def emit(self, event: Event) -> None:
+            if event.type is EventType.METRIC and event.data["step"] >= _STEPS // 2:
+                stop.request("pause")
+
+    spec = make_spec(folder, CASES["bf16"], gpus=gpus)
+    whole, parts = folder / "whole", folder / "parts"
+    run_local(spec, whole, NullReporter())
+    if (state := run_local(spec, parts, StopLater(), stop=stop).state) != "paused":
+        return [f"it was to be paused, and it is {state}"]
+    if (result := run_local(spec, parts, NullReporter())).state != "succeeded":
+        return [result.end_reason.message]
+    one, two = (load_file(out / "model" / "model.safetensors") for out in (whole, parts))
+    farthest = max(float((one[name] - two[name]).abs().max()) for name in one)
+    # A GPU's sums are not in a fixed order: nearly the same, not to the bit.
+    return [] if farthest < 1e-3 else [f"weights differ by {farthest:.1e}"]
+
+
+def compare_speed(folder: Path, *, gpus: int) -> dict[str, float]:
+    """Seconds a step, ours and sentence-transformers', on the same rows in the same batches."""
+    import itertools
+    import statistics
+
+    import benchmarks.training as training
+
+    data = training.Data("stdlib", batch_size(gpus) // 2, _STEPS if gpus else 4, 256)
+    rows = training.order(training.load_rows("stdlib", None) or [], data)
+    device = "cuda" if gpus else "cpu"
+    seconds = {}
+    for precision in ("fp32", "bf16"):
+        for name, arm in (("theirs", training.theirs), ("ours", training.ours)):
+            steps = arm(
+                folder / "model", rows, data, training.Counter(), device=device, bf16=precision == "bf16"
+            )
+            between = [later[0] - earlier[0] for earlier, later in itertools.pairwise(steps)]
+            seconds[f"{name}, {precision}"] = statistics.median(between[2:])
+    return seconds
+
+
+# -- the whole run -------------------------------------------------------------------------------------
+
+
+def _in_process(what: str, folder: Path, gpus: int) -> Any:
+    """What another process of this script prints as its last line."""
+    command = [sys.executable, "-m", "benchmarks.gpu.run", "--part", what, str(folder), "--gpus", str(gpus)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"state": "crashed", "end": done.stderr.strip()[-600:], "losses": []}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+_PARTS = {"forked": check_forked, "resume": check_resume, "speed": compare_speed}
+
+
+def main(*, cpu: bool, only: str) -> int:
+    import torch
+
+    gpus = 0 if cpu else torch.cuda.device_count()
+    if not gpus and not cpu:
+        sys.exit("No GPU: --cpu tries the script itself")
+    device = torch.cuda.get_device_name(0) if gpus else "CPU"
+    cases: dict[str, Any] = {}
+    checks: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder)
+        for title, case in CASES.items():
+            if only not in title or case.needs_gpus > gpus:
+                continue
+            print(title, file=sys.stderr)
+            cases[title] = _in_process(title, folder, gpus)
+            cases[title]["wrong"] = judge(title, cases[title], cases)
+        for title in ("forked", "resume"):
+            if only in title:
+                print(title, file=sys.stderr)
+                found = _in_process(title, folder, gpus)
+                checks[title] = [found["end"]] if isinstance(found, dict) else found
+        speed = _in_process("speed", folder, gpus) if only in "speed" else {}
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "device": device, "gpus": gpus}
+    write(versions, cases, checks, speed)
+    return int(any(case["wrong"] for case in cases.values()) or any(checks.values()))
+
+
+def write(
+    versions: dict[str, Any], cases: dict[str, Any], checks: dict[str, list[str]], speed: dict[str, Any]
+) -> None:
+    lines = [
+        "| case | | s a step | peak | said | first loss | last loss |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, case in cases.items():
+        passed = "; ".join(case["wrong"]) or "passed"
+        if not case["losses"]:
+            lines.append(f"| {name} | {passed} | | | | | |")
+            continue
+        said = case["said_bytes"]["total"] - case["said_bytes"]["process"] if case["said_bytes"] else 0
+        peaks = f"{case['gpu_peak_bytes'] / 1e9:.2f} GB | {said / 1e9:.2f} GB"
+        losses = f"{case['losses'][0]:.4f} | {case['losses'][-1]:.4f}"
+        lines.append(f"| {name} | {passed} | {case['seconds_per_step'] or 0:.3f} | {peaks} | {losses} |")
+    lines += ["", *(f"- {name}: {'; '.join(wrong) or 'passed'}" for name, wrong in checks.items())]
+    lines += [
+        f"- {name}: {seconds:.3f} s a step" for name, seconds in speed.items() if isinstance(seconds, float)
+    ]
+    if not versions["gpus"]:
+        print("\n".join(lines))
+        return
+    title = f"{versions['device']} ({versions['gpus']}), torch {versions['torch']}, CUDA {versions['cuda']}"
+    write_report(
+        "gpu",
+        {**versions, "cases": cases, "checks": checks, "speed": speed},
+        lambda where: ["# Training on a GPU", "", f"{title}; {where}.", "", *lines],
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--gpus", type=int, default=0, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.part:
+        part, place = asked.part
+        act = _PARTS.get(part)
+        found = act(Path(place), gpus=asked.gpus) if act else run_case(part, Path(place), gpus=asked.gpus)
+        print(json.dumps(found))
+    else:
+        sys.exit(main(cpu=asked.cpu, only=asked.only))
