@@ -1,6 +1,7 @@
 """What a training job leaves to read: report.json, report.md, curves.png and the model's card."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,11 @@ from sentence_transformers import SentenceTransformer
 model = SentenceTransformer("path/to/this/folder")
 similarities = model.similarity(model.encode_query(["..."]), model.encode_document(["..."]))
 ```"""
+
+
+def fresh_folder(folder: Path) -> Path:
+    """An empty folder, whatever an earlier attempt has left there."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder

@@ -1,11 +1,8 @@
 """A training job, from its spec to a published model."""
 
-import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import torch
 
 from core.errors import BadModel, OutOfMemory
@@ -19,12 +16,13 @@ from core.training.callbacks import Evaluate, Report, Save, Scores, Throughput
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
 from core.training.curves import TensorBoard
+from core.training.dry_run import publish_estimate
 from core.training.losses import make_loss
-from core.training.memory import Step, may_hold, operations, training_memory
+from core.training.memory import may_hold, operations
 from core.training.prepare import Prepared, prepare
 from core.training.ranks import Ranks, open_ranks
 from core.training.recovery import Limits
-from core.training.report import write_model_card, write_report
+from core.training.report import fresh_folder, write_model_card, write_report
 from core.training.rows import dataset_names
 from core.training.tokens import Frame
 from core.training.trainer import PairTrainer
@@ -59,7 +57,8 @@ def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
     try:
         prepared = prepare(spec, context, ranks)
         if spec.dry_run:
-            publish_estimate(spec, context, prepared)
+            if ranks.first:
+                publish_estimate(spec, context, prepared)
             return
         _check_base(prepared, state)
         throughput = Throughput()
@@ -78,53 +77,6 @@ def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
             finish(spec, context, prepared, trainer, state, checkpoints)
     finally:
         checkpoints.wait()  # a job that stops leaves its copy whole
-
-
-def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -> None:
-    """What the training would take, measured on its data as far as that goes without a step."""
-    lengths = prepared.lengths
-    step = Step(lengths.query.max_length, lengths.document.max_length, prepared.tokens.documents_per_row)
-    memory = training_memory(
-        spec,
-        prepared.shape,
-        step,
-        device=prepared.device,
-        precision=prepared.precision,
-        cached=prepared.cached,
-        rows=len(prepared.tokens),
-        processes=context.request.processes,
-    )
-    counts = prepared.tokens.counts()
-    shorter = {
-        role: float(np.minimum(counts[role] + prepared.frame.specials, limit).mean())
-        for role, limit in (("query", lengths.query.max_length), ("document", lengths.document.max_length))
-    }
-    on_average = Step(shorter["query"], shorter["document"], step.documents_per_row)
-    facts = {
-        "dry_run": True,
-        "rows": len(prepared.tokens),
-        "rejects": prepared.rows.rejects,
-        "lengths": lengths.as_dict(),
-        "steps": prepared.steps,
-        "tokens_per_step": on_average.tokens(min(spec.batch_size, len(prepared.tokens)))
-        * spec.gradient_accumulation_steps,
-        "parameters": prepared.parameters,
-        "trained_parameters": prepared.trainable,
-        "device": prepared.device,
-        "precision": prepared.precision,
-        "cached": prepared.cached,
-        "memory": memory.as_dict(),
-    }
-    context.metrics = {"estimate": facts}
-    context.notice(
-        f"Dry run: {prepared.steps} steps of about {facts['tokens_per_step']:,} tokens; about "
-        f"{memory.total / 1e9:.1f} GB at the peak"
-        + (", the loss in micro-batches." if prepared.cached else ".")
-    )
-    folder = _fresh(context.folder / "work" / "report")
-    (folder / "report.json").write_text(json.dumps({**facts, "spec": spec.model_dump(mode="json")}, indent=2))
-    context.publish("report", "report", folder, {"name": "estimate"})
-    shutil.rmtree(context.folder / "work")
 
 
 def _check_base(prepared: Prepared, state: TrainingState) -> None:
@@ -291,13 +243,13 @@ def finish(
         "best_step": state.best_step,
     }
     work = context.folder / "work"
-    model_folder = _fresh(work / "model")
+    model_folder = fresh_folder(work / "model")
     if spec.lora is not None:
         merge(prepared.model)  # plain weights: they load anywhere
     dense.save_model(prepared.model, model_folder)
     write_model_card(model_folder / "README.md", spec, facts)
     context.publish("model", "model", model_folder, facts)
-    report_folder = _fresh(work / "report")
+    report_folder = fresh_folder(work / "report")
     write_report(report_folder, spec, facts, state.evaluations, trainer.state.log_history)
     if (rejects := work / "rejects.jsonl").exists():
         shutil.copy(rejects, report_folder)
@@ -337,10 +289,3 @@ def _reweigh(
     state.reweighed.append((batch, factors))
     what = "is trained on no more" if less == 0 else "is trained on half as often"
     context.notice(f"{own} {what} after step {step}: its {stopping.metric} no longer rises.")
-
-
-def _fresh(folder: Path) -> Path:
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    return folder

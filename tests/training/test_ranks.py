@@ -107,6 +107,9 @@ def test_two_processes_train_as_one(cached, rows, steady, tmp_path):
         },
     }
     spec = make_spec(rows, steady, **fields)
+    if not cached:
+        dry, _ = run({**spec, "dry_run": True}, tmp_path / "dry", processes=2)
+        assert dry.metrics["estimate"]["rows"] < 45
     alone, expected = run(spec, tmp_path / "one")
     shared, events = run(spec, tmp_path / "two", processes=2)
     assert (alone.state, shared.state) == ("succeeded", "succeeded"), shared.end_reason

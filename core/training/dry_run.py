@@ -1,0 +1,59 @@
+"""What a training would take, told by a job that reads everything and trains nothing."""
+
+import json
+import shutil
+
+import numpy as np
+
+from core.run.context import RunContext
+from core.spec.train import TrainSpec
+from core.training.memory import Step, training_memory
+from core.training.prepare import Prepared
+from core.training.report import fresh_folder
+
+
+def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -> None:
+    """What the training would take, measured on its data as far as that goes without a step."""
+    lengths = prepared.lengths
+    step = Step(lengths.query.max_length, lengths.document.max_length, prepared.tokens.documents_per_row)
+    memory = training_memory(
+        spec,
+        prepared.shape,
+        step,
+        device=prepared.device,
+        precision=prepared.precision,
+        cached=prepared.cached,
+        rows=len(prepared.tokens),
+        processes=context.request.processes,
+    )
+    counts = prepared.tokens.counts()
+    shorter = {
+        role: float(np.minimum(counts[role] + prepared.frame.specials, limit).mean())
+        for role, limit in (("query", lengths.query.max_length), ("document", lengths.document.max_length))
+    }
+    on_average = Step(shorter["query"], shorter["document"], step.documents_per_row)
+    facts = {
+        "dry_run": True,
+        "rows": len(prepared.tokens),
+        "rejects": prepared.rows.rejects,
+        "lengths": lengths.as_dict(),
+        "steps": prepared.steps,
+        "tokens_per_step": on_average.tokens(min(spec.batch_size, len(prepared.tokens)))
+        * spec.gradient_accumulation_steps,
+        "parameters": prepared.parameters,
+        "trained_parameters": prepared.trainable,
+        "device": prepared.device,
+        "precision": prepared.precision,
+        "cached": prepared.cached,
+        "memory": memory.as_dict(),
+    }
+    context.metrics = {"estimate": facts}
+    context.notice(
+        f"Dry run: {prepared.steps} steps of about {facts['tokens_per_step']:,} tokens; about "
+        f"{memory.total / 1e9:.1f} GB at the peak"
+        + (", the loss in micro-batches." if prepared.cached else ".")
+    )
+    folder = fresh_folder(context.folder / "work" / "report")
+    (folder / "report.json").write_text(json.dumps({**facts, "spec": spec.model_dump(mode="json")}, indent=2))
+    context.publish("report", "report", folder, {"name": "estimate"})
+    shutil.rmtree(context.folder / "work")
