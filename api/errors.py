@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from core.errors import InvalidRequest, NotFound, Problem, ReasonError, Unavailable
+from core.spec.parse import describe
 
 _log = logging.getLogger(__name__)
 
@@ -51,13 +52,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = [
-            # The first part says "body" or "query": nobody typed that.
-            Problem(
-                ".".join(str(part) for part in item["loc"][1:]), item["msg"].removeprefix("Value error, ")
-            )
-            for item in error.errors()
-        ]
+        # The first part says "body" or "query": nobody typed that.
+        found = [describe({**item, "loc": item["loc"][1:]}) for item in error.errors()]
         detail = "; ".join(f"{item.path or 'body'}: {item.message}" for item in found[:3])
         return problem(422, InvalidRequest.title, detail, InvalidRequest.code, found)
 

@@ -12,7 +12,7 @@ from api.references import settle
 from api.views import artifact_view, event_view, job_view
 from core.errors import BadRequest, InvalidRequest, NotFound, Problem
 from core.jobs.state import JobState
-from core.spec import JobSpec, TrainSpec
+from core.spec import AnyJobSpec, JobSpec, TrainSpec
 from core.spec.job import LABEL_KEY
 from core.spec.views import ArtifactView, EstimateView, EventView, JobView, MetricPoint, MetricSeries, Page
 from core.store import Store
@@ -40,7 +40,7 @@ _PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
     },
 )
 def submit(
-    spec: Annotated[TrainSpec, Body()],
+    spec: Annotated[AnyJobSpec, Body()],
     response: Response,
     background: BackgroundTasks,
     store: StoreDep,
@@ -69,7 +69,9 @@ def submit(
             inputs=inputs,
             depends_on=parents,
             idempotency=idempotency,
-            least_gpu_memory=check_memory(spec, inputs, store, library),
+            least_gpu_memory=check_memory(spec, inputs, store, library)
+            if isinstance(spec, TrainSpec)
+            else None,
         )
     if not new:
         response.status_code = 200

@@ -18,6 +18,9 @@ from core.errors import BadData
 QUERY_NAMES = ("query", "anchor", "question", "sentence1")
 POSITIVE_NAMES = ("positive", "pos", "positives", "answer", "document", "passage", "sentence2")
 NEGATIVE_NAMES = ("negative", "neg", "negatives")
+DATASET_FACTS = "dataset.json"
+"""Its presence makes a folder a prepared dataset: see `core.data.dataset`."""
+
 _NUMBERED = re.compile(r"^negative_?\d+$")
 
 
@@ -32,10 +35,23 @@ class TrainingRow:
     positive: str
     negatives: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    category: str | None = None
+    group: str | None = None
 
 
-def read_pairs(path: Path, split: str | None = None) -> Iterator[TrainingRow | Reject]:
-    """Every training row of a file or BEIR folder; a record with several positives makes several rows."""
+def read_pairs(
+    path: Path, split: str | None = None, columns: dict[str, str] | None = None
+) -> Iterator[TrainingRow | Reject]:
+    """Every training row of a file, a prepared dataset or a BEIR folder.
+
+    A record with several positives makes several rows. ``columns`` says what a file calls query, positive,
+    negatives, scores, category or group, where that is unusual.
+    """
+    if is_dataset(path):
+        from core.data.dataset import read_split  # Parquet's library is the worker's
+
+        yield from read_split(path, split or "train")
+        return
     if is_beir(path):
         dataset = read_beir(path, split or "train")
         for query_id, judged in dataset.qrels.items():
@@ -44,16 +60,28 @@ def read_pairs(path: Path, split: str | None = None) -> Iterator[TrainingRow | R
                     yield TrainingRow(dataset.queries[query_id], dataset.corpus[document_id])
         return
     if path.is_dir():
-        raise BadData(
-            f"{path} is a folder without corpus.jsonl and queries.jsonl: give a file or a BEIR folder"
-        )
+        raise BadData(f"{path} is neither a prepared dataset nor a BEIR folder (corpus.jsonl, queries.jsonl)")
     if split is not None:
         raise BadData(f"{path.name} is one file: it has no split {split!r}")
     for row in read_rows(path):
         if isinstance(row, Reject):
             yield row
         else:
-            yield from parse_row(row)
+            yield from parse_row(_renamed(row, columns) if columns else row)
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a folder is a prepared dataset."""
+    return (path / DATASET_FACTS).is_file()
+
+
+def _renamed(row: Row, columns: dict[str, str]) -> Row:
+    """The record with its columns called as they are here; what else is called so steps aside."""
+    values = {name: value for name, value in row.values.items() if name not in columns}
+    for name, there in columns.items():
+        if there in row.values:
+            values[name] = row.values[there]
+    return Row(row.file, row.line, values)
 
 
 def parse_row(row: Row) -> Iterator[TrainingRow | Reject]:
@@ -84,7 +112,14 @@ def parse_row(row: Row) -> Iterator[TrainingRow | Reject]:
         negative_scores = [negative_scores[index] for index in kept] if negative_scores else []
         for index, positive in enumerate(positives):
             scores = [positive_scores[index], *negative_scores] if positive_scores else []
-            yield TrainingRow(joined, positive, negatives, scores)
+            yield TrainingRow(
+                joined, positive, negatives, scores, _label(values, "category"), _label(values, "group")
+            )
+
+
+def _label(values: dict[str, Any], name: str) -> str | None:
+    value = values.get(name)
+    return str(value) if isinstance(value, str | int) and str(value).strip() else None
 
 
 def _scores(values: dict[str, Any], positives: int, negatives: int) -> tuple[list[float], list[float]]:

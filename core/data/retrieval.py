@@ -8,14 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.data.beir import RetrievalSet, is_beir, read_beir
-from core.data.pairs import TrainingRow, read_pairs
+from core.data.pairs import TrainingRow, is_dataset, read_pairs
 from core.data.readers import Reject
 from core.data.rejects import Rejects
 from core.errors import BadData
 
 
 def read_retrieval(path: Path, split: str | None = None, max_reject_share: float = 0.0) -> RetrievalSet:
-    """The retrieval set at ``path``. For a BEIR folder the split is ``test`` unless said otherwise.
+    """The retrieval set at ``path``. For BEIR folders and prepared datasets the split is ``test`` unless said
+    otherwise.
 
     Of a file of pairs, every distinct query is a query, and every distinct document, negatives included,
     belongs to the corpus; a query's positives are its relevant documents. Raises `BadData`, also when more
@@ -23,6 +24,8 @@ def read_retrieval(path: Path, split: str | None = None, max_reject_share: float
     """
     if is_beir(path):
         return read_beir(path, split or "test")
+    if is_dataset(path):
+        split = split or "test"
     rejects = Rejects()
 
     def good() -> Iterator[TrainingRow]:

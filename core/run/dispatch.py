@@ -12,3 +12,7 @@ def run_job(context: RunContext) -> None:
             from core.training.train import train
 
             train(spec, context)
+        case "prepare":
+            from core.data.prepare import prepare
+
+            prepare(spec, context)

@@ -59,7 +59,7 @@ def run_local(
     (out / RESULT).unlink(missing_ok=True)
     result = run_attempt(RunContext(request, out, reporter, stop))
     if result.state == "succeeded":
-        shutil.rmtree(request.checkpoints)
+        shutil.rmtree(request.checkpoints, ignore_errors=True)  # not every kind makes any
         shutil.rmtree(out / "cache", ignore_errors=True)
     return result
 

@@ -2,6 +2,7 @@
 
 from core.spec.job import JobSpec, Resources
 from core.spec.parse import SPEC_VERSION, AnyJobSpec, parse_spec
+from core.spec.prepare import PrepareSpec
 from core.spec.train import TrainSpec
 
-__all__ = ["SPEC_VERSION", "AnyJobSpec", "JobSpec", "Resources", "TrainSpec", "parse_spec"]
+__all__ = ["SPEC_VERSION", "AnyJobSpec", "JobSpec", "PrepareSpec", "Resources", "TrainSpec", "parse_spec"]

@@ -60,8 +60,9 @@ def localize(spec: dict[str, Any]) -> dict[str, Any]:
     made = dict(spec)
     if "base_model" in made:
         made["base_model"] = _as_reference(made["base_model"])
-    if "dataset" in made:
-        made["dataset"] = _source(made["dataset"])
+    for name in ("dataset", "source"):
+        if name in made:
+            made[name] = _source(made[name])
     evaluation = made.get("evaluation")
     if isinstance(evaluation, dict) and isinstance(evaluation.get("datasets"), list):
         made["evaluation"] = {**evaluation, "datasets": [_source(item) for item in evaluation["datasets"]]}

@@ -1,26 +1,39 @@
 """The door through which specs come in."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from core.errors import InvalidRequest, Problem
+from core.spec.prepare import PrepareSpec
 from core.spec.train import TrainSpec
 
 SPEC_VERSION = 1
 """Stored beside each spec; raised when an old spec needs translating."""
 
-AnyJobSpec = TrainSpec
-"""Every kind of job; a union told apart by ``kind`` as soon as there are two."""
+KINDS = ("train", "prepare")
 
-_ADAPTER: TypeAdapter[TrainSpec] = TypeAdapter(AnyJobSpec)
+
+def _kind_of(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return f"<{kind}>"
+
+
+AnyJobSpec = Annotated[
+    Annotated[TrainSpec, Tag("<train>")] | Annotated[PrepareSpec, Tag("<prepare>")], Discriminator(_kind_of)
+]
+"""Every kind of job, told apart by ``kind``."""
+
+_ADAPTER: TypeAdapter[TrainSpec | PrepareSpec] = TypeAdapter(AnyJobSpec)
 
 
 def describe(item: Mapping[str, Any]) -> Problem:
     """One of pydantic's findings as a path and a sentence."""
     # Tags of unions stand in angle brackets: no part of what the user wrote.
     path = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
+    if item["type"].startswith("union_tag") and not path:
+        return Problem("kind", f"must be one of {', '.join(KINDS)}")
     if item["type"] == "extra_forbidden":
         return Problem(path, "unknown field")
     return Problem(path, item["msg"].removeprefix("Value error, "))
@@ -31,7 +44,7 @@ def problems_of(error: ValidationError) -> list[Problem]:
     return [describe(dict(item)) for item in error.errors(include_url=False)]
 
 
-def parse_spec(data: Any) -> TrainSpec:
+def parse_spec(data: Any) -> TrainSpec | PrepareSpec:
     """Validates what somebody sent. Raises `InvalidRequest` with one problem a fault."""
     try:
         return _ADAPTER.validate_python(data)

@@ -1,0 +1,174 @@
+"""Prepare jobs: what comes in, what comes out, and what is said of the rest."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from core.artifacts.folders import is_whole
+from core.errors import InvalidRequest
+from core.run.local import run_local
+from core.run.reporter import RecordingReporter
+from core.spec import parse_spec
+
+
+def write(path: Path, rows: list) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def prepare(out: Path, source, **fields):
+    return run_local({"kind": "prepare", "source": source, **fields}, out, RecordingReporter())
+
+
+def facts(out: Path) -> dict:
+    return json.loads((out / "dataset" / "dataset.json").read_text())
+
+
+def rows(out: Path, split: str = "train") -> list[dict]:
+    return pq.read_table(out / "dataset" / f"{split}.parquet").to_pylist()
+
+
+def test_every_record_is_accounted_for(tmp_path):
+    source = write(
+        tmp_path / "rows.jsonl",
+        [
+            {
+                "query": " what is a river ",
+                "positive": "Water that flows.",
+                "negatives": ["A rock.", "A rock.", "."],
+            },
+            {"query": "what is a river", "positive": "Water that flows."},
+            {"query": "what is a hill", "positive": "no"},
+            {"query": "same", "positive": "same"},
+            {
+                "query": "what is a sea",
+                "positive": ["Salt water.", "Much water."],
+                "category": "water",
+                "group": 7,
+            },
+            "not json",
+        ],
+    )
+    result = prepare(
+        tmp_path / "out",
+        f"file:{source}",
+        cleaning={"min_document": 3},
+        max_reject_share=0.5,
+        licence="CC BY 4.0",
+    )
+    assert result.state == "succeeded", result.end_reason
+    found = facts(tmp_path / "out")
+    assert (found["read"], found["kept"], found["unreadable"]) == (7, 3, 1)
+    assert found["left_out"] == {"said before": 1, "positive too short": 1, "the positive is the query": 1}
+    assert found["read"] == found["kept"] + found["unreadable"] + sum(found["left_out"].values())
+    assert found["dropped_negatives"] == 2
+    assert found["licence"] == "CC BY 4.0"
+    first, *sea = rows(tmp_path / "out")
+    assert (first["query"], first["negatives"]) == ("what is a river", ["A rock."])
+    assert [(row["positive"], row["category"], row["group"]) for row in sea] == [
+        ("Salt water.", "water", "7"),
+        ("Much water.", "water", "7"),
+    ]
+    assert found["statistics"]["categories"] == {"water": 2}
+    assert found["statistics"]["characters"]["query"]["longest"] == len("what is a river")
+    rejects = (tmp_path / "out" / "dataset" / "rejects.jsonl").read_text().splitlines()
+    assert len(rejects) == 4
+    assert is_whole(tmp_path / "out" / "dataset")
+
+
+def test_scores_stay_with_their_negatives(tmp_path):
+    row = {"query": "q", "positive": "p", "negatives": ["b", "", "a", "b", "p"], "scores": [9, 2, 1, 2, 9]}
+    row["negatives"].remove("")
+    source = write(tmp_path / "rows.jsonl", [row])
+    assert prepare(tmp_path / "out", f"file:{source}").state == "succeeded"
+    [found] = rows(tmp_path / "out")
+    assert (found["negatives"], found["scores"]) == (["b", "a"], [9, 2, 1])
+
+
+def test_columns_of_other_names_and_sources_with_a_category(tmp_path):
+    one = write(tmp_path / "one.jsonl", [{"ask": "a?", "text": "A.", "query": "id 7", "page": "p1"}])
+    two = tmp_path / "two.csv"
+    two.write_text("question,answer\nb?,B.\n")
+    result = prepare(
+        tmp_path / "out",
+        [
+            {"ref": f"file:{one}", "columns": {"query": "ask", "positive": "text", "group": "page"}},
+            {"ref": f"file:{two}", "category": "second"},
+        ],
+    )
+    assert result.state == "succeeded", result.end_reason
+    found = [(row["query"], row["positive"], row["category"], row["group"]) for row in rows(tmp_path / "out")]
+    assert found == [("a?", "A.", None, "p1"), ("b?", "B.", "second", None)]
+
+
+def test_groups_stay_whole_and_the_same_seed_gives_the_same_bytes(tmp_path):
+    lines = [{"query": f"q{row}", "positive": f"p{row}", "group": f"g{row % 20}"} for row in range(200)]
+    source = write(tmp_path / "rows.jsonl", lines)
+    fields = {"split": {"dev": 0.1, "test": 0.2, "by": "group"}}
+    for name in ("one", "two"):
+        assert prepare(tmp_path / name, f"file:{source}", **fields).state == "succeeded"
+    assert facts(tmp_path / "one")["splits"] == {"train": 140, "dev": 20, "test": 40}
+    groups = [{row["group"] for row in rows(tmp_path / "one", split)} for split in ("train", "dev", "test")]
+    assert sum(len(found) for found in groups) == len(set.union(*groups)) == 20
+    for path in (tmp_path / "one" / "dataset").glob("*.parquet"):
+        assert path.read_bytes() == (tmp_path / "two" / "dataset" / path.name).read_bytes()
+
+
+def test_what_cannot_be_split_says_why(tmp_path):
+    lines = [{"query": f"q{row}", "positive": "the same for all", "group": "g"} for row in range(10)]
+    source = write(tmp_path / "rows.jsonl", lines)
+    result = prepare(tmp_path / "out", f"file:{source}", split={"test": 0.2})
+    assert result.end_reason.code == "bad_data"
+    assert "up to 10 rows" in result.end_reason.message
+    result = prepare(tmp_path / "none", f"file:{source}", split={"test": 0.2, "by": "category"})
+    assert "a row has no category" in result.end_reason.message
+
+
+def test_too_many_bad_rows_fail_with_file_and_line(tmp_path):
+    source = write(
+        tmp_path / "rows.jsonl", [{"query": "q", "positive": "p"}, "{", {"query": "r", "positive": "s"}]
+    )
+    result = prepare(tmp_path / "out", f"file:{source}")
+    assert result.end_reason.code == "bad_data"
+    assert "rows.jsonl, line 2" in result.end_reason.message
+    assert not (tmp_path / "out" / "dataset").exists()
+
+
+def test_a_prepared_dataset_trains_and_evaluates(tmp_path, tiny_model, pairs_file):
+    made = prepare(tmp_path / "data", f"file:{pairs_file}", split={"test": 0.25})
+    assert made.state == "succeeded", made.end_reason
+    folder = tmp_path / "data" / "dataset"
+    result = run_local(
+        {
+            "kind": "train",
+            "base_model": f"file:{tiny_model}",
+            "dataset": f"file:{folder}",
+            "batch_size": 8,
+            "evaluation": {"datasets": [f"file:{folder}"], "metrics": ["ndcg@10"]},
+        },
+        tmp_path / "model",
+        RecordingReporter(),
+    )
+    assert result.state == "succeeded", result.end_reason
+    assert result.metrics["finetuned"]["dataset"]["ndcg@10"] > 0
+    report = json.loads((tmp_path / "model" / "report" / "report.json").read_text())
+    assert report["rows"] == facts(tmp_path / "data")["splits"]["train"]
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"split": {"dev": 0.5, "test": 0.5}}, "split"),
+        ({"source": []}, "source"),
+        ({"source": {"ref": "file:x", "columns": {"qurey": "a"}}}, "source.columns"),
+        ({"cleaning": {"min_query": 9, "max_query": 3}}, "cleaning"),
+        ({"task": "magic"}, "task"),
+        ({"kind": "prepair"}, "kind"),
+    ],
+)
+def test_a_fault_is_named_by_its_path(change, path):
+    with pytest.raises(InvalidRequest) as caught:
+        parse_spec({"kind": "prepare", "source": "file:x", **change})
+    assert any(problem.path.startswith(path) for problem in caught.value.problems), caught.value.problems
