@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo serve test lint bench bench-training kills clean setup-embed-dirs train-embed train-embed-tb
+.PHONY: install demo serve test lint bench bench-training bench-gpu kills clean setup-embed-dirs train-embed train-embed-tb
 
 install: .venv/.installed
 
@@ -37,6 +37,10 @@ bench: install
 # Against sentence-transformers; DATA: a folder with scifact/ and tldr/.
 bench-training: install
 	$(BIN)/python -m benchmarks.training $(DATA)
+
+# Every path of training that touches a GPU, checked and measured on this machine's.
+bench-gpu: install
+	$(BIN)/python -m benchmarks.gpu.run
 
 # Twenty times each: SIGKILL of the job's process, the worker, the API.
 kills: install
