@@ -132,13 +132,17 @@ def check_memory(spec: TrainSpec, inputs: dict[str, Any], store: Store, library:
     device, precision = _device(spec, workers)
     needed = least_memory(spec, shape, device=device, precision=precision)
     if workers and (most := max(_room(worker, spec, device) for worker in workers)) < needed:
+        of_gpu = device == "cuda"
         message = (
             f"at least {needed / 1e9:.1f} GB are needed even in the smallest micro-batches, and no worker "
-            f"has more than {most / 1e9:.1f} GB. Use lora with quantization, an 8-bit optimizer or a "
-            "smaller model"
+            f"has more than {most / 1e9:.1f} GB{' a GPU' if of_gpu else ''}. Use lora with quantization, an "
+            f"8-bit optimizer{', a CPU (resources.gpus: 0)' if of_gpu else ''} or a smaller model"
         )
         raise InvalidRequest(message, [Problem("base_model", message)])
-    return least_memory(spec, shape, device="cuda", precision="bf16")
+    if spec.resources.gpus == "auto":
+        return None  # what it runs on is settled by who is there
+    possible = ("fp32", "bf16") if spec.precision == "auto" else (spec.precision,)
+    return min(least_memory(spec, shape, device="cuda", precision=each) for each in possible)
 
 
 def _device(spec: TrainSpec, workers: list[Worker]) -> tuple[str, str]:
@@ -278,5 +282,5 @@ def _rate(store: Store, device: str) -> float | None:
     for model in models:
         facts = model.manifest.get("metadata", {})
         if facts.get("device") == device and facts.get("operations") and facts.get("training_seconds"):
-            rates.append(facts["operations"] / facts["training_seconds"])
+            rates.append(facts["operations"] / facts["training_seconds"] / facts.get("processes", 1))
     return statistics.median(rates[:5]) if rates else None

@@ -105,7 +105,7 @@ def _check_fleet(spec: JobSpec, store: Store) -> None:
     if spec.resources.gpus == 0:
         return
     alive = [worker for worker, _ in store.workers.alive(60)]
-    memory = [gpu["memory_bytes"] for worker in alive for gpu in worker.gpus]
+    hosts = [sorted((gpu["memory_bytes"] for gpu in worker.gpus), reverse=True) for worker in alive]
     needed, wanted = spec.resources.gpu_memory_gb, spec.resources.gpus
     most = max((len(worker.gpus) for worker in alive), default=0)
     if alive and wanted != "auto" and wanted > most:
@@ -113,8 +113,12 @@ def _check_fleet(spec: JobSpec, store: Store) -> None:
         if not most:
             message = f"a GPU is asked for, and none of the {len(alive)} workers has one"
         raise InvalidRequest(message, [Problem("resources.gpus", message)])
-    if memory and needed != "auto" and needed * 1e9 > max(memory):
-        message = f"{needed:g} GB are asked for, and the largest GPU has {max(memory) / 1e9:.1f} GB"
+    count = 1 if wanted == "auto" else wanted
+    largest = max((sizes[count - 1] for sizes in hosts if len(sizes) >= count), default=0)
+    if largest and needed != "auto" and needed * 1e9 > largest:
+        message = f"{needed:g} GB are asked for, and the largest GPU has {largest / 1e9:.1f} GB"
+        if count > 1:
+            message = f"{count} GPUs of {needed:g} GB are asked for, and no host has so many"
         raise InvalidRequest(message, [Problem("resources.gpu_memory_gb", message)])
 
 

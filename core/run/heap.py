@@ -13,6 +13,7 @@ class _Heap(ctypes.Structure):
 
 
 def _find_library() -> ctypes.CDLL | None:
+    """glibc from 2.33 on."""
     try:
         library = ctypes.CDLL(None)
         library.mallinfo2.restype = _Heap

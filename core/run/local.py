@@ -32,18 +32,16 @@ def run_local(
 
     Run again after an interruption, it goes on from the last checkpoint. Raises `InvalidRequest` when the
     folder holds a finished job, or another one, unless ``overwrite``. ``cache`` keeps what later jobs can use
-    again; by default that is a part of ``out``. ``processes`` share the work; by default one a
-    GPU.
+    again; by default that is a part of ``out``. ``processes`` share the work; by default one a GPU.
     """
     out = out.absolute()
     spec = parse_spec(data).model_dump(mode="json")
+    gpus = _gpus(spec)
     if overwrite and out.exists():
         _check_ours(out)
         shutil.rmtree(out)
     _check_free(out, spec)
     out.mkdir(parents=True, exist_ok=True)
-    gpus = _gpus(spec)
-    see_first_gpu(gpus)
     request = RunRequest(
         job_id="local",
         attempt=1,
@@ -57,7 +55,14 @@ def run_local(
     )
     write_atomically(out / REQUEST, request.model_dump_json(indent=2))
     (out / RESULT).unlink(missing_ok=True)
-    result = run_attempt(RunContext(request, out, reporter, stop))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    see_first_gpu(gpus)
+    try:
+        result = run_attempt(RunContext(request, out, reporter, stop))
+    finally:  # for the next job in this process
+        os.environ.pop("CUDA_VISIBLE_DEVICES")
+        if visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
     if result.state == "succeeded":
         shutil.rmtree(request.checkpoints, ignore_errors=True)  # not every kind makes any
         shutil.rmtree(out / "cache", ignore_errors=True)

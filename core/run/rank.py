@@ -20,6 +20,7 @@ def main(folder: str, rank: str, meeting: str) -> int:
     # Asking to stop is the first rank's business, and it must find us here to save what there is.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     threading.Thread(target=_follow, name="follow", daemon=True).start()
     request = RunRequest.model_validate_json((Path(folder) / REQUEST).read_bytes())
     context = RunContext(request, Path(folder), NullReporter(), seat=Seat(int(rank), Path(meeting)))
@@ -32,8 +33,12 @@ def main(folder: str, rank: str, meeting: str) -> int:
 
 
 def _follow() -> None:
-    """Ends this process when the first rank is gone."""
-    sys.stdin.buffer.read()
+    """Ends this process when the first rank is gone.
+
+    Not by `sys.stdin`, whose lock a data loader's forked process would wait for, and for ever.
+    """
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 

@@ -77,6 +77,24 @@ def _fit_on(gpus: dict[str, int]) -> ColumnElement[bool]:
     return and_(Job.wants_gpu != "no", or_(*enough))
 
 
+@dataclass(frozen=True)
+class _FirstInTurn:
+    """A job for which a host keeps those of its GPUs that it could use."""
+
+    rank: int
+    id: str
+    needed: int  # bytes of a GPU
+
+    @property
+    def ahead(self) -> ColumnElement[bool]:
+        """Jobs that come before it."""
+        return or_(Job.rank < self.rank, and_(Job.rank == self.rank, Job.id < self.id))
+
+    def leaves(self, free: dict[str, int]) -> dict[str, int]:
+        """The GPUs that are too small for it."""
+        return {uuid: size for uuid, size in free.items() if size < self.needed}
+
+
 class LeaseStore:
     """What a worker does to job rows. One that has lost its lease gets `StaleLease` and writes nothing."""
 
@@ -92,25 +110,36 @@ class LeaseStore:
         held = set(session.scalars(select(GpuHold.uuid).where(GpuHold.uuid.in_(capacity.gpus))))
         return {uuid: memory for uuid, memory in capacity.gpus.items() if uuid not in held}
 
-    def _fits(self, session: Session, capacity: Capacity, any_gpu_worker: bool) -> ColumnElement[bool]:
+    def _fits(
+        self,
+        capacity: Capacity,
+        free: dict[str, int],
+        first: "_FirstInTurn | None",
+        any_gpu_worker: bool,
+    ) -> ColumnElement[bool]:
         """What a worker may claim now."""
-        free = self._free_gpus(session, capacity)
         kinds = [Job.wants_gpu == "no"]
-        if free:
-            kinds.append(and_(_fit_on(free), self._in_turn(session, capacity, free)))
+        if free and first is None:
+            kinds.append(_fit_on(free))
+        elif free and first is not None:
+            kinds.append(and_(_fit_on(free), first.ahead))
+            if left := first.leaves(free):
+                kinds.append(_fit_on(left))
         elif not capacity.gpus and not any_gpu_worker:
             kinds.append(Job.wants_gpu == "auto")  # nobody has a GPU: the CPU it is
         return and_(Job.state == JobState.QUEUED, Job.not_before <= self._database.time(), or_(*kinds))
 
-    def _in_turn(self, session: Session, capacity: Capacity, free: dict[str, int]) -> ColumnElement[bool]:
-        """Ahead of a job that has long waited for several GPUs of this host.
+    def _first_in_turn(
+        self, session: Session, capacity: Capacity, free: dict[str, int]
+    ) -> "_FirstInTurn | None":
+        """A job that has long waited for several GPUs of this host, if there is one.
 
         Else smaller jobs would take each one that becomes free, and it would wait for ever.
         """
         if len(free) == len(capacity.gpus):
-            return true()
+            return None
         waiting = session.execute(
-            select(Job.rank, Job.id)
+            select(Job.rank, Job.id, Job.gpu_memory_bytes)
             .where(
                 Job.state == JobState.QUEUED,
                 Job.gpu_count > 1,
@@ -121,14 +150,14 @@ class LeaseStore:
             .order_by(Job.rank, Job.id)
             .limit(1)
         ).one_or_none()
-        if waiting is None:
-            return true()
-        return or_(Job.rank < waiting.rank, and_(Job.rank == waiting.rank, Job.id < waiting.id))
+        return waiting and _FirstInTurn(waiting.rank, waiting.id, waiting.gpu_memory_bytes or 0)
 
     def claimable(self, capacity: Capacity, *, any_gpu_worker: bool = False) -> bool:
         """Whether `claim` would find a job now."""
         with self._database.read() as session:
-            fits = self._fits(session, capacity, any_gpu_worker)
+            free = self._free_gpus(session, capacity)
+            first = self._first_in_turn(session, capacity, free)
+            fits = self._fits(capacity, free, first, any_gpu_worker)
             return bool(session.scalar(select(exists().where(fits))))
 
     def claim(
@@ -136,9 +165,17 @@ class LeaseStore:
     ) -> Claim | None:
         """Takes the best job that fits: priority, then age. None when there is none."""
         with self._database.write() as session:
+            free = self._free_gpus(session, capacity)
+            first = self._first_in_turn(session, capacity, free)
             best = session.execute(
-                select(Job.id, Job.wants_gpu, Job.gpu_count, Job.gpu_memory_bytes)
-                .where(self._fits(session, capacity, any_gpu_worker))
+                select(
+                    Job.id,
+                    Job.wants_gpu,
+                    Job.gpu_count,
+                    Job.gpu_memory_bytes,
+                    (true() if first is None else first.ahead).label("ahead"),
+                )
+                .where(self._fits(capacity, free, first, any_gpu_worker))
                 .order_by(Job.rank, Job.id)
                 .limit(1)
                 .with_for_update(skip_locked=True)
@@ -147,8 +184,8 @@ class LeaseStore:
                 return None
             gpus: list[str] = []
             if best.wants_gpu != "no" and capacity.gpus:
-                free = self._free_gpus(session, capacity)
-                large = {uuid: size for uuid, size in free.items() if size >= (best.gpu_memory_bytes or 0)}
+                usable = free if first is None or best.ahead else first.leaves(free)
+                large = {uuid: size for uuid, size in usable.items() if size >= (best.gpu_memory_bytes or 0)}
                 gpus = self._hold_gpus(session, best.id, large, best.gpu_count)
                 if not gpus:
                     return None  # another worker of this host was quicker

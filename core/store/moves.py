@@ -68,7 +68,14 @@ def tell_dependents(database: Database, session: Session, parent: Job) -> None:
     for child in session.scalars(waiting).all():
         if parent.state == JobState.SUCCEEDED:
             if not unmet(session, child.id):
-                move(database, session, child.id, JobState.WAITING, JobState.QUEUED)
+                move(
+                    database,
+                    session,
+                    child.id,
+                    JobState.WAITING,
+                    JobState.QUEUED,
+                    not_before=database.time(),  # from here on it waits for a worker
+                )
             continue
         ended = move(
             database,

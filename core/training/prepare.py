@@ -60,6 +60,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     precision = choose_precision(spec.precision, device)
     set_seed(spec.seed)
     context.phase("loading")
+    ranks.from_first(lambda: _fetch(spec, context))
     model = dense.load_model(context, spec.base_model, device, spec.quantization)
     base_model_sha256 = dense.weights_sha256(model)
     shape = shape_of_model(model)
@@ -124,6 +125,13 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
         shape=shape,
         guide=guide,
     )
+
+
+def _fetch(spec: TrainSpec, context: RunContext) -> None:
+    """Models from remote storage into this host's cache, before several processes look for them there."""
+    context.resolve(spec.base_model)
+    if spec.loss.guide is not None:
+        context.resolve(spec.loss.guide.model)
 
 
 def _settle_lengths(

@@ -12,6 +12,7 @@ helpers, and end when it does.
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,9 +68,10 @@ class Ranks:
         return embeddings if self.alone else _Gather.apply(embeddings, self)
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Over the ranks, in place."""
+        """Over the ranks, in place. Raises `ShortElsewhere`, like `meet`."""
         if self.alone:
             return
+        self.meet()
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         # A module that no text of this rank has gone through has no gradient here.
         present = self.most([int(parameter.grad is not None) for parameter in trained])
@@ -78,11 +80,18 @@ class Ranks:
             if anywhere:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
+                parameter.grad = parameter.grad.contiguous()
                 gradients.append(parameter.grad)
-        for bucket in _buckets(gradients):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            distributed.all_reduce(flat)
+        buckets = list(_buckets(gradients))
+        most = max((sum(gradient.numel() for gradient in bucket) for bucket in buckets), default=0)
+        buffers = {gradient.dtype: gradient.new_empty(most) for gradient in gradients}
+        self.meet()  # what memory it takes is there: no rank can fail between the sums
+        for bucket in buckets:
+            flat = buffers[bucket[0].dtype][: sum(gradient.numel() for gradient in bucket)]
             pieces = flat.split([gradient.numel() for gradient in bucket])
+            for gradient, piece in zip(bucket, pieces, strict=True):
+                piece.copy_(gradient.view(-1))
+            distributed.all_reduce(flat)
             for gradient, piece in zip(bucket, pieces, strict=True):
                 gradient.copy_(piece.view_as(gradient))
 
@@ -107,7 +116,7 @@ class Ranks:
         """
         if not self.first:
             size = self.share.size
-            torch.manual_seed(((seed * 1_000_003 + step) * 1_009 + batch) * size + self.share.rank)
+            torch.manual_seed((((seed * 1_000_003 + step) * 1_009 + batch) * size + self.share.rank) % 2**63)
 
     # -- what happens once in a while -----------------------------------------------------------------
 
@@ -219,13 +228,18 @@ class _Helpers:
         gpus = self._context.request.gpus
         environment["CUDA_VISIBLE_DEVICES"] = gpus[rank] if gpus else ""
         arguments = [str(self._context.folder), str(rank), str(self.seat.meeting)]
-        return subprocess.Popen(
-            [sys.executable, "-m", "core.run.rank", *arguments],
-            stdin=subprocess.PIPE,  # its closing tells the helper that we are gone
-            stdout=sys.__stderr__,
-            env=environment,
-            cwd=Path(__file__).parents[2],
-        )
+        # A Ctrl-C that comes before the helper can ignore it must not fell it: it inherits the mask.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", "core.run.rank", *arguments],
+                stdin=subprocess.PIPE,  # its closing tells the helper that we are gone
+                stdout=sys.__stderr__,
+                env=environment,
+                cwd=Path(__file__).parents[2],
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _watch(self) -> None:
         """Without one rank the others wait for ever: then this process ends, to be tried again."""

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 
 from core.errors import Diverged
+from core.run.orphans import end_with_parent
 from core.training.adapters import restore_trained_state, trained_state
 from core.training.batching import TrainingBatches
 from core.training.callbacks import Throughput
@@ -33,12 +34,13 @@ _SCALER_STEPS = 20
 _PATIENCE = 3
 
 
-def _leave_stopping_to_the_trainer(_worker: int) -> None:
-    """Ctrl-C reaches the whole group: without its workers the trainer could save nothing.
-
-    Not SIGTERM: that is how the workers themselves are ended.
+def _follow_the_trainer(_worker: int) -> None:
+    """Stopping is left to the trainer: Ctrl-C reaches the whole group, and without its workers it could save
+    nothing. Not SIGTERM: that is how the workers themselves are ended. But they never outlive it: one that
+    waits for a killed trainer's queue would wait for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 class PairTrainer(Trainer):
@@ -79,7 +81,7 @@ class PairTrainer(Trainer):
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
-            worker_init_fn=_leave_stopping_to_the_trainer,
+            worker_init_fn=_follow_the_trainer,
             persistent_workers=self.args.dataloader_num_workers > 0,
             generator=torch.Generator().manual_seed(self.args.seed),  # leaves the dropout's generator alone
         )
@@ -115,7 +117,6 @@ class PairTrainer(Trainer):
                     random_state.restore()
                     loss = super().training_step(model, batch, num_items_in_batch)
                 if last:
-                    self._ranks.meet()
                     self._ranks.sum_gradients(model.parameters())
                 self._throughput.add(inputs["queries"], inputs["tokens"])
                 return loss

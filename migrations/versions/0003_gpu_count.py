@@ -13,5 +13,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("jobs") as batch_op:
-        batch_op.drop_column("gpu_count")
+    op.drop_column("jobs", "gpu_count")  # no copy of the table, to whose rows others refer

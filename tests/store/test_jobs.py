@@ -193,6 +193,18 @@ def test_smaller_jobs_pass_one_that_wants_several_gpus_only_for_a_while(store: S
     assert claim(store, GPU).job_id == small.id  # a host that could never run it owes it nothing
 
 
+def test_gpus_that_a_waiting_job_cannot_use_are_not_kept_for_it(store: Store, monkeypatch):
+    monkeypatch.setattr("core.store.leases._PATIENCE_SECONDS", 0.0)
+    host = Capacity(worker="w1", gpus={**HOST, "GPU-d": 16 * 10**9})
+    submit(store, resources={"gpus": 1, "gpu_memory_gb": 40})
+    assert claim(store, host).gpus == ["GPU-b"]
+    submit(store, resources={"gpus": 2, "gpu_memory_gb": 40})  # waits for b and c
+    small = [submit(store, resources={"gpus": 1}).id for _ in range(3)]
+    assert [claim(store, host).gpus for _ in range(2)] == [["GPU-a"], ["GPU-d"]]
+    assert store.leases.claim(host, 30) is None
+    assert store.jobs.get(small[2]).state == "queued"
+
+
 def test_a_gpu_must_hold_what_the_job_needs_at_least(store: Store):
     job, _ = store.jobs.submit(spec(resources={"gpus": 1}), least_gpu_memory=20 * 10**9)
     assert not store.leases.claimable(Capacity(worker="w3", gpus={"GPU-16": 16 * 10**9}))

@@ -1,0 +1,22 @@
+"""Processes that must not outlive the one that started them."""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_LIBRARY = ctypes.CDLL(None)  # here, and not in a process that was forked from one with threads
+
+
+def end_with_parent() -> None:
+    """From here on the kernel kills this process when the one that started it ends, however that ends.
+
+    Linux alone has this; elsewhere nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    _LIBRARY.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent or parent == 1:  # it has ended meanwhile
+        os.kill(os.getpid(), signal.SIGKILL)
