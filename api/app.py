@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from api import errors, stream
 from api.limits import BodyLimit
 from api.monitoring import CallTimes, ServiceCollector
-from api.routes import artifacts, fleet, health, jobs
+from api.routes import artifacts, datasets, fleet, health, jobs
 from core.artifacts import Library
 from core.queue import Queue
 from core.settings import Settings
@@ -39,8 +39,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.registry = CollectorRegistry()
     app.state.registry.register(ServiceCollector(app.state.store))
     errors.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/datasets": settings.max_upload_bytes}
+    )
     app.add_middleware(CallTimes, registry=app.state.registry)
-    for module in (health, jobs, stream, artifacts, fleet):
+    for module in (health, jobs, stream, artifacts, datasets, fleet):
         app.include_router(module.router)
     return app

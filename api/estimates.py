@@ -259,7 +259,10 @@ def _step(
         characters = getattr(seen, role) if seen else _LENGTH * _CHARACTERS_PER_TOKEN
         settled[role] = min(characters / _CHARACTERS_PER_TOKEN + 2, limit)
     lengths = {role: {"mean": round(value, 1), "approximate": True} for role, value in settled.items()}
-    step = Step(settled["query"], settled["document"], seen.documents_per_row if seen else 1.0)
+    documents = seen.documents_per_row if seen else 1.0
+    if spec.resample is not None:
+        documents = min(documents, 1.0 + spec.resample.negatives)
+    step = Step(settled["query"], settled["document"], documents)
     return step, lengths if seen else None
 
 

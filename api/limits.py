@@ -1,6 +1,7 @@
 """Bodies have a size."""
 
 import contextlib
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,18 +14,22 @@ class _BodyTooLarge(Exception):
 
 
 class BodyLimit:
-    """Refuses JSON bodies above a size with 413, by their header or while they come in."""
+    """Refuses bodies above a size with 413, by their header or while they come in.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app, self._max = app, max_bytes
+    ``by_path`` has other sizes for some paths.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, by_path: Mapping[str, int] | None = None) -> None:
+        self._app, self._max, self._by_path = app, max_bytes, by_path or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most = self._by_path.get(scope["path"], self._max)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._max:
-            await self._refuse(scope, receive, send)
+        if declared.isdigit() and int(declared) > most:
+            await self._refuse(scope, receive, send, most)
             return
         received = 0
 
@@ -32,20 +37,20 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max:
+            if received > most:
                 raise _BodyTooLarge
             return message
 
         async def unless_refused(message: Message) -> None:
             # The framework takes the exception above for a body that it cannot parse, and answers 400.
-            if received <= self._max:
+            if received <= most:
                 await send(message)
 
         with contextlib.suppress(_BodyTooLarge):
             await self._app(scope, counted, unless_refused)
-        if received > self._max:
-            await self._refuse(scope, receive, send)
+        if received > most:
+            await self._refuse(scope, receive, send, most)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = problem(413, TooLarge.title, f"At most {self._max} bytes are taken.", TooLarge.code)
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
+        response = problem(413, TooLarge.title, f"At most {most} bytes are taken.", TooLarge.code)
         await response(scope, receive, send)

@@ -335,6 +335,51 @@ def models(as_json: Json = False) -> None:
     _print_table(table)
 
 
+@app.command(epilog="example: reason upload data/tickets.csv --name tickets")
+def upload(
+    path: Annotated[Path, typer.Argument(help="A file of rows, an archive, or a folder.")],
+    name: Annotated[str, typer.Option(help="Sending it again makes the next version, if it has changed.")],
+    max_reject_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of rows that may be unreadable.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Send a dataset. It is read to its end first: bad rows are answered with their lines."""
+    if not path.exists():
+        raise InvalidRequest(f"There is no file or folder {path}")
+    try:
+        with _client() as client:
+            made = client.upload(path, name, max_reject_share=max_reject_share)
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}") from error
+    if as_json:
+        _print_json(made.model_dump(mode="json"))
+        return
+    splits = ", ".join(f"{split} {rows}" for split, rows in made.metadata.get("splits", {}).items())
+    print(f"dataset:{made.id}  {made.name}@{made.version}  {splits}")
+
+
+@app.command(epilog="example: reason datasets")
+def datasets(as_json: Json = False) -> None:
+    """List datasets, newest first."""
+    with _client() as client:
+        found = list(client.datasets())
+    if as_json:
+        _print_json([dataset.model_dump(mode="json") for dataset in found])
+        return
+    table = Table(Column("reference", no_wrap=True), "name", "rows", "size", "job", "created", box=None)
+    for dataset in found:
+        table.add_row(
+            f"dataset:{dataset.id}",
+            f"{dataset.name}@{dataset.version}" if dataset.name else "",
+            ", ".join(f"{split} {rows}" for split, rows in dataset.metadata.get("splits", {}).items()),
+            f"{dataset.bytes / 1e6:.1f} MB",
+            dataset.job_id or "",
+            f"{dataset.created_at:%Y-%m-%d %H:%M:%S}",
+        )
+    _print_table(table)
+
+
 @app.command(epilog="example: reason download job:job_01k9.../model data/my-model")
 def download(
     reference: Annotated[str, typer.Argument(help="job:ID/OUTPUT, model:ID or model:NAME@VERSION.")],

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import tarfile
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -27,7 +29,16 @@ from core.errors import (
 )
 from core.spec import JobSpec
 from core.spec.base import Lenient
-from core.spec.views import ArtifactView, EstimateView, EventView, JobView, MetricSeries, Page, WorkerView
+from core.spec.views import (
+    ArtifactView,
+    EstimateView,
+    EventView,
+    JobView,
+    MetricSeries,
+    Page,
+    PreviewView,
+    WorkerView,
+)
 
 _BY_STATUS: dict[int, type[ReasonError]] = {
     error.status: error
@@ -182,6 +193,39 @@ class Client:
             Page[ArtifactView].model_validate(self._json("GET", f"/jobs/{_quoted(job_id)}/artifacts")).items
         )
 
+    def upload(self, path: Path, name: str, *, max_reject_share: float = 0.0) -> ArtifactView:
+        """Sends a file, or a folder as a tar of it. The same content under the same name is one dataset.
+
+        Raises `InvalidRequest` with a problem a line for rows that cannot be used.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            if path.is_dir():
+                packed = Path(folder) / f"{path.resolve().name}.tar"
+                with tarfile.open(packed, "w", dereference=True) as archive:
+                    archive.add(path, arcname=path.resolve().name, filter=_visible)
+                path = packed
+            params = {"name": name, "filename": path.name, "max_reject_share": max_reject_share}
+            with path.open("rb") as file:
+                # What is sent is hashed and read to its end before the answer comes: no limit for that.
+                timeout = httpx.Timeout(self._http.timeout.connect, read=None, write=None)
+                headers = {"Content-Length": str(path.stat().st_size)}
+                found = self._json(
+                    "POST", "/datasets", params=params, content=file, timeout=timeout, headers=headers
+                )
+        return ArtifactView.model_validate(found)
+
+    def datasets(self, limit: int = 50) -> Iterator[ArtifactView]:
+        for page in self._pages("/datasets", limit=limit):
+            yield from (ArtifactView.model_validate(item) for item in page["items"])
+
+    def preview(self, dataset: str, split: str | None = None, limit: int | None = None) -> PreviewView:
+        """The first rows of a dataset, by id or NAME[@VERSION]."""
+        params = {"split": split, "limit": limit}
+        given = {name: value for name, value in params.items() if value is not None}
+        return PreviewView.model_validate(
+            self._json("GET", f"/datasets/{_quoted(dataset)}/preview", params=given)
+        )
+
     def models(self, limit: int = 50) -> Iterator[ArtifactView]:
         for page in self._pages("/models", limit=limit):
             yield from Page[ArtifactView].model_validate(page).items
@@ -267,17 +311,18 @@ class Client:
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         repeatable = method == "GET" or "Idempotency-Key" in options.get("headers", {})
-        for attempt in range(self._retries if repeatable else 1):
-            last = attempt == self._retries - 1 or not repeatable
+        for attempt in range(self._retries):
+            last = attempt == self._retries - 1
             try:
                 response = self._http.request(method, path, **options)
             except httpx.TransportError as error:
-                if last:
+                # Where nobody answered, nothing was sent.
+                if last or not (repeatable or isinstance(error, httpx.ConnectError)):
                     raise ServiceUnreachable(self._unreachable(error)) from error
             except httpx.InvalidURL as error:
                 raise ServiceUnreachable(f"{self.url} is not a URL: {error}") from error
             else:
-                if response.status_code != 503 or last:
+                if response.status_code != 503 or last or not repeatable:
                     break
             time.sleep(2.0**attempt / 8)
         if response.is_error:
@@ -298,6 +343,15 @@ def _error(response: httpx.Response) -> ReasonError:
     if response.status_code == 422:
         return InvalidRequest(detail, problems)
     return _BY_STATUS.get(response.status_code, ReasonError)(detail)
+
+
+def _visible(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Hidden files stay at home. Nothing depends on who packs, and when."""
+    if Path(entry.name).name.startswith("."):
+        return None
+    entry.uid = entry.gid = entry.mtime = 0
+    entry.uname = entry.gname = ""
+    return entry
 
 
 def _quoted(part: str) -> str:

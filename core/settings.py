@@ -65,6 +65,11 @@ class Settings(BaseSettings):
         description="Touched by a worker whenever the database has taken its heartbeat; for health checks.",
     )
     max_body_bytes: int = Field(1_048_576, gt=0, description="Largest JSON body.")
+    max_upload_bytes: int = Field(
+        4_294_967_296,
+        gt=0,
+        description="Largest dataset that may be sent; archives may unpack to 20 times as much.",
+    )
     max_log_bytes: int = Field(4_194_304, gt=0, description="Log kept for a job; the oldest part goes first.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 

@@ -138,7 +138,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--dataset_path", default="data/prepared_reasonir_hq", help="pairs file, or BEIR folder")
+    add(
+        "--dataset_path",
+        default="data/prepared_reasonir_hq",
+        help="pairs file, prepared dataset, or BEIR folder",
+    )
     add("--base_model", default="Qwen/Qwen3-Embedding-0.6B", help="hub name or folder")
     add("--output_dir", help="default: data/output/<model>/<run>")
     add("--run_name", help="default: <model>-<dataset>")

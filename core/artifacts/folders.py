@@ -13,6 +13,7 @@ from core.spec.base import Lenient
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
+_TRIES = 10
 
 
 class FileEntry(Lenient):
@@ -111,23 +112,27 @@ def is_whole(folder: Path) -> bool:
 def publish_folder(source: Path, final: Path, manifest: Manifest) -> None:
     """Moves an inspected, fsynced folder to its final place. A whole one that is there already is kept.
 
-    ``source`` and ``final`` lie on one file system; ``source`` is gone afterwards.
+    The manifest is the last file that is written, and then all of it appears at once: whoever publishes the
+    same content at the same time finds it whole or not at all. ``source`` and ``final`` lie on one file
+    system; ``source`` is gone afterwards.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    if is_whole(final):
-        shutil.rmtree(source)
-        return
-    if final.exists():  # somebody died between the rename and the manifest
-        shutil.rmtree(final)
-    try:
-        source.rename(final)
-    except OSError:
-        if not final.exists():
-            raise
-        shutil.rmtree(source)  # the same content, published by another process in this very moment
-        return
-    _fsync(final.parent)
-    write_manifest(final, manifest)
+    write_manifest(source, manifest)
+    for _ in range(_TRIES):
+        if is_whole(final):
+            shutil.rmtree(source)
+            return
+        try:
+            source.rename(final)
+        except OSError:
+            if not final.exists():
+                raise
+        else:
+            _fsync(final.parent)
+            return
+        if not is_whole(final):  # files are missing that were there once: it counts for nothing
+            shutil.rmtree(final, ignore_errors=True)
+    raise OSError(f"{final} is made and removed by others all the time")
 
 
 def inspect_folder_and_place(source: Path, final: Path, kind: str, metadata: dict[str, Any]) -> Manifest:
@@ -135,6 +140,14 @@ def inspect_folder_and_place(source: Path, final: Path, kind: str, metadata: dic
     manifest = inspect_folder(source, kind, metadata, sync=True)
     publish_folder(source, final, manifest)
     return manifest
+
+
+def fresh_folder(folder: Path) -> Path:
+    """An empty folder, whatever an earlier attempt has left there."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def sha256_of(path: Path) -> str:

@@ -1,7 +1,13 @@
-"""The form that every prepared dataset has: a Parquet file a split, and a page of facts.
+"""The forms that every prepared dataset has: Parquet files, and a page of facts. Nothing in it points
+anywhere else.
 
-``dataset.json`` {type, splits: {name: rows}, statistics, sources, licence, ...}, ``SPLIT.parquet`` with the
-columns of `SCHEMA`, ``rejects.jsonl`` when rows were left out. Nothing in it points anywhere else.
+``dataset.json`` {type, splits: {name: rows}, statistics, sources, licence, ...}; ``rejects.jsonl`` when
+something was left out; and by type
+
+- triplets: ``SPLIT.parquet`` with the columns of `SCHEMA`;
+- retrieval: ``corpus.parquet`` and ``queries.parquet`` with those of `TEXTS`, ``qrels/SPLIT.parquet`` with
+  `QRELS`;
+- chunks: ``chunks.parquet`` with those of `CHUNKS`.
 """
 
 import json
@@ -12,72 +18,187 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.data import table
+from core.data.judged import RetrievalSet
+from core.data.lookup import Texts
 from core.data.pairs import DATASET_FACTS, TrainingRow
 from core.errors import BadData
 
 _VERSION = 1
 _ROWS = 4096
+_TEXT = pa.large_string()
+_LISTS = ("negatives", "scores", "difficulty", "negative_ids")
 
 SCHEMA = pa.schema(
     [
-        ("query", pa.large_string()),
-        ("positive", pa.large_string()),
-        ("negatives", pa.large_list(pa.large_string())),
-        ("scores", pa.large_list(pa.float32())),
-        ("category", pa.large_string()),
-        ("group", pa.large_string()),
+        *table.SCHEMA,
+        ("category", _TEXT),
+        ("group", _TEXT),
+        ("instruction", _TEXT),
+        ("query_id", _TEXT),
+        ("positive_id", _TEXT),
+        ("negative_ids", pa.large_list(_TEXT)),
     ]
 )
+"""Triplets: what training keeps of a row, its labels and names. ``query`` begins with ``instruction``;
+``difficulty`` and ``negative_ids`` are empty, or have one entry a negative."""
+
+TEXTS = pa.schema(
+    [("id", _TEXT), ("text", _TEXT), ("category", _TEXT), ("excluded_ids", pa.large_list(_TEXT))]
+)
+"""``excluded_ids``: documents that the ranking of a query must leave out."""
+
+QRELS = pa.schema([("query_id", _TEXT), ("document_id", _TEXT), ("grade", pa.int32())])
+
+CHUNKS = pa.schema(
+    [
+        ("id", _TEXT),
+        ("text", _TEXT),
+        ("title", _TEXT),
+        ("header_path", pa.large_list(_TEXT)),
+        ("document", _TEXT),
+        ("category", _TEXT),
+        ("number", pa.int32()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("queries", pa.large_list(_TEXT)),
+    ]
+)
+"""``start`` and ``end`` are characters of the document behind its front matter; lines, for Python."""
 
 
-class SplitWriter:
-    """Writes one split, a few thousand rows at a time."""
+class ParquetFile:
+    """Writes rows to a Parquet file, a few thousand at a time. The same rows make the same bytes."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._writer = pq.ParquetWriter(folder / f"{name}.parquet", SCHEMA, compression="zstd")
-        self._waiting: list[dict[str, Any]] = []
-        self.rows = 0
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._waiting: list[pa.Table] = []
+        self._rows: list[dict[str, Any]] = []
+        self._held = self.rows = 0
 
-    def add(self, row: TrainingRow) -> None:
-        self._waiting.append(vars(row))
-        self.rows += 1
-        if len(self._waiting) == _ROWS:
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == _ROWS:
+            self._turn()
+
+    def add_table(self, rows: pa.Table) -> None:
+        self._turn()
+        self._waiting.append(rows)
+        self._held += rows.num_rows
+        self.rows += rows.num_rows
+        if self._held >= _ROWS:
             self._flush()
+
+    def _turn(self) -> None:
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self.add_table(pa.Table.from_pylist(rows, schema=self._schema))
 
     def _flush(self) -> None:
         if self._waiting:
-            self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=SCHEMA))
-            self._waiting.clear()
+            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._waiting, self._held = [], 0
 
     def close(self) -> None:
+        self._turn()
         self._flush()
         self._writer.close()
 
+    def __enter__(self) -> "ParquetFile":
+        return self
 
-def write_facts(folder: Path, facts: dict[str, Any]) -> None:
-    text = json.dumps({"format": _VERSION, "type": "triplets", **facts}, indent=2, ensure_ascii=False)
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def write_facts(folder: Path, type: str, facts: dict[str, Any]) -> None:
+    text = json.dumps({"format": _VERSION, "type": type, **facts}, indent=2, ensure_ascii=False)
     (folder / DATASET_FACTS).write_text(text + "\n", encoding="utf-8")
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Raises `BadData` for a dataset of a newer format."""
-    facts: dict[str, Any] = json.loads((folder / DATASET_FACTS).read_text(encoding="utf-8"))
-    if facts.get("format") != _VERSION:
-        raise BadData(
-            f"{folder.name} is a dataset of format {facts.get('format')}; this version reads {_VERSION}"
-        )
+    """Raises `BadData` for a dataset of a newer format, and for a page that is none."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / DATASET_FACTS).read_text(encoding="utf-8"))
+        version = facts["format"]
+        whole = all(isinstance(rows, int) for rows in facts["splits"].values())
+        if not whole or facts["type"] not in ("triplets", "retrieval", "chunks"):
+            raise ValueError("its type or splits")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise BadData(f"{DATASET_FACTS} is not the page of a prepared dataset: {error}") from error
+    if version != _VERSION:
+        raise BadData(f"{folder.name} is a dataset of format {version}; this version reads {_VERSION}")
     return facts
 
 
 def read_split(folder: Path, split: str) -> Iterator[TrainingRow]:
-    """The rows of a split, streamed. Raises `BadData` when there is no such split, or nothing in it."""
-    splits = read_facts(folder)["splits"]
-    if not splits.get(split):
-        have = ", ".join(name for name, rows in splits.items() if rows)
+    """The training rows of a split, streamed: of a retrieval set a row for each relevant judgment.
+
+    Raises `BadData` when there is no such split, or nothing in it, and for chunks.
+    """
+    facts = read_facts(folder)
+    _check_split(facts, split)
+    if facts.get("type") == "retrieval":
+        yield from _judged_rows(folder, split)
+        return
+    for values in read_parquet(folder / f"{split}.parquet"):
+        known: dict[str, Any] = {name: values.get(name) for name in SCHEMA.names}
+        yield TrainingRow(**{**known, **{name: known[name] or [] for name in _LISTS}})
+
+
+def read_retrieval_split(folder: Path, split: str) -> RetrievalSet | None:
+    """A split of a retrieval set; None for triplets, of which one can be made. Raises `BadData`."""
+    facts = read_facts(folder)
+    _check_split(facts, split)
+    if facts.get("type") != "retrieval":
+        return None
+    found = RetrievalSet({}, {row["id"]: row["text"] for row in read_parquet(folder / "corpus.parquet")})
+    for row in read_parquet(folder / "qrels" / f"{split}.parquet"):
+        found.qrels.setdefault(row["query_id"], {})[row["document_id"]] = row["grade"]
+    for row in read_parquet(folder / "queries.parquet"):
+        if row["id"] in found.qrels:
+            found.queries[row["id"]] = row["text"]
+            if row["category"]:
+                found.categories[row["id"]] = row["category"]
+            if row["excluded_ids"]:
+                found.excluded[row["id"]] = set(row["excluded_ids"])
+    return found
+
+
+def _check_split(facts: dict[str, Any], split: str) -> None:
+    if facts.get("type") == "chunks":
+        raise BadData("this dataset is of passages alone: make triplets of it (kind prepare, task triplets)")
+    if not facts["splits"].get(split):
+        have = ", ".join(name for name, rows in facts["splits"].items() if rows)
         raise BadData(f"this dataset has no split {split!r}; it has {have or 'none'}")
-    with pq.ParquetFile(folder / f"{split}.parquet") as file:
-        for batch in file.iter_batches(batch_size=_ROWS):
-            for values in batch.to_pylist():
-                yield TrainingRow(
-                    **{**values, "negatives": values["negatives"] or [], "scores": values["scores"] or []}
-                )
+
+
+def _judged_rows(folder: Path, split: str) -> Iterator[TrainingRow]:
+    queries = {row["id"]: row for row in read_parquet(folder / "queries.parquet")}
+    relevant = [row for row in read_parquet(folder / "qrels" / f"{split}.parquet") if row["grade"] > 0]
+    with Texts() as documents:
+        corpus = read_parquet(folder / "corpus.parquet")
+        documents.add(
+            ((row["id"], row["text"]) for row in corpus), wanted={row["document_id"] for row in relevant}
+        )
+        for row in relevant:
+            query = queries[row["query_id"]]
+            yield TrainingRow(
+                query["text"],
+                documents.of(row["document_id"])[0],
+                category=query["category"],
+                query_id=row["query_id"],
+                positive_id=row["document_id"],
+            )
+
+
+def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of ours, streamed. Raises `BadData`."""
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise BadData(f"{path.name} is not a readable Parquet file: {error}") from error

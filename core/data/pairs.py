@@ -1,78 +1,110 @@
-"""Training rows: a query, a document that answers it, and documents that do not.
+"""Training rows of files, folders, prepared datasets and judged sets: one canonical row, whatever they look
+like."""
 
-One canonical row comes out, whatever the columns were called. FlagEmbedding's ``pos``/``neg`` lists,
-numbered ``negative_1`` columns and BEIR folders are all understood.
-"""
-
-import math
-import re
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from core.data.beir import is_beir, read_beir
-from core.data.readers import Reject, Row, check_text, read_rows
+from core.data.folders import files_of_split, split_files
+from core.data.judged import is_judged, judged_files, judged_pairs, read_texts
+from core.data.lookup import Texts
+from core.data.readers import Reject, Row, read_rows
+from core.data.reasonir import ReasonIR, is_reasonir, wanted_ids
+from core.data.record import TrainingRow, parse_row
 from core.errors import BadData
 
-QUERY_NAMES = ("query", "anchor", "question", "sentence1")
-POSITIVE_NAMES = ("positive", "pos", "positives", "answer", "document", "passage", "sentence2")
-NEGATIVE_NAMES = ("negative", "neg", "negatives")
+__all__ = ["DATASET_FACTS", "Reading", "TrainingRow", "is_dataset", "read_pairs", "rows_of"]
+
 DATASET_FACTS = "dataset.json"
 """Its presence makes a folder a prepared dataset: see `core.data.dataset`."""
 
-_NUMBERED = re.compile(r"^negative_?\d+$")
+_LOOKED_AT = 100
+"""Records that tell which shape they all have."""
+
+_IDS = {"positive_document_ids": "positive_passages", "negative_document_ids": "negative_passages"}
+"""Tevatron's rows that name documents, and what they become when these are looked up."""
 
 
-@dataclass(frozen=True)
-class TrainingRow:
-    """One query with one positive. ``negatives`` may be empty, and may differ in number from row to row.
+@dataclass
+class Reading:
+    """How to read a source, where it is not the usual way. ``counts`` grow by what was done with pairs."""
 
-    ``scores``, where a teacher has given them, are those of the positive and of each negative, in this order.
-    """
-
-    query: str
-    positive: str
-    negatives: list[str] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    category: str | None = None
-    group: str | None = None
+    split: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    encoding: str | None = None
+    long: bool = False  # BRIGHT's whole pages
+    reasonir: bool | None = None  # None: as the first records look
+    corpus: Path | None = None
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def read_pairs(
-    path: Path, split: str | None = None, columns: dict[str, str] | None = None
+    path: Path, split: str | None = None, reading: Reading | None = None
 ) -> Iterator[TrainingRow | Reject]:
-    """Every training row of a file, a prepared dataset or a BEIR folder.
+    """Every training row of a file, of a folder of files, of a prepared dataset or of a judged set.
 
-    A record with several positives makes several rows. ``columns`` says what a file calls query, positive,
-    negatives, scores, category or group, where that is unusual.
+    A record with several positives makes several rows. Raises `BadData`.
     """
+    reading = reading or Reading(split)
     if is_dataset(path):
         from core.data.dataset import read_split  # Parquet's library is the worker's
 
-        yield from read_split(path, split or "train")
+        yield from read_split(path, reading.split or "train")
         return
-    if is_beir(path):
-        dataset = read_beir(path, split or "train")
-        for query_id, judged in dataset.qrels.items():
-            for document_id, grade in judged.items():
-                if grade > 0:
-                    yield TrainingRow(dataset.queries[query_id], dataset.corpus[document_id])
+    if is_judged(path):
+        yield from judged_pairs(
+            path, reading.split, long=reading.long, encoding=reading.encoding, counts=reading.counts
+        )
         return
+    files = rows_of(path, reading.split)
+    first = [row.values for row in islice(_rows(files, reading), _LOOKED_AT) if isinstance(row, Row)]
+    has_ids = any(_IDS.keys() & values.keys() for values in first)
+    with ExitStack() as stack:
+        if reading.reasonir or (reading.reasonir is None and any(map(is_reasonir, first))):
+            texts = None
+            if reading.corpus is not None:
+                texts = stack.enter_context(Texts())
+                _look_up(texts, reading.corpus, wanted_ids(_rows(files, reading)), reading.counts)
+            parser = ReasonIR(texts, reading.counts)
+            parse = parser.rows
+        elif has_ids:
+            if reading.corpus is None:
+                raise BadData(f"{path.name} names documents by their ids: say where they are (corpus)")
+            texts = stack.enter_context(Texts())
+            _look_up(texts, reading.corpus, _named(_rows(files, reading)), reading.counts)
+            found = texts
+
+            def parse(row: Row) -> Iterator[TrainingRow | Reject]:
+                return parse_row(_with_texts(row, found, reading.counts))
+        else:
+            parse = parse_row
+        for row in _rows(files, reading):
+            if isinstance(row, Reject):
+                yield row
+            else:
+                yield from parse(_renamed(row, reading.columns) if reading.columns else row)
+
+
+def rows_of(path: Path, split: str | None) -> list[Path]:
+    """The file, or a folder's files of a split. Raises `BadData`."""
     if path.is_dir():
-        raise BadData(f"{path} is neither a prepared dataset nor a BEIR folder (corpus.jsonl, queries.jsonl)")
+        return files_of_split(path, split)
     if split is not None:
         raise BadData(f"{path.name} is one file: it has no split {split!r}")
-    for row in read_rows(path):
-        if isinstance(row, Reject):
-            yield row
-        else:
-            yield from parse_row(_renamed(row, columns) if columns else row)
+    return [path]
 
 
 def is_dataset(path: Path) -> bool:
     """Whether a folder is a prepared dataset."""
     return (path / DATASET_FACTS).is_file()
+
+
+def _rows(files: list[Path], reading: Reading) -> Iterator[Row | Reject]:
+    for file in files:
+        yield from read_rows(file, reading.encoding)
 
 
 def _renamed(row: Row, columns: dict[str, str]) -> Row:
@@ -84,80 +116,43 @@ def _renamed(row: Row, columns: dict[str, str]) -> Row:
     return Row(row.file, row.line, values)
 
 
-def parse_row(row: Row) -> Iterator[TrainingRow | Reject]:
-    """The training rows of one record, or the reason why there are none."""
-    values = row.values
-    try:
-        query = _texts(_first(values, QUERY_NAMES, "query"))
-        positives = _texts(_first(values, POSITIVE_NAMES, "positive"))
-        negatives = [
-            text
-            for name in [*NEGATIVE_NAMES, *sorted(filter(_NUMBERED.match, values))]
-            if values.get(name) is not None
-            for text in _texts(values[name])
-        ]
-        positive_scores, negative_scores = _scores(values, len(positives), len(negatives))
-    except ValueError as error:
-        yield Reject(row.file, row.line, str(error))
-        return
-    joined = " ".join(query)
-    if not joined:
-        yield Reject(row.file, row.line, "the query is empty")
-    elif not positives:
-        yield Reject(row.file, row.line, "there is no positive")
+def _look_up(texts: Texts, corpus: Path, wanted: set[str], counts: Counter[str]) -> None:
+    """The wanted documents of a corpus: of BRIGHT or a folder of its domains, of a judged set, of files."""
+    inner = corpus / "documents"
+    if is_judged(corpus) and not inner.is_dir():
+        for part in judged_files(corpus, None):
+            texts.add(part.documents(), part.domain, wanted)
+    elif corpus.is_dir():
+        domains = split_files(inner if inner.is_dir() else corpus)
+        if not domains:
+            raise BadData(f"{corpus} has no documents that can be read")
+        for domain, files in domains.items():
+            for file in files:
+                texts.add(read_texts(file), domain, wanted)
     else:
-        # A document cannot answer a query and not answer it.
-        kept = [index for index, text in enumerate(negatives) if text not in positives]
-        negatives = [negatives[index] for index in kept]
-        negative_scores = [negative_scores[index] for index in kept] if negative_scores else []
-        for index, positive in enumerate(positives):
-            scores = [positive_scores[index], *negative_scores] if positive_scores else []
-            yield TrainingRow(
-                joined, positive, negatives, scores, _label(values, "category"), _label(values, "group")
-            )
+        texts.add(read_texts(corpus), "", wanted)
+    counts["ids with several texts"] += texts.ambiguous()
+    counts["ids repeated in a domain with another text"] += texts.repeated
 
 
-def _label(values: dict[str, Any], name: str) -> str | None:
-    value = values.get(name)
-    return str(value) if isinstance(value, str | int) and str(value).strip() else None
+def _ids_of(row: Row, column: str) -> list[str]:
+    found = row.values.get(column)
+    return [str(name) for name in (found if isinstance(found, list) else [found]) if name is not None]
 
 
-def _scores(values: dict[str, Any], positives: int, negatives: int) -> tuple[list[float], list[float]]:
-    """A teacher's scores: FlagEmbedding's ``pos_scores`` and ``neg_scores``, or one list ``scores``."""
-    found = _numbers(values.get("scores"))
-    if not found:
-        own, others = _numbers(values.get("pos_scores")), _numbers(values.get("neg_scores"))
-        if not own or (negatives and not others):
-            return [], []  # half of them teach nothing
-        found = own + others
-    if len(found) != positives + negatives:
-        raise ValueError(f"{len(found)} scores stand beside {positives + negatives} documents")
-    return found[:positives], found[positives:]
+def _named(rows: Iterator[Row | Reject]) -> set[str]:
+    return {name for row in rows if isinstance(row, Row) for column in _IDS for name in _ids_of(row, column)}
 
 
-def _numbers(value: Any) -> list[float]:
-    items = value if isinstance(value, list) else [] if value is None else [value]
-    for item in items:
-        if isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item):
-            raise ValueError(f"a score is a number, not {str(item)[:40]!r}")
-    return [float(item) for item in items]
-
-
-def _first(values: dict[str, Any], names: tuple[str, ...], meaning: str) -> Any:
-    for name in names:
-        if name in values:
-            return values[name]
-    raise ValueError(
-        f"no {meaning} column (one of {', '.join(names)}); the columns are {', '.join(values) or 'none'}"
-    )
-
-
-def _texts(value: Any) -> list[str]:
-    """A text or a list of texts, without the empty ones."""
-    if value is None:
-        return []
-    items = value if isinstance(value, list) else [value]
-    for item in items:
-        if not isinstance(item, str):
-            raise ValueError(f"a text is needed where {type(item).__name__} {str(item)[:40]!r} stands")  # noqa: TRY004
-    return [check_text(item) for item in items if item.strip()]
+def _with_texts(row: Row, texts: Texts, counts: Counter[str]) -> Row:
+    """The record with passages in place of their ids; ids of no document are counted and left out."""
+    values = dict(row.values)
+    for column, passages in _IDS.items():
+        found = []
+        for name in _ids_of(row, column):
+            known = texts.of(name)
+            counts["mapped from an id" if known else "an id of no document"] += 1
+            found += [{"docid": name, "text": known[0]}] if known else []
+        values.pop(column, None)
+        values[passages] = found
+    return Row(row.file, row.line, values)

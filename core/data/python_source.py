@@ -13,9 +13,31 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-_SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "turtledemo", "__pycache__", "ensurepip"}
+SKIPPED_FOLDERS = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "site-packages",
+    "turtledemo",
+    "__pycache__",
+    "ensurepip",
+}
 _MIN_QUERY_CHARACTERS = 15
 _MIN_SOURCE_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function's source, dedented, and the first paragraph of its docstring. ``path``: the classes it is
+    in."""
+
+    name: str
+    path: tuple[str, ...]
+    summary: str | None
+    source: str
+    line: int
+    last_line: int
 
 
 @dataclass(frozen=True)
@@ -27,38 +49,49 @@ class SourcePair:
     group: str
 
 
+def functions(tree: ast.AST, text: str, *, keep_docstring: bool = False) -> Iterator[Function]:
+    """Every function of a module that is long enough to be looked for, in the order of `ast.walk`."""
+    lines = text.splitlines()
+    inside: dict[ast.AST, tuple[str, ...]] = {tree: ()}
+    for node in ast.walk(tree):
+        path = below = inside[node]
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            below = (*path, node.name)
+        for child in ast.iter_child_nodes(node):
+            inside[child] = below
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        docstring = ast.get_docstring(node)
+        summary = " ".join(docstring.strip().partition("\n\n")[0].split()) if docstring else None
+        if docstring and len(node.body) < 2:
+            continue  # nothing but words
+        first, last = node.body[0], node.body[-1]
+        kept = lines[node.lineno - 1 : last.end_lineno]
+        if docstring and not keep_docstring:
+            kept = lines[node.lineno - 1 : first.lineno - 1] + lines[first.end_lineno : last.end_lineno]
+        source = textwrap.dedent("\n".join(kept)).strip()
+        if len(source) >= _MIN_SOURCE_CHARACTERS:
+            if summary is not None and len(summary) < _MIN_QUERY_CHARACTERS:
+                summary = None
+            yield Function(node.name, path, summary, source, node.lineno, last.end_lineno or node.lineno)
+
+
 def source_pairs(root: Path) -> Iterator[SourcePair]:
     """One pair a documented function below ``root``, in the order of files and lines; distinct texts only."""
     seen: set[str] = set()
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
-        if _SKIPPED & set(relative.parts):
+        if SKIPPED_FOLDERS & set(relative.parts):
             continue
         try:
             text = path.read_text(encoding="utf-8")
             tree = ast.parse(text)
         except (SyntaxError, UnicodeDecodeError, ValueError):
             continue  # files that are broken on purpose, for the interpreter's own tests
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                pair = _pair(node, text, relative.as_posix())
-                if pair and not seen & {pair.query, pair.positive}:
-                    seen |= {pair.query, pair.positive}
-                    yield pair
-
-
-def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, text: str, group: str) -> SourcePair | None:
-    docstring = ast.get_docstring(node)
-    if not docstring or len(node.body) < 2:
-        return None
-    summary = " ".join(docstring.strip().partition("\n\n")[0].split())
-    lines = text.splitlines()
-    first, last = node.body[0], node.body[-1]
-    kept = lines[node.lineno - 1 : first.lineno - 1] + lines[first.end_lineno : last.end_lineno]
-    source = textwrap.dedent("\n".join(kept)).strip()
-    if len(summary) < _MIN_QUERY_CHARACTERS or len(source) < _MIN_SOURCE_CHARACTERS:
-        return None
-    return SourcePair(summary, source, group)
+        for found in functions(tree, text):
+            if found.summary and not seen & {found.summary, found.source}:
+                seen |= {found.summary, found.source}
+                yield SourcePair(found.summary, found.source, relative.as_posix())
 
 
 def write_dataset(

@@ -1,36 +1,45 @@
-"""Rows out of files: JSON Lines, CSV, TSV and Parquet, plain or compressed. Streaming, with line numbers.
+"""Rows out of files: JSON, JSON Lines, CSV, TSV, Parquet and Arrow, plain or compressed. Streaming, with line
+numbers.
 
 A row that cannot be read is a `Reject`, not an exception: one bad line must not lose a million good ones.
 """
 
+import codecs
 import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 import zstandard
 
+from core.data.json_lists import read_list
 from core.errors import BadData
 
 FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
 _COMPRESSED = (".gz", ".zst")
 _MAX_FIELD = 64 << 20
+_HEAD = 1 << 16
+_LONGEST_LINE = 64 << 20
 
 
 @dataclass(frozen=True)
 class Row:
-    """One record and where it stands: file and line (from 1; for Parquet the row's number)."""
+    """One record and where it stands: file and line (from 1; for Parquet, Arrow and JSON lists its
+    number)."""
 
     file: str
     line: int
@@ -67,38 +76,64 @@ def format_of(path: Path) -> str | None:
     return FORMATS.get(suffixes[-1]) if suffixes else None
 
 
-def read_rows(path: Path) -> Iterator[Row | Reject]:
-    """Every record of a file. Raises `BadData` when the file is missing or of no known format."""
+def read_rows(path: Path, encoding: str | None = None) -> Iterator[Row | Reject]:
+    """Every record of a file. Raises `BadData` when the file is missing or of no known format.
+
+    ``encoding`` is that of text which is neither UTF-8 nor begins with a byte order mark.
+    """
     if not path.exists():
         raise BadData(f"There is no file {path}")
     match format_of(path):
         case "jsonl":
-            return _jsonl(path)
+            return _jsonl(path, encoding)
+        case "json":
+            return _json(path, encoding)
         case "csv":
-            return _csv(path, ",")
+            return _csv(path, ",", encoding)
         case "tsv":
-            return _csv(path, "\t")
+            return _csv(path, "\t", encoding)
         case "parquet":
             return _parquet(path)
+        case "arrow":
+            return _arrow(path)
     raise BadData(
         f"{path.name}: expected one of {', '.join(sorted(FORMATS))} (with .gz or .zst if compressed)"
     )
 
 
-def open_text(path: Path) -> IO[str]:
-    """Text of a file that may be compressed; a byte order mark is dropped, a bad byte is kept visible."""
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def open_bytes(path: Path) -> io.BufferedReader:
+    """A file's bytes, decompressed where its name says so."""
     raw: Any
     if path.suffix.lower() == ".gz":
-        raw = gzip.open(path, "rb")  # noqa: SIM115 - the text wrapper below owns it
+        raw = gzip.open(path, "rb")  # noqa: SIM115 - the buffer below owns it
     elif path.suffix.lower() == ".zst":
         raw = zstandard.open(path, "rb")
     else:
-        raw = path.open("rb")
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        raw = path.open("rb", buffering=0)
+    return io.BufferedReader(raw, 1 << 18)
 
 
-def _jsonl(path: Path) -> Iterator[Row | Reject]:
-    with _reading(path) as file:
+def open_text(path: Path, encoding: str | None = None) -> IO[str]:
+    """Text of a file that may be compressed: UTF-8, or what a byte order mark or ``encoding`` says.
+
+    A byte order mark is dropped, a bad byte is kept visible.
+    """
+    raw = open_bytes(path)
+    head = raw.peek(4)
+    marked = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
+    # What begins with FF FE 00 00 is UTF-32, and has UTF-16's mark in front.
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        marked = "utf-32"
+    # Without a mark, UTF-16 and UTF-32 are what most machines write.
+    unmarked = f"{encoding}-le" if encoding in ("utf-16", "utf-32") else encoding
+    return io.TextIOWrapper(raw, marked or unmarked or "utf-8", errors="surrogateescape", newline="")
+
+
+def _jsonl(path: Path, encoding: str | None) -> Iterator[Row | Reject]:
+    with _reading(path, encoding) as file:
         for number, line in enumerate(_lines(file, path), 1):
             if not line.strip():
                 continue
@@ -110,21 +145,76 @@ def _jsonl(path: Path) -> Iterator[Row | Reject]:
             except RecursionError:
                 yield Reject(path.name, number, "nested too deeply")
                 continue
-            if isinstance(values, dict):
-                yield Row(path.name, number, values)
-            else:
-                kind = type(values).__name__
-                yield Reject(path.name, number, f"one JSON object a line is needed, this is a {kind}")
+            yield _object(path, number, values, "one JSON object a line is needed")
 
 
-def _csv(path: Path, delimiter: str) -> Iterator[Row | Reject]:
+def _object(path: Path, number: int, values: Any, needed: str) -> Row | Reject:
+    if isinstance(values, dict):
+        return Row(path.name, number, values)
+    return Reject(path.name, number, f"{needed}, this is a {type(values).__name__}")
+
+
+_HOLDS_LIST = re.compile(
+    r'\s*\{\s*(?:"[^"]*"\s*:\s*(?:"[^"]*"|[-+.\w]+|\{[^{}]*\})\s*,\s*)*"[^"]*"\s*:\s*\[\s*\{', re.DOTALL
+)
+_RECORD_NAMES = ("query", "anchor", "question", "text", "content", "sentence1")
+
+
+def _is_list(head: str) -> bool:
+    """Whether a JSON file that begins so holds one list of objects, and not an object a line."""
+    if head.lstrip().startswith("["):
+        return True
+    first, _, rest = head.lstrip().partition("\n")
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        if rest:
+            return True  # an object over several lines
+    found = _HOLDS_LIST.match(head)
+    return found is not None and not any(f'"{name}' in found[0] for name in _RECORD_NAMES)
+
+
+def _head(file: IO[str], path: Path) -> str:
+    try:
+        return file.read(_HEAD)
+    except UnicodeError as error:
+        raise BadData(f"{path.name} is not the text that its encoding says: {error}") from error
+    except (OSError, EOFError, zstandard.ZstdError) as error:
+        raise BadData(f"{path.name} breaks off or is damaged: {error}") from error
+
+
+def _json(path: Path, encoding: str | None) -> Iterator[Row | Reject]:
+    """A list of objects, alone or as the first list of an object; or JSON Lines under this name."""
+    with _reading(path, encoding) as file:
+        head = _head(file, path)
+    if not _is_list(head):
+        yield from _jsonl(path, encoding)
+        return
+    number = 0
+    with _reading(path, encoding) as file:
+        try:
+            for number, values in enumerate(read_list(file), 1):
+                yield _object(path, number, values, "a list of JSON objects is needed")
+        except ValueError as error:
+            raise BadData(f"{path.name} is not readable JSON after record {number}: {error}") from error
+        except (OSError, EOFError, zstandard.ZstdError) as error:
+            raise BadData(f"{path.name} breaks off or is damaged: {error}") from error
+
+
+def _csv(path: Path, delimiter: str, encoding: str | None) -> Iterator[Row | Reject]:
     csv.field_size_limit(_MAX_FIELD)
-    with _reading(path) as file:
-        reader = csv.DictReader(_lines(file, path), delimiter=delimiter, strict=True)
+    with _reading(path, encoding) as file:
+        lines = _lines(file, path)
+        first = next((line for line in lines if line.strip()), "")
+        if delimiter == "," and "," not in first:  # Excel's, in half of the world
+            delimiter = next((other for other in ";\t" if other in first), delimiter)
+        reader = csv.DictReader(chain([first], lines), delimiter=delimiter, strict=True)
         try:
             columns = reader.fieldnames or []  # reads the header, so that the lines below are counted right
         except csv.Error as error:
             raise BadData(f"{path.name}, line 1: not CSV: {error}") from error
+        if twice := {name for name in columns if columns.count(name) > 1}:
+            raise BadData(f"{path.name}: the column {', '.join(sorted(twice))} comes twice")
         while True:
             line = reader.line_num + 1
             try:
@@ -153,22 +243,68 @@ def _parquet(path: Path) -> Iterator[Row | Reject]:
         with parquet.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=1024):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Row(path.name, number, values)
+                yield from _records(batch, path, number)
+                number += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise BadData(f"{path.name} is not a readable Parquet file: {error}") from error
 
 
-def _reading(path: Path) -> IO[str]:
+def _records(batch: Any, path: Path, number: int) -> Iterator[Row | Reject]:
+    """A batch's rows without moments and dates: nothing here asks for them, and Python cannot tell all."""
+    import pyarrow as pa
+
+    kept = [field.name for field in batch.schema if not pa.types.is_temporal(field.type)]
+    batch = batch.select(kept)
     try:
-        return open_text(path)
-    except OSError as error:
-        raise BadData(f"{path}: {error}") from error
+        for place, values in enumerate(batch.to_pylist(), number + 1):
+            yield Row(path.name, place, values)
+    except (ValueError, OverflowError):  # a row of them: which?
+        for place in range(batch.num_rows):
+            try:
+                [values] = batch.slice(place, 1).to_pylist()
+            except (ValueError, OverflowError) as error:
+                yield Reject(path.name, number + place + 1, str(error))
+            else:
+                yield Row(path.name, number + place + 1, values)
+
+
+def _arrow(path: Path) -> Iterator[Row | Reject]:
+    """What `datasets` saves: a stream of record batches, or an Arrow file."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as source:
+            try:
+                batches: Any = pa.ipc.open_stream(source)
+            except pa.ArrowInvalid:
+                file = pa.ipc.open_file(source)
+                batches = (file.get_batch(index) for index in range(file.num_record_batches))
+            number = 0
+            for batch in batches:
+                for start in range(0, batch.num_rows, 1024):
+                    yield from _records(batch.slice(start, 1024), path, number + start)
+                number += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise BadData(f"{path.name} is not a readable Arrow file: {error}") from error
+
+
+def _reading(path: Path, encoding: str | None) -> IO[str]:
+    try:
+        return open_text(path, encoding)
+    except (OSError, EOFError, zstandard.ZstdError) as error:
+        raise BadData(f"{path.name} cannot be read, breaks off or is damaged: {error}") from error
 
 
 def _lines(file: IO[str], path: Path) -> Iterator[str]:
+    """The lines of a text, none of them endless."""
     try:
-        yield from file
+        while line := file.readline(_LONGEST_LINE):
+            if len(line) == _LONGEST_LINE:
+                raise BadData(
+                    f"{path.name} has a line that is longer than {_LONGEST_LINE >> 20} Mi characters"
+                )
+            yield line
+    except UnicodeError as error:
+        raise BadData(f"{path.name} is not the text that its encoding says: {error}") from error
     except (OSError, EOFError, zstandard.ZstdError) as error:
         raise BadData(f"{path.name} breaks off or is damaged: {error}") from error

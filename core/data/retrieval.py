@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.data.beir import RetrievalSet, is_beir, read_beir
+from core.data.judged import RetrievalSet, is_bright, is_judged, read_judged
 from core.data.pairs import TrainingRow, is_dataset, read_pairs
 from core.data.readers import Reject
 from core.data.rejects import Rejects
@@ -15,17 +15,21 @@ from core.errors import BadData
 
 
 def read_retrieval(path: Path, split: str | None = None, max_reject_share: float = 0.0) -> RetrievalSet:
-    """The retrieval set at ``path``. For BEIR folders and prepared datasets the split is ``test`` unless said
-    otherwise.
+    """The retrieval set at ``path``. For judged and prepared sets the split is ``test`` unless said
+    otherwise, for BRIGHT all domains together.
 
     Of a file of pairs, every distinct query is a query, and every distinct document, negatives included,
     belongs to the corpus; a query's positives are its relevant documents. Raises `BadData`, also when more
     than ``max_reject_share`` of the rows is unreadable: scores over a part of the set would be too good.
     """
-    if is_beir(path):
-        return read_beir(path, split or "test")
     if is_dataset(path):
+        from core.data.dataset import read_retrieval_split  # Parquet's library is the worker's
+
         split = split or "test"
+        if (prepared := read_retrieval_split(path, split)) is not None:
+            return prepared
+    elif is_judged(path):
+        return read_judged(path, split or (None if is_bright(path) else "test"))
     rejects = Rejects()
 
     def good() -> Iterator[TrainingRow]:

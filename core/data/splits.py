@@ -1,77 +1,113 @@
-"""Which rows train, and which are kept to evaluate on: nothing that belongs together comes apart."""
+"""Which rows say again what was said, and which are kept to evaluate on: nothing that belongs together comes
+apart."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from core.data.hashing import mix
 
 
-class Components:
-    """Rows that are linked by something they share, however indirectly: a forest over row numbers.
+@dataclass(frozen=True)
+class Column:
+    """What is known of the texts of one role, a row each.
 
-    Tarjan 1975; links go to the smaller number, so that the result does not depend on their order.
+    ``same_as`` [rows] is the number of the first row with the same text; ``near`` [pairs, 2] are pairs of
+    such numbers whose texts nearly say the same.
     """
 
-    def __init__(self) -> None:
-        self._parents: list[int] = []
-        self._first: dict[bytes, int] = {}  # key -> the first row that had it
+    same_as: np.ndarray
+    near: np.ndarray
 
-    def add(self, keys: Iterable[bytes]) -> None:
-        """The next row, and what it must not be parted from."""
-        row = len(self._parents)
-        self._parents.append(row)
-        for key in keys:
-            self.link(self._first.setdefault(key, row), row)
-
-    def link(self, one: int, two: int) -> None:
-        low, high = sorted((self._root(one), self._root(two)))
-        self._parents[high] = low
-
-    def _root(self, row: int) -> int:
-        parents = self._parents
-        while parents[row] != row:
-            parents[row] = parents[parents[row]]
-            row = parents[row]
-        return row
-
-    def roots(self) -> np.ndarray:
-        """The component of every row, as the number of its first one. [rows]"""
-        return np.array([self._root(row) for row in range(len(self._parents))], np.int64)
+    @classmethod
+    def of_hashes(cls, hashes: np.ndarray) -> "Column":
+        """Of texts that are the same where their hashes are, and never nearly."""
+        _, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        return cls(firsts[inverse].astype(np.int64), np.empty((0, 2), np.int64))
 
 
-def key_of(kind: str, text: str) -> bytes:
-    """A short name for something that rows may share."""
-    return hashlib.blake2b(f"{kind}\0{text}".encode(), digest_size=12).digest()
+def first_of_each(names: np.ndarray) -> np.ndarray:
+    """Whether each row is the first of its name. [rows]"""
+    first = np.zeros(len(names), bool)
+    first[np.unique(names, return_index=True)[1]] = True
+    return first
 
 
-def assign(
-    roots: np.ndarray, names: Mapping[int, bytes], shares: Mapping[str, float], seed: int
-) -> np.ndarray:
+def nearly_said_before(queries: Column, positives: Column, asked: np.ndarray) -> np.ndarray:
+    """Whether an earlier row that stays has nearly, or just, this query with nearly, or just, this positive.
+
+    Only rows that are ``asked`` about [rows] stay or go; the others count for nothing. [rows]
+    """
+    size = len(asked)
+    left_out = np.zeros(size, bool)
+    rows = np.flatnonzero(asked)
+    both = queries.same_as[rows] * size + positives.same_as[rows]
+    left_out[rows[~first_of_each(both)]] = True
+    near = [neighbours(column.near) for column in (queries, positives)]
+    # A row can be near to another only where its query or its positive is near to another text.
+    touched = np.isin(queries.same_as, queries.near) | np.isin(positives.same_as, positives.near)
+    staying: set[tuple[int, int]] = set()
+    for row in np.flatnonzero(touched & asked & ~left_out).tolist():
+        own = int(queries.same_as[row]), int(positives.same_as[row])
+        around = [[text, *known.get(text, ())] for text, known in zip(own, near, strict=True)]
+        if any(pair in staying for pair in product(*around)):
+            left_out[row] = True
+        else:
+            staying.add(own)
+    return left_out
+
+
+def neighbours(pairs: np.ndarray) -> dict[int, list[int]]:
+    """Of pairs [pairs, 2]: the others of each."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for one, two in pairs.tolist():
+        found[one].append(two)
+        found[two].append(one)
+    return dict(found)
+
+
+def components(queries: Column, positives: Column, labels: np.ndarray | None = None) -> np.ndarray:
+    """Rows that have a text, or nearly one, or a label in common, however indirectly, have one number.
+    [rows]"""
+    size = len(queries.same_as)
+    one = [queries.same_as, queries.near[:, 0], positives.near[:, 0] + size]
+    two = [positives.same_as + size, queries.near[:, 1], positives.near[:, 1] + size]
+    nodes = 2 * size
+    if labels is not None:
+        known, inverse = np.unique(labels, return_inverse=True)
+        one.append(queries.same_as)
+        two.append(inverse + nodes)
+        nodes += len(known)
+    ends = np.concatenate(one), np.concatenate(two)
+    links = coo_array((np.ones(len(ends[0]), bool), ends), shape=(nodes, nodes))
+    _, found = connected_components(links, directed=False)
+    return np.asarray(found[queries.same_as], np.int64)
+
+
+def assign(belonging: np.ndarray, names: np.ndarray, shares: Mapping[str, float], seed: int) -> np.ndarray:
     """The split of every row: an index into ``[*shares, "train"]``. [rows]
 
-    ``roots`` [rows] are components, ``names`` a content-derived name of each. Components come in the order of
-    their names' hash under the seed, and each goes to the first split that has room for it: so shares are met
-    from below, and which split a row is in does not depend on the order of the rows.
+    ``belonging`` [rows] are components, ``names`` [rows] 64 bits of each row's content. Components come in
+    the order of their smallest name's hash under the seed, and each goes to the first split that has room for
+    it: so shares are met from below, and which split a row is in does not depend on the order of the rows.
     """
-    sizes = Counter(roots.tolist())
-    order = sorted(
-        sizes, key=lambda root: hashlib.blake2b(names[root], key=seed.to_bytes(8, "little")).digest()
-    )
-    room = [share * len(roots) for share in shares.values()]
-    split_of = {}
-    for root in order:
-        split_of[root] = next(
-            (index for index, left in enumerate(room) if sizes[root] <= left + 0.5), len(room)
-        )
-        if split_of[root] < len(room):
-            room[split_of[root]] -= sizes[root]
-    return np.array([split_of[root] for root in roots.tolist()], np.int8)
-
-
-def smallest_names(roots: np.ndarray, names: Sequence[bytes]) -> dict[int, bytes]:
-    """A component's name is the smallest of its rows': the same whatever their order."""
-    found: dict[int, bytes] = {}
-    for root, name in zip(roots.tolist(), names, strict=True):
-        found[root] = min(found.get(root, name), name)
-    return found
+    found, inverse = np.unique(belonging, return_inverse=True)
+    first = first_of_each(names)  # what is said twice is one row
+    sizes = np.bincount(inverse[first], minlength=len(found))
+    smallest = np.full(len(found), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest, inverse, names.astype(np.uint64))
+    order = np.argsort(mix(smallest ^ mix(np.array([seed + 1], np.uint64))), kind="stable")
+    room = [share * int(first.sum()) for share in shares.values()]
+    chosen = np.full(len(found), len(room), np.int8)
+    for component, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        for index, left in enumerate(room):
+            if size <= left + 0.5:
+                chosen[component] = index
+                room[index] -= size
+                break
+    return chosen[inverse]

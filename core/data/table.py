@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from core.data.pairs import TrainingRow
 from core.data.readers import Reject
+from core.data.record import TrainingRow
 from core.data.rejects import Rejects
 
 SCHEMA = pa.schema(
@@ -16,6 +16,7 @@ SCHEMA = pa.schema(
         ("positive", pa.large_string()),
         ("negatives", pa.large_list(pa.large_string())),
         ("scores", pa.large_list(pa.float32())),
+        ("difficulty", pa.large_list(pa.string())),
     ]
 )
 _BATCH = 4096
@@ -63,5 +64,5 @@ def _write(writer: pa.ipc.RecordBatchStreamWriter, batch: list[TrainingRow]) -> 
 
 
 def open_table(path: Path) -> pa.Table:
-    """The rows, memory-mapped. Columns: query, positive, negatives, scores."""
+    """The rows, memory-mapped, with the columns of `SCHEMA`."""
     return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()

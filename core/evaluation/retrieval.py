@@ -1,11 +1,12 @@
 """Exact retrieval over a whole corpus, block by block: the full queries x corpus matrix is never made."""
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Literal
 
 import torch
 
-from core.data.beir import RetrievalSet
+from core.data.judged import RetrievalSet
 from core.evaluation.metrics import Run, depth_of, evaluate_run, mean
 
 Encode = Callable[[list[str], Literal["query", "document"]], torch.Tensor]
@@ -27,17 +28,19 @@ def search(queries: torch.Tensor, documents: torch.Tensor, depth: int) -> tuple[
 
 
 def rank(encode: Encode, dataset: RetrievalSet, depth: int) -> Run:
-    """Every query's ``depth`` best documents with their scores."""
+    """Every query's ``depth`` best documents with their scores, without those that it must leave out."""
     query_ids, document_ids = list(dataset.queries), list(dataset.corpus)
     queries = encode(list(dataset.queries.values()), "query")
     documents = encode(list(dataset.corpus.values()), "document")
-    scores, indices = search(queries, documents, depth)
-    return {
-        query_id: {document_ids[index]: score for index, score in zip(row_indices, row_scores, strict=True)}
-        for query_id, row_indices, row_scores in zip(
-            query_ids, indices.tolist(), scores.tolist(), strict=True
-        )
-    }
+    most_excluded = max((len(names) for names in dataset.excluded.values()), default=0)
+    scores, indices = search(queries, documents, depth + most_excluded)
+    run: Run = {}
+    for query_id, of_query, values in zip(query_ids, indices.tolist(), scores.tolist(), strict=True):
+        excluded = dataset.excluded.get(query_id, ())
+        ranked = ((document_ids[index], value) for index, value in zip(of_query, values, strict=True))
+        kept = ((name, value) for name, value in ranked if name not in excluded)
+        run[query_id] = dict(islice(kept, depth))
+    return run
 
 
 def evaluate_retrieval(encode: Encode, dataset: RetrievalSet, metrics: list[str]) -> dict[str, float]:

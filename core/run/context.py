@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts import Library, Published, inspect_folder_and_place
-from core.errors import BadSpec, StorageFailure
+from core.errors import BadData, BadSpec, StorageFailure
 from core.jobs.events import Event, EventType
 from core.run.reporter import Reporter
-from core.run.request import RunRequest
+from core.run.request import RESULT, RunRequest
 from core.spec.refs import Ref, parse_ref
 
 _PATIENCE_SECONDS = 1800.0
@@ -67,6 +67,7 @@ class RunContext:
         self.seat = seat
         self.outputs: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
+        self._fetched: dict[str, Path] = {}  # from a hub
         self._library = Library(request.artifact_url) if request.artifact_url else None
 
     # -- telling ---------------------------------------------------------------------------------
@@ -141,6 +142,20 @@ class RunContext:
         if known is None or self._library is None:
             raise BadSpec(f"{reference} means something inside the service only; here, give a path")
         return self._library.fetch(known["uri"], self.request.cache)
+
+    def dataset_path(self, reference: str) -> Path:
+        """Where a dataset lies; a hub's is fetched. Raises `BadData` if it is not there."""
+        path = self._fetched.get(reference) or self.resolve(reference)
+        if not isinstance(path, Path):
+            from core.data.hub import fetch_dataset
+
+            self.notice(f"Fetching {reference}.")
+            path = fetch_dataset(path, self.request.cache, offline=self.request.offline)
+            self._fetched[reference] = path
+        if not path.exists():
+            raise BadData(f"{reference}: there is no such file or folder")
+        made = path / "dataset"  # by `reason run`, whose folder may be named as a whole
+        return made if (path / RESULT).is_file() and made.is_dir() else path
 
     def publish(self, name: str, kind: str, folder: Path, metadata: dict[str, Any]) -> None:
         """Hands over a finished folder as the output ``name``. The folder is gone afterwards.

@@ -12,6 +12,10 @@ def run_job(context: RunContext) -> None:
             from core.training.train import train
 
             train(spec, context)
+        case "mine":
+            from core.mining.mine import mine
+
+            mine(spec, context)
         case "prepare":
             from core.data.prepare import prepare
 

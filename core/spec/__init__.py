@@ -1,8 +1,18 @@
 """What a job asks for. Pydantic only: the API, the worker, the client and the job's process all read it."""
 
 from core.spec.job import JobSpec, Resources
+from core.spec.mine import MineSpec
 from core.spec.parse import SPEC_VERSION, AnyJobSpec, parse_spec
 from core.spec.prepare import PrepareSpec
 from core.spec.train import TrainSpec
 
-__all__ = ["SPEC_VERSION", "AnyJobSpec", "JobSpec", "PrepareSpec", "Resources", "TrainSpec", "parse_spec"]
+__all__ = [
+    "SPEC_VERSION",
+    "AnyJobSpec",
+    "JobSpec",
+    "MineSpec",
+    "PrepareSpec",
+    "Resources",
+    "TrainSpec",
+    "parse_spec",
+]

@@ -58,8 +58,9 @@ def localize(spec: dict[str, Any]) -> dict[str, Any]:
     A base model or dataset that exists as a path means the path.
     """
     made = dict(spec)
-    if "base_model" in made:
-        made["base_model"] = _as_reference(made["base_model"])
+    for name in ("base_model", "model", "corpus"):
+        if name in made:
+            made[name] = _as_reference(made[name])
     for name in ("dataset", "source"):
         if name in made:
             made[name] = _source(made[name])
@@ -77,7 +78,8 @@ def _source(value: Any) -> Any:
     if isinstance(value, list):
         return [_source(item) for item in value]
     if isinstance(value, dict) and "ref" in value:
-        return {**value, "ref": _as_reference(value["ref"])}
+        paths = {name: _as_reference(value[name]) for name in ("ref", "corpus") if name in value}
+        return {**value, **paths}
     return _as_reference(value)
 
 

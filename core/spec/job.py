@@ -7,6 +7,12 @@ from pydantic import Field, field_validator
 
 from core.spec.base import Strict
 
+NAME = re.compile(r"^[A-Za-z0-9][\w. -]*$")
+"""Of a job, and of what it makes."""
+
+Difficulty = Literal["easy", "medium", "hard"]
+"""Of a negative."""
+
 LABEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
 
 
@@ -27,7 +33,7 @@ class Resources(Strict):
 class JobSpec(Strict):
     """Common to all kinds."""
 
-    name: str | None = Field(None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][\w. -]*$")
+    name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME.pattern)
     labels: dict[str, Annotated[str, Field(max_length=200)]] = Field(default_factory=dict, max_length=32)
     priority: int = Field(0, ge=-1000, le=1000, description="Higher is claimed first; equal ones by age.")
     resources: Resources = Field(default_factory=Resources)

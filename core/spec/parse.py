@@ -6,13 +6,14 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from core.errors import InvalidRequest, Problem
+from core.spec.mine import MineSpec
 from core.spec.prepare import PrepareSpec
 from core.spec.train import TrainSpec
 
 SPEC_VERSION = 1
 """Stored beside each spec; raised when an old spec needs translating."""
 
-KINDS = ("train", "prepare")
+KINDS = ("prepare", "mine", "train")
 
 
 def _kind_of(value: Any) -> str:
@@ -21,11 +22,14 @@ def _kind_of(value: Any) -> str:
 
 
 AnyJobSpec = Annotated[
-    Annotated[TrainSpec, Tag("<train>")] | Annotated[PrepareSpec, Tag("<prepare>")], Discriminator(_kind_of)
+    Annotated[TrainSpec, Tag("<train>")]
+    | Annotated[PrepareSpec, Tag("<prepare>")]
+    | Annotated[MineSpec, Tag("<mine>")],
+    Discriminator(_kind_of),
 ]
 """Every kind of job, told apart by ``kind``."""
 
-_ADAPTER: TypeAdapter[TrainSpec | PrepareSpec] = TypeAdapter(AnyJobSpec)
+_ADAPTER: TypeAdapter[TrainSpec | PrepareSpec | MineSpec] = TypeAdapter(AnyJobSpec)
 
 
 def describe(item: Mapping[str, Any]) -> Problem:
@@ -44,7 +48,7 @@ def problems_of(error: ValidationError) -> list[Problem]:
     return [describe(dict(item)) for item in error.errors(include_url=False)]
 
 
-def parse_spec(data: Any) -> TrainSpec | PrepareSpec:
+def parse_spec(data: Any) -> TrainSpec | PrepareSpec | MineSpec:
     """Validates what somebody sent. Raises `InvalidRequest` with one problem a fault."""
     try:
         return _ADAPTER.validate_python(data)

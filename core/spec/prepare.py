@@ -1,22 +1,45 @@
 """``kind: prepare``: data as it is found, into one clean dataset that says what became of every row."""
 
+import codecs
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, Tag, field_validator, model_validator
 
-from core.spec.base import Strict
-from core.spec.job import JobSpec, Resources
+from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict
+from core.spec.job import Difficulty, JobSpec, Resources
 from core.spec.refs import DatasetReference
 
-Column = Literal["query", "positive", "negatives", "scores", "category", "group"]
+Column = Literal["query", "positive", "negatives", "scores", "category", "group", "instruction", "difficulty"]
 """What training knows of a row. ``group`` is what belongs together: a page, a module, a conversation."""
+
+Format = Literal[
+    "auto",
+    "rows",
+    "beir",
+    "trec",
+    "msmarco",
+    "bright",
+    "bright_long",
+    "reasonir",
+    "markdown",
+    "rst",
+    "python_source",
+    "chunks",
+]
+
+Asking = Literal["headings", "descriptions", "first_sentences", "docstrings"]
+
+BRIGHT_DOCUMENTS = "hf:xlangai/BRIGHT:documents"
 
 
 class Source(Strict):
     """Data in files, and how to read it."""
 
     ref: DatasetReference
-    split: str | None = Field(None, pattern=r"^[\w-]+$", description="For a BEIR folder: which qrels file.")
+    format: Format = Field("auto", description="auto looks at names and at the first record.")
+    split: str | None = Field(
+        None, pattern=r"^[\w-]+$", description="Of a folder: which split, qrels file or domain of BRIGHT."
+    )
     columns: dict[Column, Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         default_factory=dict,
         description="What a column is called there, where it is not the usual: {query: question_text}.",
@@ -24,11 +47,31 @@ class Source(Strict):
     category: str | None = Field(
         None, min_length=1, max_length=200, description="Of all its rows that name none themselves."
     )
+    corpus: DatasetReference | None = Field(
+        None, description="Documents by id, for rows that name documents: Tevatron, ReasonIR HQ."
+    )
+    encoding: str | None = Field(
+        None, max_length=40, description="Of text that is neither UTF-8 nor has a byte order mark."
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            name = codecs.lookup(value).name
+            if "a1".encode(name).decode(name) != "a1" or name in ("punycode", "idna"):
+                raise LookupError(value)
+        except (LookupError, UnicodeError) as error:
+            raise ValueError(f"{value!r} is no encoding of text that is known here") from error
+        return name
 
 
 _OneOrSeveral = Annotated[
     Annotated[Source, Tag("<one>")] | Annotated[list[Source], Tag("<several>")],
-    Discriminator(lambda value: "<several>" if isinstance(value, list) else "<one>"),
+    BY_SHAPE,
+    BARE_REFERENCES,
 ]
 
 
@@ -71,9 +114,10 @@ class Dedup(Strict):
 class Split(Strict):
     """Shares of the rows for evaluation. Rows that have a text, or nearly one, in common never come apart.
 
-    ``by: group`` and ``by: category`` also keep those whole.
+    ``by: group`` and ``by: category`` also keep those whole. ``train`` is what is left.
     """
 
+    train: float | None = Field(None, gt=0, le=1, description="May be said; must be what dev and test leave.")
     dev: float = Field(0.0, ge=0, lt=1)
     test: float = Field(0.0, ge=0, lt=1)
     by: Literal["text", "group", "category"] = "text"
@@ -82,6 +126,98 @@ class Split(Strict):
     def _consistent(self) -> "Split":
         if self.dev + self.test >= 1:
             raise ValueError("dev and test leave nothing to train on")
+        if self.train is not None and abs(self.train + self.dev + self.test - 1) > 1e-6:
+            raise ValueError("train, dev and test do not sum to 1")
+        return self
+
+
+class Chunking(Strict):
+    """Documents into passages, by their sections. No code block, table or sentence is ever cut.
+
+    A passage is closed when the next section would make it longer than ``max_characters``; a section that is
+    longer is cut between its blocks, and between sentences where one block is. Sections below
+    ``min_characters`` are joined with what follows them.
+    """
+
+    by: Literal["section"] = "section"
+    min_characters: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        "auto", description="auto: 3000, for a reranker 2000."
+    )
+    max_characters: Literal["auto"] | Annotated[int, Field(ge=50, le=1_000_000)] = Field(
+        "auto", description="auto: 5000, for a reranker 4000."
+    )
+    overlap: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Characters of whole sentences that a passage repeats of the one before.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Chunking":
+        if isinstance(self.max_characters, int):
+            if isinstance(self.min_characters, int) and self.min_characters > self.max_characters:
+                raise ValueError("min_characters is above max_characters")
+            if self.overlap >= self.max_characters:
+                raise ValueError("overlap is not below max_characters")
+        return self
+
+
+class Queries(Strict):
+    """What asks for a passage, of what stands in it."""
+
+    of: list[Asking] = Field(
+        ["headings", "descriptions", "docstrings"],
+        min_length=1,
+        description="first_sentences are taken in any case of passages that have nothing else.",
+    )
+    per_passage: int = Field(4, ge=1, le=1000)
+    hide: bool = Field(True, description="Take what asks out of what answers, or words alone would find it.")
+
+
+class Mix(Strict):
+    """Shares of the negatives. They must sum to 1."""
+
+    easy: float = Field(ge=0, le=1)
+    medium: float = Field(ge=0, le=1)
+    hard: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Mix":
+        if abs(self.easy + self.medium + self.hard - 1) > 1e-6:
+            raise ValueError("easy, medium and hard do not sum to 1")
+        return self
+
+    def shares(self) -> dict[Difficulty, float]:
+        return {"easy": self.easy, "medium": self.medium, "hard": self.hard}
+
+
+class Negatives(Strict):
+    """Passages that do not answer, drawn from the row's own split.
+
+    easy: of another topic. medium: of another document on a like topic, or far from it in the same one. hard:
+    beside it, or with most of the query's words in it (BM25).
+    """
+
+    per_query: int = Field(4, ge=0, le=100)
+    mix: Literal["auto"] | Mix = Field("auto", description="auto: 25/40/35, for a reranker 20/35/45.")
+    max_per_difficulty: int = Field(3, ge=1, le=100, description="Of one difficulty for one row.")
+    max_uses: int = Field(50, ge=1, description="Rows that one passage is a negative of.")
+    cross_category: float = Field(
+        0.0, ge=0, le=1, description="Share of the hard ones that come from another category."
+    )
+
+
+class Balance(Strict):
+    """How the rows are shared out among the categories: rows of those that have too many are left out."""
+
+    shares: Literal["even"] | dict[str, Annotated[float, Field(gt=0, le=1)]] | None = None
+    min_rows: int = Field(300, ge=0, description="A category with fewer gets a warning.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Balance":
+        if isinstance(self.shares, dict) and abs(sum(self.shares.values()) - 1) > 1e-6:
+            raise ValueError("shares do not sum to 1")
         return self
 
 
@@ -90,12 +226,24 @@ class PrepareSpec(JobSpec):
 
     kind: Literal["prepare"]
     source: _OneOrSeveral = Field(
-        description="JSONL, CSV, TSV or Parquet of rows, a BEIR folder; or several."
+        description="Rows, judged retrieval sets, documents; files, folders or archives; or several."
     )
-    task: Literal["columns"] = Field("columns", description="columns: rows of query, positive[, negatives].")
+    task: Literal["auto", "columns", "triplets", "retrieval", "chunks", "reasonir_hq"] = Field(
+        "auto",
+        description="columns: rows of query, positive[, negatives]. triplets: documents into queries, "
+        "passages and negatives. retrieval: a corpus, queries and judgments. chunks: passages alone. "
+        "reasonir_hq: ReasonIR's rows, with BRIGHT's documents for their ids. auto: what the source is.",
+    )
+    purpose: Literal["embedding", "reranker"] = Field(
+        "embedding", description="What is trained on it: settles lengths and mix where they are auto."
+    )
     cleaning: Cleaning = Field(default_factory=Cleaning)
     dedup: Dedup = Field(default_factory=Dedup)
     split: Split = Field(default_factory=Split)
+    chunking: Chunking = Field(default_factory=Chunking)
+    queries: Queries = Field(default_factory=Queries)
+    negatives: Negatives = Field(default_factory=Negatives)
+    balance: Balance = Field(default_factory=Balance)
     licence: str | None = Field(
         None, min_length=1, max_length=500, description="Carried into everything that is made from it."
     )
@@ -105,13 +253,6 @@ class PrepareSpec(JobSpec):
     seed: int = Field(42, ge=0, lt=2**31)
     resources: Resources = Field(default_factory=lambda: Resources(gpus=0))
 
-    @field_validator("source", mode="before")
-    @classmethod
-    def _bare_reference(cls, value: object) -> object:
-        if isinstance(value, list):
-            return [{"ref": item} if isinstance(item, str) else item for item in value]
-        return {"ref": value} if isinstance(value, str) else value
-
     @field_validator("source")
     @classmethod
     def _some(cls, value: Source | list[Source]) -> Source | list[Source]:
@@ -119,13 +260,51 @@ class PrepareSpec(JobSpec):
             raise ValueError("between 1 and 100 sources are needed")
         return value
 
+    @model_validator(mode="after")
+    def _sizes(self) -> "PrepareSpec":
+        least, most = self.passage_characters
+        if least > most:
+            raise ValueError(f"chunking: passages of {least} to {most} characters cannot be")
+        return self
+
     @property
     def sources(self) -> list[Source]:
-        """One or several."""
-        return self.source if isinstance(self.source, list) else [self.source]
+        """One or several. ReasonIR HQ's ids mean BRIGHT's documents unless something else is said."""
+        found = self.source if isinstance(self.source, list) else [self.source]
+        if self.task != "reasonir_hq":
+            return found
+        return [
+            source.model_copy(update={"format": "reasonir", "corpus": source.corpus or BRIGHT_DOCUMENTS})
+            for source in found
+        ]
+
+    @property
+    def passage_characters(self) -> tuple[int, int]:
+        """The least and the most of a passage."""
+        least, most = (3000, 5000) if self.purpose == "embedding" else (2000, 4000)
+        asked = self.chunking
+        if asked.max_characters != "auto":
+            most = asked.max_characters
+            least = min(least, most * 3 // 5)
+        if asked.min_characters != "auto":
+            least = asked.min_characters
+        return least, most
+
+    @property
+    def difficulty_mix(self) -> dict[Difficulty, float]:
+        if self.negatives.mix != "auto":
+            return self.negatives.mix.shares()
+        if self.purpose == "embedding":
+            return {"easy": 0.25, "medium": 0.40, "hard": 0.35}
+        return {"easy": 0.20, "medium": 0.35, "hard": 0.45}
 
     def references(self) -> dict[str, str]:
         """Every reference in the spec, by the path where it stands."""
-        if isinstance(self.source, list):
-            return {f"source.{index}.ref": source.ref for index, source in enumerate(self.source)}
-        return {"source.ref": self.source.ref}
+        several = isinstance(self.source, list)
+        found = {}
+        for index, source in enumerate(self.sources):
+            place = f"source.{index}" if several else "source"
+            found[f"{place}.ref"] = source.ref
+            if source.corpus is not None:
+                found[f"{place}.corpus"] = source.corpus
+        return found

@@ -15,24 +15,31 @@ Scheme = Literal["dataset", "model", "artifact", "job", "file", "hf", "url"]
 
 _JOB = re.compile(r"^(?P<job>[A-Za-z0-9_-]+)/(?P<output>[A-Za-z0-9_.-]+)$")
 _REPO = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+_HUB_DATASET = re.compile(
+    r"^(?P<repo>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<revision>refs/\w+/[\w.-]+|[\w.-]+))?(:(?P<config>[\w.-]+))?(/(?P<split>[\w.-]+))?$"
+)
 _URL = re.compile(r"^(s3|gs|gcs|az|abfs|https?)://\S+$")
 
 
 @dataclass(frozen=True)
 class Ref:
-    """A parsed reference. ``target`` is the path, URL, repository or id; ``output`` belongs to ``job:``."""
+    """A parsed reference. ``target`` is the path, URL, repository or id; ``output`` belongs to ``job:``,
+    ``config`` and ``split`` to a hub's dataset."""
 
     scheme: Scheme
     target: str
     output: str = ""
     revision: str | None = None
+    config: str | None = None
+    split: str | None = None
 
     def __str__(self) -> str:
         if self.scheme == "url":
             return self.target
         tail = f"/{self.output}" if self.scheme == "job" else ""
         revision = f"@{self.revision}" if self.revision else ""
-        return f"{self.scheme}:{self.target}{tail}{revision}"
+        part = (f":{self.config}" if self.config else "") + (f"/{self.split}" if self.split else "")
+        return f"{self.scheme}:{self.target}{tail}{revision}{part}"
 
 
 def parse_ref(text: str) -> Ref:
@@ -53,10 +60,15 @@ def parse_ref(text: str) -> Ref:
                 raise ValueError(f"{text!r} must have the form job:ID/OUTPUT")
             return Ref("job", match["job"], output=match["output"])
         case "hf":
-            repo, _, revision = rest.partition("@")
-            if not _REPO.match(repo):
-                raise ValueError(f"{text!r} does not name a hub repository (hf:ORG/NAME)")
-            return Ref("hf", repo, revision=revision or None)
+            # ORG/NAME/SPLIT has one slash more than a repository may have; NAME/SPLIT cannot be told apart.
+            found = _HUB_DATASET.match(rest)
+            if found is None:
+                raise ValueError(
+                    f"{text!r} does not name a hub repository (hf:ORG/NAME[@REVISION][:CONFIG][/SPLIT])"
+                )
+            return Ref(
+                "hf", found["repo"], revision=found["revision"], config=found["config"], split=found["split"]
+            )
         case "stage":
             raise ValueError(f"{text!r}: stage references mean something inside a pipeline only")
         case "":
@@ -69,17 +81,19 @@ def parse_ref(text: str) -> Ref:
 
 def _dataset_reference(text: str) -> str:
     ref = parse_ref(text)
-    if ref.scheme == "hf":
-        if not text.startswith("hf:"):
-            raise ValueError(f"{text!r} is not a dataset reference: for a file write file:{text}")
-        raise ValueError("datasets from a hub are not read yet: download it and give file:PATH")
+    if ref.scheme == "hf" and not text.startswith("hf:"):
+        raise ValueError(
+            f"{text!r} is not a dataset reference: for a file write file:{text}, for a hub's hf:{text}"
+        )
     if ref.scheme == "model":
         raise ValueError(f"{text!r} names a model where a dataset is needed")
     return text
 
 
-def _model_reference(text: str) -> str:
-    if parse_ref(text).scheme == "dataset":
+def model_reference(text: str) -> str:
+    """The text, if it may name a model. Raises `ValueError`."""
+    ref = parse_ref(text)
+    if ref.scheme == "dataset" or ref.config or ref.split:
         raise ValueError(f"{text!r} names a dataset where a model is needed")
     return text
 
@@ -94,5 +108,5 @@ ModelReference = Annotated[
     Field(
         min_length=1, max_length=4096, examples=["sentence-transformers/all-MiniLM-L6-v2", "file:data/model"]
     ),
-    AfterValidator(_model_reference),
+    AfterValidator(model_reference),
 ]

@@ -3,10 +3,10 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, Tag, field_validator, model_validator
 
-from core.spec.base import Strict
-from core.spec.job import JobSpec
+from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict, with_bare_references
+from core.spec.job import Difficulty, JobSpec
 from core.spec.refs import DatasetReference, ModelReference
 
 _METRIC = re.compile(r"^(ndcg|mrr|recall|precision|map)@([1-9]\d{0,3})$")
@@ -33,8 +33,8 @@ class TrainingSource(DatasetSource):
 
 OneOrSeveral = Annotated[
     Annotated[TrainingSource, Tag("<one>")] | Annotated[list[TrainingSource], Tag("<several>")],
-    # Told apart by shape, so that a fault is one fault, and not one for each way to read it.
-    Discriminator(lambda value: "<several>" if isinstance(value, list) else "<one>"),
+    BY_SHAPE,
+    BARE_REFERENCES,
 ]
 
 
@@ -181,9 +181,7 @@ class Evaluation(Strict):
     @field_validator("datasets", mode="before")
     @classmethod
     def _bare_references(cls, value: object) -> object:
-        if isinstance(value, list):
-            return [{"ref": item} if isinstance(item, str) else item for item in value]
-        return value
+        return with_bare_references(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> "Evaluation":
@@ -208,6 +206,24 @@ class Checkpointing(Strict):
     keep: int = Field(2, ge=1, le=100)
 
 
+class Curriculum(Strict):
+    """Which negatives each epoch trains on, by their difficulty. Rows that have none of them do without.
+
+    Epochs beyond the list are as its last one. After Bengio et al. 2009 (curriculum learning).
+    """
+
+    epochs: list[Annotated[list[Difficulty], Field(min_length=1, max_length=3)]] = Field(
+        [["easy"], ["medium"], ["hard"]], min_length=1, max_length=1000
+    )
+
+
+class Resample(Strict):
+    """Other negatives in every epoch: no row meets one again before it has met all of its own."""
+
+    negatives: int = Field(1, ge=0, le=1000, description="Of each row, an epoch.")
+    max_per_difficulty: int | None = Field(None, ge=1, description="Of one difficulty, of each row an epoch.")
+
+
 class TrainSpec(JobSpec):
     """Fine-tunes a model on pairs of queries and documents.
 
@@ -230,6 +246,8 @@ class TrainSpec(JobSpec):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     loss: Loss = Field(default_factory=Loss)
     matryoshka: Matryoshka | None = None
+    curriculum: Curriculum | None = None
+    resample: Resample | None = None
     epochs: float = Field(1, gt=0, le=10_000)
     max_steps: int | None = Field(
         None, ge=1, le=10**9, description="End after so many steps, whatever epochs says."
@@ -286,13 +304,6 @@ class TrainSpec(JobSpec):
         0.01, ge=0, le=1, description="Share of unreadable rows above which the job fails."
     )
     seed: int = Field(42, ge=0, lt=2**31)
-
-    @field_validator("dataset", mode="before")
-    @classmethod
-    def _bare_reference(cls, value: object) -> object:
-        if isinstance(value, list):
-            return [{"ref": item} if isinstance(item, str) else item for item in value]
-        return {"ref": value} if isinstance(value, str) else value
 
     @field_validator("dataset")
     @classmethod

@@ -109,6 +109,14 @@ class ArtifactView(Lenient):
     links: dict[str, str] = Field(default_factory=dict)
 
 
+class PreviewView(Lenient):
+    """The first rows of a split of a dataset, long texts cut short."""
+
+    split: str
+    splits: list[str]
+    items: list[dict[str, Any]]
+
+
 class WorkerView(Lenient):
     id: str
     host: str

@@ -30,23 +30,27 @@ class NewArtifact:
 
 def add_artifact(session: Session, job: Job, new: NewArtifact, now: ColumnElement[datetime]) -> str:
     """Inserts the row, with the next version of its name, and returns its reference (``model:art_...``)."""
+    artifact = _add(session, new, job.name, job.id, now)
+    scheme = new.kind if new.kind in ("model", "dataset") else "artifact"
+    return f"{scheme}:{artifact.id}"
+
+
+def _add(
+    session: Session, new: NewArtifact, name: str | None, job_id: str | None, now: ColumnElement[datetime]
+) -> Artifact:
     version = None
-    if job.name is not None:
-        if session.get_bind().dialect.name == "postgresql":
-            # Two jobs of one name may end at once; they must not draw the same version.
-            session.execute(
-                text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"{new.kind}/{job.name}"}
-            )
+    if name is not None:
+        _hold_name(session, new.kind, name)
         last = session.scalar(
-            select(func.max(Artifact.version)).where(Artifact.kind == new.kind, Artifact.name == job.name)
+            select(func.max(Artifact.version)).where(Artifact.kind == new.kind, Artifact.name == name)
         )
         version = (last or 0) + 1
     artifact = Artifact(
         id=new_id("art"),
-        job_id=job.id,
+        job_id=job_id,
         output=new.output,
         kind=new.kind,
-        name=job.name,
+        name=name,
         version=version,
         uri=new.uri,
         sha256=new.sha256,
@@ -56,13 +60,30 @@ def add_artifact(session: Session, job: Job, new: NewArtifact, now: ColumnElemen
     )
     session.add(artifact)
     session.flush()
-    scheme = new.kind if new.kind in ("model", "dataset") else "artifact"
-    return f"{scheme}:{artifact.id}"
+    return artifact
+
+
+def _hold_name(session: Session, kind: str, name: str) -> None:
+    """Until the transaction ends: two that end at once must not draw the same version."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"{kind}/{name}"})
 
 
 class ArtifactStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def add_upload(self, new: NewArtifact, name: str) -> tuple[Artifact, bool]:
+        """A row for what no job has made, unless its content has this name already; and whether it is new."""
+        with self._database.write() as session:
+            _hold_name(session, new.kind, name)
+            query = select(Artifact).where(
+                Artifact.kind == new.kind, Artifact.name == name, Artifact.sha256 == new.sha256
+            )
+            known = session.scalar(query.order_by(Artifact.version.desc()).limit(1))
+            if known is not None:
+                return known, False
+            return _add(session, new, name, None, self._database.time()), True
 
     def get(self, artifact_id: str) -> Artifact:
         """Raises `NotFound`."""

@@ -62,7 +62,8 @@ class TrainingBatches:
 
     ``keys`` are those of all rows; ``sizes`` says how many of them each dataset has, one after the other.
     An epoch has as many batches as all datasets together; a dataset that is drawn from more often than its
-    size would give begins an epoch of its own meanwhile.
+    size would give begins an epoch of its own meanwhile. What is yielded are numbers of rows; with
+    ``epoch_stride``, which is then the number of all rows, plus that times the epoch of their dataset.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class TrainingBatches:
         sizes: Sequence[int] | None = None,
         weights: Sequence[float] | None = None,
         temperature: float = 1.0,
+        epoch_stride: int = 0,
     ) -> None:
+        self._epoch_stride = epoch_stride
         self.batch_size = batch_size
         self._seed = seed
         bounds = np.cumsum([0, *(sizes or [len(keys)])]).tolist()
@@ -160,7 +163,8 @@ class TrainingBatches:
         start = self._starts[dataset]
         for epoch in itertools.count():
             for batch in self._plan(dataset, epoch) if epoch else self._first[dataset]:
-                yield [start + row for row in batch] if start else batch
+                begin = start + epoch * self._epoch_stride
+                yield [begin + row for row in batch] if begin else batch
 
 
 def _whole(shares: Sequence[float], total: int) -> list[int]:

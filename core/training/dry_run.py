@@ -5,17 +5,17 @@ import shutil
 
 import numpy as np
 
+from core.artifacts import fresh_folder
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.memory import Step, training_memory
 from core.training.prepare import Prepared
-from core.training.report import fresh_folder
 
 
 def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -> None:
     """What the training would take, measured on its data as far as that goes without a step."""
     lengths = prepared.lengths
-    step = Step(lengths.query.max_length, lengths.document.max_length, prepared.tokens.documents_per_row)
+    step = Step(lengths.query.max_length, lengths.document.max_length, prepared.dataset.documents_per_row)
     memory = training_memory(
         spec,
         prepared.shape,

@@ -7,7 +7,7 @@ import psutil
 import torch
 from transformers import set_seed
 
-from core.data.beir import RetrievalSet
+from core.data.judged import RetrievalSet
 from core.errors import BadData, BadSpec
 from core.families import dense
 from core.run.context import RunContext
@@ -17,6 +17,7 @@ from core.training.arguments import choose_precision
 from core.training.batching import Packing, TrainingBatches
 from core.training.lengths import ChosenLengths, choose_lengths
 from core.training.memory import PACKING_TOKENS, ModelShape, Step, shape_of, training_memory
+from core.training.negatives import ChosenNegatives, choose_negatives
 from core.training.ranks import Ranks
 from core.training.rows import Rows, dataset_names, read_rows
 from core.training.tokens import Frame, TokenTable
@@ -41,6 +42,7 @@ class Prepared:
     parameters: int
     rows: Rows
     tokens: TokenTable
+    dataset: TokenTable | ChosenNegatives  # the tokens as the epochs see them
     frame: Frame
     lengths: ChosenLengths
     batches: TrainingBatches
@@ -92,7 +94,14 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     tokens = rows.open()
     frame = Frame.of(model.tokenizer)
     lengths = _settle_lengths(spec, context, model, tokens, frame)
-    batches, steps = _plan_batches(spec, context, rows.sizes, tokens)
+    chosen = choose_negatives(spec, tokens)
+    dataset = chosen or tokens
+    if spec.curriculum is not None and spec.epochs < len(spec.curriculum.epochs):
+        context.notice(
+            f"{spec.epochs:g} epochs see the first of the curriculum's {len(spec.curriculum.epochs)} only.",
+            "warning",
+        )
+    batches, steps = _plan_batches(spec, context, rows.sizes, tokens, strided=chosen is not None)
     context_length = dense.context_length(model)
     packing = replace(_PACKING[device], longest=context_length)
     if spec.micro_batch_tokens != "auto":
@@ -100,7 +109,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     if spec.padding == "fixed":
         packing = replace(packing, width=max(lengths.document.max_length, lengths.query.max_length))
     cached = ranks.from_first(
-        lambda: _use_cache(spec, shape, lengths, tokens, device, precision, context.request.processes)
+        lambda: _use_cache(spec, shape, lengths, dataset, device, precision, context.request.processes)
     )
     if cached and spec.loss.cached == "auto":
         context.notice(
@@ -113,6 +122,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
         parameters=parameters,
         rows=rows,
         tokens=tokens,
+        dataset=dataset,
         frame=frame,
         lengths=lengths,
         batches=batches,
@@ -157,7 +167,7 @@ def _settle_lengths(
 
 
 def _plan_batches(
-    spec: TrainSpec, context: RunContext, sizes: list[int], tokens: TokenTable
+    spec: TrainSpec, context: RunContext, sizes: list[int], tokens: TokenTable, *, strided: bool
 ) -> tuple[TrainingBatches, int]:
     """The order of all batches, and how many updates they make. ``sizes`` are rows of each dataset."""
     weights = [source.weight for source in spec.datasets if source.weight is not None]
@@ -169,6 +179,7 @@ def _plan_batches(
         sizes=sizes,
         weights=weights or None,
         temperature=spec.sampling_temperature,
+        epoch_stride=len(tokens) if strided else 0,
     )
     if len(sizes) > 1:
         shares = ", ".join(
@@ -191,7 +202,7 @@ def _use_cache(
     spec: TrainSpec,
     shape: ModelShape,
     lengths: ChosenLengths,
-    tokens: TokenTable,
+    dataset: TokenTable | ChosenNegatives,
     device: str,
     precision: str,
     processes: int,
@@ -199,7 +210,7 @@ def _use_cache(
     """Whether the loss goes micro-batch by micro-batch: as asked, or when the whole batch would not fit."""
     if spec.loss.cached != "auto":
         return spec.loss.cached
-    step = Step(lengths.query.max_length, lengths.document.max_length, tokens.documents_per_row)
+    step = Step(lengths.query.max_length, lengths.document.max_length, dataset.documents_per_row)
     needed = training_memory(
         spec,
         shape,
@@ -207,7 +218,7 @@ def _use_cache(
         device=device,
         precision=precision,
         cached=False,
-        rows=len(tokens),
+        rows=len(dataset),
         processes=processes,
     )
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available

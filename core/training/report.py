@@ -1,7 +1,6 @@
 """What a training job leaves to read: report.json, report.md, curves.png and the model's card."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,10 @@ def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None
         f"{facts['steps']} steps, batch size {spec.batch_size}, learning rate {spec.learning_rate:g}, "
         f"multiple negatives ranking loss at temperature {spec.loss.temperature:g}."
     )
-    body = [f"# {spec.name or 'A fine-tuned embedding model'}", made_from, _USAGE]
+    body = [f"# {spec.name or 'A fine-tuned embedding model'}", made_from]
+    if facts["licences"]:
+        body.append(f"It was trained on data under: {'; '.join(facts['licences'])}.")
+    body.append(_USAGE)
     if facts["finetuned"]:
         body += ["## Measured", comparison_table(facts["baseline"], facts["finetuned"])]
     path.write_text("\n".join(header) + "\n\n" + "\n\n".join(body) + "\n", encoding="utf-8")
@@ -113,11 +115,3 @@ from sentence_transformers import SentenceTransformer
 model = SentenceTransformer("path/to/this/folder")
 similarities = model.similarity(model.encode_query(["..."]), model.encode_document(["..."]))
 ```"""
-
-
-def fresh_folder(folder: Path) -> Path:
-    """An empty folder, whatever an earlier attempt has left there."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    return folder

@@ -12,14 +12,15 @@ import pyarrow as pa
 import torch
 
 from core.artifacts import sha256_of
-from core.data.beir import RetrievalSet
-from core.data.pairs import read_pairs
+from core.data.dataset import read_facts
+from core.data.judged import RetrievalSet
+from core.data.pairs import is_dataset, read_pairs
 from core.data.retrieval import choose_queries, hold_out, read_retrieval
 from core.data.table import open_table, write_table
-from core.errors import BadData, BadSpec
+from core.errors import BadData
 from core.families import dense
 from core.run.context import RunContext
-from core.spec.train import DatasetSource, Prompts, TrainSpec
+from core.spec.train import Prompts, TrainSpec
 from core.training.tokens import TokenTable, tokens_of_table
 
 
@@ -33,6 +34,7 @@ class Rows:
     sha256: str
     rejects: int
     evaluated: bool  # whether there is anything to evaluate on
+    licences: list[str]  # of the datasets that say
 
     def open(self) -> TokenTable:
         guide = TokenTable(self.guide_tokens) if self.guide_tokens is not None else None
@@ -64,13 +66,21 @@ def read_rows(
     sha256 = _rows_sha256(spec, work, len(tables))
     tokens, guide_tokens = _tokenize(spec, context, pa.concat_tables(tables), sha256, model, guide)
     sizes = [table.num_rows for table in tables]
-    rows = Rows(tokens, guide_tokens, sizes, sha256, rejects, bool(evaluation_sets))
+    licences = _licences(spec, context)
+    rows = Rows(tokens, guide_tokens, sizes, sha256, rejects, bool(evaluation_sets), licences)
     if spec.loss.needs_scores and (without := rows.open().rows_without_scores):
         raise BadData(
             f"loss {spec.loss.name} learns a teacher's scores of a positive and its negatives; {without} of "
             f"{sum(sizes)} rows have none (columns: scores, or pos_scores and neg_scores)"
         )
     return rows, evaluation_sets
+
+
+def _licences(spec: TrainSpec, context: RunContext) -> list[str]:
+    """Of the prepared datasets that are trained on: whatever is made from them carries these."""
+    paths = [context.dataset_path(source.ref) for source in spec.datasets]
+    found = [read_facts(path).get("licence") for path in paths if is_dataset(path)]
+    return list(dict.fromkeys(licence for licence in found if licence))
 
 
 def dataset_names(spec: TrainSpec) -> list[str]:
@@ -83,7 +93,7 @@ def _read_datasets(spec: TrainSpec, context: RunContext, work: Path) -> tuple[li
     tables, rejected = [], 0
     for index, source in enumerate(spec.datasets):
         rejects = write_table(
-            read_pairs(_path(context, source), source.split),
+            read_pairs(context.dataset_path(source.ref), source.split),
             work / f"rows-{index}.arrow",
             work / f"rejects-{index}.jsonl",
             spec.max_reject_share,
@@ -145,7 +155,7 @@ def _tokenize(
 def _evaluation_sets(spec: TrainSpec, context: RunContext) -> dict[str, RetrievalSet]:
     sets: dict[str, RetrievalSet] = {}
     for source in spec.evaluation.datasets:
-        path = _path(context, source)
+        path = context.dataset_path(source.ref)
         name = source.name or path.name.split(".")[0]
         name = _free_name(name, sets)
         sets[name] = read_retrieval(path, source.split, spec.max_reject_share)
@@ -161,12 +171,3 @@ def _free_name(name: str, taken: Container[str]) -> str:
         for number in itertools.count(1)
         if (candidate := name if number == 1 else f"{name}-{number}") not in taken
     )
-
-
-def _path(context: RunContext, source: DatasetSource) -> Path:
-    path = context.resolve(source.ref)
-    if not isinstance(path, Path):
-        raise BadSpec(f"{source.ref} is not a dataset in files")
-    if not path.exists():
-        raise BadData(f"{source.ref}: there is no such file or folder")
-    return path

@@ -21,15 +21,20 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from core.artifacts import is_whole, seal
+from core.data.hashing import text_hash
 from core.errors import BadModel
 from core.spec.train import Prompts
 
 Ids = Sequence[int] | np.ndarray
 """Token ids of one text, [tokens]."""
 
-_FORMAT = 1
+_FORMAT = 2
 _ROWS = 1024
 _KEPT_BYTES = 20 << 30
+
+
+LEVELS = {"easy": 1, "medium": 2, "hard": 3}
+"""Difficulties of negatives as they are kept; 0 is everything else."""
 
 
 @dataclass(frozen=True)
@@ -100,20 +105,37 @@ class TokenTable:
         self._row_starts = array("row_starts")  # [rows + 1], into documents
         self._documents = array("documents")  # [documents of all rows], numbers of texts
         self._scores = array("scores")  # the same, NaN where there is none
+        self._levels = array("levels")  # the same, of negatives: see LEVELS
         self._guide = guide
 
     def __len__(self) -> int:
         return len(self._queries)
 
     def __getitem__(self, index: int) -> TokenRow:
+        return self.row(index)
+
+    def row(self, index: int, negatives: np.ndarray | None = None) -> TokenRow:
+        """A row with all of its negatives, or those of these numbers (from 0)."""
         span = slice(self._row_starts[index], self._row_starts[index + 1])
-        scores = self._scores[span]
+        documents, scores = self._documents[span], self._scores[span]
+        if negatives is not None:
+            chosen = np.concatenate([[0], negatives + 1]).astype(np.int64)
+            documents, scores = documents[chosen], scores[chosen]
         return TokenRow(
             self._text(self._queries[index]),
-            [self._text(number) for number in self._documents[span]],
+            [self._text(number) for number in documents],
             None if np.isnan(scores).any() else scores.tolist(),
-            None if self._guide is None else self._guide[index],
+            None if self._guide is None else self._guide.row(index, negatives),
         )
+
+    def levels(self, index: int) -> np.ndarray:
+        """Of a row's negatives, as numbers: see `LEVELS`."""
+        return self._levels[self._row_starts[index] + 1 : self._row_starts[index + 1]]
+
+    def known_levels(self) -> list[str]:
+        """Difficulties that some negative has."""
+        there = set(np.unique(self._levels).tolist())
+        return [name for name, number in LEVELS.items() if number in there]
 
     def _text(self, number: int) -> np.ndarray:
         return self._ids[self._starts[number] : self._starts[number + 1]]
@@ -217,7 +239,7 @@ class _Texts:
         name = hashlib.blake2b(whole.encode(), digest_size=16).digest()
         number = self._numbers.setdefault(name, len(self._numbers))
         if number == len(self.keys):
-            self.keys.append(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+            self.keys.append(text_hash(text))
             self._waiting.append(whole)
         return number
 
@@ -254,12 +276,17 @@ def _write(
     parallel = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     texts = _Texts(tokenizer, context, folder / "ids.bin")
-    queries, documents, scores, counts = [], [], [], []
+    queries, documents, scores, counts, levels = [], [], [], [], []
     try:
-        for query, document_texts, teacher in _rows(table):
+        for query, document_texts, teacher, difficulty in _rows(table):
             queries.append(texts.number(query, prompts.query or ""))
             documents += [texts.number(text, prompts.document or "") for text in document_texts]
             counts.append(len(document_texts))
+            known = [LEVELS.get(level, 0) for level in difficulty]
+            levels += [
+                0,
+                *(known if len(known) == len(document_texts) - 1 else [0] * (len(document_texts) - 1)),
+            ]
             scores += teacher if len(teacher) == len(document_texts) else [np.nan] * len(document_texts)
             if len(queries) % _ROWS == 0:
                 texts.flush()
@@ -278,18 +305,20 @@ def _write(
         "row_starts": np.cumsum([0, *counts], dtype=np.int64),
         "documents": np.array(documents, np.int32),
         "scores": np.array(scores, np.float32),
+        "levels": np.array(levels, np.uint8),
     }.items():
         np.save(folder / f"{name}.npy", values)
 
 
-def _rows(table: pa.Table) -> Iterator[tuple[str, list[str], list[float]]]:
-    """(query, documents with the positive first, scores)"""
+def _rows(table: pa.Table) -> Iterator[tuple[str, list[str], list[float], list[str]]]:
+    """(query, documents with the positive first, scores, difficulties of the negatives)"""
     for batch in table.to_batches(max_chunksize=_ROWS):
         columns = batch.to_pydict()
-        for query, positive, negatives, scores in zip(
-            *(columns[name] for name in ("query", "positive", "negatives", "scores")), strict=True
+        for query, positive, negatives, scores, levels in zip(
+            *(columns[name] for name in ("query", "positive", "negatives", "scores", "difficulty")),
+            strict=True,
         ):
-            yield query, [positive, *(negatives or ())], scores or []
+            yield query, [positive, *(negatives or ())], scores or [], levels or []
 
 
 def _trim(folder: Path, newest: Path) -> None:

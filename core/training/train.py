@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from core.artifacts import fresh_folder
 from core.errors import BadModel, OutOfMemory
 from core.evaluation.retrieval import evaluate_retrieval
 from core.families import dense
@@ -22,7 +23,7 @@ from core.training.memory import may_hold, operations
 from core.training.prepare import Prepared, prepare
 from core.training.ranks import Ranks, open_ranks
 from core.training.recovery import Limits
-from core.training.report import fresh_folder, write_model_card, write_report
+from core.training.report import write_model_card, write_report
 from core.training.rows import dataset_names
 from core.training.tokens import Frame
 from core.training.trainer import PairTrainer
@@ -151,7 +152,7 @@ def build_trainer(
             precision=prepared.precision,
             trackers=choose_trackers(spec) if ranks.first else [],
         ),
-        train_dataset=prepared.tokens,
+        train_dataset=prepared.dataset,
         batches=prepared.batches,
         collator=collator,
         objective=objective,
@@ -225,6 +226,7 @@ def finish(
         "steps": trainer.state.global_step,
         "rows": len(prepared.tokens),
         "rejects": prepared.rows.rejects,
+        "licences": prepared.rows.licences,
         "lengths": prepared.lengths.as_dict(),
         "parameters": prepared.parameters,
         "trained_parameters": prepared.trainable,

@@ -98,8 +98,52 @@ def test_cancelled_is_three(service: Service, spec: dict, tmp_path: Path):
     assert reason("watch", job.id, folder=tmp_path, **url).returncode == 3
 
 
+def test_a_dataset_from_upload_to_training(service: Service, spec: dict, tmp_path: Path):
+    url = {"REASON_API_URL": service.client.url}
+    lines = [{"query": f"what is {n}", "positive": f"this is number {n}"} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sent = reason("upload", "rows.jsonl", "--name", "rows", "--json", folder=tmp_path, **url)
+    assert sent.returncode == 0, sent.stderr
+    made = json.loads(sent.stdout)
+    again = reason("upload", "rows.jsonl", "--name", "rows", folder=tmp_path, **url)
+    assert f"dataset:{made['id']}" in again.stdout
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text((tmp_path / "rows.jsonl").read_text())
+    (folder / ".secret").write_text("stays at home")
+    packed = reason("upload", "folder", "--name", "packed", "--json", folder=tmp_path, **url)
+    assert packed.returncode == 0, packed.stderr
+    assert {file["path"] for file in json.loads(packed.stdout)["files"]} == {"train.jsonl", ".preview.json"}
+    listed = reason("datasets", folder=tmp_path, **url).stdout
+    assert "rows@1" in listed
+    assert "packed@1" in listed
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    refused = reason("upload", "bad.jsonl", "--name", "bad", folder=tmp_path, **url)
+    assert refused.returncode == 2
+    assert "line 1" in refused.stderr
+    assert reason("upload", "none.jsonl", "--name", "bad", folder=tmp_path, **url).returncode == 2
+    for reference in ("dataset:rows", "dataset:packed@1"):
+        (tmp_path / "spec.yaml").write_text(yaml.safe_dump({**spec, "dataset": reference, "max_steps": 2}))
+        done = reason("submit", "spec.yaml", "--watch", folder=tmp_path, **url)
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
-    "command", ["", "serve", "submit", "watch", "jobs", "download", "run", "api", "keys", "worker"]
+    "command",
+    [
+        "",
+        "serve",
+        "submit",
+        "watch",
+        "jobs",
+        "upload",
+        "datasets",
+        "download",
+        "run",
+        "api",
+        "keys",
+        "worker",
+    ],
 )
 def test_help_shows_an_example(command: str, tmp_path: Path):
     shown = reason(*[command] if command else [], "--help", folder=tmp_path)

@@ -1,6 +1,7 @@
 """A dataset made by one job trains in the next, over HTTP, on both databases."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,9 @@ def running(request, service):
 
 def test_prepared_then_trained_on(running, tiny_model, long_spec, tmp_path):
     source = long_spec["dataset"]
+    # Sent over HTTP, as a user on another machine would.
+    sent = running.client.upload(Path(source.removeprefix("file:")), "numbers-raw")
+    source = f"dataset:{sent.id}"
     made = running.client.submit(
         {"kind": "prepare", "source": source, "split": {"test": 0.1}, "name": "numbers", "licence": "CC0"}
     )

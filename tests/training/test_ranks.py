@@ -20,7 +20,7 @@ from core.training.ranks import Ranks, ShortElsewhere
 from core.training.recovery import is_out_of_memory
 from tests.faults.service import until
 from tests.tiny import WORDS, make_model
-from tests.training.test_recovery import equal, losses, small_memory, warnings
+from tests.training.test_recovery import equal, same_losses, small_memory, warnings
 from tests.training.test_train import StopAt, run, weights
 
 REPOSITORY = Path(__file__).parents[2]
@@ -115,10 +115,12 @@ def test_two_processes_train_as_one(cached, rows, steady, tmp_path):
     alone, expected = run(spec, tmp_path / "one")
     shared, events = run(spec, tmp_path / "two", processes=2)
     assert (alone.state, shared.state) == ("succeeded", "succeeded"), shared.end_reason
-    assert losses(events) == pytest.approx(losses(expected), rel=1e-4)
+    assert same_losses(events, expected)
     equal(tmp_path / "one", tmp_path / "two")
-    assert shared.metrics == alone.metrics
-    assert alone.metrics["baseline"]["rows-holdout"]["ndcg@10"] > 0
+    for when in ("baseline", "finetuned"):
+        one, two = (result.metrics[when]["rows-holdout"]["ndcg@10"] for result in (alone, shared))
+        assert two == pytest.approx(one, abs=0.05), when
+        assert one > 0
     assert json.loads((tmp_path / "two/report/report.json").read_text())["processes"] == 2
     until(lambda: not helpers(), 10, "no helper is left")
 
@@ -145,7 +147,7 @@ def test_memory_short_in_the_first_narrows_all(rows, steady, tmp_path, monkeypat
     result, events = run(spec, tmp_path / "small", processes=2)
     assert result.state == "succeeded", result.end_reason
     assert "gradient caching" in warnings(events)[0]
-    assert losses(events) == pytest.approx(losses(expected), rel=1e-4)
+    assert same_losses(events, expected)
     equal(tmp_path / "plain", tmp_path / "small")
 
 
@@ -178,7 +180,7 @@ def test_memory_short_in_a_helper_narrows_all(rows, steady, tmp_path, monkeypatc
     result, events = run(spec, tmp_path / "small", processes=2)
     assert result.state == "succeeded", result.end_reason
     assert "another GPU" in warnings(events)[0]
-    assert losses(events) == pytest.approx(losses(expected), rel=1e-4)
+    assert same_losses(events, expected)
     equal(tmp_path / "plain", tmp_path / "small")
 
 

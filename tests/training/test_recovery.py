@@ -42,6 +42,11 @@ def losses(events) -> list[float]:
     return [data["values"]["loss"] for data in of(events, EventType.METRIC) if "loss" in data["values"]]
 
 
+def same_losses(events, expected) -> bool:
+    """But for the rounding of other sums: a loss near zero has few digits that every machine agrees on."""
+    return losses(events) == pytest.approx(losses(expected), rel=1e-4, abs=1e-5)
+
+
 def equal(first: Path, second: Path, tolerance: float = 2e-4) -> None:
     one, two = weights(first), weights(second)
     for name in one:
@@ -74,7 +79,7 @@ def test_out_of_memory_narrows_the_micro_batch_and_never_the_batch(spec, tmp_pat
     assert any("micro-batches have at most" in sentence for sentence in told[1:])
     assert all("Out of memory at step 1:" in sentence for sentence in told)
     assert max(through) <= 40
-    assert losses(events) == pytest.approx(losses(expected), rel=1e-4)
+    assert same_losses(events, expected)
     equal(tmp_path / "plain", tmp_path / "small")
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core.data.beir import RetrievalSet
+from core.data.judged import RetrievalSet
 from core.evaluation.metrics import evaluate_run, mean
 from core.evaluation.retrieval import evaluate_retrieval, search
 
@@ -47,3 +47,17 @@ def test_a_perfect_encoder_scores_one():
         ["ndcg@10", "recall@1"],
     )
     assert found == {"ndcg@10": 1.0, "recall@1": 1.0}
+
+
+def test_what_a_query_must_leave_out_is_not_ranked():
+    vectors = {"q": [1.0, 0.0], "best": [1.0, 0.0], "next": [0.9, 0.1], "last": [0.0, 1.0]}
+    dataset = RetrievalSet(
+        {"q": "q"},
+        {name: name for name in ("best", "next", "last")},
+        {"q": {"next": 1}},
+        excluded={"q": {"best"}},
+    )
+    found = evaluate_retrieval(
+        lambda texts, _: torch.tensor([vectors[text] for text in texts]), dataset, ["mrr@1", "recall@1"]
+    )
+    assert found == {"mrr@1": 1.0, "recall@1": 1.0}

@@ -6,7 +6,7 @@ import json
 import pytest
 import zstandard
 
-from core.data.beir import read_beir
+from core.data.judged import read_judged
 from core.data.pairs import TrainingRow, read_pairs
 from core.data.readers import Reject
 from core.data.retrieval import read_retrieval
@@ -200,10 +200,13 @@ def make_beir(folder, qrels="q1\td1\t1\nq1\td2\t0\nq2\td2\t2\n"):
 
 def test_a_beir_folder_for_evaluating_and_for_training(tmp_path):
     folder = make_beir(tmp_path / "beir")
-    found = read_beir(folder, "test")
+    found = read_judged(folder, "test")
     assert found.corpus == {"d1": "T\none", "d2": "two"}
     assert found.qrels == {"q1": {"d1": 1, "d2": 0}, "q2": {"d2": 2}}
-    assert list(read_pairs(folder, "test")) == [TrainingRow("first", "T\none"), TrainingRow("second", "two")]
+    assert list(read_pairs(folder, "test")) == [
+        TrainingRow("first", "T\none", query_id="q1", positive_id="d1"),
+        TrainingRow("second", "two", query_id="q2", positive_id="d2"),
+    ]
     with pytest.raises(BadData, match="no split 'train'; it has test"):
         list(read_pairs(folder))
 
@@ -211,7 +214,7 @@ def test_a_beir_folder_for_evaluating_and_for_training(tmp_path):
 def test_judgments_of_unknown_documents_are_refused(tmp_path):
     folder = make_beir(tmp_path / "beir", "q1\tnowhere\t1\n")
     with pytest.raises(BadData, match="nowhere"):
-        read_beir(folder, "test")
+        read_judged(folder, "test")
 
 
 @pytest.mark.parametrize(
@@ -228,12 +231,12 @@ def test_a_beir_folder_with_a_bad_line(tmp_path, name, line, words):
     with (folder / name).open("a") as file:
         file.write(line if name.startswith("qrels") else f"\n{line}\n")
     with pytest.raises(BadData, match=words):
-        read_beir(folder, "test")
+        read_judged(folder, "test")
 
 
 def test_judgments_that_are_all_zero_are_refused(tmp_path):
     with pytest.raises(BadData, match="no relevant document"):
-        read_beir(make_beir(tmp_path / "beir", "q1\td1\t0\n"), "test")
+        read_judged(make_beir(tmp_path / "beir", "q1\td1\t0\n"), "test")
 
 
 def test_pairs_as_a_retrieval_set(tmp_path):
@@ -250,6 +253,6 @@ def test_pairs_as_a_retrieval_set(tmp_path):
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not beside the checkout")
 def test_scifact():
-    found = read_beir(SHARED / "scifact", "test")
+    found = read_judged(SHARED / "scifact", "test")
     assert (len(found.corpus), len(found.queries)) == (5183, 300)
     assert sum(len(judged) for judged in found.qrels.values()) == 339

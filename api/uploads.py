@@ -1,0 +1,153 @@
+"""A body becomes a dataset: received, hashed on the way, read to its end, kept."""
+
+import contextlib
+import errno
+import hashlib
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from core.artifacts import Library
+from core.data.archives import UnpacksTooLarge
+from core.data.statistics import write_preview
+from core.data.uploads import Inspected, ending_of, inspect, unpack
+from core.errors import BadData, BadRequest, InvalidRequest, Problem, StorageFailure, TooLarge
+from core.settings import Settings
+from core.store import Store
+from core.store.artifacts import NewArtifact
+from core.store.tables import Artifact
+
+_UNPACKED = 20
+"""An archive may unpack to so many times the limit: text packs well, and bombs a thousand times better."""
+
+_FORGOTTEN_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Received:
+    """A body on disk."""
+
+    folder: Path  # of this upload alone
+    path: Path
+    sha256: str
+    bytes: int
+    media_type: str | None
+
+
+@asynccontextmanager
+async def receive(request: Request, settings: Settings) -> AsyncIterator[Received]:
+    """The body in a file, which is gone when this ends, however it ends.
+
+    Raises `TooLarge` as soon as it is, `BadRequest` for a form and for nothing, `StorageFailure` for a full
+    disk.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower() or None
+    if media_type == "multipart/form-data":
+        raise BadRequest("The body is the file itself, and no form: curl --data-binary @FILE, not curl -F")
+    folder = settings.data_dir / "uploads" / uuid.uuid4().hex
+    path = folder / "body"
+    digest, size = hashlib.sha256(), 0
+    try:
+        await run_in_threadpool(_make_room, folder)
+        with path.open("wb") as file:
+            async for block in request.stream():
+                size += len(block)
+                if size > settings.max_upload_bytes:
+                    raise TooLarge(f"At most {settings.max_upload_bytes} bytes are taken (MAX_UPLOAD_BYTES).")
+                digest.update(block)
+                await run_in_threadpool(file.write, block)
+        if not size:
+            raise BadRequest("The body is empty")
+        yield Received(folder, path, digest.hexdigest(), size, media_type)
+    except ClientDisconnect as error:
+        raise BadRequest("The body broke off") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFailure("The server's disk is full") from error
+        raise
+    finally:
+        await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _make_room(folder: Path) -> None:
+    """A folder for an upload. What a server that died has left behind is removed."""
+    folder.mkdir(parents=True)
+    for other in folder.parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if other != folder and time.time() - other.stat().st_mtime > _FORGOTTEN_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def keep(
+    received: Received,
+    name: str,
+    filename: str | None,
+    max_reject_share: float,
+    store: Store,
+    settings: Settings,
+    library: Library,
+) -> tuple[Artifact, bool]:
+    """Reads everything, and publishes it under its name's next version. Returns it, and whether it is new.
+
+    Raises `InvalidRequest` with a problem for each of the first bad lines.
+    """
+    if name.startswith("art_"):
+        raise InvalidRequest("names that begin with art_ are ids", [Problem("name", "begins with art_")])
+    try:
+        ending = ending_of(received.path, filename, received.media_type)
+        most = _UNPACKED * settings.max_upload_bytes
+        folder = unpack(received.path, ending, received.folder / "in", most)
+        found = inspect(folder)
+    except UnpacksTooLarge as error:
+        raise TooLarge(str(error)) from error
+    except BadData as error:
+        raise InvalidRequest(str(error), [Problem("body", str(error))]) from error
+    except RecursionError as error:
+        raise InvalidRequest(
+            "The body is nested too deeply", [Problem("body", "nested too deeply")]
+        ) from error
+    _check(found, max_reject_share)
+    if found.preview:
+        write_preview(folder, found.preview)
+    metadata = {
+        "name": name,
+        "filename": filename,
+        "upload_sha256": received.sha256,
+        "format": found.format,
+        "splits": found.splits,
+        "columns": found.columns,
+        "rejected": found.rejected,
+        "statistics": found.statistics.page(),
+    }
+    published = library.publish(folder, "dataset", metadata)
+    manifest: dict[str, Any] = published.manifest.model_dump(mode="json")
+    # Another upload of the same content may have been first, under another name: its page stays in the
+    # storage, ours is in the row.
+    manifest["metadata"] = metadata
+    new = NewArtifact(
+        "dataset", "dataset", published.uri, published.manifest.sha256, published.manifest.bytes, manifest
+    )
+    return store.artifacts.add_upload(new, name)
+
+
+def _check(found: Inspected, max_reject_share: float) -> None:
+    whole = found.rows + found.rejected
+    if not whole:
+        raise InvalidRequest("There is nothing in it", [Problem("body", "there is nothing in it")])
+    if found.rejected > max_reject_share * whole or not found.rows:
+        problems = [Problem(f"{reject.file}, line {reject.line}", reject.reason) for reject in found.rejects]
+        first = f"{problems[0].path}: {problems[0].message}" if problems else ""
+        raise InvalidRequest(
+            f"{found.rejected} of {whole} rows cannot be used, more than max_reject_share "
+            f"({max_reject_share:g}) allows. {first}",
+            problems,
+        )

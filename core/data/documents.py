@@ -1,0 +1,344 @@
+"""Documents on disk -> passages with what asks for them: trees of Markdown, reStructuredText and Python,
+chunk files."""
+
+import ast
+import codecs
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.data.blocks import PARSERS, Parsed
+from core.data.chunking import Passage, Span, chunk, sentences
+from core.data.folders import split_files
+from core.data.python_source import SKIPPED_FOLDERS, functions
+from core.data.readers import Reject, Row, check_text, open_text, read_rows
+from core.data.record import TEXT_NAMES, id_of
+from core.errors import BadData
+from core.spec.prepare import Format, PrepareSpec, Queries
+
+DOCUMENT_FORMATS: tuple[Format, ...] = ("markdown", "rst", "python_source", "chunks")
+_ENDINGS = {
+    "markdown": (".md", ".markdown", ".mdx", ".txt"),
+    "rst": (".rst", ".txt"),
+    "python_source": (".py",),
+}
+_PATH_NAMES = ("header_path", "headers", "headings", "breadcrumbs", "section_path", "path")
+_DOCUMENT_NAMES = ("document", "source", "filename", "file", "url", "doc")
+_DESCRIPTION_NAMES = ("description", "summary", "docstring", "question")
+_MOST_BYTES = 64 << 20
+_LEAST_SECTION = 40
+"""Letters and digits that a section must have, links left aside, for its title to be a question."""
+
+_LEAST_TEXT = 20
+"""Characters that must be left of a passage when what asks for it is taken out."""
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How documents become passages."""
+
+    least: int
+    most: int
+    overlap: int
+    queries: Queries
+
+    @classmethod
+    def of(cls, spec: PrepareSpec) -> "Cutting":
+        least, most = spec.passage_characters
+        queries = spec.queries
+        if spec.task == "chunks":  # passages as they stand in the documents
+            queries = queries.model_copy(update={"hide": False})
+        return cls(least, most, spec.chunking.overlap, queries)
+
+
+AS_WRITTEN = Cutting(3000, 5000, 0, Queries(hide=False))
+"""Where documents are only looked into, or looked up."""
+
+
+def read_passages(
+    path: Path,
+    form: Format,
+    category: str | None,
+    cutting: Cutting,
+    encoding: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Iterator[Passage | Reject]:
+    """Every passage of a file or a tree, in the order of the paths. Raises `BadData` when there is no
+    document."""
+    if form == "chunks":
+        yield from _ready_made(path, category, cutting, encoding, columns or {})
+        return
+    files = document_files(path, form)
+    if not files:
+        raise BadData(f"{path} has no {form} files ({', '.join(_ENDINGS[form])})")
+    # What all documents lie in says nothing of any.
+    top = Path(os.path.commonpath([file.parent for file in files]))
+    for file in files:
+        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        inside = file.relative_to(top).parts
+        own = category or (inside[0] if len(inside) > 1 else None)
+        text = _text_of(file, encoding or _declared(file, form))
+        if isinstance(text, Reject):
+            yield text
+        elif form == "python_source":
+            yield from _python(text, name, own, cutting)
+        elif text.strip():
+            yield from _document(PARSERS[file.suffix.lower()](text), name, own, cutting)
+
+
+def document_files(path: Path, form: Format) -> list[Path]:
+    """The files of a tree that have this format, hidden ones and links out of it left aside."""
+    if path.is_file():
+        return [path] if path.suffix.lower() in _ENDINGS[form] else []
+    root = path.resolve()
+    found = []
+    for file in sorted(path.rglob("*")):
+        inside = file.relative_to(path).parts
+        if file.suffix.lower() not in _ENDINGS[form] or any(part.startswith(".") for part in inside):
+            continue
+        if form == "python_source" and SKIPPED_FOLDERS & set(inside):
+            continue
+        if file.is_file() and file.resolve().is_relative_to(root):
+            found.append(file)
+    return found
+
+
+_CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)", re.M)
+
+
+def _declared(file: Path, form: Format) -> str | None:
+    """The encoding that a Python file names in its first two lines (PEP 263)."""
+    if form != "python_source":
+        return None
+    with file.open("rb") as opened:
+        found = _CODING.search(opened.readline(1000) + opened.readline(1000))
+    try:
+        return codecs.lookup(found[1].decode()).name if found else None
+    except LookupError:
+        return None
+
+
+def _text_of(file: Path, encoding: str | None) -> str | Reject:
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            return Reject(file.name, 1, f"larger than {_MOST_BYTES >> 20} MiB")
+        with open_text(file, encoding) as opened:
+            return check_text(opened.read())
+    except (OSError, UnicodeError, ValueError) as error:
+        return Reject(file.name, 1, str(error))
+
+
+def _document(parsed: Parsed, name: str, category: str | None, cutting: Cutting) -> Iterator[Passage]:
+    first = next((block.title for block in parsed.blocks if block.level and block.title), None)
+    title = _fact(parsed.facts, "title") or first or Path(name).stem.replace("-", " ").replace("_", " ")
+    description = _fact(parsed.facts, "description")
+    for number, span in enumerate(chunk(parsed, cutting.least, cutting.most, cutting.overlap)):
+        asked, hidden = _questions(
+            parsed.text, span, title, description if number == 0 else None, cutting.queries
+        )
+        text = (
+            _without(parsed.text, span, hidden)
+            if cutting.queries.hide
+            else parsed.text[span.start : span.end]
+        )
+        yield Passage(
+            f"{name}#{number}",
+            text.strip(),
+            name,
+            category,
+            title,
+            span.path,
+            number,
+            span.start,
+            span.end,
+            asked,
+        )
+
+
+def _fact(facts: dict[str, Any], name: str) -> str | None:
+    value = facts.get(name)
+    return " ".join(value.split()) if isinstance(value, str) and value.strip() else None
+
+
+def _questions(
+    text: str, span: Span, title: str, description: str | None, asked: Queries
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """What asks for a passage, and which parts of the text say just that."""
+    found: list[str] = []
+    hidden: list[tuple[int, int]] = []
+    named: set[str] = set()
+    if description and "descriptions" in asked.of:
+        found.append(description)
+    if "headings" in asked.of:
+        ends = [*(heading.start for heading in span.headings[1:]), span.end]
+        for heading, end in zip(span.headings, ends, strict=False):
+            above = heading.path[-2] if len(heading.path) > 1 else title
+            question = with_title(above, heading.path[-1])
+            wanted = len(found) < asked.per_passage and question and question not in found
+            if wanted and _says_something(text[heading.end : end]):
+                found.append(question)
+                named |= {heading.path[-1], above}
+        # The titles in a question say nothing new of what answers it, wherever they stand.
+        hidden += [(heading.start, heading.end) for heading in span.headings if heading.path[-1] in named]
+    if "first_sentences" in asked.of or not found:
+        sentence = _first_sentence(text, span)
+        if sentence is not None and len(found) < asked.per_passage:
+            words = " ".join(text[sentence[0] : sentence[1]].split())
+            if words not in found:
+                found.append(words)
+                hidden.append(sentence)
+    return found[: asked.per_passage], hidden
+
+
+_LETTER = re.compile(r"[^\W_]")
+_LOOKED_AT = 2000
+_LINKS = re.compile(r"\[[^\]]*\]\([^)]*\)|`[^`]*`_{1,2}|:\w+:`[^`]*`|https?://\S+")
+
+
+def _says_something(body: str) -> bool:
+    """Whether a section is more than a list of links, as "See also" is."""
+    return len(_LETTER.findall(_LINKS.sub("", body[:_LOOKED_AT]))) >= _LEAST_SECTION
+
+
+def with_title(title: str, heading: str) -> str:
+    """A heading that can stand alone: many documents have a section called Remarks."""
+    if not heading:
+        return ""
+    known = title.lower()
+    return heading if known in heading.lower() or heading.lower() == known else f"{title}: {heading}"
+
+
+def _first_sentence(text: str, span: Span) -> tuple[int, int] | None:
+    """The first sentence behind the headings that begin a passage, if it leaves anything to be found."""
+    begin = span.start + span.repeated
+    for heading in span.headings:
+        if heading.start <= begin:
+            begin = heading.end
+    body = text[begin : span.end]
+    first = next(
+        ((begin + start, begin + end) for start, end in sentences(body) if body[start:end].strip()), None
+    )
+    if first is None or first[1] - first[0] > 500 or "```" in text[first[0] : first[1]]:
+        return None
+    left = span.end - span.start - (first[1] - first[0])
+    return first if left >= 2 * (first[1] - first[0]) else None
+
+
+def _without(text: str, span: Span, hidden: list[tuple[int, int]]) -> str:
+    """The passage without the hidden parts, if enough is left of it."""
+    parts, begin = [], span.start
+    for start, end in sorted(hidden):
+        parts.append(text[begin:start])
+        begin = end
+    parts.append(text[begin : span.end])
+    joined = "".join(parts)
+    return joined if len(joined.strip()) >= _LEAST_TEXT else ""
+
+
+def _python(text: str, name: str, category: str | None, cutting: Cutting) -> Iterator[Passage | Reject]:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last: a parser's full stack
+        yield Reject(name, getattr(error, "lineno", None) or 1, f"not Python: {error}")
+        return
+    for number, found in enumerate(functions(tree, text, keep_docstring=not cutting.queries.hide)):
+        asked = [found.summary] if found.summary else []
+        yield Passage(
+            f"{name}#{found.name}:{found.line}",
+            found.source,
+            name,
+            category,
+            found.name,
+            found.path,
+            number,
+            found.line,
+            found.last_line,
+            asked,
+        )
+
+
+def _ready_made(
+    path: Path,
+    category: str | None,
+    cutting: Cutting,
+    encoding: str | None,
+    columns: Mapping[str, str],
+) -> Iterator[Passage | Reject]:
+    """Chunks that somebody has cut: {text, title, header path, category, document}, in a file or a folder."""
+    numbers: dict[str, int] = {}
+    files = [file for some in split_files(path).values() for file in some] if path.is_dir() else [path]
+    for row in (row for file in files for row in read_rows(file, encoding)):
+        if isinstance(row, Reject):
+            yield row
+            continue
+        try:
+            yield _chunk_of(_plain_chunk(row, columns), category, cutting.queries, numbers)
+        except ValueError as error:
+            yield Reject(row.file, row.line, str(error))
+
+
+_CHUNK_NAMES = {"positive": "text", "query": "queries", "group": "document", "category": "category"}
+
+
+def _plain_chunk(row: Row, columns: Mapping[str, str]) -> Row:
+    """With what stands in ``metadata``, as LangChain has it, and under the names that were said."""
+    inner = row.values.get("metadata")
+    values = {**inner, **row.values} if isinstance(inner, dict) else dict(row.values)
+    for name, there in columns.items():
+        if there in values and name in _CHUNK_NAMES:
+            values[_CHUNK_NAMES[name]] = values[there]
+    for name in (*_PATH_NAMES, *_DOCUMENT_NAMES, "title", "heading", "name", "category"):
+        if isinstance(values.get(name), str):
+            check_text(values[name])
+    return Row(row.file, row.line, values)
+
+
+def _chunk_of(row: Row, category: str | None, asked: Queries, numbers: dict[str, int]) -> Passage:
+    values = row.values
+    text = next((values[name] for name in TEXT_NAMES if isinstance(values.get(name), str)), None)
+    if text is None or not text.strip():
+        raise ValueError(f"a chunk has no text (one of {', '.join(TEXT_NAMES)})")
+    check_text(text)
+    path = _header_path(values)
+    title = next((str(values[name]) for name in ("title", "heading", "name") if values.get(name)), None)
+    document = next((str(values[name]) for name in _DOCUMENT_NAMES if values.get(name)), None)
+    document = document or title or (path[0] if path else row.file)
+    number = numbers[document] = numbers.get(document, -1) + 1
+    own = values.get("category")
+    given = values.get("queries") or []
+    given = [given] if isinstance(given, str) else given
+    if not isinstance(given, list) or not all(isinstance(query, str) for query in given):
+        raise ValueError(f"queries are a list of texts, not {str(given)[:60]!r}")
+    queries = [check_text(query) for query in given]
+    if not queries and "descriptions" in asked.of:
+        queries += [check_text(str(values[name])) for name in _DESCRIPTION_NAMES if values.get(name)][:1]
+    if not values.get("queries") and "headings" in asked.of and (heading := path[-1] if path else title):
+        queries.append(with_title(path[0] if len(path) > 1 else title or heading, heading))
+    if not queries:
+        queries = [" ".join(text[start:end].split()) for start, end in sentences(text)[:1]]
+    name = id_of(values) or f"{document}#{number}"
+    times = numbers[f"\0{name}"] = numbers.get(f"\0{name}", 0) + 1
+    return Passage(
+        name if times == 1 else f"{name}~{times}",  # an id that comes twice is no id
+        text.strip(),
+        document,
+        str(own) if isinstance(own, str | int) and str(own).strip() else category,
+        title,
+        path,
+        number,
+        queries=list(dict.fromkeys(query.strip() for query in queries if query.strip()))[: asked.per_passage],
+    )
+
+
+def _header_path(values: dict[str, Any]) -> tuple[str, ...]:
+    """A list of titles, or a text in which they stand behind each other with > between them."""
+    found: Any = next((values[name] for name in _PATH_NAMES if values.get(name)), [])
+    if isinstance(found, str):
+        separator = next((mark for mark in (" > ", " / ", " | ") if mark in found), None)
+        found = found.split(separator) if separator else [found]
+    if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
+        raise ValueError(f"a header path is a list of titles, not {str(found)[:60]!r}")
+    return tuple(part.strip() for part in found if part.strip())

@@ -1,0 +1,65 @@
+"""What the rows of a dataset are like, in numbers that need no memory, and the first few to look at."""
+
+import json
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+PREVIEW = ".preview.json"
+"""In every dataset's folder: its first rows, by split."""
+
+PREVIEW_ROWS = 20
+_SHOWN_CHARACTERS = 1000
+_SHOWN_ITEMS = 20
+_CATEGORIES = 100
+
+
+@dataclass
+class Statistics:
+    """Lengths by role in characters, negatives, difficulties, categories."""
+
+    lengths: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    categories: Counter[str] = field(default_factory=Counter)
+    difficulty: Counter[str] = field(default_factory=Counter)
+
+    def page(self) -> dict[str, Any]:
+        """Mean, percentiles and longest by role; negatives a row; rows by category, the most common ones."""
+        rows = max(sum(self.lengths["query"].values()), 1)
+        negatives = sum(self.lengths["negative"].values())
+        return {
+            "characters": {role: describe(found) for role, found in self.lengths.items() if found},
+            "negatives_per_row": round(negatives / rows, 2),
+            "difficulty": dict(sorted(self.difficulty.items())),
+            "categories": {name: rows for name, rows in self.categories.most_common(_CATEGORIES) if name},
+        }
+
+
+def describe(lengths: Mapping[int, int]) -> dict[str, float]:
+    """Of a histogram: mean, percentiles (the least length that so many do not exceed) and the longest."""
+    values = sorted(lengths)
+    below = list(accumulate(lengths[value] for value in values))
+    found = {"mean": round(sum(value * lengths[value] for value in values) / below[-1], 1)}
+    for share in (50, 90, 95):
+        found[f"p{share}"] = values[bisect_left(below, share / 100 * below[-1])]
+    return {**found, "longest": values[-1]}
+
+
+def write_preview(folder: Path, rows: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+    """The first rows of each split, long texts cut short."""
+    shown = {split: [_short(dict(row)) for row in some] for split, some in rows.items()}
+    text = json.dumps(shown, ensure_ascii=False, default=str)
+    (folder / PREVIEW).write_text(text.encode("utf-8", "replace").decode(), encoding="utf-8")
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…"
+    if isinstance(value, list):
+        return [_short(item) for item in value[:_SHOWN_ITEMS]]
+    if isinstance(value, dict):
+        return {name: _short(item) for name, item in list(value.items())[:_SHOWN_ITEMS]}
+    return value

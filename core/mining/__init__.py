@@ -1,0 +1,1 @@
+"""Negatives out of whole corpora: encode, search, filter, mine: one step a file."""

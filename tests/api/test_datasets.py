@@ -1,0 +1,240 @@
+"""Datasets over HTTP: sent, refused, listed, looked into."""
+
+import gzip
+import io
+import json
+import tarfile
+import threading
+import zipfile
+
+import pytest
+import zstandard
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from core.settings import Settings
+from migrations import upgrade
+
+ROWS = [{"query": f"query {n}", "positive": f"answer {n}", "negatives": ["no"]} for n in range(30)]
+
+
+def lines(rows) -> bytes:
+    return "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows).encode()
+
+
+def send(http: TestClient, body: bytes, name: str = "mine", **params):
+    return http.post("/datasets", params={"name": name, **params}, content=body)
+
+
+def test_rows_are_sent_listed_and_looked_into(http):
+    answer = send(http, lines(ROWS))
+    assert answer.status_code == 201, answer.text
+    made = answer.json()
+    assert answer.headers["Location"] == f"/datasets/{made['id']}"
+    assert (made["kind"], made["name"], made["version"], made["job_id"]) == ("dataset", "mine", 1, None)
+    assert made["metadata"]["splits"] == {"train": 30}
+    assert made["metadata"]["columns"] == ["query", "positive", "negatives"]
+    assert made["metadata"]["statistics"]["characters"]["query"]["longest"] == len("query 29")
+    assert [item["id"] for item in http.get("/datasets").json()["items"]] == [made["id"]]
+    for name in (made["id"], "mine", "mine@1"):
+        assert http.get(f"/datasets/{name}").json()["id"] == made["id"]
+    shown = http.get("/datasets/mine/preview", params={"limit": 2}).json()
+    assert shown == {"split": "train", "splits": ["train"], "items": ROWS[:2]}
+    assert http.get("/datasets/mine/preview", params={"split": "dev"}).status_code == 404
+    assert http.get("/datasets/other").status_code == 404
+    body = http.get(f"/artifacts/{made['id']}/files/data.jsonl").content
+    assert body == lines(ROWS)
+
+
+def test_the_same_content_is_kept_once(http, settings):
+    first = send(http, lines(ROWS)).json()
+    again = send(http, lines(ROWS))
+    assert (again.status_code, again.json()["id"]) == (200, first["id"])
+    other = send(http, lines(ROWS), "other").json()
+    assert (other["id"] != first["id"], other["sha256"]) == (True, first["sha256"])
+    changed = send(http, lines(ROWS[:5])).json()
+    assert (changed["version"], changed["sha256"] != first["sha256"]) == (2, True)
+    assert http.get("/datasets/mine").json()["id"] == changed["id"]
+    kept = list((settings.data_dir / "artifacts" / "dataset").rglob("data.jsonl"))
+    assert len(kept) == 2
+
+
+def test_bad_rows_are_answered_with_their_lines(http):
+    body = lines([*ROWS, "{broken", {"query": "no positive"}, *ROWS])
+    answer = send(http, body)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    errors = answer.json()["errors"]
+    assert [item["path"] for item in errors] == ["data.jsonl, line 31", "data.jsonl, line 32"]
+    assert "not JSON" in errors[0]["message"]
+    assert http.get("/datasets").json()["items"] == []
+    assert send(http, body, max_reject_share=0.1).json()["metadata"]["rejected"] == 2
+
+
+def tar_of(entries: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        for name, content in entries.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.type = len(content), kind
+            entry.linkname = "/etc/passwd" if kind != tarfile.REGTYPE else ""
+            archive.addfile(entry, io.BytesIO(content))
+    return made.getvalue()
+
+
+def beir(qrels: str = "q0\td0\t1\n") -> dict[str, bytes]:
+    return {
+        "set/corpus.jsonl": lines([{"_id": f"d{n}", "title": "", "text": f"text {n}"} for n in range(3)]),
+        "set/queries.jsonl": lines([{"_id": "q0", "text": "query"}]),
+        "set/qrels/test.tsv": f"query-id\tcorpus-id\tscore\n{qrels}".encode(),
+    }
+
+
+def test_a_beir_folder_in_an_archive(http):
+    made = send(http, tar_of(beir())).json()
+    assert (made["metadata"]["format"], made["metadata"]["splits"]) == ("judged", {"test": 1})
+    assert {file["path"] for file in made["files"]} >= {"corpus.jsonl", "queries.jsonl", "qrels/test.tsv"}
+    answer = send(http, tar_of(beir("q0\td0\t1\nq0\tgone\t1\n")))
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0] == {
+        "path": "test.tsv, line 3",
+        "message": "document 'gone' is not there, or empty",
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (tar_of({"../../out.jsonl": b"{}"}), "leads out"),
+        (tar_of({"/etc/out.jsonl": b"{}"}), "leads out"),
+        (tar_of({"link": b""}, tarfile.SYMTYPE), "no plain file"),
+        (tar_of({"rows.jsonl": lines(ROWS)})[:200], "archive"),
+        (b"PK\x03\x04 no zip", "archive"),
+        (b"PAR1 no parquet", "Parquet"),
+        (gzip.compress(lines(ROWS))[:60], "damaged"),
+        (lines([{**ROWS[0], "category": "\ud800"}]), "not valid Unicode"),
+        (lines([{**ROWS[0], "scores": [10**400, 1]}]), "a score is a number"),
+        (lines([{"text": "a chunk of text", "queries": 5}]), "queries are a list"),
+        ((json.dumps(ROWS[0]) + "\n").encode("utf-16") + b"\x00", "not the text"),
+        (tar_of({"dataset.json": b'{"format": 1, "type": "triplets", "splits": [1]}'}), "not the page"),
+        (tar_of({"x" * 400 + ".jsonl": lines(ROWS)}), "too long"),
+        (tar_of({"a\udcff.jsonl": lines(ROWS)}), "Unicode"),
+        (("---\ntitle: " + "[" * 200_000 + "\n---\n# T\n\n").encode(), "none of JSONL"),
+        (b"just some words", "none of JSONL"),
+        (b"\x00\x01\x02\x03", "none of JSONL"),
+        (b"{}\n" * 3, "no query column"),
+        (b"[" * 100_000, "JSON"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_whole(http, settings, body, words):
+    answer = send(http, body)
+    assert answer.status_code == 422, answer.text
+    assert words in answer.json()["detail"] + json.dumps(answer.json()["errors"])
+    assert http.get("/datasets").json()["items"] == []
+    assert list((settings.data_dir / "uploads").iterdir()) == []
+
+
+def test_limits(settings: Settings):
+    upgrade(settings.database_url)
+    small = settings.model_copy(update={"max_upload_bytes": 20_000})
+    with TestClient(create_app(small), raise_server_exceptions=False) as http:
+        assert send(http, lines(ROWS * 100)).status_code == 413
+        # A body whose size nobody tells is counted as it comes.
+        stream = http.post("/datasets?name=x", content=iter([lines(ROWS)] * 50))
+        assert stream.status_code == 413
+        bomb = send(http, tar_of({"rows.jsonl": b" " * 5_000_000}))
+        assert (bomb.status_code, "unpacks to more" in bomb.text) == (413, True)
+        assert send(http, b"").status_code == 400
+        packed = gzip.compress(lines([{**ROWS[0], "more": " " * 5_000_000}]))
+        assert len(packed) < 20_000
+        assert send(http, packed).status_code == 413
+        assert list((settings.data_dir / "uploads").iterdir()) == []
+        assert send(http, lines(ROWS)).status_code == 201
+
+
+def test_a_form_is_told_how_to_send(http):
+    answer = http.post("/datasets?name=x", files={"file": ("rows.jsonl", lines(ROWS))})
+    assert answer.status_code == 400
+    assert "--data-binary" in answer.json()["detail"]
+
+
+def test_a_zip_and_a_zst(http, tmp_path):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("top/train.jsonl", lines(ROWS))
+    assert send(http, made.getvalue()).json()["metadata"]["splits"] == {"train": 30}
+    tar = gzip.decompress(tar_of({"train.jsonl": lines(ROWS)}))
+    assert send(http, zstandard.compress(tar), "zst").status_code == 201
+    with zipfile.ZipFile(made, "a") as archive:
+        archive.writestr("../out.jsonl", lines(ROWS))
+    assert "leads out" in send(http, made.getvalue()).text
+
+
+def test_a_page_that_would_nest_without_end_does_no_harm(http):
+    body = ("---\ntitle: " + "[" * 200_000 + "\n---\n# Title\n\nWords that stand in the page.\n").encode()
+    assert send(http, body, filename="deep.md").status_code == 201
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"name": ""}, {"name": "../x"}, {"name": "a/b"}, {"name": "x" * 300}, {"name": "art_1"}]
+)
+def test_a_name_is_needed(http, params):
+    assert http.post("/datasets", params=params, content=lines(ROWS)).status_code == 422
+
+
+def test_many_at_once_make_one(http):
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(send(http, lines(ROWS)))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answer.status_code for answer in answers) == [200] * 5 + [201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "filename", "form"),
+    [
+        (b"query,positive\na,b\n", None, "data.csv"),
+        (b"query\tpositive\na\tb\n", None, "data.tsv"),
+        (json.dumps(ROWS).encode(), None, "data.json"),
+        (gzip.compress(lines(ROWS)), None, "data.jsonl.gz"),
+        (lines(ROWS), "My Rows.v2.JSONL", "data.jsonl"),
+        (b"# Title\n\nWords of a document that is long enough.\n", "page.md", "data.md"),
+        (lines([{"text": "a chunk", "title": "T"}]), None, "data.jsonl"),
+    ],
+)
+def test_what_it_is_is_seen(http, body, filename, form):
+    answer = send(http, body, **({"filename": filename} if filename else {}))
+    assert answer.status_code == 201, answer.text
+    assert form in {file["path"] for file in answer.json()["files"]}
+
+
+def test_rows_that_name_documents_are_taken_for_what_they_are(http):
+    from tests.data.reasonir_mini import HQ
+
+    answer = send(http, lines(HQ))
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["metadata"]["splits"] == {"train": len(HQ)}
+    tevatron = {
+        "query_id": "1",
+        "query_text": "q",
+        "positive_document_ids": ["d"],
+        "negative_document_ids": [],
+    }
+    assert send(http, lines([tevatron] * 3)).json()["metadata"]["splits"] == {"train": 3}
+
+
+def test_a_sent_dataset_can_be_named_in_a_job(http):
+    made = send(http, lines(ROWS)).json()
+    for reference in (f"dataset:{made['id']}", "dataset:mine", "dataset:mine@1"):
+        job = http.post("/jobs", json={"kind": "prepare", "source": reference})
+        assert job.status_code == 201, job.text
+        assert job.json()["inputs"][reference]["artifact"] == made["id"]
+    assert http.post("/jobs", json={"kind": "prepare", "source": "dataset:mine@2"}).status_code == 404
+    job = http.post("/jobs", json={"kind": "mine", "dataset": "dataset:mine", "model": "bm25"})
+    assert job.status_code == 201, job.text
+    assert job.json()["inputs"]["dataset:mine"]["artifact"] == made["id"]
+    answer = http.post("/jobs", json={"kind": "mine", "dataset": "dataset:mine", "model": "no model"})
+    assert [item["path"] for item in answer.json()["errors"]] == ["model"]

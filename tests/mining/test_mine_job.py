@@ -1,0 +1,190 @@
+"""Mine jobs: what comes out is what brute force says, without answers, and a stop loses no shard."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from core.errors import InvalidRequest
+from core.mining import encode as encode_room
+from core.run.context import StopSignal
+from core.run.local import run_local
+from core.run.reporter import RecordingReporter
+from core.spec import parse_spec
+from tests.data.test_prepare import prepare, write
+from tests.tiny import WORDS
+
+FREE = {"positive_aware": None, "near_duplicates": None}
+
+
+@pytest.fixture
+def rows_file(tmp_path) -> Path:
+    lines = [
+        {
+            "query": f"what is {word}",
+            "positive": f"{word} is this and {WORDS[(number + 3) % 20]}",
+            "group": f"g{number // 2}",
+        }
+        for number, word in enumerate(WORDS)
+    ]
+    return write(tmp_path / "rows.jsonl", lines)
+
+
+def mine(out: Path, dataset, model, **fields):
+    spec = {"kind": "mine", "dataset": dataset, "model": model, **fields}
+    return run_local(spec, out, fields.pop("reporter", None) or RecordingReporter())
+
+
+def made(out: Path, split: str = "train") -> list[dict]:
+    return pq.read_table(out / "dataset" / f"{split}.parquet").to_pylist()
+
+
+def page(out: Path) -> dict:
+    return json.loads((out / "dataset" / "dataset.json").read_text())
+
+
+def test_the_nearest_are_those_of_brute_force(rows_file, tiny_model, tmp_path):
+    result = mine(
+        tmp_path / "out",
+        f"file:{rows_file}",
+        f"file:{tiny_model}",
+        num_negatives=6,
+        filters={**FREE, "same_group": True},
+    )
+    assert result.state == "succeeded", result.end_reason
+    found = made(tmp_path / "out")
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    lines = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    documents = [line["positive"] for line in lines]
+    queries = model.encode([line["query"] for line in lines], normalize_embeddings=True)
+    scores = queries @ model.encode(documents, normalize_embeddings=True).T
+    for number, row in enumerate(found):
+        own = scores[number].copy()
+        own[number] = -np.inf
+        best = np.argsort(-own, kind="stable")[:6]
+        assert np.allclose(row["scores"][1:], own[best], atol=1e-5)
+        assert np.allclose(row["scores"][0], scores[number, number], atol=1e-5)
+        assert row["ranks"] == list(range(6))
+        assert set(row["negatives"]) == {documents[place] for place in best}
+    mining = page(tmp_path / "out")["mining"]
+    assert (mining["queries"], mining["corpus"], mining["similarity"]) == (26, 26, "cosine")
+    assert len(mining["weights_sha256"]) == 64
+
+
+@pytest.mark.parametrize("model", ["bm25", "tiny"])
+def test_no_answer_and_nothing_of_its_group_is_a_negative(rows_file, tiny_model, tmp_path, model):
+    lines = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    # A second answer, and one that repeats the first but for case.
+    lines.append({"query": lines[0]["query"], "positive": "another answer altogether"})
+    lines.append({"query": "some other query", "positive": lines[0]["positive"].upper()})
+    # The same question in other letters has another answer.
+    lines.append({"query": f"{lines[1]['query'].upper()}?", "positive": "an answer to the same question"})
+    write(rows_file, lines)
+    chosen = "bm25" if model == "bm25" else f"file:{tiny_model}"
+    result = mine(
+        tmp_path / "out", f"file:{rows_file}", chosen, num_negatives=20, filters={"positive_aware": None}
+    )
+    assert result.state == "succeeded", result.end_reason
+    answers: dict[str, set[str]] = {}
+    for line in lines:
+        answers.setdefault(line["query"].lower().strip("?"), set()).add(line["positive"].lower())
+    group = {line["positive"]: line.get("group") for line in lines}
+    for row in made(tmp_path / "out"):
+        assert not {text.lower() for text in row["negatives"]} & answers[row["query"].lower().strip("?")]
+        assert row["group"] is None or row["group"] not in {group[text] for text in row["negatives"]}
+        assert (
+            len(set(row["negatives"])) == len(row["negatives"]) == len(row["ranks"]) == len(row["difficulty"])
+        )
+
+
+def test_short_rows_stay_and_are_counted(rows_file, tiny_model, tmp_path):
+    result = mine(tmp_path / "out", f"file:{rows_file}", f"file:{tiny_model}", filters={"max_score": -1.0})
+    assert result.state == "succeeded", result.end_reason
+    assert page(tmp_path / "out")["rows_by_negatives"] == {"0": 26}
+    assert all(row["negatives"] == [] for row in made(tmp_path / "out"))
+
+
+def test_a_job_that_was_stopped_encodes_no_shard_again(rows_file, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(encode_room, "SHARD", 4)
+    monkeypatch.setattr("core.mining.finders.SHARD", 4)
+    spec = {"kind": "mine", "dataset": f"file:{rows_file}", "model": f"file:{tiny_model}", "filters": FREE}
+    stop, written = StopSignal(), []
+    original = encode_room._write
+
+    def write_and_stop(path, vectors):
+        original(path, vectors)
+        written.append(path.name)
+        if len(written) == 3:
+            stop.request("cancel")
+
+    monkeypatch.setattr(encode_room, "_write", write_and_stop)
+    result = run_local(spec, tmp_path / "out", RecordingReporter(), stop=stop)
+    assert result.state == "cancelled"
+    result = run_local(spec, tmp_path / "out", RecordingReporter())
+    assert result.state == "succeeded", result.end_reason
+    assert len(written) == len(set(written)) == 7 + 7
+    whole = run_local(spec, tmp_path / "whole", RecordingReporter())
+    assert whole.state == "succeeded"
+    assert made(tmp_path / "out") == made(tmp_path / "whole")
+
+
+def test_a_corpus_of_its_own(rows_file, tiny_model, tmp_path):
+    corpus = write(
+        tmp_path / "corpus.jsonl",
+        [{"_id": f"c{n}", "text": f"{word} is far away"} for n, word in enumerate(WORDS)],
+    )
+    result = mine(
+        tmp_path / "out", f"file:{rows_file}", f"file:{tiny_model}", corpus=f"file:{corpus}", filters=FREE
+    )
+    assert result.state == "succeeded", result.end_reason
+    for row in made(tmp_path / "out"):
+        assert len(row["negatives"]) == 4
+        assert all(text.endswith("is far away") for text in row["negatives"])
+        assert all(name.startswith("c") for name in row["negative_ids"])
+
+
+def test_a_prepared_dataset_keeps_its_other_splits_and_licence_and_trains(rows_file, tiny_model, tmp_path):
+    assert (
+        prepare(tmp_path / "data", f"file:{rows_file}", split={"test": 0.25}, licence="CC0").state
+        == "succeeded"
+    )
+    dataset = f"file:{tmp_path / 'data' / 'dataset'}"
+    result = mine(tmp_path / "out", dataset, f"file:{tiny_model}", filters=FREE)
+    assert result.state == "succeeded", result.end_reason
+    before = json.loads((tmp_path / "data" / "dataset" / "dataset.json").read_text())
+    assert page(tmp_path / "out")["splits"] == {name: rows for name, rows in before["splits"].items() if rows}
+    assert page(tmp_path / "out")["licence"] == "CC0"
+    assert (tmp_path / "out" / "report" / "scores.png").read_bytes().startswith(b"\x89PNG")
+    mined = f"file:{tmp_path / 'out' / 'dataset'}"
+    trained = run_local(
+        {
+            "kind": "train",
+            "base_model": f"file:{tiny_model}",
+            "dataset": mined,
+            "batch_size": 4,
+            "evaluation": {"datasets": [mined], "metrics": ["mrr@10"]},
+            "curriculum": {"epochs": [["hard"]]},
+        },
+        tmp_path / "model",
+        RecordingReporter(),
+    )
+    assert trained.state == "succeeded", trained.end_reason
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"filters": {"range_min": 10, "range_max": 5}}, "filters"),
+        ({"filters": {"positive_aware": 1.5}}, "filters.positive_aware"),
+        ({"num_negatives": 0}, "num_negatives"),
+        ({"sampling": "best"}, "sampling"),
+        ({"model": "not a model"}, "model"),
+    ],
+)
+def test_a_fault_is_named_by_its_path(change, path):
+    with pytest.raises(InvalidRequest) as caught:
+        parse_spec({"kind": "mine", "dataset": "file:x", **change})
+    assert any(problem.path.startswith(path) for problem in caught.value.problems), caught.value.problems
