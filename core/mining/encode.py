@@ -5,31 +5,46 @@ weights, not its name, the tokenizer, the prompt, the length. So a job that was 
 shard that is missing, and a later job on the same texts finds them all.
 """
 
+import contextlib
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, Protocol
 
 import numpy as np
-
-from core.evaluation.retrieval import Encode
+import torch
 
 SHARD = 8192
 """Texts in a shard."""
 
+TOKENS = {"cpu": 4096, "cuda": 65_536}
+"""Of a micro-batch, without gradients."""
+
+_KEPT_BYTES = 50 << 30
+_IN_USE_SECONDS = 86_400.0
+
 Role = Literal["query", "document"]
+
+
+class Vectors(Protocol):
+    """What a text's tokens or a text has become: see `core.families.late_interaction.Ragged`."""
+
+    vectors: np.ndarray
+    counts: np.ndarray
 
 
 def encode_to_shards(
     texts: Iterable[str],
     role: Role,
-    encode: Encode,
+    encode: Callable[[list[str], Role], torch.Tensor | Vectors],
     identity: str,
     cache: Path,
     *,
+    size: int | None = None,
     half: bool = False,
     check_stop: Callable[[], None] = lambda: None,
     tell: Callable[[int, bool], None] = lambda _texts, _known: None,
@@ -37,27 +52,35 @@ def encode_to_shards(
     """The files of all shards, in the order of the texts. ``tell`` hears of each: how many texts, known
     before.
 
-    ``identity`` stands for the model and its settings. ``half`` keeps float16. Raises whatever ``encode``
-    does.
+    ``identity`` stands for the model and its settings. ``half`` keeps float16; ``size`` is texts in a shard.
+    A shard is an array [texts, dim], or, of one vector a token, the arrays ``vectors`` and ``counts``. Raises
+    whatever ``encode`` does.
     """
     folder = cache / "embeddings" / hashlib.sha256(identity.encode()).hexdigest()[:32]
     folder.mkdir(parents=True, exist_ok=True)
+    kept = np.float16 if half else np.float32
     paths = []
-    for shard in _shards(texts):
+    for shard in _shards(texts, size or SHARD):
         check_stop()
         path = folder / f"{_name(shard, role, half=half)}.npy"
-        known = path.exists()
+        known = _touch(path)
         if not known:
-            vectors = encode(shard, role).cpu().numpy()
-            _write(path, vectors.astype(np.float16 if half else np.float32))
+            encoded = encode(shard, role)
+            if isinstance(encoded, torch.Tensor):
+                vectors = encoded.cpu().numpy().astype(kept)
+                _write(path, lambda file, found=vectors: np.save(file, found))
+            else:
+                arrays = {"vectors": encoded.vectors.astype(kept), "counts": encoded.counts}
+                _write(path, lambda file, found=arrays: np.savez(file, **found))
         tell(len(shard), known)
         paths.append(path)
+    _trim(cache / "embeddings")
     return paths
 
 
-def _shards(texts: Iterable[str]) -> Iterator[list[str]]:
+def _shards(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     rest = iter(texts)
-    while shard := list(islice(rest, SHARD)):
+    while shard := list(islice(rest, size)):
         yield shard
 
 
@@ -70,14 +93,36 @@ def _name(texts: list[str], role: Role, *, half: bool) -> str:
     return digest.hexdigest()
 
 
-def _write(path: Path, vectors: np.ndarray) -> None:
+def _write(path: Path, save: Callable[[IO[bytes]], None]) -> None:
     """Whole or not there, also after a power cut."""
     temporary = path.with_name(f".{uuid.uuid4().hex}.npy")
     try:
         with temporary.open("wb") as file:
-            np.save(file, vectors)
+            save(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _touch(path: Path) -> bool:
+    """Whether it is there; then it is in use."""
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(path)
+        return True
+    return False
+
+
+def _trim(folder: Path) -> None:
+    """Drops what was not used for longest, above the limit, and for a day: no running job waits for it."""
+    files = []
+    for path in folder.glob("*/*.npy"):
+        with contextlib.suppress(FileNotFoundError):  # another job has just dropped it
+            about = path.stat()
+            files.append((about.st_mtime, about.st_size, path))
+    kept, in_use = 0, time.time() - _IN_USE_SECONDS
+    for last_use, size, path in sorted(files, reverse=True):
+        kept += size
+        if kept > _KEPT_BYTES and last_use < in_use:
+            path.unlink(missing_ok=True)

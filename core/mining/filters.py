@@ -5,41 +5,26 @@ arXiv 2010.08191). Positive-aware filtering after NV-Retriever (Moreira et al. 2
 """
 
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 import numpy as np
 
+from core.spec.filters import Bar, RankFilters
 
-@dataclass(frozen=True)
-class Limits:
-    """What a candidate must keep to. None: no limit.
 
-    Ranks count from 0 among the documents that are no answers, nearest first. ``relative_margin`` m: the
-    score is at most positive - m * |positive|; ``positive_aware`` p: at most positive - (1 - p) * |positive|.
-    Both lower the bar for negative scores, too.
-    """
-
-    range_min: int = 0
-    range_max: int | None = None
-    min_score: float | None = None
-    max_score: float | None = None
-    absolute_margin: float | None = None
-    relative_margin: float | None = None
-    positive_aware: float | None = 0.95
-
-    def bar(self, positive: float) -> float:
-        """The highest score of a candidate beside a positive of this score."""
-        bars = [np.inf]
-        if self.max_score is not None:
-            bars.append(self.max_score)
-        if self.absolute_margin is not None:
-            bars.append(positive - self.absolute_margin)
-        if self.relative_margin is not None:
-            bars.append(positive - self.relative_margin * abs(positive))
-        if self.positive_aware is not None:
-            bars.append(positive - (1 - self.positive_aware) * abs(positive))
-        return float(min(bars))
+def bar_of(asked: Bar, positive: float) -> float:
+    """The highest score of a negative beside a positive of this score."""
+    bars = [np.inf]
+    if asked.max_score is not None:
+        bars.append(asked.max_score)
+    if asked.absolute_margin is not None:
+        bars.append(positive - asked.absolute_margin)
+    if asked.relative_margin is not None:
+        bars.append(positive - asked.relative_margin * abs(positive))
+    if asked.positive_aware is not None:
+        bars.append(positive - (1 - asked.positive_aware) * abs(positive))
+    return float(min(bars))
 
 
 @dataclass(frozen=True)
@@ -56,15 +41,14 @@ def keep(
     documents: np.ndarray,
     scores: np.ndarray,
     answers: Set[int],
-    positive_scores: list[float],
-    limits: Limits,
+    positive_scores: Iterable[float],
+    asked: RankFilters,
     removed: Counter[str],
 ) -> Candidates:
-    """Takes out answers and what the limits forbid, and counts in ``removed`` which of them did it.
+    """Takes out answers and what the filters forbid, and counts in ``removed`` which of them did it.
 
     documents and scores [candidates], nearest first, -1 where there are no more. ``positive_scores`` are
-    those of all of the query's positives: the bar is the lowest of theirs, so that no negative is above what
-    is said of any.
+    those of all of the query's positives.
     """
     there = documents >= 0
     is_answer = np.isin(documents, np.fromiter(answers, np.int64, len(answers)))
@@ -72,25 +56,31 @@ def keep(
     removed["answers"] += int((there & is_answer).sum())
     ranks = np.cumsum(free) - 1
     kept = free.copy()
-    bar = min((limits.bar(score) for score in positive_scores), default=limits.bar(np.inf))
 
     def take_out(name: str, bad: np.ndarray) -> None:
         nonlocal kept
         removed[name] += int((kept & bad).sum())
         kept &= ~bad
 
-    take_out("range_min", ranks < limits.range_min)
-    if limits.range_max is not None:
-        take_out("range_max", ranks >= limits.range_max)
-    if limits.min_score is not None:
-        take_out("min_score", scores < limits.min_score)
+    take_out("range_min", ranks < asked.range_min)
+    take_out("range_max", ranks >= asked.range_max)
+    if asked.min_score is not None:
+        take_out("min_score", scores < asked.min_score)
+    # The lowest counts, so that no negative is above what is said of any positive.
+    bar = min(bar_of(asked, score) for score in positive_scores)
     take_out("too near the positive", scores > bar)
     return Candidates(documents[kept], scores[kept], ranks[kept])
 
 
-def choose(candidates: Candidates, count: int, sampling: str, seed: tuple[int, int]) -> np.ndarray:
-    """Places among the candidates of the ``count`` negatives: the nearest, or some drawn with the seed."""
+def in_turn(
+    candidates: Candidates, sampling: str, seed: tuple[int, ...], preferred: np.ndarray | None = None
+) -> np.ndarray:
+    """Places of all candidates in the order in which they are asked to be negatives.
+
+    The nearest first, or as the seed draws them; ``preferred`` [candidates] ones before all others.
+    """
     size = len(candidates.documents)
-    if sampling == "top" or size <= count:
-        return np.arange(min(count, size))
-    return np.sort(np.random.default_rng(seed).choice(size, count, replace=False))
+    order = np.arange(size) if sampling == "top" else np.random.default_rng(seed).permutation(size)
+    if preferred is not None:
+        order = order[np.argsort(~preferred[order], kind="stable")]
+    return order

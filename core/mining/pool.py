@@ -1,5 +1,6 @@
 """Distinct texts with numbers, on disk: what is encoded once, however often it stands in the data."""
 
+import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,23 @@ _ROWS = 4096
 _SCHEMA = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])
 
 
+LABELS = ("group", "category", "dataset")
+"""What may be known of a document: the page that it is of, what it is about, where it was read."""
+
+
+class _Labels:
+    def __init__(self) -> None:
+        self.numbers = array("q")  # of each text
+        self.known: dict[str, int] = {}
+
+    def add(self, text: int, value: str | None) -> None:
+        number = -1 if value is None else self.known.setdefault(value, len(self.known))
+        if text == len(self.numbers):
+            self.numbers.append(number)
+        elif self.numbers[text] < 0:
+            self.numbers[text] = number
+
+
 class Pool:
     """Numbers texts in the order of their first coming. Memory: about a hundred bytes a text."""
 
@@ -25,28 +43,26 @@ class Pool:
         self._numbers: dict[int, int] = {}
         self._waiting: list[dict[str, str | None]] = []
         self._sketches = Sketches(folder, name, near, seed) if near is not None else None
-        self._groups = array("q")
-        self._known_groups: dict[str, int] = {}
+        self._digest = hashlib.sha256()
+        self._labels = {label: _Labels() for label in LABELS}
         self._table: Any = None
 
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def add(self, text: str, name: str | None = None, group: str | None = None) -> int:
-        """The text's number. Name and group are those of its first coming."""
+    def add(self, text: str, name: str | None = None, **labels: str | None) -> int:
+        """The text's number. Name and ``labels`` (see `LABELS`) are the first that are said of it."""
         mark = text_hash(text)
         number = self._numbers.setdefault(mark, len(self._numbers))
-        if number == len(self._groups):
-            self._groups.append(self._group(group))
+        new = number == len(self._labels[LABELS[0]].numbers)
+        for label, values in self._labels.items():
+            values.add(number, labels.get(label))
+        if new:
+            self._digest.update(mark.to_bytes(8, "little"))
             self._waiting.append({"id": name or f"d{mark:016x}", "text": text})
             if len(self._waiting) == _ROWS:
                 self._flush()
-        elif group is not None and self._groups[number] < 0:
-            self._groups[number] = self._group(group)
         return number
-
-    def _group(self, group: str | None) -> int:
-        return -1 if group is None else self._known_groups.setdefault(group, len(self._known_groups))
 
     def _flush(self) -> None:
         if self._waiting:
@@ -68,14 +84,24 @@ class Pool:
     def ids(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
         return list(self._table.column("id").take(pa.array(numbers, pa.int64())).to_pylist())
 
-    def all_texts(self, end: int | None = None) -> Iterator[str]:
-        """In the order of their numbers, up to ``end``."""
-        for batch in self._table.slice(0, end).to_batches(_ROWS):
+    def all_texts(self, begin: int = 0, end: int | None = None) -> Iterator[str]:
+        """In the order of their numbers, from ``begin`` up to ``end``."""
+        whole = self._table.slice(begin, None if end is None else end - begin)
+        for batch in whole.to_batches(_ROWS):
             yield from batch.column("text").to_pylist()
 
-    def groups(self) -> np.ndarray:
-        """The group of each text, -1 where it has none. [texts]"""
-        return np.array(self._groups, np.int64)
+    def labels(self, label: str) -> np.ndarray:
+        """Of each text as a number, -1 where it has none. [texts]"""
+        return np.array(self._labels[label].numbers, np.int64)
+
+    def label_number(self, label: str, value: str | None) -> int:
+        """What `labels` has for a value; -1 if no text has it."""
+        return self._labels[label].known.get(value, -1) if value is not None else -1
+
+    @property
+    def sha256(self) -> str:
+        """Of all texts in their order."""
+        return self._digest.hexdigest()
 
     def near(self) -> tuple[np.ndarray, np.ndarray]:
         """As `Sketches.near`; without a threshold every text is its own and near to none."""

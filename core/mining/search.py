@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-_SCORES = 1 << 24
+SCORES = 1 << 24
 """Numbers in a block of scores: 64 MiB in float32."""
 
 
@@ -22,6 +22,11 @@ class Nearest:
 
     indices: np.ndarray
     scores: np.ndarray
+
+    @classmethod
+    def none(cls, queries: int, depth: int) -> "Nearest":
+        """Of nothing yet."""
+        return cls(np.full((queries, depth), -1, np.int64), np.full((queries, depth), -np.inf, np.float32))
 
 
 def shard_vectors(paths: Sequence[Path]) -> Iterator[np.ndarray]:
@@ -35,18 +40,18 @@ def search(
     shards: Iterable[np.ndarray],
     depth: int,
     *,
+    begin: int = 0,
     device: str = "cpu",
-    scores_per_block: int = _SCORES,
+    scores_per_block: int = SCORES,
     check_stop: Callable[[], None] = lambda: None,
 ) -> Nearest:
     """The ``depth`` documents of the highest dot product for every query.
 
-    queries [queries, dim]; shards [documents, dim] one after the other, whose documents are counted through.
+    queries [queries, dim]; shards [documents, dim] one after the other, whose documents are counted through
+    from ``begin``.
     """
-    best_scores = np.full((len(queries), depth), -np.inf, np.float32)
-    best_indices = np.full((len(queries), depth), -1, np.int64)
+    best = Nearest.none(len(queries), depth)
     asked = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
-    begin = 0
     for shard in shards:
         documents = torch.from_numpy(np.asarray(shard, np.float32)).to(device)
         rows = max(1, scores_per_block // max(1, len(documents)))
@@ -54,16 +59,49 @@ def search(
             check_stop()
             block = slice(start, start + rows)
             scores = asked[block].to(device) @ documents.T  # [block, documents]
-            top = scores.topk(min(depth, len(documents)), dim=1)
-            _merge(best_scores[block], best_indices[block], top.values, top.indices + begin)
+            take_in(best, block, scores, begin)
         begin += len(documents)
-    return Nearest(best_indices, best_scores)
+    return best
 
 
-def _merge(best: np.ndarray, indices: np.ndarray, scores: torch.Tensor, found: torch.Tensor) -> None:
-    """Puts what was found among the best so far, in place. Both [block, some]."""
-    all_scores = np.concatenate([best, scores.float().cpu().numpy()], axis=1)
-    all_indices = np.concatenate([indices, found.cpu().numpy()], axis=1)
-    order = np.lexsort((all_indices, -all_scores), axis=1)[:, : best.shape[1]]
-    best[:] = np.take_along_axis(all_scores, order, axis=1)
-    indices[:] = np.take_along_axis(all_indices, order, axis=1)
+def take_in(best: Nearest, block: slice, scores: torch.Tensor, begin: int) -> None:
+    """What of a block of scores, whose columns count from ``begin``, belongs to the best so far.
+
+    After the first shards that is little: looking for it costs a fraction of choosing the block's best.
+    """
+    depth = best.scores.shape[1]
+    worst = torch.from_numpy(best.scores[block, -1:]).to(scores.device)
+    hits = scores > worst  # who is as good as the worst comes too late
+    if scores.shape[1] > depth and int(hits.sum()) > len(scores) * depth:
+        hits &= scores >= scores.topk(depth, dim=1).values[:, -1:]
+    rows, columns = _where(hits)
+    if not len(rows):
+        return
+    counts = np.bincount(rows, minlength=len(scores))
+    changed = np.flatnonzero(counts)
+    place = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]  # of each hit in its row
+    row = (np.cumsum(counts > 0) - 1)[rows]
+    found = Nearest.none(len(changed), int(counts.max()))
+    found.scores[row, place] = scores[torch.from_numpy(rows), torch.from_numpy(columns)].cpu().numpy()
+    found.indices[row, place] = columns + begin
+    of_block = block.start + changed
+    merged = merge([Nearest(best.indices[of_block], best.scores[of_block]), found], depth)
+    best.indices[of_block], best.scores[of_block] = merged.indices, merged.scores
+
+
+def _where(hits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    if hits.is_cuda:
+        rows, columns = hits.nonzero(as_tuple=True)
+        return rows.cpu().numpy(), columns.cpu().numpy()
+    return np.divmod(np.flatnonzero(hits.numpy()), hits.shape[1])  # several times faster than torch's
+
+
+def merge(found: Sequence[Nearest], depth: int) -> Nearest:
+    """The best of all, for each query. Of equal scores those of the first come first: they must have the
+    lower indices."""
+    scores = torch.from_numpy(np.concatenate([nearest.scores for nearest in found], axis=1))
+    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :depth].numpy()
+    indices = np.concatenate([nearest.indices for nearest in found], axis=1)
+    return Nearest(
+        np.take_along_axis(indices, order, axis=1), np.take_along_axis(scores.numpy(), order, axis=1)
+    )

@@ -58,19 +58,20 @@ def localize(spec: dict[str, Any]) -> dict[str, Any]:
     A base model or dataset that exists as a path means the path.
     """
     made = dict(spec)
-    for name in ("base_model", "model", "corpus"):
+    for name in ("base_model", "model"):
         if name in made:
             made[name] = _as_reference(made[name])
-    for name in ("dataset", "source"):
+    for name in ("dataset", "source", "corpus", "candidates"):
         if name in made:
             made[name] = _source(made[name])
     evaluation = made.get("evaluation")
     if isinstance(evaluation, dict) and isinstance(evaluation.get("datasets"), list):
         made["evaluation"] = {**evaluation, "datasets": [_source(item) for item in evaluation["datasets"]]}
-    loss = made.get("loss")
-    if isinstance(loss, dict) and isinstance(loss.get("guide"), dict) and "model" in loss["guide"]:
-        guide = {**loss["guide"], "model": _as_reference(loss["guide"]["model"])}
-        made["loss"] = {**loss, "guide": guide}
+    for outer, inner in (("loss", "guide"), ("filters", "cross_encoder")):
+        holder = made.get(outer)
+        if isinstance(holder, dict) and isinstance(holder.get(inner), dict) and "model" in holder[inner]:
+            named = {**holder[inner], "model": _as_reference(holder[inner]["model"])}
+            made[outer] = {**holder, inner: named}
     return made
 
 

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from core.spec.base import BARE_REFERENCES, Strict
+from core.spec.filters import Filters
 from core.spec.job import JobSpec, Resources
-from core.spec.prepare import Near
 from core.spec.refs import DatasetReference, model_reference
 from core.spec.train import DatasetSource, Prompts
 
@@ -15,62 +15,84 @@ def _bm25_or_model(text: str) -> str:
     return text if text == "bm25" else model_reference(text)
 
 
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 MiningModel = Annotated[
     str, Field(min_length=1, max_length=4096, examples=["bm25"]), AfterValidator(_bm25_or_model)
 ]
 
 
-class Filters(Strict):
-    """Which of a query's nearest documents may be its negatives. Scores are cosine (or dot product, or BM25).
+class Part(Strict):
+    """One of several jobs among which a corpus is divided."""
 
-    Ranks count from 0 among the documents that are no answers. Margins are below the score of the query's
-    positive (of its lowest, where it has several), and lower the bar for negative scores, too.
-    """
-
-    range_min: int = Field(0, ge=0, le=1_000_000, description="The nearest so many are left out.")
-    range_max: int = Field(100, ge=1, le=1_000_000, description="No negative is of this rank or behind it.")
-    min_score: float | None = None
-    max_score: float | None = None
-    absolute_margin: float | None = Field(None, ge=0)
-    relative_margin: float | None = Field(None, ge=0, le=10, description="Share of the positive's score.")
-    positive_aware: float | None = Field(
-        0.95, gt=0, le=1, description="At most this share of the positive's score (arXiv 2407.15831)."
-    )
-    near_duplicates: Near | None = Field(
-        default_factory=Near, description="What nearly repeats an answer is an answer."
-    )
-    same_group: bool = Field(
-        False, description="Whether documents of the positive's own group (its page, say) may be negatives."
-    )
+    number: int = Field(ge=1)
+    of: int = Field(ge=2, le=100)
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Filters":
-        if self.range_min >= self.range_max:
-            raise ValueError("range_min is not below range_max")
-        if self.min_score is not None and self.max_score is not None and self.min_score > self.max_score:
-            raise ValueError("min_score is above max_score")
+    def _consistent(self) -> "Part":
+        if self.number > self.of:
+            raise ValueError("number is above of")
         return self
 
 
 class MineSpec(JobSpec):
-    """Finds negatives for every row of a dataset. Outputs: ``dataset`` and ``report``."""
+    """Finds negatives for every row of a dataset. Outputs: ``dataset`` and ``report``; of a part,
+    ``candidates``."""
 
     kind: Literal["mine"]
     dataset: Annotated[DatasetSource, BARE_REFERENCES] = Field(
         description="Rows of query and positive: a file, a folder, a prepared dataset."
     )
-    corpus: DatasetReference | None = Field(
-        None, description="Where negatives come from. Default: the dataset's own documents."
+    corpus: Annotated[list[DatasetReference], Field(max_length=100), BeforeValidator(_as_list)] | None = (
+        Field(
+            None,
+            description="Where negatives come from: one or several. Default: the dataset's own documents.",
+        )
     )
-    model: MiningModel = Field("sentence-transformers/all-MiniLM-L6-v2", description="A bi-encoder, or bm25.")
+    family: Literal["dense", "late_interaction"] = Field(
+        "dense", description="What the model is: one vector a text, or one a token (ColBERT)."
+    )
+    model: MiningModel = Field("sentence-transformers/all-MiniLM-L6-v2", description="Or bm25.")
+    index: Literal["auto", "exact", "faiss", "plaid"] = Field(
+        "auto",
+        description="exact: every document is scored. faiss (dense) and plaid (late_interaction): an index "
+        "finds most of the nearest. auto: exact, or plaid above 20,000 documents for late_interaction.",
+    )
     num_negatives: int = Field(4, ge=1, le=1000)
     filters: Filters = Field(default_factory=Filters)
     sampling: Literal["top", "random"] = "top"
+    prefer: Literal["other_category", "same_category", "other_dataset"] | None = Field(
+        None,
+        description="Candidates of another category than the row's, of the same, or from another dataset "
+        "than its positive come before the others, which fill up.",
+    )
     prompts: Prompts = Field(default_factory=Prompts)
     max_length: Annotated[int, Field(ge=8, le=1_000_000)] | None = Field(
         None, description="Tokens of a text; default: what the model is set to."
     )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto", description="Of the model's arithmetic. auto: bf16 where a GPU has it, else fp32."
+    )
     half: bool = Field(False, description="Keep embeddings in float16: half the disk, scores to 3 digits.")
+    block_mb: int = Field(
+        64,
+        ge=1,
+        le=100_000,
+        description="Memory of the block of scores that is computed at once, in MB (10^6).",
+    )
+    parts: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="The service divides the corpus among so many jobs, and one more brings them together. "
+        "The result is that of one job.",
+    )
+    part: Part | None = Field(None, description="Only encode and search this part: what parts makes.")
+    candidates: Annotated[list[DatasetReference], Field(max_length=100)] = Field(
+        default_factory=list, description="What all parts have found: what parts makes."
+    )
     max_reject_share: float = Field(
         0.01, ge=0, le=1, description="Share of unreadable rows above which the job fails."
     )
@@ -79,11 +101,35 @@ class MineSpec(JobSpec):
         default_factory=lambda: Resources(gpus=0), description="A small model mines on the CPU by default."
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "MineSpec":
+        if self.model == "bm25" and self.family != "dense":
+            raise ValueError("bm25 has no family")
+        if self.model == "bm25" and self.index not in ("auto", "exact"):
+            raise ValueError(f"bm25 has an index of its own: index {self.index} is for models")
+        if (self.index, self.family) in (("faiss", "late_interaction"), ("plaid", "dense")):
+            raise ValueError(f"index {self.index} does not hold the vectors of family {self.family}")
+        divided = self.parts > 1 or self.part is not None or self.candidates
+        if divided and (
+            self.model == "bm25" or self.family != "dense" or self.index not in ("auto", "exact")
+        ):
+            raise ValueError("parts are of an exact search with one vector a text")
+        if sum((self.parts > 1, self.part is not None, bool(self.candidates))) > 1:
+            raise ValueError("parts, part and candidates exclude each other")
+        return self
+
+    @property
+    def corpora(self) -> list[str]:
+        """One or several references, or none."""
+        return self.corpus or []
+
     def references(self) -> dict[str, str]:
         """Every reference in the spec, by the path where it stands."""
         found = {"dataset.ref": self.dataset.ref}
-        if self.corpus is not None:
-            found["corpus"] = self.corpus
+        found |= {f"corpus.{index}": ref for index, ref in enumerate(self.corpora)}
         if self.model != "bm25":
             found["model"] = self.model
+        if self.filters.cross_encoder is not None:
+            found["filters.cross_encoder.model"] = self.filters.cross_encoder.model
+        found |= {f"candidates.{index}": ref for index, ref in enumerate(self.candidates)}
         return found

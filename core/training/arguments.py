@@ -27,9 +27,7 @@ def choose_precision(asked: str, device: str) -> str:
     if asked == "auto":
         return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if asked == "fp16" and device == "cpu":
-        raise BadSpec(
-            "precision fp16 needs a GPU: its gradient scaling does not exist on the CPU. Use fp32 or bf16."
-        )
+        raise BadSpec("precision fp16 needs a GPU: use fp32 or bf16.")
     return asked
 
 

@@ -10,6 +10,7 @@ from transformers import set_seed
 from core.data.judged import RetrievalSet
 from core.errors import BadData, BadSpec
 from core.families import dense
+from core.families.loading import weights_sha256
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable
@@ -64,7 +65,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     context.phase("loading")
     ranks.from_first(lambda: _fetch(spec, context))
     model = dense.load_model(context, spec.base_model, device, spec.quantization)
-    base_model_sha256 = dense.weights_sha256(model)
+    base_model_sha256 = weights_sha256(model)
     shape = shape_of_model(model)
     trainable, parameters = choose_trainable(spec, model, model[0].auto_model)
     if trainable < parameters:

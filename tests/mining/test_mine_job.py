@@ -109,7 +109,7 @@ def test_short_rows_stay_and_are_counted(rows_file, tiny_model, tmp_path):
 
 def test_a_job_that_was_stopped_encodes_no_shard_again(rows_file, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(encode_room, "SHARD", 4)
-    monkeypatch.setattr("core.mining.finders.SHARD", 4)
+    monkeypatch.setattr("core.mining.finders.dense.SHARD", 4)
     spec = {"kind": "mine", "dataset": f"file:{rows_file}", "model": f"file:{tiny_model}", "filters": FREE}
     stop, written = StopSignal(), []
     original = encode_room._write

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from core.mining import encode as encode_room
 from core.mining.encode import encode_to_shards
-from core.mining.filters import Candidates, Limits, choose, keep
+from core.mining.filters import Candidates, bar_of, in_turn, keep
 from core.mining.search import search, shard_vectors
+from core.spec.filters import Bar, Filters
 
 
 @given(
@@ -38,6 +39,8 @@ def test_search_equals_brute_force(queries, sizes, depth, block, seed, coarse):
     assert np.allclose(np.take_along_axis(scores, found.indices[:, :count], axis=1), expected, atol=1e-5)
     for row in found.indices[:, :count]:
         assert len(set(row.tolist())) == count
+    if coarse:  # equal scores: in the order of the documents
+        assert (found.indices[:, :count] == np.argsort(-scores, axis=1, kind="stable")[:, :count]).all()
 
 
 def test_shards_are_made_once_whoever_asks(tmp_path, monkeypatch):
@@ -98,46 +101,49 @@ SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.1, -np.inf])
 )
 def test_each_filter(limits, expected, removed):
     counts: Counter[str] = Counter()
-    found = keep(DOCUMENTS, SCORES, {3}, [0.8], Limits(**limits), counts)
+    found = keep(DOCUMENTS, SCORES, {3}, [0.8], Filters(**limits), counts)
     assert found.documents.tolist() == expected
     assert {name: count for name, count in counts.items() if count} == removed
 
 
 def test_margins_lower_the_bar_of_negative_scores_too():
-    for limits in (Limits(relative_margin=0.1, positive_aware=None), Limits(positive_aware=0.9)):
-        assert limits.bar(-0.5) == pytest.approx(-0.55)
-        assert limits.bar(0.5) == pytest.approx(0.45)
-        assert limits.bar(0.0) == 0.0
+    for asked in (Bar(relative_margin=0.1, positive_aware=None), Bar(positive_aware=0.9)):
+        assert bar_of(asked, -0.5) == pytest.approx(-0.55)
+        assert bar_of(asked, 0.5) == pytest.approx(0.45)
+        assert bar_of(asked, 0.0) == 0.0
 
 
 def test_the_bar_is_the_lowest_of_all_positives():
-    found = keep(DOCUMENTS, SCORES, {3, 4}, [0.8, 0.5], Limits(positive_aware=1.0), Counter())
+    found = keep(DOCUMENTS, SCORES, {3, 4}, [0.8, 0.5], Filters(positive_aware=1.0), Counter())
     assert found.documents.tolist() == [8]
 
 
 @given(
     size=st.integers(0, 30),
     answers=st.sets(st.integers(0, 40)),
-    count=st.integers(0, 10),
     sampling=st.sampled_from(["top", "random"]),
     seed=st.integers(0, 9),
 )
 @settings(max_examples=100, deadline=None)
-def test_no_answer_is_ever_a_negative(size, answers, count, sampling, seed):
+def test_no_answer_is_ever_a_negative(size, answers, sampling, seed):
     generator = np.random.default_rng(seed)
     documents = generator.permutation(41)[:size]
     scores = -np.sort(-generator.standard_normal(size))
-    found = keep(documents, scores, answers, [0.5], Limits(), Counter())
+    found = keep(documents, scores, answers, [0.5], Filters(), Counter())
     assert not set(found.documents.tolist()) & answers
     assert (np.diff(found.scores) <= 0).all()
-    places = choose(found, count, sampling, (seed, 1))
-    assert len(set(places.tolist())) == len(places) == min(count, len(found.documents))
-    assert places.tolist() == choose(found, count, sampling, (seed, 1)).tolist()
+    turn = in_turn(found, sampling, (seed, 1))
+    assert sorted(turn.tolist()) == list(range(len(found.documents)))
+    assert turn.tolist() == in_turn(found, sampling, (seed, 1)).tolist()
     if sampling == "top":
-        assert places.tolist() == list(range(len(places)))
+        assert turn.tolist() == list(range(len(turn)))
+    preferred = generator.random(len(turn)) < 0.5
+    before = in_turn(found, sampling, (seed, 1), preferred)
+    liked = [place for place in turn if preferred[place]]
+    assert before.tolist() == [*liked, *(place for place in turn if not preferred[place])]
 
 
 def test_ranks_are_those_among_what_is_no_answer():
-    found = keep(DOCUMENTS, SCORES, {7, 9}, [1.0], Limits(), Counter())
+    found = keep(DOCUMENTS, SCORES, {7, 9}, [1.0], Filters(), Counter())
     assert isinstance(found, Candidates)
     assert dict(zip(found.documents.tolist(), found.ranks.tolist(), strict=True)) == {3: 0, 1: 1, 4: 2, 8: 3}

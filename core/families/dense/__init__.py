@@ -2,7 +2,7 @@
 
 from core.families.dense.collator import PairCollator
 from core.families.dense.evaluator import make_encode
-from core.families.dense.model import context_length, load_model, save_model, weights_sha256
+from core.families.dense.model import context_length, load_model, save_model
 from core.families.dense.objective import Objective, similarities
 
 __all__ = [
@@ -13,5 +13,4 @@ __all__ = [
     "make_encode",
     "save_model",
     "similarities",
-    "weights_sha256",
 ]

@@ -1,9 +1,6 @@
-"""Loading and saving bi-encoders: safetensors only, no foreign code unless allowed, float32 weights."""
+"""Loading and saving bi-encoders, with float32 weights."""
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -12,8 +9,8 @@ from transformers import BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from core.errors import BadModel
+from core.families.loading import explain, locate
 from core.run.context import RunContext
-from core.spec.refs import Ref
 
 
 def load_model(
@@ -24,19 +21,13 @@ def load_model(
     ``quantization`` (int8 or int4) stores the transformer's linear layers in so many bits, frozen.
     """
     transformers_logging.disable_progress_bar()  # a bar in a log file is noise
-    source = context.resolve(reference)
-    trust = context.request.trust_remote_code
-    if isinstance(source, Path):
-        _check_folder(source, reference, trust_remote_code=trust)
-        name, revision = str(source), None
-    else:
-        name, revision = source.target, source.revision
+    name, revision, source = locate(context, reference)
     try:
         model = SentenceTransformer(
             name,
             device=device,
             revision=revision,
-            trust_remote_code=trust,
+            trust_remote_code=context.request.trust_remote_code,
             local_files_only=context.request.offline,
             # Left to itself the loader keeps a checkpoint's bf16 and trains in it.
             model_kwargs={
@@ -46,7 +37,7 @@ def load_model(
             },
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise BadModel(_explain(source, reference, error, offline=context.request.offline)) from error
+        raise BadModel(explain(source, reference, error, offline=context.request.offline)) from error
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # Else bitsandbytes packs the weights anew, in place and rounded, at the first evaluation.
@@ -72,56 +63,6 @@ def _quantization_config(quantization: str) -> BitsAndBytesConfig:
     )
 
 
-def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> None:
-    if not folder.is_dir():
-        raise BadModel(f"{reference}: there is no such folder")
-    if not any(folder.rglob("*.safetensors")):
-        pickles = [
-            path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in folder.rglob(pattern)
-        ]
-        if pickles:
-            raise BadModel(
-                f"{reference} has its weights as a pickle ({pickles[0]}), which can run code when loaded. "
-                "Convert them to safetensors."
-            )
-        raise BadModel(f"{reference} has no weights: no .safetensors file in the folder")
-    if not trust_remote_code and (foreign := _foreign_code(folder)):
-        raise BadModel(
-            f"{reference} brings its own code ({foreign}), which is refused unless the service runs with "
-            "REASON_TRUST_REMOTE_CODE=true"
-        )
-
-
-def _foreign_code(folder: Path) -> str | None:
-    """What of the folder would be executed, if anything."""
-    for config in folder.rglob("config.json"):
-        if auto_map := _json(config).get("auto_map"):
-            return str(next(iter(auto_map.values()), config.name))
-    modules = folder / "modules.json"
-    for module in _json(modules) if modules.exists() else []:
-        if not str(module.get("type", "")).startswith("sentence_transformers."):
-            return str(module.get("type"))
-    return None
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadModel(f"{path.name} of the model is not JSON: {error}") from error
-
-
-def _explain(source: Path | Ref, reference: str, error: Exception, *, offline: bool) -> str:
-    first = str(error).strip().partition("\n")[0]
-    if isinstance(source, Path):
-        return f"{reference} cannot be loaded: {first}"
-    if offline:
-        return (
-            f"{reference} is not in the local hub cache, and REASON_OFFLINE is set. Give file:PATH instead."
-        )
-    return f"{reference} cannot be had from the model hub (is its name right, is the hub reachable?): {first}"
-
-
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 """Models that count positions from padding_idx + 1, and so have two fewer than their table."""
 
@@ -133,15 +74,6 @@ def context_length(model: SentenceTransformer) -> int:
     if not positions or positions < 8:
         return int(model.max_seq_length or 512)
     return int(positions) - (2 if config.model_type in _OFFSET_POSITIONS else 0)
-
-
-def weights_sha256(model: SentenceTransformer) -> str:
-    """Of every weight in the order of their names: tells models apart whatever folder they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def save_model(model: SentenceTransformer, folder: Path) -> None:

@@ -1,0 +1,40 @@
+"""Loading cross-encoders, with float32 weights."""
+
+import torch
+from sentence_transformers import CrossEncoder
+from transformers.utils import logging as transformers_logging
+
+from core.errors import BadModel
+from core.families.loading import explain, locate
+from core.run.context import RunContext
+
+
+def load_model(
+    context: RunContext, reference: str, device: str, max_length: int | None = None
+) -> CrossEncoder:
+    """The model that ``reference`` names, which scores a pair with one number. Raises `BadModel`."""
+    transformers_logging.disable_progress_bar()
+    name, revision, source = locate(context, reference)
+    try:
+        model = CrossEncoder(
+            name,
+            device=device,
+            revision=revision,
+            trust_remote_code=context.request.trust_remote_code,
+            local_files_only=context.request.offline,
+            model_kwargs={"torch_dtype": torch.float32, "use_safetensors": True},
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise BadModel(explain(source, reference, error, offline=context.request.offline)) from error
+    made_for = model.config.architectures or []
+    if not any(name.endswith("ForSequenceClassification") for name in made_for):
+        raise BadModel(f"{reference} is no cross-encoder: it has no trained head, its scores would be random")
+    if model.config.num_labels != 1:
+        raise BadModel(f"{reference} has {model.config.num_labels} labels; a score for ranking is one number")
+    if model.tokenizer.pad_token is None:
+        model.tokenizer.pad_token = model.tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = model.tokenizer.pad_token_id
+    if max_length is not None:
+        model.tokenizer.model_max_length = min(max_length, model.tokenizer.model_max_length)
+    return model.eval()

@@ -1,0 +1,84 @@
+"""What all families check before a model is loaded: safetensors only, no foreign code unless allowed."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.errors import BadModel
+from core.run.context import RunContext
+from core.spec.refs import Ref
+
+_OWN_MODULES = ("sentence_transformers.", "pylate.")
+
+
+def locate(context: RunContext, reference: str) -> tuple[str, str | None, Path | Ref]:
+    """(name or folder, revision, what the reference means) for a library's loader. Raises `BadModel`."""
+    source = context.resolve(reference)
+    if isinstance(source, Path):
+        _check_folder(source, reference, trust_remote_code=context.request.trust_remote_code)
+        return str(source), None, source
+    return source.target, source.revision, source
+
+
+def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> None:
+    if not folder.is_dir():
+        raise BadModel(f"{reference}: there is no such folder")
+    if not any(folder.rglob("*.safetensors")):
+        pickles = [
+            path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in folder.rglob(pattern)
+        ]
+        if pickles:
+            raise BadModel(
+                f"{reference} has its weights as a pickle ({pickles[0]}), which can run code when loaded. "
+                "Convert them to safetensors."
+            )
+        raise BadModel(f"{reference} has no weights: no .safetensors file in the folder")
+    if not trust_remote_code and (foreign := _foreign_code(folder)):
+        raise BadModel(
+            f"{reference} brings its own code ({foreign}), which is refused unless the service runs with "
+            "REASON_TRUST_REMOTE_CODE=true"
+        )
+
+
+def _foreign_code(folder: Path) -> str | None:
+    """What of the folder would be executed, if anything."""
+    for config in folder.rglob("config.json"):
+        if auto_map := _json(config).get("auto_map"):
+            return str(next(iter(auto_map.values()), config.name))
+    modules = folder / "modules.json"
+    for module in _json(modules) if modules.exists() else []:
+        if not str(module.get("type", "")).startswith(_OWN_MODULES):
+            return str(module.get("type"))
+    return None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadModel(f"{path.name} of the model is not JSON: {error}") from error
+
+
+def explain(source: Path | Ref, reference: str, error: Exception, *, offline: bool) -> str:
+    """Why a model could not be loaded, as one sentence."""
+    first = str(error).strip().partition("\n")[0]
+    if isinstance(source, Path):
+        return f"{reference} cannot be loaded: {first}"
+    if offline:
+        return (
+            f"{reference} is not in the local hub cache, and REASON_OFFLINE is set. Give file:PATH instead."
+        )
+    return f"{reference} cannot be had from the model hub (is its name right, is the hub reachable?): {first}"
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Of every weight in the order of their names: tells models apart whatever folder they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

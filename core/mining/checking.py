@@ -1,0 +1,83 @@
+"""A cross-encoder's last word: what it takes for an answer is no negative.
+
+Only who is about to become a negative is asked, in rounds over many queries at once: so batches are full, and
+nothing is scored that nobody needs.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from core.families import cross_encoder
+from core.families.loading import weights_sha256
+from core.mining.encode import TOKENS
+from core.mining.filters import Candidates, bar_of
+from core.mining.gather import Gathered
+from core.run.context import RunContext
+from core.spec.filters import CrossEncoderCheck
+from core.training.batching import Packing
+
+
+class Checker:
+    """Chooses negatives that stay below the bar, by the model's own scores of queries' positives."""
+
+    def __init__(
+        self, asked: CrossEncoderCheck, context: RunContext, device: str, gathered: Gathered
+    ) -> None:
+        model = cross_encoder.load_model(context, asked.model, device, asked.max_length)
+        packing = Packing(TOKENS[device], multiple=8 if device == "cuda" else 1, overhead=64)
+        self._score = cross_encoder.make_score(model, packing, context.check_stop)
+        self._asked, self._gathered = asked, gathered
+        self.facts: dict[str, Any] = {"model": asked.model, "weights_sha256": weights_sha256(model)}
+        self.pairs_scored = 0
+
+    def of_pairs(self, rows: np.ndarray) -> np.ndarray:
+        """Scores of rows' positives. rows [some] -> [some]"""
+        return self._ask(self._gathered.pairs[rows, 0], self._gathered.pairs[rows, 1])
+
+    def choose(
+        self,
+        queries: Sequence[int],
+        of_positives: Sequence[list[float]],
+        candidates: Sequence[Candidates],
+        turns: Sequence[np.ndarray],
+        wanted: int,
+        removed: Counter[str],
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """For each query the places of its negatives among its candidates, and their scores.
+
+        ``of_positives`` are this model's scores; ``turns`` are places in the order in which they are asked.
+        """
+        bars = [min(bar_of(self._asked, score) for score in scores) for scores in of_positives]
+        chosen: list[list[tuple[int, float]]] = [[] for _ in queries]
+        asked = [0] * len(queries)  # so many of its turn
+        while True:
+            round_: list[tuple[int, int]] = []
+            for index, turn in enumerate(turns):
+                end = min(len(turn), asked[index] + wanted - len(chosen[index]))
+                round_ += [(index, int(place)) for place in turn[asked[index] : end]]
+                asked[index] = end
+            if not round_:
+                break
+            scores = self._ask(
+                np.array([queries[index] for index, _ in round_]),
+                np.array([candidates[index].documents[place] for index, place in round_]),
+            )
+            for (index, place), score in zip(round_, scores.tolist(), strict=True):
+                if score <= bars[index]:
+                    chosen[index].append((place, score))
+                else:
+                    removed["cross-encoder"] += 1
+        for found in chosen:
+            found.sort()
+        return (
+            [np.array([place for place, _ in found], np.int64) for found in chosen],
+            [np.array([score for _, score in found], np.float32) for found in chosen],
+        )
+
+    def _ask(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        self.pairs_scored += len(queries)
+        texts = (self._gathered.queries.texts(queries), self._gathered.documents.texts(documents))
+        return self._score(list(zip(*texts, strict=True)))

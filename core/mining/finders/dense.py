@@ -1,0 +1,152 @@
+"""A bi-encoder's nearest documents: embeddings kept in the cache; exact search, or faiss."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from core.errors import BadSpec
+from core.families import dense
+from core.families.loading import weights_sha256
+from core.mining.encode import SHARD, TOKENS, Role, encode_to_shards
+from core.mining.finders.base import Found, Progress
+from core.mining.gather import Gathered
+from core.mining.pool import Pool
+from core.mining.search import Nearest, search, shard_vectors
+from core.run.context import RunContext
+from core.spec.mine import MineSpec, Part
+from core.training.arguments import choose_precision
+from core.training.batching import Packing
+from core.training.tokens import fingerprint
+
+_FLOAT = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_PROBED = 32
+_TRAINED_ON = 64
+
+
+class DenseFinder:
+    """Of a part of the corpus where the spec says so: whole shards are divided among the parts."""
+
+    def __init__(self, spec: MineSpec, context: RunContext) -> None:
+        self._spec, self._context = spec, context
+        self._device = device = "cuda" if context.request.gpus else "cpu"
+        precision = choose_precision(spec.precision, device)
+        context.phase("loading")
+        self._model = dense.load_model(context, spec.model, device).eval()
+        if spec.max_length is not None:
+            self._model.max_seq_length = min(spec.max_length, dense.context_length(self._model))
+        weights = weights_sha256(self._model)
+        self._model.to(_FLOAT[precision])
+        packing = Packing(TOKENS[device], overhead=64)
+        if device == "cuda":
+            packing = replace(packing, multiple=8, longest=dense.context_length(self._model))
+        self._encode = dense.make_encode(self._model, spec.prompts, packing, context.check_stop)
+        self.facts = {
+            "model": spec.model,
+            "weights_sha256": weights,
+            "max_length": self._model.max_seq_length,
+            "similarity": self._model.similarity_fn_name,
+            "precision": precision,
+            "index": "faiss" if spec.index == "faiss" else "exact",
+            "device": device,
+        }
+
+    def _shards(
+        self, pool: Pool, role: Role, name: str, begin: int = 0, end: int | None = None
+    ) -> list[Path]:
+        """The embeddings of a pool's texts from ``begin`` to ``end``."""
+        prompt = getattr(self._spec.prompts, role)
+        known = [self.facts[fact] for fact in ("weights_sha256", "max_length", "similarity", "precision")]
+        progress = Progress(self._context, name, (len(pool) if end is None else end) - begin)
+        paths = encode_to_shards(
+            pool.all_texts(begin, end),
+            role,
+            self._encode,
+            repr([*known, fingerprint(self._model.tokenizer), prompt]),
+            self._context.request.cache,
+            half=self._spec.half,
+            check_stop=self._context.check_stop,
+            tell=progress,
+        )
+        progress.close()
+        return paths
+
+    def find(self, gathered: Gathered, depth: int) -> Found:
+        self._context.phase("encoding")
+        begin, end = span_of(self._spec.part, len(gathered.documents))
+        of_documents = self._shards(gathered.documents, "document", "documents", begin, end)
+        of_queries = self._shards(gathered.queries, "query", "queries")
+        self._context.phase("mining")
+        asked = np.concatenate([vectors.astype(np.float32) for vectors in shard_vectors(of_queries)])
+        pairs = gathered.pairs
+        of_pairs = np.full(len(pairs), np.nan, np.float32)
+
+        def only_candidates() -> Iterator[np.ndarray]:
+            """Every shard is read once: the positives in it are scored as it goes by."""
+            first = begin
+            for vectors in shard_vectors(of_documents):
+                here = np.flatnonzero((pairs[:, 1] >= first) & (pairs[:, 1] < first + len(vectors)))
+                own = vectors[pairs[here, 1] - first].astype(np.float32)
+                of_pairs[here] = np.einsum("ij,ij->i", asked[pairs[here, 0]], own)
+                if first < gathered.candidates:
+                    yield vectors[: gathered.candidates - first]
+                first += len(vectors)
+                self._context.progress(
+                    fraction=(first - begin) / (end - begin), step=first - begin, total_steps=end - begin
+                )
+
+        if self._spec.index == "faiss":
+            nearest = self._search_with_faiss(asked, list(only_candidates()), depth)
+        else:
+            nearest = search(
+                asked,
+                only_candidates(),
+                depth,
+                begin=begin,
+                device=self._device,
+                scores_per_block=self._spec.block_mb * 250_000,
+                check_stop=self._context.check_stop,
+            )
+        return Found(nearest.indices, nearest.scores, of_pairs)
+
+    def _search_with_faiss(self, asked: np.ndarray, shards: list[np.ndarray], depth: int) -> Nearest:
+        """Inverted lists of whole vectors (Douze et al. 2024, arXiv 2401.08281): of each query those of the
+        nearest centroids are scored."""
+        try:
+            import faiss
+        except ImportError as error:
+            raise BadSpec("index faiss needs the package faiss-cpu where the job runs") from error
+        total = sum(map(len, shards))
+        lists = max(1, min(4 * int(total**0.5), total // 39))
+        index = faiss.index_factory(asked.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+        wanted = max(1, -(-lists * _TRAINED_ON // len(shards)))
+        drawn = np.random.default_rng(self._spec.seed)
+        index.train(
+            np.concatenate(
+                [
+                    shard[np.sort(drawn.permutation(len(shard))[:wanted])].astype(np.float32)
+                    for shard in shards
+                ]
+            )
+        )
+        for shard in shards:
+            self._context.check_stop()
+            index.add(shard.astype(np.float32))
+        index.nprobe = min(lists, max(_PROBED, lists // 8))
+        best = Nearest.none(len(asked), depth)
+        for start in range(0, len(asked), 1024):
+            self._context.check_stop()
+            block = slice(start, start + 1024)
+            best.scores[block], best.indices[block] = index.search(asked[block], depth)
+        return best
+
+
+def span_of(part: Part | None, documents: int) -> tuple[int, int]:
+    """From which document to which a part goes: whole shards, about as many in each."""
+    if part is None:
+        return 0, documents
+    shards = -(-documents // SHARD)
+    begin, end = (number * shards // part.of * SHARD for number in (part.number - 1, part.number))
+    return min(begin, documents), min(end, documents)

@@ -1,0 +1,151 @@
+"""A late-interaction model's nearest documents: exact MaxSim, or by PLAID and scored again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.families import late_interaction
+from core.families.late_interaction import Ragged, score_all, score_pairs
+from core.families.loading import weights_sha256
+from core.mining.encode import Role, encode_to_shards
+from core.mining.finders.base import Found, Progress
+from core.mining.gather import Gathered
+from core.mining.pool import Pool
+from core.mining.search import Nearest, merge, take_in
+from core.run.context import RunContext
+from core.spec.mine import MineSpec
+from core.training.tokens import fingerprint
+
+_SHARD = 1024
+_QUERIES = 256
+_INDEXED_AT_ONCE = 64
+"""Shards whose vectors are in memory while the index takes them in; its centroids are those of the first."""
+
+_EXACT = 20_000
+"""Documents up to which ``index: auto`` scores every one."""
+
+
+class LateInteractionFinder:
+    """One vector a token: a shard of 1,024 documents of 200 tokens takes 100 MB, half of it with ``half``."""
+
+    def __init__(self, spec: MineSpec, context: RunContext) -> None:
+        self._spec, self._context = spec, context
+        self._device = "cuda" if context.request.gpus else "cpu"
+        context.phase("loading")
+        model = late_interaction.load_model(context, spec.model, self._device, spec.max_length)
+        self._encode = late_interaction.make_encode(model, context.check_stop)
+        self._tokenizer = model.tokenizer
+        self._settings = [
+            model.query_length,
+            model.document_length,
+            model.query_prefix,
+            model.document_prefix,
+        ]
+        self._settings += [model.skiplist_words, model.do_query_expansion, model.attend_to_expansion_tokens]
+        self.facts: dict[str, Any] = {
+            "model": spec.model,
+            "weights_sha256": weights_sha256(model),
+            "max_length": model.document_length,
+            "similarity": "maxsim",
+            "device": self._device,
+        }
+
+    def _shards(self, pool: Pool, role: Role, name: str) -> list[Path]:
+        progress = Progress(self._context, name, len(pool))
+        prompt = getattr(self._spec.prompts, role) or ""
+        paths = encode_to_shards(
+            (prompt + text for text in pool.all_texts()),
+            role,
+            self._encode,
+            repr([self.facts["weights_sha256"], fingerprint(self._tokenizer), self._settings]),
+            self._context.request.cache,
+            size=_SHARD,
+            half=self._spec.half,
+            check_stop=self._context.check_stop,
+            tell=progress,
+        )
+        progress.close()
+        return paths
+
+    def find(self, gathered: Gathered, depth: int) -> Found:
+        self._context.phase("encoding")
+        of_documents = self._shards(gathered.documents, "document", "documents")
+        of_queries = self._shards(gathered.queries, "query", "queries")
+        self._context.phase("mining")
+        asked = Ragged.joined([_read(path) for path in of_queries])
+        plaid = self._spec.index == "plaid" or (self._spec.index == "auto" and gathered.candidates > _EXACT)
+        self.facts["index"] = "plaid" if plaid else "exact"
+        best = Nearest.none(len(asked), depth)
+        if plaid:
+            best.indices[:] = self._ask_plaid(asked, of_documents, gathered.candidates, depth)
+        of_pairs = np.empty(len(gathered.pairs), np.float32)
+        for first, shard in self._each(of_documents):
+            here = np.flatnonzero(gathered.pairs[:, 1] // _SHARD == first // _SHARD)
+            of_pairs[here] = score_pairs(asked, shard, gathered.pairs[here] - [0, first])
+            if plaid:
+                rows, places = np.nonzero((best.indices >= first) & (best.indices < first + len(shard)))
+                found = np.stack([rows, best.indices[rows, places] - first], axis=1)
+                best.scores[rows, places] = score_pairs(asked, shard, found)
+            elif first < gathered.candidates:
+                self._score_every(asked, shard.span(slice(0, gathered.candidates - first)), first, best)
+        nearest = merge([best], depth)
+        return Found(nearest.indices, nearest.scores, of_pairs)
+
+    def _each(self, paths: list[Path]) -> Iterator[tuple[int, Ragged]]:
+        for number, path in enumerate(paths):
+            self._context.check_stop()
+            yield number * _SHARD, _read(path)
+            self._context.progress(
+                fraction=(number + 1) / len(paths), step=number + 1, total_steps=len(paths)
+            )
+
+    def _score_every(self, asked: Ragged, shard: Ragged, first: int, best: Nearest) -> None:
+        for start in range(0, len(asked), _QUERIES):
+            self._context.check_stop()
+            block = slice(start, min(start + _QUERIES, len(asked)))
+            scores = score_all(
+                asked.span(block),
+                shard,
+                device=self._device,
+                scores_at_once=self._spec.block_mb * 250_000,
+            )
+            take_in(best, block, scores, first)
+
+    def _ask_plaid(self, asked: Ragged, paths: list[Path], candidates: int, depth: int) -> np.ndarray:
+        """[queries, depth] documents, -1 where there are no more (PLAID, Santhanam et al. 2022, arXiv
+        2205.09707). The index compresses vectors: its scores are not used."""
+        from pylate.indexes import PLAID
+
+        index = PLAID(
+            index_folder=str(self._context.folder / "work" / "plaid"),
+            index_name="corpus",
+            override=True,
+            seed=self._spec.seed,
+            device=self._device,
+            show_progress=False,
+        )
+        for start in range(0, len(paths), _INDEXED_AT_ONCE):
+            numbers, vectors = [], []
+            for offset, path in enumerate(paths[start : start + _INDEXED_AT_ONCE], start):
+                self._context.check_stop()
+                shard = _read(path).span(slice(0, max(0, candidates - offset * _SHARD)))
+                filled = np.flatnonzero(shard.counts)
+                vectors += [shard.text(index).astype(np.float32) for index in filled.tolist()]
+                numbers += [str(offset * _SHARD + index) for index in filled.tolist()]
+            if numbers:
+                index.add_documents(numbers, vectors)
+        found = np.full((len(asked), depth), -1, np.int64)
+        for start in range(0, len(asked), _QUERIES):
+            self._context.check_stop()
+            block = range(start, min(start + _QUERIES, len(asked)))
+            answers = index([asked.text(query).astype(np.float32) for query in block], k=depth)
+            for query, of_query in zip(block, answers, strict=True):
+                found[query, : len(of_query)] = [int(answer["id"]) for answer in of_query]
+        return found
+
+
+def _read(path: Path) -> Ragged:
+    with np.load(path) as file:
+        return Ragged(file["vectors"], file["counts"])

@@ -1,0 +1,148 @@
+"""What is mined: rows onto the disk, their distinct texts and the corpus's into pools of numbers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from core.data.dataset import SCHEMA, read_facts, read_parquet
+from core.data.documents import AS_WRITTEN, read_passages
+from core.data.formats import is_documents, settle_format
+from core.data.judged import is_bright, is_judged, judged_files, splits_of
+from core.data.pairs import TrainingRow, is_dataset, read_pairs
+from core.data.readers import Reject
+from core.data.rejects import Rejects
+from core.errors import BadData
+from core.mining.pool import Pool
+from core.run.context import RunContext
+from core.spec.mine import MineSpec
+from core.spec.prepare import Format
+
+_ROWS = 2048
+
+
+@dataclass
+class Gathered:
+    """The rows in numbers: ``pairs`` [rows] of a query and its positive, ``categories`` [rows]; the first
+    ``candidates`` documents may be negatives."""
+
+    rows: Path
+    pairs: np.ndarray
+    categories: np.ndarray
+    queries: Pool
+    documents: Pool
+    candidates: int
+    rejects: Rejects
+
+
+@dataclass(frozen=True)
+class _Document:
+    name: str | None
+    text: str
+    group: str | None = None
+    category: str | None = None
+
+
+def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gathered:
+    """Rows onto the disk, their distinct texts into pools. Raises `BadData`."""
+    near = spec.filters.near_duplicates
+    threshold = near.threshold if near else None
+    queries = Pool(work, "queries", threshold, spec.seed)
+    documents = Pool(work, "documents", threshold, spec.seed)
+    for reference in spec.corpora:
+        before = len(documents)
+        for document in _read_corpus(context.dataset_path(reference)):
+            labels = {"group": document.group, "category": document.category, "dataset": reference}
+            documents.add(document.text, document.name, **labels)
+        if len(documents) == before:
+            raise BadData(f"{reference} has no documents that others before it have not")
+        context.check_stop()
+    candidates = len(documents) if spec.corpora else None
+    rejects, pairs, categories = Rejects(), [], []
+    with _RowFile(work / "rows.arrow", context) as file:
+        for row in read_pairs(source, spec.dataset.split):
+            if isinstance(row, Reject):
+                rejects.add(row)
+                continue
+            rejects.kept += 1
+            labels = {"category": row.category, "dataset": spec.dataset.ref}
+            positive = documents.add(row.positive, row.positive_id, group=row.group, **labels)
+            if candidates is None:
+                for text in row.negatives:
+                    documents.add(text, dataset=spec.dataset.ref)
+            pairs.append((queries.add(row.query, row.query_id, category=row.category), positive))
+            categories.append(row.category)
+            file.add(replace(row, negatives=[], scores=[], difficulty=[], negative_ids=[]))
+    rejects.check(spec.max_reject_share)
+    queries.close()
+    documents.close()
+    return Gathered(
+        work / "rows.arrow",
+        np.array(pairs, np.int64),
+        np.array([documents.label_number("category", category) for category in categories], np.int64),
+        queries,
+        documents,
+        len(documents) if candidates is None else candidates,
+        rejects,
+    )
+
+
+class _RowFile:
+    """Rows onto the disk, some thousands at a time."""
+
+    def __init__(self, path: Path, context: RunContext) -> None:
+        self._context = context
+        self._waiting: list[dict[str, Any]] = []
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, SCHEMA)
+
+    def __enter__(self) -> "_RowFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self._flush()
+        self._writer.close()
+        self._sink.close()
+
+    def add(self, row: TrainingRow) -> None:
+        self._waiting.append(vars(row))
+        if len(self._waiting) == _ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._context.check_stop()
+        self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=SCHEMA))
+        self._waiting.clear()
+
+
+def _read_corpus(path: Path) -> Iterator[_Document]:
+    """Every document of a judged or prepared set, of chunks, of documents, of rows' documents.
+
+    Raises `BadData`.
+    """
+    if is_dataset(path) and (kind := read_facts(path)["type"]) != "triplets":
+        for row in read_parquet(path / ("corpus.parquet" if kind == "retrieval" else "chunks.parquet")):
+            yield _Document(row["id"], row["text"], row.get("document"), row.get("category"))
+    elif not is_dataset(path) and is_judged(path):
+        for files in judged_files(path, None if is_bright(path) else next(iter(splits_of(path)))):
+            for name, text in files.documents():
+                yield _Document(name, text)
+    else:
+        yield from _documents_of(*settle_format(path, "auto"))
+
+
+def _documents_of(form: Format, path: Path) -> Iterator[_Document]:
+    if is_documents(form):
+        for found in read_passages(path, form, None, AS_WRITTEN):
+            if not isinstance(found, Reject):
+                yield _Document(found.id, found.text, found.document, found.category)
+        return
+    for row in read_pairs(path):
+        if isinstance(row, TrainingRow):
+            yield _Document(row.positive_id, row.positive, row.group, row.category)
+            for text in row.negatives:
+                yield _Document(None, text)

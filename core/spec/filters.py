@@ -1,0 +1,66 @@
+"""Which documents may be a query's negatives: asked for by mine jobs, and by trainings that mine anew."""
+
+from pydantic import Field, model_validator
+
+from core.spec.base import Strict
+from core.spec.prepare import Near
+from core.spec.refs import ModelReference
+
+
+class Bar(Strict):
+    """The highest score that a negative may have, by the score of the query's positive (of its lowest, where
+    it has several). The lowest of all that are asked for; margins lower it for negative scores, too."""
+
+    max_score: float | None = None
+    absolute_margin: float | None = Field(None, ge=0, description="So much below the positive.")
+    relative_margin: float | None = Field(
+        None, ge=0, le=10, description="So much below the positive, as a share of its score."
+    )
+    positive_aware: float | None = Field(
+        0.95, gt=0, le=1, description="At most this share of the positive's score (arXiv 2407.15831)."
+    )
+
+
+class RankFilters(Bar):
+    """By ranks and scores: cosine, dot product, MaxSim or BM25. Ranks count from 0 among the documents that
+    are no answers."""
+
+    range_min: int = Field(0, ge=0, le=1_000_000, description="The nearest so many are left out.")
+    range_max: int = Field(100, ge=1, le=1_000_000, description="No negative is of this rank or behind it.")
+    min_score: float | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RankFilters":
+        if self.range_min >= self.range_max:
+            raise ValueError("range_min is not below range_max")
+        if self.min_score is not None and self.max_score is not None and self.min_score > self.max_score:
+            raise ValueError("min_score is above max_score")
+        return self
+
+
+class CrossEncoderCheck(Bar):
+    """A model that reads query and document together has the last word (RocketQA, arXiv 2010.08191).
+
+    What it scores above the bar, by its own score of the positive, is taken for an answer. The next in turn
+    is asked instead, until a query has its negatives or no candidate is left.
+    """
+
+    model: ModelReference
+    max_length: int | None = Field(
+        None, ge=8, le=1_000_000, description="Tokens of a pair; default: what the model is set to."
+    )
+    keep_scores: bool = Field(
+        False, description="The rows' scores are the cross-encoder's: a teacher for distillation, margin_mse."
+    )
+
+
+class Filters(RankFilters):
+    """Of a mine job: by ranks, by scores, by what texts say, and by a cross-encoder."""
+
+    near_duplicates: Near | None = Field(
+        default_factory=Near, description="What nearly repeats an answer is an answer."
+    )
+    same_group: bool = Field(
+        False, description="Whether documents of the positive's own group (its page, say) may be negatives."
+    )
+    cross_encoder: CrossEncoderCheck | None = None
