@@ -118,6 +118,23 @@ class MineSpec(JobSpec):
             raise ValueError("parts, part and candidates exclude each other")
         return self
 
+    def divided(self, own_id: str, ids: list[str]) -> tuple["MineSpec", dict[str, "MineSpec"]]:
+        """The job that brings the parts together, and the parts by the ids that their jobs will have."""
+        labels = {**self.labels, "part_of": own_id}
+        parts = {
+            part_id: self.model_copy(
+                update={
+                    "parts": 1,
+                    "part": Part(number=number, of=len(ids)),
+                    "name": f"{self.name or 'mined'} {number} of {len(ids)}"[:200],
+                    "labels": labels,
+                }
+            )
+            for number, part_id in enumerate(ids, 1)
+        }
+        candidates = [f"job:{part_id}/candidates" for part_id in ids]
+        return self.model_copy(update={"parts": 1, "candidates": candidates}), parts
+
     @property
     def corpora(self) -> list[str]:
         """One or several references, or none."""

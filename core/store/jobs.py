@@ -1,5 +1,6 @@
 """Job rows as users see them: submitting, looking, cancelling, pausing, resuming, retrying."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import and_, func, or_, select
@@ -35,10 +36,13 @@ class JobStore:
         depends_on: list[str] | None = None,
         idempotency: tuple[str, str] | None = None,
         least_gpu_memory: int | None = None,
+        job_id: str | None = None,
+        first: Mapping[str, JobSpec] | None = None,
     ) -> tuple[Job, bool]:
         """Adds a job, waiting when it depends on unfinished ones. Returns (job, whether it is new).
 
-        ``least_gpu_memory``: bytes that a GPU must have for it, where its spec does not say.
+        ``least_gpu_memory``: bytes that a GPU must have for it, where its spec does not say. ``first`` are
+        jobs of its own, by new ids, on which it depends: all are added, or none.
 
         ``idempotency`` is (key, sha256 of the request): the same pair again returns the first job.
         Raises `Conflict` for the same key with another request, `NotFound` for an unknown dependency.
@@ -47,9 +51,11 @@ class JobStore:
             with self._database.write() as session:
                 if idempotency and (known := self._replay(session, owner, *idempotency)):
                     return known, False
-                job = self._insert(
-                    session, spec, owner, inputs or {}, depends_on or [], idempotency, least_gpu_memory
-                )
+                common = (owner, inputs or {})
+                for own_id, own in (first or {}).items():
+                    self._insert(session, own, *common, depends_on or [], None, least_gpu_memory, own_id)
+                parents = [*(depends_on or []), *(first or {})]
+                job = self._insert(session, spec, *common, parents, idempotency, least_gpu_memory, job_id)
                 return job, True
         except IntegrityError:
             # The same key came in twice at once and the other one won.
@@ -82,6 +88,7 @@ class JobStore:
         depends_on: list[str],
         idempotency: tuple[str, str] | None,
         least_gpu_memory: int | None,
+        job_id: str | None = None,
     ) -> Job:
         now = session.scalar(select(self._database.time()))
         parents = dict.fromkeys([*spec.depends_on, *depends_on])
@@ -97,7 +104,7 @@ class JobStore:
         unfinished = any(parent.state != JobState.SUCCEEDED for parent in found)
         gpus, memory = spec.resources.gpus, spec.resources.gpu_memory_gb
         job = Job(
-            id=new_id("job"),
+            id=job_id or new_id("job"),
             kind=str(getattr(spec, "kind", "")),
             name=spec.name,
             labels=spec.labels,
