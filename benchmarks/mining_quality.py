@@ -29,11 +29,12 @@ def main() -> None:
     parser.add_argument("scifact", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--max-length", type=int, default=128, help="tokens of a text, everywhere")
     asked = parser.parse_args()
     pairs = {"ref": f"file:{asked.scifact.resolve()}", "split": "train"}
-    model = f"file:{asked.model.resolve()}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        model = f"file:{cut_model(asked.model, folder / 'model', asked.max_length)}"
         mined = run(
             {"kind": "mine", "dataset": pairs, "corpus": pairs["ref"], "model": model}, folder / "mined"
         )
@@ -45,6 +46,7 @@ def main() -> None:
             "filters": page["mining"]["filters"],
             "removed": mined["dataset"]["removed"],
             "training": TRAINING,
+            "max_length": asked.max_length,
             "baseline": None,
             "arms": {arm: [] for arm in arms},
         }
@@ -69,6 +71,16 @@ def main() -> None:
     write_report("mining_quality", results, lambda where: to_markdown(results, where))
 
 
+def cut_model(model: Path, folder: Path, max_length: int) -> Path:
+    """The same model, set to so many tokens."""
+    from sentence_transformers import SentenceTransformer
+
+    loaded = SentenceTransformer(str(model), device="cpu")
+    loaded.max_seq_length = max_length
+    loaded.save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
 def run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
     """The job's metrics."""
     from core.run.local import run_local
@@ -90,7 +102,8 @@ def to_markdown(results: dict[str, Any], where: str) -> list[str]:
     lines = [
         "# Quality with mined negatives",
         "",
-        f"Measured on {where}. MiniLM on SciFact's {results['rows']} train pairs, judged on test queries;",
+        f"Measured on {where}. MiniLM, {results['max_length']} tokens, on SciFact's {results['rows']} pairs;",
+        f"trained as {json.dumps(results['training'])}; judged on the test queries;",
         f"mean and standard deviation over seeds {seeds}. Negatives are mined by the model itself from the",
         f"whole corpus with the default filters; rows by negatives: {results['rows_by_negatives']}.",
         "",

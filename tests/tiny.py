@@ -87,3 +87,33 @@ def token_rows(
 
     tokens = of(tokenizer, prompts or Prompts(), of(guide, Prompts()) if guide else None)
     return [tokens[index] for index in range(len(tokens))]
+
+
+def make_cross_encoder(folder: Path, bi_encoder: Path, *, labels: int = 1) -> Path:
+    """Saves a BERT that reads two texts, with the tokenizer and the words of a tiny bi-encoder."""
+    import torch
+    from tokenizers import processors
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(bi_encoder)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    torch.manual_seed(5)
+    config = BertConfig.from_pretrained(bi_encoder, num_labels=labels)
+    # Weights that tell pairs apart: those of a fresh BERT all come out the same.
+    config.initializer_range = 0.5
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_colbert(folder: Path, bi_encoder: Path) -> Path:
+    """Saves a tiny bi-encoder as PyLate's ColBERT: 16 dimensions a token."""
+    from pylate.models import ColBERT
+
+    model = ColBERT(str(bi_encoder), embedding_size=16, query_length=16, document_length=48, device="cpu")
+    model.save_pretrained(str(folder))
+    return folder

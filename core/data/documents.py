@@ -275,7 +275,9 @@ def _ready_made(
             yield row
             continue
         try:
-            yield _chunk_of(_plain_chunk(row, columns), category, cutting.queries, numbers)
+            # Of several files each may be a document; rows of one that name none are documents themselves.
+            document = row.file if len(files) > 1 else f"{row.file}:{row.line}"
+            yield _chunk_of(_plain_chunk(row, columns), category, cutting.queries, numbers, document)
         except ValueError as error:
             yield Reject(row.file, row.line, str(error))
 
@@ -296,7 +298,9 @@ def _plain_chunk(row: Row, columns: Mapping[str, str]) -> Row:
     return Row(row.file, row.line, values)
 
 
-def _chunk_of(row: Row, category: str | None, asked: Queries, numbers: dict[str, int]) -> Passage:
+def _chunk_of(
+    row: Row, category: str | None, asked: Queries, numbers: dict[str, int], unnamed: str
+) -> Passage:
     values = row.values
     text = next((values[name] for name in TEXT_NAMES if isinstance(values.get(name), str)), None)
     if text is None or not text.strip():
@@ -305,7 +309,7 @@ def _chunk_of(row: Row, category: str | None, asked: Queries, numbers: dict[str,
     path = _header_path(values)
     title = next((str(values[name]) for name in ("title", "heading", "name") if values.get(name)), None)
     document = next((str(values[name]) for name in _DOCUMENT_NAMES if values.get(name)), None)
-    document = document or title or (path[0] if path else row.file)
+    document = document or title or (path[0] if path else unnamed)
     number = numbers[document] = numbers.get(document, -1) + 1
     own = values.get("category")
     given = values.get("queries") or []

@@ -1,6 +1,9 @@
 """Mine jobs: what comes out is what brute force says, without answers, and a stop loses no shard."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from core.errors import InvalidRequest
+from core.jobs.events import EventType
 from core.mining import encode as encode_room
 from core.run.context import StopSignal
 from core.run.local import run_local
@@ -16,6 +20,8 @@ from core.run.reporter import RecordingReporter
 from core.spec import parse_spec
 from tests.data.test_prepare import prepare, write
 from tests.tiny import WORDS
+
+REPOSITORY = Path(__file__).parents[2]
 
 FREE = {"positive_aware": None, "near_duplicates": None}
 
@@ -129,6 +135,44 @@ def test_a_job_that_was_stopped_encodes_no_shard_again(rows_file, tiny_model, tm
     whole = run_local(spec, tmp_path / "whole", RecordingReporter())
     assert whole.state == "succeeded"
     assert made(tmp_path / "out") == made(tmp_path / "whole")
+
+
+def test_a_job_that_was_killed_encodes_no_shard_again(rows_file, tiny_model, tmp_path, monkeypatch):
+    spec = {"kind": "mine", "dataset": f"file:{rows_file}", "model": f"file:{tiny_model}", "filters": FREE}
+    program = f"""
+import os, signal
+from pathlib import Path
+from core.mining import encode
+from core.run.local import run_local
+from core.run.reporter import RecordingReporter
+encode.SHARD = 4
+original, written = encode._write, []
+def write_and_die(path, save):
+    if len(written) == 3:
+        with path.with_name(".half.npy").open("wb") as file:
+            save(file)
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(path, save)
+    written.append(path)
+encode._write = write_and_die
+run_local({spec!r}, Path({str(tmp_path / "out")!r}), RecordingReporter())
+"""
+    killed = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    monkeypatch.setattr(encode_room, "SHARD", 4)
+    monkeypatch.setattr("core.mining.finders.dense.SHARD", 4)
+    written = []
+    original = encode_room._write
+    monkeypatch.setattr(
+        encode_room, "_write", lambda path, save: (original(path, save), written.append(path))
+    )
+    reporter = RecordingReporter()
+    result = run_local(spec, tmp_path / "out", reporter)
+    assert result.state == "succeeded", result.end_reason
+    # Seven shards of documents and seven of queries: three were there, the half one was not.
+    assert len(written) == len(set(written)) == 7 + 7 - 3
+    told = [event.data["message"] for event in reporter.events if event.type == EventType.NOTICE]
+    assert any("12 of 26 documents were encoded by an earlier job or attempt" in text for text in told)
 
 
 def test_a_corpus_of_its_own(rows_file, tiny_model, tmp_path):
