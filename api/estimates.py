@@ -262,6 +262,8 @@ def _step(
     documents = seen.documents_per_row if seen else 1.0
     if spec.resample is not None:
         documents = min(documents, 1.0 + spec.resample.negatives)
+    if spec.remine is not None:
+        documents = 1.0 + spec.remine.num_negatives
     step = Step(settled["query"], settled["document"], documents)
     return step, lengths if seen else None
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag, field_validator, model_validator
 
 from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict, with_bare_references
+from core.spec.filters import RankFilters
 from core.spec.job import Difficulty, JobSpec
 from core.spec.refs import DatasetReference, ModelReference
 
@@ -224,6 +225,25 @@ class Resample(Strict):
     max_per_difficulty: int | None = Field(None, ge=1, description="Of one difficulty, of each row an epoch.")
 
 
+class Remine(Strict):
+    """Negatives are mined again and again, with the weights as they are then (ANCE, Xiong et al. 2020, arXiv
+    2007.00808), among the documents of the rows. They take the place of the rows' own.
+
+    In the background a copy of the weights mines on the CPU while training goes on; what it finds counts from
+    the next time on.
+    """
+
+    every_epochs: float = Field(1.0, gt=0, le=10_000)
+    at_start: bool = Field(True, description="Also before the first step. Else the rows' own begin.")
+    num_negatives: int = Field(4, ge=1, le=100, description="Of each row.")
+    filters: RankFilters = Field(default_factory=RankFilters)
+    sampling: Literal["top", "random"] = "top"
+    across_datasets: bool = Field(
+        False, description="Of several datasets: documents of each may be negatives in all."
+    )
+    background: bool = False
+
+
 class TrainSpec(JobSpec):
     """Fine-tunes a model on pairs of queries and documents.
 
@@ -248,6 +268,7 @@ class TrainSpec(JobSpec):
     matryoshka: Matryoshka | None = None
     curriculum: Curriculum | None = None
     resample: Resample | None = None
+    remine: Remine | None = None
     epochs: float = Field(1, gt=0, le=10_000)
     max_steps: int | None = Field(
         None, ge=1, le=10**9, description="End after so many steps, whatever epochs says."
@@ -332,6 +353,17 @@ class TrainSpec(JobSpec):
         ]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} exclude each other")
+        if self.remine is not None:
+            if self.curriculum is not None or self.resample is not None:
+                raise ValueError(
+                    "remine chooses the negatives itself: no curriculum and no resample beside it"
+                )
+            if self.loss.needs_scores:
+                raise ValueError(
+                    f"loss {self.loss.name} needs a teacher's scores: what remine finds has none"
+                )
+            if self.remine.background and self.quantization:
+                raise ValueError("remine.background copies the model to the CPU: not with quantization")
         if self.quantization and self.lora is None:
             raise ValueError("quantization needs lora: quantized weights cannot be trained themselves")
         return self

@@ -79,6 +79,7 @@ class TrainingBatches:
         epoch_stride: int = 0,
     ) -> None:
         self._epoch_stride = epoch_stride
+        self._rows = len(keys)
         self.batch_size = batch_size
         self._seed = seed
         bounds = np.cumsum([0, *(sizes or [len(keys)])]).tolist()
@@ -101,6 +102,7 @@ class TrainingBatches:
         ):
             self._shares[index] = share
         self.changes: list[Change] = []
+        self._generations: list[tuple[int, int]] = []
         self.counts = self._counts([1.0] * len(self._keys))  # batches of each dataset in an epoch
 
     def _plan(self, dataset: int, epoch: int) -> list[list[int]]:
@@ -122,6 +124,17 @@ class TrainingBatches:
         """
         self.changes.append((batch, list(factors)))
 
+    def renew(self, batch: int, generation: int) -> None:
+        """From that batch of the sequence on, the number of all rows times ``generation`` is added to numbers
+        of rows: so it travels with them to whoever looks the rows up. The batch must lie ahead of what was
+        taken."""
+        self._generations.append((batch, generation))
+
+    def _of_generation(self, rows: list[int], batch: int) -> list[int]:
+        known = (generation for begin, generation in reversed(self._generations) if begin <= batch)
+        offset = next(known, 0) * self._rows
+        return [row + offset for row in rows] if offset else rows
+
     def __iter__(self) -> Iterator[list[int]]:
         streams = [self._stream(index) for index in range(len(self._keys))]
         given = drawing = 0
@@ -130,7 +143,7 @@ class TrainingBatches:
             for dataset in self._order(drawing, begun):
                 if given == self.total or self._factors(given) is not begun:
                     break
-                yield next(streams[dataset])
+                yield self._of_generation(next(streams[dataset]), given)
                 given += 1
             drawing += 1
 

@@ -12,6 +12,7 @@ from core.run.context import RunContext
 from core.spec.train import Checkpointing, EarlyStopping
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.recovery import AGAINST_DIVERGENCE
+from core.training.remining import Remining
 
 Scores = dict[str, dict[str, float]]
 """dataset -> metric -> value"""
@@ -175,6 +176,30 @@ class Evaluate(TrainerCallback):
             f"at step {self._state.best_step}."
         )
         return True
+
+
+class Mine(TrainerCallback):
+    """Finds the rows' negatives anew, where it is time to."""
+
+    def __init__(self, context: RunContext, throughput: Throughput, remining: Remining) -> None:
+        self._context, self._throughput, self._remining = context, throughput, remining
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._throughput.pause()
+        self._remining.begin(state.global_step)
+        self._throughput.start()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if control.should_training_stop or self._context.should_stop():
+            return
+        if self._remining.generation_of(state.global_step) is not None:
+            self._throughput.pause()
+            self._remining.after(state.global_step)
+            self._throughput.start()
 
 
 class Save(TrainerCallback):

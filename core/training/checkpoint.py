@@ -29,6 +29,8 @@ class TrainingState:
     best_by_dataset: dict[str, float] = field(default_factory=dict)
     stalled: dict[str, int] = field(default_factory=dict)  # evaluations without a rise
     reweighed: list[Change] = field(default_factory=list)  # of the datasets' shares
+    mined: list[tuple[int, int]] = field(default_factory=list)  # from which batch on, which generation
+    mining: tuple[int, int] | None = None  # in the background: which generation, since which step
     tokens_seen: int = 0
     training_seconds: float = 0.0
     limits: Limits | None = None  # as far as they have been narrowed
@@ -42,8 +44,17 @@ class Checkpoints:
     cannot spoil what its successor writes.
     """
 
-    def __init__(self, folder: Path, attempt: int, keep: int, copies: Copies | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        attempt: int,
+        keep: int,
+        copies: Copies | None = None,
+        beside: Path | None = None,
+    ) -> None:
+        """``beside``: a folder whose files are kept with every checkpoint, and come back with it."""
         self.folder = folder
+        self._beside = beside
         self._copies = copies
         self.attempt_folder = folder / f"attempt-{attempt}"
         self._keep = keep
@@ -57,6 +68,9 @@ class Checkpoints:
             found = self._latest()
         if found and (found / _BEST).exists():
             _link(found / _BEST, self.best)
+        if found and self._beside is not None:
+            for path in found.glob("mined-*"):
+                _link(path, self._beside / path.name.removeprefix("mined-"))
         return found
 
     def _latest(self) -> Path | None:
@@ -78,6 +92,8 @@ class Checkpoints:
         path = self.attempt_folder / f"checkpoint-{step}"
         if self.best.exists():
             _link(self.best, path / _BEST)
+        for other in sorted(self._beside.glob("[!.]*")) if self._beside is not None else ():
+            _link(other, path / f"mined-{other.name}")
         (path / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         manifest = seal(path, "checkpoint", {"step": step}, hashes=False)
         self.wait()  # the one that is being copied may be the oldest

@@ -18,6 +18,7 @@ from core.training.arguments import choose_precision
 from core.training.batching import Packing, TrainingBatches
 from core.training.lengths import ChosenLengths, choose_lengths
 from core.training.memory import PACKING_TOKENS, ModelShape, Step, shape_of, training_memory
+from core.training.mined import MinedNegatives, mined_folder
 from core.training.negatives import ChosenNegatives, choose_negatives
 from core.training.ranks import Ranks
 from core.training.rows import Rows, dataset_names, read_rows
@@ -43,7 +44,7 @@ class Prepared:
     parameters: int
     rows: Rows
     tokens: TokenTable
-    dataset: TokenTable | ChosenNegatives  # the tokens as the epochs see them
+    dataset: TokenTable | ChosenNegatives | MinedNegatives  # the tokens as the epochs see them
     frame: Frame
     lengths: ChosenLengths
     batches: TrainingBatches
@@ -96,7 +97,9 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     frame = Frame.of(model.tokenizer)
     lengths = _settle_lengths(spec, context, model, tokens, frame)
     chosen = choose_negatives(spec, tokens)
-    dataset = chosen or tokens
+    dataset: TokenTable | ChosenNegatives | MinedNegatives = chosen or tokens
+    if spec.remine is not None:
+        dataset = MinedNegatives(tokens, mined_folder(context), spec.remine.num_negatives)
     if spec.curriculum is not None and spec.epochs < len(spec.curriculum.epochs):
         context.notice(
             f"{spec.epochs:g} epochs see the first of the curriculum's {len(spec.curriculum.epochs)} only.",
@@ -173,7 +176,8 @@ def _plan_batches(
     """The order of all batches, and how many updates they make. ``sizes`` are rows of each dataset."""
     weights = [source.weight for source in spec.datasets if source.weight is not None]
     batches = TrainingBatches(
-        tokens.keys(),
+        # Mined negatives that meet are left out as they meet: see `MinedNegatives`.
+        tokens.keys(negatives=spec.remine is None or not spec.remine.at_start),
         spec.batch_size,
         spec.seed,
         spec.epochs,
@@ -203,7 +207,7 @@ def _use_cache(
     spec: TrainSpec,
     shape: ModelShape,
     lengths: ChosenLengths,
-    dataset: TokenTable | ChosenNegatives,
+    dataset: TokenTable | ChosenNegatives | MinedNegatives,
     device: str,
     precision: str,
     processes: int,

@@ -107,6 +107,7 @@ class TokenTable:
         self._scores = array("scores")  # the same, NaN where there is none
         self._levels = array("levels")  # the same, of negatives: see LEVELS
         self._guide = guide
+        self._by_key: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self._queries)
@@ -128,6 +129,31 @@ class TokenTable:
             None if self._guide is None else self._guide.row(index, negatives),
         )
 
+    def row_with(self, index: int, documents: np.ndarray) -> TokenRow:
+        """A row with other negatives: ``documents`` are numbers of texts."""
+        numbers = [self._documents[self._row_starts[index]], *documents.tolist()]
+        guide = None
+        if self._guide is not None:
+            texts = [self._guide.text_of(int(self._text_keys[number])) for number in numbers]
+            guide = TokenRow(self._guide.row(index).query, texts)
+        query = self._text(self._queries[index])
+        return TokenRow(query, [self._text(number) for number in numbers], None, guide)
+
+    def text_of(self, key: int) -> np.ndarray:
+        """Of the text with this 64-bit hash: other tables number their texts otherwise."""
+        if self._by_key is None:
+            self._by_key = np.argsort(self._text_keys)
+        place = np.searchsorted(self._text_keys, np.uint64(key), sorter=self._by_key)
+        return self._text(self._by_key[place])
+
+    def numbers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Texts by number: queries [rows], all rows' documents, and where each row's begin [rows + 1]."""
+        return self._queries, self._documents, self._row_starts
+
+    def framed(self, numbers: np.ndarray, frame: Frame, limit: int) -> list[np.ndarray]:
+        """Token ids of texts within their special tokens, at most ``limit``."""
+        return [frame.put(self._text(number), limit) for number in numbers]
+
     def levels(self, index: int) -> np.ndarray:
         """Of a row's negatives, as numbers: see `LEVELS`."""
         return self._levels[self._row_starts[index] + 1 : self._row_starts[index + 1]]
@@ -145,13 +171,13 @@ class TokenTable:
         of_text = np.diff(self._starts)
         return {"query": of_text[self._queries], "document": of_text[self._documents]}
 
-    def keys(self) -> list[tuple[int, ...]]:
+    def keys(self, *, negatives: bool = True) -> list[tuple[int, ...]]:
         """For each row the 64-bit hashes of its distinct texts: what may not meet twice in a batch."""
         queries = self._text_keys[self._queries].tolist()
         documents = self._text_keys[self._documents].tolist()
         starts = self._row_starts.tolist()
         return [
-            tuple({query, *documents[starts[index] : starts[index + 1]]})
+            tuple({query, *documents[starts[index] : starts[index + 1] if negatives else starts[index] + 1]})
             for index, query in enumerate(queries)
         ]
 

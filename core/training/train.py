@@ -13,16 +13,18 @@ from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import merge
 from core.training.arguments import choose_trackers, loader_workers, training_arguments
-from core.training.callbacks import Evaluate, Report, Save, Scores, Throughput
+from core.training.callbacks import Evaluate, Mine, Report, Save, Scores, Throughput
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
 from core.training.curves import TensorBoard
 from core.training.dry_run import publish_estimate
 from core.training.losses import make_loss
 from core.training.memory import may_hold, operations
+from core.training.mined import mined_folder
 from core.training.prepare import Prepared, prepare
 from core.training.ranks import Ranks, open_ranks
 from core.training.recovery import Limits
+from core.training.remining import Remining
 from core.training.report import write_model_card, write_report
 from core.training.rows import dataset_names
 from core.training.tokens import Frame
@@ -52,6 +54,7 @@ def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
         context.request.attempt,
         spec.checkpoint.keep,
         Copies(context.remote, context.request.job_id, context.notice) if copied else None,
+        mined_folder(context) if spec.remine is not None else None,
     )
     resume_from = ranks.from_first(checkpoints.latest)
     state = checkpoints.state(resume_from) if resume_from else TrainingState()
@@ -63,14 +66,22 @@ def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
             return
         _check_base(prepared, state)
         throughput = Throughput()
-        trainer, evaluation = build_trainer(spec, context, ranks, prepared, checkpoints, state, throughput)
+        ahead = 3 + 2 * loader_workers(spec, prepared.device)
+        remining = Remining(spec, context, ranks, prepared, state, ahead) if spec.remine else None
+        trainer, evaluation = build_trainer(
+            spec, context, ranks, prepared, checkpoints, state, throughput, remining
+        )
         if not state.evaluations and spec.evaluation.baseline and prepared.rows.evaluated:
             context.phase("evaluating")
             evaluation.look(0)
         context.phase("training")
         if resume_from:
             context.notice(f"Going on from {resume_from.name} of an earlier attempt.")
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        finally:
+            if remining is not None:
+                remining.close()
         context.check_stop()
         if prepared.rows.evaluated:
             evaluate_last(context, trainer, evaluation, state)
@@ -96,6 +107,7 @@ def build_trainer(
     checkpoints: Checkpoints,
     state: TrainingState,
     throughput: Throughput,
+    remining: Remining | None,
 ) -> tuple[PairTrainer, Evaluate]:
     """The trainer with everything that happens between its steps, in that order."""
     collator = dense.PairCollator(
@@ -136,6 +148,8 @@ def build_trainer(
         lambda step, name: _reweigh(spec, context, prepared, state, step, name),
     )
     callbacks = [Report(context, state, throughput, prepared.batches.per_epoch), evaluation]
+    if remining is not None:
+        callbacks.append(Mine(context, throughput, remining))
     if ranks.first:
         callbacks += [
             Save(context, state, throughput, checkpoints, spec.checkpoint),

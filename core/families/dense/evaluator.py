@@ -1,6 +1,6 @@
 """Texts into embeddings, for evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -12,9 +12,40 @@ from core.spec.train import Prompts
 from core.training.batching import Packing
 from core.training.encoding import encode_micro_batches, make_micro_batches, tokenize
 from core.training.recovery import MicroBatch, is_out_of_memory, split_micro_batches, tokens_of
-from core.training.tokens import Frame
+from core.training.tokens import Frame, Ids
 
 _CHUNK = 1024
+
+
+Embed = Callable[[Sequence[Ids]], torch.Tensor]
+"""Token ids of texts within their special tokens -> embeddings [texts, dim], as `Encode` gives them."""
+
+
+def make_embed(model: SentenceTransformer, packing: Packing, check_stop: Callable[[], None]) -> Embed:
+    """An encoder of texts that are tokens already.
+
+    It asks ``check_stop`` between micro-batches: evaluating a large corpus must not outlast a stop request.
+    Raises `OutOfMemory` when not even one text fits.
+    """
+    cosine = model.similarity_fn_name != "dot"
+    frame = Frame.of(model.tokenizer)
+
+    def embed(texts: Sequence[Ids]) -> torch.Tensor:
+        micro_batches, positions = make_micro_batches(frame, texts, packing)
+        pieces = []
+        was_training = model.training
+        model.eval()
+        try:
+            for micro_batch in micro_batches:
+                check_stop()
+                on_device = {name: tensor.to(model.device) for name, tensor in micro_batch.items()}
+                pieces.append(_embed(model, on_device))
+        finally:
+            model.train(was_training)
+        embeddings = torch.cat(pieces)[positions.to(model.device)]
+        return torch.nn.functional.normalize(embeddings, dim=-1) if cosine else embeddings
+
+    return embed
 
 
 def make_encode(
@@ -23,37 +54,18 @@ def make_encode(
     packing: Packing,
     check_stop: Callable[[], None],
 ) -> Encode:
-    """An encoder of texts in the model's own length, ready for a dot product.
-
-    It asks ``check_stop`` between micro-batches: evaluating a large corpus must not outlast a stop request.
-    Raises `OutOfMemory` when not even one text fits.
-    """
+    """An encoder of texts in the model's own length, ready for a dot product. Otherwise as `make_embed`."""
     prefix = {"query": prompts.query or "", "document": prompts.document or ""}
-    cosine = model.similarity_fn_name != "dot"
-    frame = Frame.of(model.tokenizer)
+    embed = make_embed(model, packing, check_stop)
 
     def encode(texts: list[str], role: Literal["query", "document"]) -> torch.Tensor:
         # Longest first over all texts, so that a chunk's micro-batches have hardly any padding.
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        found: list[torch.Tensor] = []
-        was_training = model.training
-        model.eval()
-        try:
-            for start in range(0, len(order), _CHUNK):
-                chunk = [prefix[role] + texts[index] for index in order[start : start + _CHUNK]]
-                tokens = tokenize(model.tokenizer, chunk, model.max_seq_length)
-                micro_batches, positions = make_micro_batches(frame, tokens, packing)
-                pieces = []
-                for micro_batch in micro_batches:
-                    check_stop()
-                    on_device = {name: tensor.to(model.device) for name, tensor in micro_batch.items()}
-                    pieces.append(_embed(model, on_device))
-                found.append(torch.cat(pieces)[positions.to(model.device)])
-        finally:
-            model.train(was_training)
+        found = []
+        for start in range(0, len(order), _CHUNK):
+            chunk = [prefix[role] + texts[index] for index in order[start : start + _CHUNK]]
+            found.append(embed(tokenize(model.tokenizer, chunk, model.max_seq_length)))
         embeddings = torch.cat(found)
-        if cosine:
-            embeddings = torch.nn.functional.normalize(embeddings, dim=-1)
         restore = torch.empty(len(order), dtype=torch.long)
         restore[torch.tensor(order)] = torch.arange(len(order))
         return embeddings[restore.to(embeddings.device)].clone()

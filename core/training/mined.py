@@ -1,0 +1,79 @@
+"""Rows with negatives that were mined while training: what `core.training.remining` finds, as a dataset."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from core.run.context import RunContext
+from core.training.tokens import TokenRow, TokenTable
+
+
+class MinedNegatives:
+    """A table of rows as a generation sees it: a dataset for torch's DataLoader.
+
+    Its indexes are ``row + len(table) * generation``; generation 0 has the rows' own negatives. A batch is
+    looked up as a whole: a mined negative that answers another query of the batch, or stands in it already,
+    is left out. (It is in the batch anyway, as a document of the other row.)
+    """
+
+    def __init__(self, table: TokenTable, folder: Path, count: int) -> None:
+        self._table, self._folder, self._count = table, folder, count
+        self._answers = answers_of(table)
+        self._generation, self._starts, self._documents = 0, np.empty(0), np.empty(0)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int) -> TokenRow:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indexes: Sequence[int]) -> list[TokenRow]:
+        queries, documents, starts = self._table.numbers()
+        rows = [index % len(self._table) for index in indexes]
+        taken = {int(documents[starts[row]]) for row in rows}
+        for row in rows:
+            taken |= self._answers[int(queries[row])]
+        found = []
+        for row, index in zip(rows, indexes, strict=True):
+            if (generation := index // len(self._table)) == 0:
+                found.append(self._table[row])
+                continue
+            negatives = [number for number in self._of(row, generation).tolist() if number not in taken]
+            taken.update(negatives)
+            found.append(self._table.row_with(row, np.array(negatives, np.int64)))
+        return found
+
+    def _of(self, row: int, generation: int) -> np.ndarray:
+        """Numbers of texts."""
+        if generation != self._generation:
+            with np.load(file_of(self._folder, generation)) as file:
+                self._starts, self._documents = file["starts"], file["documents"]
+            self._generation = generation
+        return self._documents[self._starts[row] : self._starts[row + 1]]
+
+    @property
+    def documents_per_row(self) -> float:
+        """The most."""
+        return max(1 + self._count, self._table.documents_per_row)
+
+
+def file_of(folder: Path, generation: int) -> Path:
+    return folder / f"negatives-{generation}.npz"
+
+
+def answers_of(table: TokenTable) -> dict[int, set[int]]:
+    """For each query the documents that answer it, as numbers of texts."""
+    queries, documents, starts = table.numbers()
+    found: dict[int, set[int]] = defaultdict(set)
+    for query, positive in zip(queries.tolist(), documents[starts[:-1]].tolist(), strict=True):
+        found[query].add(positive)
+    return found
+
+
+def mined_folder(context: RunContext) -> Path:
+    """Of this attempt."""
+    folder = context.folder / "work" / "mined"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,322 @@
+"""Mining while training: the rows' negatives are found again with the weights as they are then.
+
+ANCE (Xiong et al. 2020, arXiv 2007.00808). What is found is a *generation*: a file of negatives by row, and
+the batch from which on it counts. Both go into the checkpoints, so that who goes on sees the same rows. The
+search is that of mine jobs; texts are those of the training, in tokens already.
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.families import dense
+from core.mining.filters import in_turn, keep
+from core.mining.search import search
+from core.run.context import RunContext, Stopped
+from core.spec.train import Remine, TrainSpec
+from core.training.adapters import choose_trainable, restore_trained_state, trained_state
+from core.training.batching import Packing
+from core.training.checkpoint import TrainingState
+from core.training.mined import answers_of, file_of, mined_folder
+from core.training.prepare import Prepared
+from core.training.ranks import Ranks
+from core.training.tokens import Frame, TokenTable
+
+_TEXTS = 8192
+_SNAPSHOT = "mining.safetensors"
+# -- one mining ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is mined: the rows of each dataset, and how their texts are cut."""
+
+    table: TokenTable
+    sizes: list[int]
+    frame: Frame
+    query_length: int
+    document_length: int
+
+
+def find_negatives(
+    texts: Texts,
+    embed: dense.Embed,
+    asked: Remine,
+    seed: tuple[int, ...],
+    scratch: Path,
+    device: str,
+    check_stop: Callable[[], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """(starts [rows + 1], numbers of texts) of every row's negatives; ``scratch``: a file for embeddings."""
+    queries, documents, starts = texts.table.numbers()
+    answers = answers_of(texts.table)
+    asking, row_query = np.unique(queries, return_inverse=True)
+    known = np.unique(documents)
+    of_queries = np.concatenate(
+        list(_embed(texts, asking, texts.query_length, embed))
+    )  # [distinct queries, dim]
+    of_documents: Any = np.lib.format.open_memmap(
+        scratch, mode="w+", dtype=np.float32, shape=(len(known), of_queries.shape[1])
+    )
+    try:
+        begin = 0
+        for vectors in _embed(texts, known, texts.document_length, embed):
+            of_documents[begin : begin + len(vectors)] = vectors
+            begin += len(vectors)
+        positives = np.searchsorted(known, documents[starts[:-1]])
+        of_query: dict[int, np.ndarray] = {}
+        bounds = np.cumsum([0, *texts.sizes])
+        for first, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            rows = np.arange(first, end)
+            # A query that several datasets have is asked in each of them: it gets the last one's.
+            wanted = np.unique(row_query[rows])
+            if asked.across_datasets:
+                able = np.arange(len(known))
+            else:
+                able = np.unique(np.searchsorted(known, documents[starts[first] : starts[end]]))
+            most = max(len(answers[int(asking[query])]) for query in wanted.tolist()) if len(wanted) else 0
+            depth = max(1, min(len(able), asked.filters.range_max + most))
+            nearest = search(
+                of_queries[wanted],
+                (of_documents[able[start : start + _TEXTS]] for start in range(0, len(able), _TEXTS)),
+                depth,
+                device=device,
+                check_stop=check_stop,
+            )
+            place = {query: index for index, query in enumerate(wanted.tolist())}
+            scores: dict[int, list[float]] = defaultdict(list)
+            for row in rows.tolist():
+                query = int(row_query[row])
+                scores[query].append(float(of_queries[query] @ of_documents[positives[row]]))
+            for query, of_positives in scores.items():
+                indices = nearest.indices[place[query]]
+                found = np.where(indices >= 0, known[able[indices]], -1)
+                number = int(asking[query])
+                left = keep(
+                    found,
+                    nearest.scores[place[query]],
+                    answers[number],
+                    of_positives,
+                    asked.filters,
+                    defaultdict(int),  # type: ignore[arg-type]
+                )
+                turn = in_turn(left, asked.sampling, (*seed, query))
+                of_query[query] = left.documents[np.sort(turn[: asked.num_negatives])]
+    finally:
+        scratch.unlink(missing_ok=True)
+    of_rows = [of_query[query] for query in row_query.tolist()]
+    return (
+        np.cumsum([0, *map(len, of_rows)]),
+        np.concatenate([*of_rows, np.empty(0, np.int64)]).astype(np.int64),
+    )
+
+
+def _embed(texts: Texts, numbers: np.ndarray, limit: int, embed: dense.Embed) -> Iterator[np.ndarray]:
+    for start in range(0, len(numbers), _TEXTS):
+        some = texts.table.framed(numbers[start : start + _TEXTS], texts.frame, limit)
+        yield embed(some).cpu().numpy()
+
+
+# -- when, and by whom -----------------------------------------------------------------------------------
+
+
+class Remining:
+    """The schedule of a training's minings. The first rank mines; all ranks know the generations."""
+
+    def __init__(
+        self,
+        spec: TrainSpec,
+        context: RunContext,
+        ranks: Ranks,
+        prepared: Prepared,
+        state: TrainingState,
+        ahead: int,
+    ) -> None:
+        assert spec.remine is not None
+        self._spec, self._asked = spec, spec.remine
+        self._context, self._ranks, self._prepared, self._state = context, ranks, prepared, state
+        self._ahead = ahead
+        self.folder = mined_folder(context)
+        self._texts = Texts(
+            prepared.tokens,
+            prepared.rows.sizes,
+            prepared.frame,
+            prepared.lengths.query.max_length,
+            prepared.lengths.document.max_length,
+        )
+        self._packing = prepared.packing
+        self._copy: Any = None
+        self._beside: _Beside | None = None
+        for batch, generation in state.mined:
+            prepared.batches.renew(batch, generation)
+
+    def generation_of(self, step: int) -> int | None:
+        """What is mined after that step, if anything is."""
+        if step == 0:
+            return 1 if self._asked.at_start else None
+        period = self._asked.every_epochs * self._prepared.batches.per_epoch
+        period = max(1.0, period / self._spec.gradient_accumulation_steps)
+        turn = max(1, round(step / period))
+        return turn + 1 if round(turn * period) == step < self._prepared.steps else None
+
+    def begin(self, step: int) -> None:
+        """Before the first step, or the first after a resumption: what is due and was not done."""
+        if self._asked.background and self._ranks.first:
+            self._copy = self._load_copy()
+        if self._state.mining is not None:
+            self._start(*self._state.mining)
+        self.after(step)
+        self._context.check_stop()  # nothing was trained that is not in a checkpoint
+
+    def after(self, step: int) -> None:
+        """Mines where it is time to. A request to stop ends it: then it is done again by who goes on."""
+        generation = self.generation_of(step)
+        if generation is None or any(generation == known for _, known in self._state.mined):
+            return
+        pending = self._state.mining[0] if self._state.mining else None
+        if pending == generation:
+            return
+        if step == 0 or not self._asked.background:
+            if self._ranks.from_first(lambda: self._mine(generation, step)):
+                self._register(generation, step)
+            return
+        if pending is not None:
+            if not self._ranks.from_first(self._wait):
+                return
+            self._register(pending, step)
+        if self._ranks.first:
+            temporary = self.folder / f".{_SNAPSHOT}"
+            save_file(trained_state(self._prepared.model), str(temporary))
+            temporary.replace(self.folder / _SNAPSHOT)  # checkpoints that hold the former one keep it
+        self._start(generation, step)
+
+    def close(self) -> None:
+        """Nobody waits any more for what is mined in the background."""
+        if self._beside is not None:
+            self._beside.abandon()
+
+    def _register(self, generation: int, step: int) -> None:
+        # Behind what the data loader has taken already, so that a resumed job finds the same order.
+        batch = step * self._spec.gradient_accumulation_steps + self._ahead if step else 0
+        self._state.mined.append((batch, generation))
+        self._state.mining = None
+        self._prepared.batches.renew(batch, generation)
+        # Whoever goes on from here begins behind the batches of the steps so far.
+        done = step * self._spec.gradient_accumulation_steps
+        behind = [known for begin, known in self._state.mined if begin <= done]
+        for known in behind[:-1] if self._ranks.first else ():
+            file_of(self.folder, known).unlink(missing_ok=True)
+
+    def _mine(self, generation: int, step: int) -> bool:
+        """With the weights as they are. False when asked to stop."""
+        self._context.phase("mining")
+        packing = self._packing
+        try:
+            embed = dense.make_embed(self._prepared.model, packing, self._context.check_stop)
+            self._write(generation, embed, self._prepared.device, self._context.check_stop, f"step {step}")
+        except Stopped:
+            return False
+        finally:
+            self._context.phase("training")
+        return True
+
+    def _write(
+        self,
+        generation: int,
+        embed: dense.Embed,
+        device: str,
+        check_stop: Callable[[], None],
+        when: str,
+    ) -> None:
+        begun = time.monotonic()
+        starts, documents = find_negatives(
+            self._texts,
+            embed,
+            self._asked,
+            (self._spec.seed, generation),
+            self.folder / ".vectors.npy",
+            device,
+            check_stop,
+        )
+        path = file_of(self.folder, generation)
+        temporary = path.with_name(f".{path.name}")
+        with temporary.open("wb") as file:
+            np.savez(file, starts=starts, documents=documents)
+        temporary.replace(path)
+        counts = np.diff(starts)
+        short = int((counts < self._asked.num_negatives).sum())
+        self._context.notice(
+            f"Negatives mined with the weights of {when} in {time.monotonic() - begun:.1f} s: "
+            f"{counts.mean():.2f} a row; {short} of {len(counts)} rows have fewer than "
+            f"{self._asked.num_negatives}."
+        )
+
+    # -- in the background -----------------------------------------------------------------------------
+
+    def _load_copy(self) -> Any:
+        """A second model on the CPU, into which snapshots are put. Draws nothing from the training's luck."""
+        with torch.random.fork_rng():
+            model = dense.load_model(self._context, self._spec.base_model, "cpu")
+            choose_trainable(self._spec, model, model[0].auto_model)
+        return model.eval()
+
+    def _start(self, generation: int, step: int) -> None:
+        self._state.mining = (generation, step)
+        if not self._ranks.first:
+            return
+        restore_trained_state(self._copy, load_file(str(self.folder / _SNAPSHOT)))
+
+        def work(check_stop: Callable[[], None]) -> None:
+            def check() -> None:
+                check_stop()
+                self._context.check_stop()
+
+            embed = dense.make_embed(self._copy, Packing(2048, overhead=64), check)
+            self._write(generation, embed, "cpu", check, f"step {step}")
+
+        self._beside = _Beside(work)
+
+    def _wait(self) -> bool:
+        """For what was begun a period ago. False when asked to stop."""
+        assert self._beside is not None
+        self._context.phase("mining")
+        try:
+            self._beside.wait(self._context.check_stop)
+        except Stopped:
+            return False
+        finally:
+            self._context.phase("training")
+        return True
+
+
+class _Beside:
+    """Work in a thread beside the training, whose error is raised where its result is wanted."""
+
+    def __init__(self, work: Callable[[Callable[[], None]], None]) -> None:
+        self._abandoned = threading.Event()
+        self._executor = ThreadPoolExecutor(1, "mining")
+        self._work = self._executor.submit(work, self._check)
+
+    def _check(self) -> None:
+        if self._abandoned.is_set():
+            raise Stopped
+
+    def wait(self, check_stop: Callable[[], None]) -> None:
+        """Raises what the work has raised, and whatever ``check_stop`` does."""
+        while not wait([self._work], 0.2).done:
+            check_stop()
+        self._work.result()
+        self._executor.shutdown()
+
+    def abandon(self) -> None:
+        self._abandoned.set()
+        self._executor.shutdown()
