@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo serve test lint bench bench-training bench-gpu kills clean setup-embed-dirs train-embed train-embed-tb
+.PHONY: install demo serve test lint bench bench-training bench-mining bench-gpu kills clean setup-embed-dirs train-embed train-embed-tb
 
 install: .venv/.installed
 
@@ -37,6 +37,10 @@ bench: install
 # Against sentence-transformers; DATA: a folder with scifact/ and tldr/.
 bench-training: install
 	$(BIN)/python -m benchmarks.training $(DATA)
+
+# Against mine_hard_negatives of sentence-transformers, on the C++ documentation (DOCS: its archive).
+bench-mining: setup-embed-dirs
+	$(BIN)/python -m benchmarks.mining data/demo/all-MiniLM-L6-v2 $(if $(DOCS),--docs $(DOCS)) $(ARGS)
 
 # Every path of training that touches a GPU, checked and measured on this machine's.
 bench-gpu: install

@@ -6,15 +6,13 @@ its own (``reason run``), and its peak resident memory is the kernel's (``ru_max
 
 import argparse
 import json
-import os
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import measure
 from benchmarks.report import write_report
 
 _DOCS = Path(__file__).parents[1].parent / "shared" / "data" / "docs_cpp" / "cpp-docs_md.tar.gz"
@@ -64,18 +62,13 @@ def run(spec: dict[str, Any], out: Path, source_bytes: int) -> dict[str, Any]:
     path = out.with_suffix(".json")
     path.write_text(json.dumps(spec))
     command = [sys.executable, "-m", "core.cli", str(path), "--out", str(out), "--overwrite"]
-    begun = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.monotonic() - begun
-    if status:
-        raise SystemExit(f"the job failed: {(out / 'result.json').read_text()}")
+    seconds, peak = measure(command)
     facts = json.loads((out / "dataset" / "dataset.json").read_text())
     told = ("read", "kept", "left_out", "splits", "negatives", "passages")
     return {
         "source_bytes": source_bytes,
         "seconds": round(seconds, 1),
-        "peak_rss_bytes": usage.ru_maxrss * 1024,
+        "peak_rss_bytes": peak,
         **{name: facts[name] for name in told if name in facts},
     }
 
