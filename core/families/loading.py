@@ -1,27 +1,48 @@
-"""What all families check before a model is loaded: safetensors only, no foreign code unless allowed."""
+"""Loading models of all families: safetensors only, no foreign code unless allowed, float32 weights."""
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from core.errors import BadModel
 from core.run.context import RunContext
 from core.spec.refs import Ref
 
+Model = TypeVar("Model")
+
 _OWN_MODULES = ("sentence_transformers.", "pylate.")
 
 
-def locate(context: RunContext, reference: str) -> tuple[str, str | None, Path | Ref]:
-    """(name or folder, revision, what the reference means) for a library's loader. Raises `BadModel`."""
+def load(
+    make: Callable[..., Model], context: RunContext, reference: str, device: str, **model_kwargs: Any
+) -> Model:
+    """The model that ``reference`` names, with float32 weights, by a library's class. Raises `BadModel`."""
+    transformers_logging.disable_progress_bar()  # a bar in a log file is noise
     source = context.resolve(reference)
+    trust = context.request.trust_remote_code
     if isinstance(source, Path):
-        _check_folder(source, reference, trust_remote_code=context.request.trust_remote_code)
-        return str(source), None, source
-    return source.target, source.revision, source
+        _check_folder(source, reference, trust_remote_code=trust)
+        name, revision = str(source), None
+    else:
+        name, revision = source.target, source.revision
+    try:
+        return make(
+            name,
+            device=device,
+            revision=revision,
+            trust_remote_code=trust,
+            local_files_only=context.request.offline,
+            # Left to itself the loader keeps a checkpoint's bf16 and trains in it.
+            model_kwargs={"torch_dtype": torch.float32, "use_safetensors": True, **model_kwargs},
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise BadModel(_explain(source, reference, error, offline=context.request.offline)) from error
 
 
 def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> None:
@@ -63,8 +84,7 @@ def _json(path: Path) -> Any:
         raise BadModel(f"{path.name} of the model is not JSON: {error}") from error
 
 
-def explain(source: Path | Ref, reference: str, error: Exception, *, offline: bool) -> str:
-    """Why a model could not be loaded, as one sentence."""
+def _explain(source: Path | Ref, reference: str, error: Exception, *, offline: bool) -> str:
     first = str(error).strip().partition("\n")[0]
     if isinstance(source, Path):
         return f"{reference} cannot be loaded: {first}"

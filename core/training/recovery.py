@@ -8,12 +8,14 @@ with the tensor that went wrong.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from core.errors import OutOfMemory
+
+T = TypeVar("T")
 
 MicroBatch = dict[str, torch.Tensor]
 
@@ -32,6 +34,28 @@ def is_out_of_memory(error: BaseException) -> bool:
 def tokens_of(micro_batch: MicroBatch) -> int:
     """With their padding."""
     return micro_batch["input_ids"].numel()
+
+
+def in_halves(compute: Callable[[MicroBatch], T], micro_batch: MicroBatch, what: str) -> list[T]:
+    """``compute`` of the micro-batch, or, where memory does not suffice, of its halves in order.
+
+    Raises `OutOfMemory` when not even one text fits: ``what`` cannot be done.
+    """
+    try:
+        return [compute(micro_batch)]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(micro_batch["input_ids"]) == 1:
+            raise OutOfMemory(
+                f"There is too little memory to {what} of {tokens_of(micro_batch)} tokens: use shorter "
+                "lengths."
+            ) from error
+    # Outside of the except block: the exception holds what was computed.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    halves = split_micro_batches([micro_batch], -(-tokens_of(micro_batch) // 2))
+    return [found for half in halves for found in in_halves(compute, half, what)]
 
 
 def split_micro_batches(micro_batches: Iterable[MicroBatch], budget: int) -> list[MicroBatch]:

@@ -5,12 +5,13 @@ the batch from which on it counts. Both go into the checkpoints, so that who goe
 search is that of mine jobs; texts are those of the training, in tokens already.
 """
 
+import itertools
 import threading
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,9 @@ def find_negatives(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(starts [rows + 1], numbers of texts) of every row's negatives; ``scratch``: a file for embeddings."""
     queries, documents, starts = texts.table.numbers()
-    answers = answers_of(texts.table)
-    asking, row_query = np.unique(queries, return_inverse=True)
+    asking, query_of = np.unique(queries, return_inverse=True)  # [distinct queries], [rows]
     known = np.unique(documents)
-    of_queries = np.concatenate(
-        list(_embed(texts, asking, texts.query_length, embed))
-    )  # [distinct queries, dim]
+    of_queries = np.concatenate(list(_embed(texts, asking, texts.query_length, embed)))
     of_documents: Any = np.lib.format.open_memmap(
         scratch, mode="w+", dtype=np.float32, shape=(len(known), of_queries.shape[1])
     )
@@ -73,50 +71,47 @@ def find_negatives(
             of_documents[begin : begin + len(vectors)] = vectors
             begin += len(vectors)
         positives = np.searchsorted(known, documents[starts[:-1]])
-        of_query: dict[int, np.ndarray] = {}
-        bounds = np.cumsum([0, *texts.sizes])
-        for first, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            rows = np.arange(first, end)
-            # A query that several datasets have is asked in each of them: it gets the last one's.
-            wanted = np.unique(row_query[rows])
+        answers = answers_of(texts.table)
+        found: list[np.ndarray] = []
+        bounds = np.cumsum([0, *texts.sizes]).tolist()
+        for number, (first, end) in enumerate(itertools.pairwise(bounds)):
             if asked.across_datasets:
                 able = np.arange(len(known))
             else:
                 able = np.unique(np.searchsorted(known, documents[starts[first] : starts[end]]))
-            most = max(len(answers[int(asking[query])]) for query in wanted.tolist()) if len(wanted) else 0
-            depth = max(1, min(len(able), asked.filters.range_max + most))
+            wanted, place = np.unique(query_of[first:end], return_inverse=True)
+            most = max((len(answers[query]) for query in asking[wanted].tolist()), default=0)
             nearest = search(
                 of_queries[wanted],
                 (of_documents[able[start : start + _TEXTS]] for start in range(0, len(able), _TEXTS)),
-                depth,
+                max(1, min(len(able), asked.filters.range_max + most)),
                 device=device,
                 check_stop=check_stop,
             )
-            place = {query: index for index, query in enumerate(wanted.tolist())}
-            scores: dict[int, list[float]] = defaultdict(list)
-            for row in rows.tolist():
-                query = int(row_query[row])
-                scores[query].append(float(of_queries[query] @ of_documents[positives[row]]))
-            for query, of_positives in scores.items():
-                indices = nearest.indices[place[query]]
-                found = np.where(indices >= 0, known[able[indices]], -1)
-                number = int(asking[query])
+            of_positives: list[list[float]] = [[] for _ in wanted]
+            for start in range(first, end, _TEXTS):
+                rows = slice(start, min(start + _TEXTS, end))
+                scores = np.einsum("ij,ij->i", of_queries[query_of[rows]], of_documents[positives[rows]])
+                for query, score in zip(place[rows.start - first :].tolist(), scores.tolist(), strict=False):
+                    of_positives[query].append(score)
+            chosen = []
+            for query, indices in enumerate(nearest.indices):
                 left = keep(
-                    found,
-                    nearest.scores[place[query]],
-                    answers[number],
-                    of_positives,
+                    np.where(indices >= 0, known[able[indices]], -1),
+                    nearest.scores[query],
+                    answers[int(asking[wanted[query]])],
+                    of_positives[query],
                     asked.filters,
-                    defaultdict(int),  # type: ignore[arg-type]
+                    Counter(),
                 )
-                turn = in_turn(left, asked.sampling, (*seed, query))
-                of_query[query] = left.documents[np.sort(turn[: asked.num_negatives])]
+                turn = in_turn(left, asked.sampling, (*seed, number, query))
+                chosen.append(left.documents[np.sort(turn[: asked.num_negatives])])
+            found += [chosen[query] for query in place.tolist()]
     finally:
         scratch.unlink(missing_ok=True)
-    of_rows = [of_query[query] for query in row_query.tolist()]
     return (
-        np.cumsum([0, *map(len, of_rows)]),
-        np.concatenate([*of_rows, np.empty(0, np.int64)]).astype(np.int64),
+        np.cumsum([0, *map(len, found)]),
+        np.concatenate([*found, np.empty(0, np.int64)]).astype(np.int64),
     )
 
 
@@ -153,7 +148,6 @@ class Remining:
             prepared.lengths.query.max_length,
             prepared.lengths.document.max_length,
         )
-        self._packing = prepared.packing
         self._copy: Any = None
         self._beside: _Beside | None = None
         for batch, generation in state.mined:
@@ -219,7 +213,7 @@ class Remining:
     def _mine(self, generation: int, step: int) -> bool:
         """With the weights as they are. False when asked to stop."""
         self._context.phase("mining")
-        packing = self._packing
+        packing = replace(self._prepared.packing, width=None)
         try:
             embed = dense.make_embed(self._prepared.model, packing, self._context.check_stop)
             self._write(generation, embed, self._prepared.device, self._context.check_stop, f"step {step}")

@@ -5,7 +5,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import MultipleNegativesRankingLoss
 
-from core.families.dense import Objective, PairCollator, weights_sha256
+from core.families.dense import Objective, PairCollator
+from core.families.loading import weights_sha256
 from core.spec.train import Prompts
 from core.training.batching import Packing
 from core.training.encoding import encode_micro_batches

@@ -1,11 +1,9 @@
 """Loading cross-encoders, with float32 weights."""
 
-import torch
 from sentence_transformers import CrossEncoder
-from transformers.utils import logging as transformers_logging
 
 from core.errors import BadModel
-from core.families.loading import explain, locate
+from core.families.loading import load
 from core.run.context import RunContext
 
 
@@ -13,19 +11,7 @@ def load_model(
     context: RunContext, reference: str, device: str, max_length: int | None = None
 ) -> CrossEncoder:
     """The model that ``reference`` names, which scores a pair with one number. Raises `BadModel`."""
-    transformers_logging.disable_progress_bar()
-    name, revision, source = locate(context, reference)
-    try:
-        model = CrossEncoder(
-            name,
-            device=device,
-            revision=revision,
-            trust_remote_code=context.request.trust_remote_code,
-            local_files_only=context.request.offline,
-            model_kwargs={"torch_dtype": torch.float32, "use_safetensors": True},
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise BadModel(explain(source, reference, error, offline=context.request.offline)) from error
+    model = load(CrossEncoder, context, reference, device)
     made_for = model.config.architectures or []
     if not any(name.endswith("ForSequenceClassification") for name in made_for):
         raise BadModel(f"{reference} is no cross-encoder: it has no trained head, its scores would be random")

@@ -1,14 +1,14 @@
 """Pairs of texts into scores, in micro-batches of similar length."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 
-from core.errors import OutOfMemory
 from core.training.batching import Packing, plan_micro_batches
-from core.training.recovery import MicroBatch, is_out_of_memory, split_micro_batches, tokens_of
+from core.training.recovery import MicroBatch, in_halves
 
 Score = Callable[[Sequence[tuple[str, str]]], np.ndarray]
 """(query, document) pairs -> scores [pairs], through the model's own activation: most have a sigmoid."""
@@ -52,25 +52,14 @@ def _score_chunk(
             {name: [values[index] for index in chosen] for name, values in tokens.items()},
             return_tensors="pt",
         )
-        found[chosen] = _forward(model, {name: tensor.to(model.device) for name, tensor in padded.items()})
+        on_device = {name: tensor.to(model.device) for name, tensor in padded.items()}
+        pieces = in_halves(partial(_forward, model), on_device, "score a single pair")
+        found[chosen] = np.concatenate(pieces)
     return found
 
 
 def _forward(model: CrossEncoder, micro_batch: MicroBatch) -> np.ndarray:
-    """[pairs]; in halves where memory does not suffice for the whole."""
-    try:
-        with torch.inference_mode():
-            logits = model.model(**micro_batch).logits
-            return model.activation_fn(logits).float().squeeze(-1).cpu().numpy()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if len(micro_batch["input_ids"]) == 1:
-            raise OutOfMemory(
-                f"There is too little memory to score a single pair of {tokens_of(micro_batch)} tokens."
-            ) from error
-    # Outside of the except block: the exception holds what was computed.
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    halves = split_micro_batches([micro_batch], -(-tokens_of(micro_batch) // 2))
-    return np.concatenate([_forward(model, half) for half in halves])
+    """[pairs]"""
+    with torch.inference_mode():
+        logits = model.model(**micro_batch).logits
+        return model.activation_fn(logits).float().squeeze(-1).cpu().numpy()

@@ -1,17 +1,17 @@
 """Texts into embeddings, for evaluation."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from sentence_transformers import SentenceTransformer
 
-from core.errors import OutOfMemory
 from core.evaluation.retrieval import Encode
 from core.spec.train import Prompts
 from core.training.batching import Packing
 from core.training.encoding import encode_micro_batches, make_micro_batches, tokenize
-from core.training.recovery import MicroBatch, is_out_of_memory, split_micro_batches, tokens_of
+from core.training.recovery import MicroBatch, in_halves
 from core.training.tokens import Frame, Ids
 
 _CHUNK = 1024
@@ -39,7 +39,7 @@ def make_embed(model: SentenceTransformer, packing: Packing, check_stop: Callabl
             for micro_batch in micro_batches:
                 check_stop()
                 on_device = {name: tensor.to(model.device) for name, tensor in micro_batch.items()}
-                pieces.append(_embed(model, on_device))
+                pieces += in_halves(partial(_embed, model), on_device, "evaluate a single text")
         finally:
             model.train(was_training)
         embeddings = torch.cat(pieces)[positions.to(model.device)]
@@ -74,22 +74,7 @@ def make_encode(
 
 
 def _embed(model: SentenceTransformer, micro_batch: MicroBatch) -> torch.Tensor:
-    """[texts, dim]; in halves where memory does not suffice for the whole."""
-    count = len(micro_batch["input_ids"])
-    try:
-        with torch.inference_mode():
-            every = torch.arange(count, device=model.device)
-            return encode_micro_batches(model, [micro_batch], every).float()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if count == 1:
-            raise OutOfMemory(
-                "There is too little memory to evaluate a single text of "
-                f"{tokens_of(micro_batch)} tokens: use shorter lengths."
-            ) from error
-    # Outside of the except block: the exception holds what was computed.
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    halves = split_micro_batches([micro_batch], -(-tokens_of(micro_batch) // 2))
-    return torch.cat([_embed(model, half) for half in halves])
+    """[texts, dim]"""
+    with torch.inference_mode():
+        every = torch.arange(len(micro_batch["input_ids"]), device=model.device)
+        return encode_micro_batches(model, [micro_batch], every).float()

@@ -6,10 +6,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Transformer
 from transformers import BitsAndBytesConfig
-from transformers.utils import logging as transformers_logging
 
 from core.errors import BadModel
-from core.families.loading import explain, locate
+from core.families.loading import load
 from core.run.context import RunContext
 
 
@@ -20,24 +19,8 @@ def load_model(
 
     ``quantization`` (int8 or int4) stores the transformer's linear layers in so many bits, frozen.
     """
-    transformers_logging.disable_progress_bar()  # a bar in a log file is noise
-    name, revision, source = locate(context, reference)
-    try:
-        model = SentenceTransformer(
-            name,
-            device=device,
-            revision=revision,
-            trust_remote_code=context.request.trust_remote_code,
-            local_files_only=context.request.offline,
-            # Left to itself the loader keeps a checkpoint's bf16 and trains in it.
-            model_kwargs={
-                "torch_dtype": torch.float32,
-                "use_safetensors": True,
-                **({"quantization_config": _quantization_config(quantization)} if quantization else {}),
-            },
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise BadModel(explain(source, reference, error, offline=context.request.offline)) from error
+    fewer_bits = {"quantization_config": _quantization_config(quantization)} if quantization else {}
+    model = load(SentenceTransformer, context, reference, device, **fewer_bits)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # Else bitsandbytes packs the weights anew, in place and rounded, at the first evaluation.

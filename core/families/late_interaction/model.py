@@ -4,13 +4,10 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import torch
 from pylate.models import ColBERT
-from transformers.utils import logging as transformers_logging
 
-from core.errors import BadModel
 from core.families.late_interaction.maxsim import Ragged
-from core.families.loading import explain, locate
+from core.families.loading import load
 from core.run.context import RunContext
 
 _TEXTS = 32
@@ -21,19 +18,7 @@ EncodeTokens = Callable[[list[str], Literal["query", "document"]], Ragged]
 
 def load_model(context: RunContext, reference: str, device: str, max_length: int | None = None) -> ColBERT:
     """The model that ``reference`` names; documents are cut after ``max_length``. Raises `BadModel`."""
-    transformers_logging.disable_progress_bar()
-    name, revision, source = locate(context, reference)
-    try:
-        model = ColBERT(
-            name,
-            device=device,
-            revision=revision,
-            trust_remote_code=context.request.trust_remote_code,
-            local_files_only=context.request.offline,
-            model_kwargs={"torch_dtype": torch.float32, "use_safetensors": True},
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise BadModel(explain(source, reference, error, offline=context.request.offline)) from error
+    model = load(ColBERT, context, reference, device)
     if max_length is not None:
         model.document_length = min(max_length, model.document_length)
     return model.eval()
