@@ -24,6 +24,7 @@ from benchmarks.report import write_report
 
 _STEPS = 12
 _LENGTH = 128
+_REMINE = {"every_epochs": 0.1, "num_negatives": 2, "filters": {"positive_aware": None}}
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,15 @@ CASES = {
         taken=_told("Out of memory at step 1"),
         memory_fraction=0.03,
     ),
+    "remine": Case(
+        "negatives mined on the GPU", {"remine": _REMINE, "sample": 400}, 1.0, taken=_told("Negatives mined")
+    ),
+    "remine, background": Case(
+        "negatives mined on the CPU meanwhile",
+        {"remine": {**_REMINE, "background": True}, "sample": 400, "precision": "bf16"},
+        1.0,
+        taken=_told("Negatives mined with the weights of step"),
+    ),
     "two GPUs": Case(
         "ranks share the batch",
         {"resources": {"gpus": 2}},
@@ -98,6 +108,7 @@ def prepare(folder: Path) -> None:
     pairs = list(source_pairs(Path(sysconfig.get_path("stdlib"))))
     lines = [json.dumps({"query": pair.query, "positive": pair.positive}) for pair in pairs]
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "few.jsonl").write_text("\n".join(lines[:200]) + "\n")
 
 
 def batch_size(gpus: int) -> int:
@@ -258,6 +269,40 @@ def check_resume(folder: Path, *, gpus: int) -> list[str]:
     return [] if farthest < 1e-3 else [f"weights differ by {farthest:.1e}"]
 
 
+def check_mining(folder: Path, *, gpus: int) -> list[str]:
+    """A mine job finds on the GPU what it finds on the CPU, and in bf16 most of it."""
+    import pyarrow.parquet as pq
+
+    from core.run.local import run_local
+    from core.run.reporter import NullReporter
+
+    found = {}
+    for precision, on in (("fp32", 0), ("fp32", gpus), ("bf16", gpus)):
+        spec = {
+            "kind": "mine",
+            "dataset": f"file:{folder / ('rows.jsonl' if gpus else 'few.jsonl')}",
+            "model": f"file:{folder / 'model'}",
+            "max_length": _LENGTH,
+            "precision": precision,
+            "filters": {"positive_aware": None, "near_duplicates": None},
+            "resources": {"gpus": min(on, 1)},
+        }
+        out = folder / f"mined-{precision}-{on}"
+        result = run_local(spec, out, NullReporter())
+        if result.state != "succeeded":
+            return [f"{precision} on {on} GPUs: {result.end_reason.message}"]
+        rows = pq.read_table(out / "dataset" / "train.parquet", columns=["negatives"]).to_pylist()
+        found[precision, on] = [set(row["negatives"]) for row in rows]
+    expected = found["fp32", 0]
+    wrong = []
+    for (precision, on), least in ((("fp32", gpus), 0.98), (("bf16", gpus), 0.7)):
+        same = sum(len(one & two) for one, two in zip(expected, found[precision, on], strict=True))
+        share = same / sum(map(len, expected))
+        if share < least:
+            wrong.append(f"{precision}: {share:.1%} of the negatives are those of the CPU")
+    return wrong
+
+
 def compare_speed(folder: Path, *, gpus: int) -> dict[str, float]:
     """Seconds a step, ours and sentence-transformers', on the same rows in the same batches."""
     import itertools
@@ -291,7 +336,12 @@ def _in_process(what: str, folder: Path, gpus: int) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-_PARTS = {"forked": check_forked, "resume": check_resume, "speed": compare_speed}
+_PARTS = {
+    "forked": check_forked,
+    "resume": check_resume,
+    "mining": check_mining,
+    "speed": compare_speed,
+}
 
 
 def main(*, cpu: bool, only: str) -> int:
@@ -312,7 +362,7 @@ def main(*, cpu: bool, only: str) -> int:
             print(title, file=sys.stderr)
             cases[title] = _in_process(title, folder, gpus)
             cases[title]["wrong"] = judge(title, cases[title], cases)
-        for title in ("forked", "resume"):
+        for title in ("forked", "resume", "mining"):
             if only in title:
                 print(title, file=sys.stderr)
                 found = _in_process(title, folder, gpus)
