@@ -22,7 +22,7 @@ from benchmarks.report import write_report
 
 _DOCS = Path(__file__).parents[1].parent / "shared" / "data" / "docs_cpp" / "cpp-docs_md.tar.gz"
 _DIM = 384
-_SHARD = 8192
+_SHARD = 2048
 _ASKED = 2000
 SETTINGS = {"num_negatives": 4, "range_max": 100, "positive_aware": 0.95}
 

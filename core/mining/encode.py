@@ -18,7 +18,7 @@ from typing import IO, Literal, Protocol
 import numpy as np
 import torch
 
-SHARD = 8192
+SHARD = 2048
 """Texts in a shard."""
 
 TOKENS = {"cpu": 4096, "cuda": 65_536}
