@@ -1,6 +1,5 @@
 """Jobs: submit, look, stop."""
 
-import contextlib
 import hashlib
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from api.deps import MAX_NUMBER, Cursor, LibraryDep, Limit, QueueDep, Reader, Se
 from api.estimates import check_memory, estimate
 from api.references import settle
 from api.views import artifact_view, event_view, job_view
-from core.errors import BadRequest, Conflict, InvalidRequest, NotFound, Problem
+from core.errors import BadRequest, InvalidRequest, NotFound, Problem
 from core.ids import new_id
 from core.jobs.state import JobState
 from core.spec import AnyJobSpec, JobSpec, MineSpec, TrainSpec
@@ -19,7 +18,6 @@ from core.spec.job import LABEL_KEY
 from core.spec.views import ArtifactView, EstimateView, EventView, JobView, MetricPoint, MetricSeries, Page
 from core.store import Store
 from core.store.series import downsample
-from core.store.tables import Job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -85,9 +83,9 @@ def submit(
     if not new:
         response.status_code = 200
     response.headers["Location"] = f"/jobs/{job.id}"
-    for part in _parts_of(job, store):
-        _wake(background, queue, part.state, part.wants_gpu)
     _wake(background, queue, job.state, job.wants_gpu)
+    if job.state == JobState.WAITING and job.spec.get("candidates"):
+        _wake(background, queue, JobState.QUEUED, job.wants_gpu)  # for its parts
     return job_view(job, store)
 
 
@@ -133,14 +131,6 @@ def _check_fleet(spec: JobSpec, store: Store) -> None:
         raise InvalidRequest(message, [Problem("resources.gpu_memory_gb", message)])
 
 
-def _parts_of(job: Job, store: Store) -> list[Job]:
-    """The jobs that were made for it, of the same owner."""
-    if not job.spec.get("candidates"):
-        return []
-    parts, _ = store.jobs.page(labels={"part_of": job.id}, limit=100)
-    return [part for part in parts if part.owner == job.owner]
-
-
 def _wake(background: BackgroundTasks, queue: QueueDep, state: str, wants_gpu: str) -> None:
     """After the commit and after the answer: a slow broker holds nobody up."""
     if state == JobState.QUEUED:
@@ -176,12 +166,7 @@ def get_job(job_id: str, store: StoreDep, _: Reader) -> JobView:
 def cancel(job_id: str, store: StoreDep, _: Submitter) -> JobView:
     """Ends it, and the parts that it was divided into. A running job saves a checkpoint first, so that a
     retry goes on from there."""
-    job = store.jobs.cancel(job_id)
-    for part in _parts_of(job, store):
-        if not JobState(part.state).final:
-            with contextlib.suppress(Conflict):  # it has just ended
-                store.jobs.cancel(part.id)
-    return job_view(job, store)
+    return job_view(store.jobs.cancel(job_id), store)
 
 
 @router.post("/{job_id}/pause", status_code=202, summary="Pause")

@@ -91,7 +91,9 @@ def parse_row(row: Row) -> Iterator[TrainingRow | Reject]:
     # A document cannot answer a query and not answer it.
     answers = {item.text for item in positives}
     kept = [index for index, item in enumerate(negatives) if item.text not in answers]
-    ids = [negatives[index].id or "" for index in kept]
+    said = values.get("negative_ids")
+    known = said if isinstance(said, list) and len(said) == len(negatives) else [None] * len(negatives)
+    ids = [negatives[index].id or str(known[index] or "") for index in kept]
     for index, positive in enumerate(positives):
         scores = [positive_scores[index], *(negative_scores[i] for i in kept)] if positive_scores else []
         yield TrainingRow(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ def load(
 ) -> Model:
     """The model that ``reference`` names, with float32 weights, by a library's class. Raises `BadModel`."""
     transformers_logging.disable_progress_bar()  # a bar in a log file is noise
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # kernels that it would like to have
     source = context.resolve(reference)
     trust = context.request.trust_remote_code
     if isinstance(source, Path):
@@ -31,6 +33,8 @@ def load(
         name, revision = str(source), None
     else:
         name, revision = source.target, source.revision
+    told = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # tables of weights that older checkpoints have in excess
     try:
         return make(
             name,
@@ -43,6 +47,8 @@ def load(
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise BadModel(_explain(source, reference, error, offline=context.request.offline)) from error
+    finally:
+        transformers_logging.set_verbosity(told)
 
 
 def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> None:
@@ -85,6 +91,8 @@ def _json(path: Path) -> Any:
 
 
 def _explain(source: Path | Ref, reference: str, error: Exception, *, offline: bool) -> str:
+    if "MaxSim" in str(error):
+        return f"{reference} is a late-interaction model (ColBERT), not a bi-encoder"
     first = str(error).strip().partition("\n")[0]
     if isinstance(source, Path):
         return f"{reference} cannot be loaded: {first}"
@@ -102,3 +110,21 @@ def weights_sha256(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+"""Models that count positions from padding_idx + 1, and so have two fewer than their table."""
+
+
+def context_length(model: Any) -> int:
+    """The most tokens that the model can take, which may be more than it is set to."""
+    config = model[0].auto_model.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions or positions < 8:
+        return int(model.max_seq_length or 512)
+    return int(positions) - (2 if config.model_type in _OFFSET_POSITIONS else 0)
+
+
+def made_for_scores(config: Any) -> bool:
+    """Whether a model has a trained head that gives numbers: a cross-encoder, or a classifier."""
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())

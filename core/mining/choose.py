@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import BadData
+from core.mining.answers import Alike
 from core.mining.checking import Checker
 from core.mining.filters import Candidates, in_turn, keep
 from core.mining.finders import Found
@@ -32,10 +33,16 @@ class Mined:
     written: list[np.ndarray] = field(default_factory=list)
     removed: Counter[str] = field(default_factory=Counter)
     checked: dict[str, Any] | None = None
+    teacher: str | None = None  # whose scores are written, if not the search's
 
 
 def choose_negatives(
-    spec: MineSpec, context: RunContext, gathered: Gathered, answers: list[set[int]], found: Found
+    spec: MineSpec,
+    context: RunContext,
+    gathered: Gathered,
+    answers: list[set[int]],
+    alike: Alike,
+    found: Found,
 ) -> Mined:
     """Every query's candidates through the filters, and its negatives of those that are left."""
     check = _open_checker(spec, context, gathered)
@@ -63,6 +70,10 @@ def choose_negatives(
             in_turn(of_query, spec.sampling, (spec.seed, query), prefer(of_query, rows_of[query][0]))
             for query, of_query in zip(queries, left, strict=True)
         ]
+        for index, (turn, of_query) in enumerate(zip(turns, left, strict=True)):
+            repeats = alike.repeats(of_query.documents[turn])
+            mined.removed["repeats another"] += int(repeats.sum())
+            turns[index] = turn[~repeats]
         if check is None:
             places = [np.sort(turn[: spec.num_negatives]) for turn in turns]
             checked = None
@@ -92,6 +103,7 @@ def choose_negatives(
             mined.written.append(checked[index] if checked is not None and keeps else mined.scores[-1])
     if check is not None:
         mined.checked = {**check.facts, "pairs": check.pairs_scored}
+        mined.teacher = check.facts["model"] if keeps else None
     return mined
 
 

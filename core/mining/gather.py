@@ -26,12 +26,13 @@ _ROWS = 2048
 
 @dataclass
 class Gathered:
-    """The rows in numbers: ``pairs`` [rows] of a query and its positive, ``categories`` [rows]; the first
-    ``candidates`` documents may be negatives."""
+    """The rows in numbers: ``pairs`` [rows] of a query and its positive, ``categories`` and ``groups``
+    [rows]; the first ``candidates`` documents may be negatives."""
 
     rows: Path
     pairs: np.ndarray
     categories: np.ndarray
+    groups: np.ndarray
     queries: Pool
     documents: Pool
     candidates: int
@@ -52,16 +53,20 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
     threshold = near.threshold if near else None
     queries = Pool(work, "queries", threshold, spec.seed)
     documents = Pool(work, "documents", threshold, spec.seed)
-    for reference in spec.corpora:
-        before = len(documents)
-        for document in _read_corpus(context.dataset_path(reference)):
-            labels = {"group": document.group, "category": document.category, "dataset": reference}
-            documents.add(document.text, document.name, **labels)
-        if len(documents) == before:
-            raise BadData(f"{reference} has no documents that others before it have not")
-        context.check_stop()
-    candidates = len(documents) if spec.corpora else None
-    rejects, pairs, categories = Rejects(), [], []
+    own = _is_retrieval_set(source)
+    corpora = dict.fromkeys(spec.corpora) or ({spec.dataset.ref: spec.dataset.split} if own else {})
+    for reference, split in corpora.items():
+        count = 0
+        for document in _read_corpus(context.dataset_path(reference), split):
+            labels = {"category": document.category, "dataset": reference}
+            documents.add(document.text, document.name, document.group, **labels)
+            count += 1
+            if count % _ROWS == 0:
+                context.check_stop()
+        if not count:
+            raise BadData(f"{reference} has no documents")
+    candidates = len(documents) if corpora else None
+    rejects, pairs, categories, groups = Rejects(), [], [], []
     with _RowFile(work / "rows.arrow", context) as file:
         for row in read_pairs(source, spec.dataset.split):
             if isinstance(row, Reject):
@@ -71,10 +76,12 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
             labels = {"category": row.category, "dataset": spec.dataset.ref}
             positive = documents.add(row.positive, row.positive_id, group=row.group, **labels)
             if candidates is None:
-                for text in row.negatives:
-                    documents.add(text, dataset=spec.dataset.ref)
+                names = row.negative_ids or [None] * len(row.negatives)
+                for text, name in zip(row.negatives, names, strict=True):
+                    documents.add(text, name or None, dataset=spec.dataset.ref)
             pairs.append((queries.add(row.query, row.query_id, category=row.category), positive))
             categories.append(row.category)
+            groups.append(row.group)
             file.add(replace(row, negatives=[], scores=[], difficulty=[], negative_ids=[]))
     rejects.check(spec.max_reject_share)
     queries.close()
@@ -83,6 +90,7 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
         work / "rows.arrow",
         np.array(pairs, np.int64),
         np.array([documents.label_number("category", category) for category in categories], np.int64),
+        np.array([documents.group_number(group) for group in groups], np.int64),
         queries,
         documents,
         len(documents) if candidates is None else candidates,
@@ -119,16 +127,22 @@ class _RowFile:
         self._waiting.clear()
 
 
-def _read_corpus(path: Path) -> Iterator[_Document]:
+def _is_retrieval_set(path: Path) -> bool:
+    """Whether it has a corpus of its own, beside the documents that answer."""
+    return read_facts(path)["type"] == "retrieval" if is_dataset(path) else is_judged(path)
+
+
+def _read_corpus(path: Path, split: str | None) -> Iterator[_Document]:
     """Every document of a judged or prepared set, of chunks, of documents, of rows' documents.
 
-    Raises `BadData`.
+    ``split`` is a domain of BRIGHT; other sets have one corpus. Raises `BadData`.
     """
     if is_dataset(path) and (kind := read_facts(path)["type"]) != "triplets":
         for row in read_parquet(path / ("corpus.parquet" if kind == "retrieval" else "chunks.parquet")):
             yield _Document(row["id"], row["text"], row.get("document"), row.get("category"))
     elif not is_dataset(path) and is_judged(path):
-        for files in judged_files(path, None if is_bright(path) else next(iter(splits_of(path)))):
+        of_split = split if is_bright(path) else next(iter(splits_of(path)))
+        for files in judged_files(path, of_split):
             for name, text in files.documents():
                 yield _Document(name, text)
     else:

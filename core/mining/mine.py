@@ -3,7 +3,7 @@
 import shutil
 
 from core.artifacts import fresh_folder
-from core.mining.answers import answers_of
+from core.mining.answers import Alike, answers_of
 from core.mining.choose import choose_negatives
 from core.mining.finders import choose_finder
 from core.mining.finders.parts import publish_candidates
@@ -20,7 +20,8 @@ def mine(spec: MineSpec, context: RunContext) -> None:
     context.phase("preparing")
     work = fresh_folder(context.folder / "work")
     gathered = gather(spec, context, context.dataset_path(spec.dataset.ref), work)
-    answers = answers_of(spec.filters, gathered, context.check_stop)
+    alike = Alike(gathered.documents)
+    answers = answers_of(spec.filters, gathered, alike, context.check_stop)
     finder = choose_finder(spec, context)
     # Answers stand among the nearest, and count for no rank.
     most = min(max((len(found) for found in answers), default=0), _MOST_ANSWERS)
@@ -29,6 +30,6 @@ def mine(spec: MineSpec, context: RunContext) -> None:
     if spec.part is not None:
         publish_candidates(spec, context, gathered, found, finder.facts)
     else:
-        mined = choose_negatives(spec, context, gathered, answers, found)
+        mined = choose_negatives(spec, context, gathered, answers, alike, found)
         publish_mined(spec, context, gathered, found, mined, finder.facts)
     shutil.rmtree(work)

@@ -138,10 +138,11 @@ def _page(
             "corpus_sha256": gathered.documents.sha256,
             "filters": spec.filters.model_dump(mode="json"),
             "cross_encoder": mined.checked,
+            "teacher": mined.teacher,
             "sampling": spec.sampling,
             "prefer": spec.prefer,
             "num_negatives": spec.num_negatives,
-            "removed": dict(sorted(mined.removed.items())),
+            "removed": dict(mined.removed),
         },
         "licence": read_facts(source).get("licence") if is_dataset(source) else None,
         "sources": [{"ref": spec.dataset.ref}, *({"ref": ref} for ref in spec.corpora)],
@@ -209,7 +210,7 @@ def plot_scores(positives: np.ndarray, negatives: np.ndarray, path: Path) -> Non
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     both = np.concatenate([positives, negatives])
-    bins = np.linspace(both.min(), both.max() + 1e-6, _BINS) if len(both) else _BINS
+    bins = np.linspace(both.min() - 1e-3, both.max() + 1e-3, _BINS) if len(both) else _BINS
     for values, name in ((positives, "positives"), (negatives, "negatives")):
         if len(values):
             axes.hist(values, bins=bins, alpha=0.6, density=True, label=f"{len(values):,} {name}")

@@ -16,8 +16,8 @@ _ROWS = 4096
 _SCHEMA = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])
 
 
-LABELS = ("group", "category", "dataset")
-"""What may be known of a document: the page that it is of, what it is about, where it was read."""
+LABELS = ("category", "dataset")
+"""What may be known of a document: what it is about, where it was read."""
 
 
 class _Labels:
@@ -44,19 +44,25 @@ class Pool:
         self._waiting: list[dict[str, str | None]] = []
         self._sketches = Sketches(folder, name, near, seed) if near is not None else None
         self._digest = hashlib.sha256()
+        self._members, self._groups = array("q"), array("q")
+        self._known_groups: dict[str, int] = {}
         self._labels = {label: _Labels() for label in LABELS}
         self._table: Any = None
 
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def add(self, text: str, name: str | None = None, **labels: str | None) -> int:
-        """The text's number. Name and ``labels`` (see `LABELS`) are the first that are said of it."""
+    def add(self, text: str, name: str | None = None, group: str | None = None, **labels: str | None) -> int:
+        """The text's number. Name and ``labels`` (see `LABELS`) are the first that are said of it; of groups
+        (the pages that it stands on, say) it may have several."""
         mark = text_hash(text)
         number = self._numbers.setdefault(mark, len(self._numbers))
         new = number == len(self._labels[LABELS[0]].numbers)
         for label, values in self._labels.items():
             values.add(number, labels.get(label))
+        if group is not None:
+            self._members.append(number)
+            self._groups.append(self._known_groups.setdefault(group, len(self._known_groups)))
         if new:
             self._digest.update(mark.to_bytes(8, "little"))
             self._waiting.append({"id": name or f"d{mark:016x}", "text": text})
@@ -89,6 +95,14 @@ class Pool:
         whole = self._table.slice(begin, None if end is None else end - begin)
         for batch in whole.to_batches(_ROWS):
             yield from batch.column("text").to_pylist()
+
+    def groups(self) -> np.ndarray:
+        """[pairs, 2] of a text and a group that it is in, each once."""
+        return np.unique(np.stack([self._members, self._groups], axis=1), axis=0).astype(np.int64)
+
+    def group_number(self, group: str | None) -> int:
+        """What `groups` has for a name; -1 if no text is in it."""
+        return self._known_groups.get(group, -1) if group is not None else -1
 
     def labels(self, label: str) -> np.ndarray:
         """Of each text as a number, -1 where it has none. [texts]"""

@@ -15,6 +15,9 @@ Difficulty = Literal["easy", "medium", "hard"]
 
 LABEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
 
+PART_OF = "part_of"
+"""Label of a job that was divided from another: that one's id."""
+
 
 class Resources(Strict):
     """What the job needs of a worker."""

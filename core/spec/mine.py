@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from core.spec.base import BARE_REFERENCES, Strict
 from core.spec.filters import Filters
-from core.spec.job import JobSpec, Resources
+from core.spec.job import PART_OF, JobSpec, Resources
 from core.spec.refs import DatasetReference, model_reference
 from core.spec.train import DatasetSource, Prompts
 
@@ -70,10 +70,11 @@ class MineSpec(JobSpec):
     )
     prompts: Prompts = Field(default_factory=Prompts)
     max_length: Annotated[int, Field(ge=8, le=1_000_000)] | None = Field(
-        None, description="Tokens of a text; default: what the model is set to."
+        None,
+        description="Tokens of a text, of late_interaction of a document; default: what the model is set to.",
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
-        "auto", description="Of the model's arithmetic. auto: bf16 where a GPU has it, else fp32."
+        "auto", description="Of a bi-encoder's arithmetic. auto: bf16 where a GPU has it, else fp32."
     )
     half: bool = Field(False, description="Keep embeddings in float16: half the disk, scores to 3 digits.")
     block_mb: int = Field(
@@ -107,6 +108,14 @@ class MineSpec(JobSpec):
             raise ValueError("bm25 has no family")
         if self.model == "bm25" and self.index not in ("auto", "exact"):
             raise ValueError(f"bm25 has an index of its own: index {self.index} is for models")
+        unused = {"precision", "max_length", "prompts", "half"} if self.model == "bm25" else set()
+        if self.family == "late_interaction":
+            unused = {"precision"}  # of float32 it is
+        for name in sorted(unused & self.model_fields_set):
+            if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
+                raise ValueError(
+                    f"{name} means nothing to {self.model if self.model == 'bm25' else self.family}"
+                )
         if (self.index, self.family) in (("faiss", "late_interaction"), ("plaid", "dense")):
             raise ValueError(f"index {self.index} does not hold the vectors of family {self.family}")
         divided = self.parts > 1 or self.part is not None or self.candidates
@@ -120,7 +129,7 @@ class MineSpec(JobSpec):
 
     def divided(self, own_id: str, ids: list[str]) -> tuple["MineSpec", dict[str, "MineSpec"]]:
         """The job that brings the parts together, and the parts by the ids that their jobs will have."""
-        labels = {**self.labels, "part_of": own_id}
+        labels = {**self.labels, PART_OF: own_id}
         parts = {
             part_id: self.model_copy(
                 update={

@@ -15,7 +15,7 @@ from core.jobs.state import JobState, can_move
 from core.spec import SPEC_VERSION
 from core.spec.job import JobSpec
 from core.store.database import Database
-from core.store.moves import add_event, get_job, move, tell_dependents, unmet
+from core.store.moves import add_event, end_parts, get_job, move, tell_dependents, unmet
 from core.store.tables import Dependency, EventRow, IdempotencyKey, Job
 
 
@@ -209,6 +209,7 @@ class JobStore:
             )
             assert ended is not None, "the row is locked"
             tell_dependents(self._database, session, ended)
+            end_parts(self._database, session, ended)
             return ended
 
     def pause(self, job_id: str) -> Job:

@@ -14,6 +14,7 @@ from core.errors import NotFound
 from core.jobs.events import EventType
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
+from core.spec.job import PART_OF
 from core.store.database import Database
 from core.store.tables import Dependency, EventRow, GpuHold, Job
 
@@ -89,6 +90,44 @@ def tell_dependents(database: Database, session: Session, parent: Job) -> None:
         )
         if ended is not None:
             tell_dependents(database, session, ended)
+            end_parts(database, session, ended)
+
+
+def end_parts(database: Database, session: Session, whole: Job) -> None:
+    """Cancels what was divided from a job that will not be: nobody else wants it.
+
+    Rows that others hold just now are passed over: they are ending themselves.
+    """
+    parts = (
+        select(Job)
+        .join(Dependency, Dependency.depends_on == Job.id)
+        .where(
+            Dependency.job_id == whole.id,
+            Job.labels[PART_OF].as_string() == whole.id,
+            Job.state.in_([state for state in JobState if not state.final]),
+        )
+        .order_by(Job.id)
+        .with_for_update(of=Job, skip_locked=True)
+    )
+    message = f"Job {whole.id}, which it is a part of, is {whole.state}"
+    for part in session.scalars(parts).all():
+        if part.state == JobState.RUNNING:
+            if not part.cancel_requested:
+                part.cancel_requested = True
+                part.event_seq += 1
+                said = {"level": "info", "message": message}
+                add_event(session, part, EventType.NOTICE, database.time(), said)
+            continue
+        move(
+            database,
+            session,
+            part.id,
+            JobState(part.state),
+            JobState.CANCELLED,
+            reason=EndReason.CANCELLED,
+            message=message,
+            finished_at=database.time(),
+        )
 
 
 def unmet(session: Session, job_id: str) -> list[Job]:

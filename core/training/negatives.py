@@ -92,7 +92,8 @@ def choose_negatives(spec: TrainSpec, table: TokenTable) -> ChosenNegatives | No
         if missing := set().union(*levels) - known:
             raise BadData(
                 f"curriculum names {', '.join(sorted(missing))}, and no negative has this difficulty; there "
-                f"are {', '.join(sorted(known)) or 'none'} (column difficulty: kind prepare makes it)"
+                f"are {', '.join(sorted(known)) or 'none'} (column difficulty: prepare makes it; what mine "
+                "takes from the top is hard, all three levels come with sampling random)"
             )
     resample = spec.resample
     return ChosenNegatives(

@@ -73,7 +73,22 @@ def read_rows(
             f"loss {spec.loss.name} learns a teacher's scores of a positive and its negatives; {without} of "
             f"{sum(sizes)} rows have none (columns: scores, or pos_scores and neg_scores)"
         )
+    if spec.loss.needs_scores:
+        _tell_teachers(spec, context)
     return rows, evaluation_sets
+
+
+def _tell_teachers(spec: TrainSpec, context: RunContext) -> None:
+    """Mined rows have scores whether or not anybody meant them to teach."""
+    for source in spec.datasets:
+        path = context.dataset_path(source.ref)
+        mining = read_facts(path).get("mining") if is_dataset(path) else None
+        if mining and not mining.get("teacher"):
+            context.notice(
+                f"{source.ref}: the scores that are learned are those of the mining by {mining['model']}; a "
+                "cross-encoder's come with filters.cross_encoder.keep_scores.",
+                "warning",
+            )
 
 
 def _licences(spec: TrainSpec, context: RunContext) -> list[str]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.families.late_interaction import Ragged, score_all, score_pairs
+from core.run.reporter import RecordingReporter
 from tests.data.test_prepare import write
 from tests.mining.test_mine_job import FREE, made, mine, page, rows_file
 from tests.tiny import WORDS, make_colbert, make_cross_encoder
@@ -141,6 +142,20 @@ def test_a_model_of_another_family_is_refused(rows_file, tiny_model, cross_encod
         result = mine(tmp_path / "out", f"file:{rows_file}", f"file:{tiny_model}", filters=filters)
         assert result.end_reason.code == "bad_model"
         assert sentence in result.end_reason.message
+
+
+def test_a_model_of_another_family_is_told_by_name(rows_file, tiny_model, colbert, cross_encoder, tmp_path):
+    def run(model: Path, **fields):
+        return mine(tmp_path / "out", f"file:{rows_file}", f"file:{model}", **fields)
+
+    assert "late-interaction model" in run(colbert).end_reason.message
+    plain = run(tiny_model, family="late_interaction")
+    assert plain.end_reason.code == "bad_model"
+    assert "no trained projection" in plain.end_reason.message
+    reporter = RecordingReporter()
+    run(cross_encoder, reporter=reporter)
+    told = [event.data["message"] for event in reporter.events if event.type == "notice"]
+    assert any("made to score or classify" in sentence for sentence in told)
 
 
 # -- faiss ----------------------------------------------------------------------------------------------

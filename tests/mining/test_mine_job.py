@@ -40,8 +40,10 @@ def rows_file(tmp_path) -> Path:
 
 
 def mine(out: Path, dataset, model, **fields):
-    spec = {"kind": "mine", "dataset": dataset, "model": model, **fields}
-    return run_local(spec, out, fields.pop("reporter", None) or RecordingReporter())
+    reporter = fields.pop("reporter", None) or RecordingReporter()
+    return run_local(
+        {"kind": "mine", "dataset": dataset, "model": model, **fields}, out, reporter, overwrite=True
+    )
 
 
 def made(out: Path, split: str = "train") -> list[dict]:
@@ -232,3 +234,110 @@ def test_a_fault_is_named_by_its_path(change, path):
     with pytest.raises(InvalidRequest) as caught:
         parse_spec({"kind": "mine", "dataset": "file:x", **change})
     assert any(problem.path.startswith(path) for problem in caught.value.problems), caught.value.problems
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_text_of_several_pages_is_of_all_their_groups(tiny_model, tmp_path, named):
+    """The positive stands on pages A and B; the row means B."""
+    page = {"document": "A"} if named else {}
+    corpus = [{"_id": "a1", "text": "river and bridge", **page}]
+    corpus += [
+        {"_id": f"{name}{number}", "text": f"river {word}", **({"document": name} if named else {})}
+        for name in "ABC"
+        for number, word in enumerate(WORDS["ABC".index(name) * 5 :][:5])
+    ]
+    corpus.append({"_id": "b9", "text": "river and bridge", **({"document": "B"} if named else {})})
+    rows = [{"query": "what of river", "positive": "river and bridge", "group": "B"}]
+    rows += [
+        {"query": f"q {row['text']}", "positive": row["text"], "group": row["_id"][0]} for row in corpus[1:-1]
+    ]
+    dataset = write(tmp_path / "rows.jsonl", rows)
+    result = mine(
+        tmp_path / "out",
+        f"file:{dataset}",
+        f"file:{tiny_model}",
+        corpus=f"file:{write(tmp_path / 'corpus.jsonl', corpus)}",
+        num_negatives=20,
+        filters=FREE,
+    )
+    assert result.state == "succeeded", result.end_reason
+    first, *others = made(tmp_path / "out")
+    assert {name[0] for name in first["negative_ids"]} == {"A", "C"}
+    for row in others:
+        of_page = {name[0] for name in row["negative_ids"] if name[0].isupper()}
+        assert row["group"] not in of_page
+        assert of_page >= set("ABC") - {row["group"]}
+
+
+def test_a_judged_set_is_mined_from_its_whole_corpus(tiny_model, tmp_path):
+    folder = tmp_path / "judged"
+    (folder / "qrels").mkdir(parents=True)
+    write(
+        folder / "corpus.jsonl",
+        [{"_id": f"d{n}", "title": "", "text": f"{word} is"} for n, word in enumerate(WORDS)],
+    )
+    write(folder / "queries.jsonl", [{"_id": "q1", "text": "what is river"}])
+    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td0\t1\n")
+    dataset = {"ref": f"file:{folder}", "split": "train"}
+    result = mine(tmp_path / "out", dataset, f"file:{tiny_model}", filters=FREE)
+    assert result.state == "succeeded", result.end_reason
+    assert page(tmp_path / "out")["mining"]["corpus"] == len(WORDS)
+    assert len(made(tmp_path / "out")[0]["negatives"]) == 4
+
+
+def test_negatives_do_not_repeat_each_other(tiny_model, tmp_path):
+    long = " ".join(WORDS)
+    corpus = [
+        {"_id": "one", "text": long},
+        {"_id": "two", "text": f"{long} ."},
+        {"_id": "three", "text": long.upper()},
+    ]
+    corpus += [{"_id": word, "text": f"{word} alone"} for word in WORDS[:3]]
+    rows = write(tmp_path / "rows.jsonl", [{"query": "what is it", "positive": "nothing of this"}])
+    result = mine(
+        tmp_path / "out",
+        f"file:{rows}",
+        f"file:{tiny_model}",
+        corpus=f"file:{write(tmp_path / 'corpus.jsonl', corpus)}",
+        num_negatives=6,
+        filters={"positive_aware": None},
+    )
+    assert result.state == "succeeded", result.end_reason
+    [row] = made(tmp_path / "out")
+    assert len(row["negatives"]) == 4
+    assert len({"one", "two", "three"} & set(row["negative_ids"])) == 1
+    assert page(tmp_path / "out")["mining"]["removed"]["repeats another"] == 2
+
+
+def test_names_of_negatives_that_are_known_are_kept(tiny_model, tmp_path):
+    lines = [
+        {
+            "query": f"what is {word}",
+            "positive": word,
+            "positive_id": f"p{n}",
+            "negatives": [f"no {word}"],
+            "negative_ids": [f"n{n}"],
+        }
+        for n, word in enumerate(WORDS[:6])
+    ]
+    result = mine(
+        tmp_path / "out",
+        f"file:{write(tmp_path / 'rows.jsonl', lines)}",
+        f"file:{tiny_model}",
+        num_negatives=11,
+        filters=FREE,
+    )
+    assert result.state == "succeeded", result.end_reason
+    for n, row in enumerate(made(tmp_path / "out")):
+        assert set(row["negative_ids"]) == {f"{kind}{k}" for kind in "pn" for k in range(6)} - {f"p{n}"}
+
+
+def test_what_means_nothing_is_refused(tiny_model):
+    for fields, name in (
+        ({"model": "bm25", "max_length": 64}, "max_length"),
+        ({"model": "bm25", "prompts": {"query": "q: "}}, "prompts"),
+        ({"family": "late_interaction", "precision": "bf16"}, "precision"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            parse_spec({"kind": "mine", "dataset": "file:x", "model": f"file:{tiny_model}", **fields})
+        assert f"{name} means nothing to" in caught.value.problems[0].message

@@ -3,7 +3,7 @@
 from sentence_transformers import CrossEncoder
 
 from core.errors import BadModel
-from core.families.loading import load
+from core.families.loading import load, made_for_scores
 from core.run.context import RunContext
 
 
@@ -12,8 +12,7 @@ def load_model(
 ) -> CrossEncoder:
     """The model that ``reference`` names, which scores a pair with one number. Raises `BadModel`."""
     model = load(CrossEncoder, context, reference, device)
-    made_for = model.config.architectures or []
-    if not any(name.endswith("ForSequenceClassification") for name in made_for):
+    if not made_for_scores(model.config):
         raise BadModel(f"{reference} is no cross-encoder: it has no trained head, its scores would be random")
     if model.config.num_labels != 1:
         raise BadModel(f"{reference} has {model.config.num_labels} labels; a score for ranking is one number")

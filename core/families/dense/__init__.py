@@ -2,8 +2,9 @@
 
 from core.families.dense.collator import PairCollator
 from core.families.dense.evaluator import Embed, make_embed, make_encode
-from core.families.dense.model import context_length, load_model, save_model
+from core.families.dense.model import load_model, save_model
 from core.families.dense.objective import Objective, similarities
+from core.families.loading import context_length
 
 __all__ = [
     "Embed",

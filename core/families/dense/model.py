@@ -8,7 +8,7 @@ from sentence_transformers.models import Transformer
 from transformers import BitsAndBytesConfig
 
 from core.errors import BadModel
-from core.families.loading import load
+from core.families.loading import load, made_for_scores
 from core.run.context import RunContext
 
 
@@ -27,6 +27,11 @@ def load_model(
             module.support_avx512bf16_for_cpu = False
     if not isinstance(model[0], Transformer) or not hasattr(model, "tokenizer"):
         raise BadModel(f"{reference} does not begin with a transformer: only such models can be trained")
+    if made_for_scores(model[0].auto_model.config):
+        context.notice(
+            f"{reference} was made to score or classify texts, not for embeddings that are compared.",
+            "warning",
+        )
     if model.tokenizer.pad_token is None:
         model.tokenizer.pad_token = model.tokenizer.eos_token
         context.notice(
@@ -44,19 +49,6 @@ def _quantization_config(quantization: str) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32,
     )
-
-
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
-"""Models that count positions from padding_idx + 1, and so have two fewer than their table."""
-
-
-def context_length(model: SentenceTransformer) -> int:
-    """The most tokens that the model can take, which may be more than it is set to."""
-    config = model[0].auto_model.config
-    positions = getattr(config, "max_position_embeddings", None)
-    if not positions or positions < 8:
-        return int(model.max_seq_length or 512)
-    return int(positions) - (2 if config.model_type in _OFFSET_POSITIONS else 0)
 
 
 def save_model(model: SentenceTransformer, folder: Path) -> None:

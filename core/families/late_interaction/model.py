@@ -6,8 +6,9 @@ from typing import Literal
 import numpy as np
 from pylate.models import ColBERT
 
+from core.errors import BadModel
 from core.families.late_interaction.maxsim import Ragged
-from core.families.loading import load
+from core.families.loading import context_length, load
 from core.run.context import RunContext
 
 _TEXTS = 32
@@ -19,8 +20,16 @@ EncodeTokens = Callable[[list[str], Literal["query", "document"]], Ragged]
 def load_model(context: RunContext, reference: str, device: str, max_length: int | None = None) -> ColBERT:
     """The model that ``reference`` names; documents are cut after ``max_length``. Raises `BadModel`."""
     model = load(ColBERT, context, reference, device)
-    if max_length is not None:
-        model.document_length = min(max_length, model.document_length)
+    known = getattr(model, "_model_config", None) or {}
+    stanford = "HF_ColBERT" in (model[0].auto_model.config.architectures or ())
+    if "query_prefix" not in known and not stanford:
+        raise BadModel(
+            f"{reference} is no late-interaction model: its tokens' vectors have no trained projection, its "
+            "scores would be random"
+        )
+    longest = context_length(model)
+    model.query_length = min(model.query_length, longest)
+    model.document_length = min(model.document_length, longest, max_length or longest)
     return model.eval()
 
 

@@ -87,4 +87,4 @@ def _read(folder: Path, reference: str) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / _PAGE).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise BadData(f"{reference} is not what a part of a mine job makes: {error}") from error
+        raise BadData(f"{reference} is not what a part of a mine job makes (no {_PAGE})") from error
