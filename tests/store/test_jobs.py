@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text, update
 
 from core.errors import Conflict, NotFound, StaleLease
+from core.ids import new_id
 from core.jobs.events import Event, EventType
 from core.jobs.reasons import EndReason
 from core.spec import parse_spec
@@ -347,6 +348,30 @@ def test_a_worker_lost_while_pausing_leaves_the_job_paused(store: Store):
     let_lease_run_out(store, job.id)
     store.leases.expire_leases()
     assert store.jobs.get(job.id).state == "paused"
+
+
+def test_parts_end_with_the_whole(store: Store):
+    """One of three runs, one fails, one is queued: nobody wants what is left."""
+
+    def divided(whole_id: str, priority: int) -> list[str]:
+        whole = parse_spec({"kind": "mine", "dataset": "file:x", "parts": 3, "priority": priority})
+        spec, parts = whole.divided(whole_id, [new_id("job") for _ in range(3)])
+        store.jobs.submit(spec, job_id=whole_id, first=parts)
+        return list(parts)
+
+    own_id = new_id("job")
+    parts = divided(own_id, 1)
+    other = divided(new_id("job"), 0)
+    assert store.jobs.get(own_id).state == "waiting"
+    running, failing = claim(store), claim(store)
+    assert {running.job_id, failing.job_id} < set(parts)
+    store.leases.finish(failing, EndReason.BAD_DATA)
+    assert store.jobs.get(own_id).end_code == "dependency_failed"
+    [queued] = set(parts) - {running.job_id, failing.job_id}
+    assert store.jobs.get(queued).state == "cancelled"
+    assert own_id in store.jobs.get(queued).end_message
+    assert store.jobs.get(running.job_id).cancel_requested
+    assert all(store.jobs.get(part).state == "queued" for part in other)
 
 
 def test_dependencies(store: Store):
