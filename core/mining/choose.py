@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import BadData
-from core.mining.answers import Alike
+from core.mining.answers import Alike, Answers
 from core.mining.checking import Checker
 from core.mining.filters import Candidates, in_turn, keep
 from core.mining.finders import Found
@@ -40,7 +40,7 @@ def choose_negatives(
     spec: MineSpec,
     context: RunContext,
     gathered: Gathered,
-    answers: list[set[int]],
+    answers: Answers,
     alike: Alike,
     found: Found,
 ) -> Mined:
@@ -59,7 +59,7 @@ def choose_negatives(
             keep(
                 found.documents[query],
                 found.scores[query],
-                answers[query],
+                answers.among(query, found.documents[query]),
                 found.of_pairs[rows_of[query]].tolist(),
                 spec.filters,
                 mined.removed,

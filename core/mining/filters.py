@@ -5,7 +5,7 @@ arXiv 2010.08191). Positive-aware filtering after NV-Retriever (Moreira et al. 2
 """
 
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,18 +40,17 @@ class Candidates:
 def keep(
     documents: np.ndarray,
     scores: np.ndarray,
-    answers: Set[int],
+    is_answer: np.ndarray,
     positive_scores: Iterable[float],
     asked: RankFilters,
     removed: Counter[str],
 ) -> Candidates:
     """Takes out answers and what the filters forbid, and counts in ``removed`` which of them did it.
 
-    documents and scores [candidates], nearest first, -1 where there are no more. ``positive_scores`` are
-    those of all of the query's positives.
+    documents, scores and ``is_answer`` [candidates], nearest first, -1 where there are no more.
+    ``positive_scores`` are those of all of the query's positives.
     """
     there = documents >= 0
-    is_answer = np.isin(documents, np.fromiter(answers, np.int64, len(answers)))
     free = there & ~is_answer
     removed["answers"] += int((there & is_answer).sum())
     ranks = np.cumsum(free) - 1

@@ -3,7 +3,7 @@
 import shutil
 
 from core.artifacts import fresh_folder
-from core.mining.answers import Alike, answers_of
+from core.mining.answers import Alike, Answers
 from core.mining.choose import choose_negatives
 from core.mining.finders import choose_finder
 from core.mining.finders.parts import publish_candidates
@@ -21,11 +21,10 @@ def mine(spec: MineSpec, context: RunContext) -> None:
     work = fresh_folder(context.folder / "work")
     gathered = gather(spec, context, context.dataset_path(spec.dataset.ref), work)
     alike = Alike(gathered.documents)
-    answers = answers_of(spec.filters, gathered, alike, context.check_stop)
+    answers = Answers(spec.filters, gathered, alike, context.check_stop)
     finder = choose_finder(spec, context)
     # Answers stand among the nearest, and count for no rank.
-    most = min(max((len(found) for found in answers), default=0), _MOST_ANSWERS)
-    depth = max(1, min(gathered.candidates, spec.filters.range_max + most))
+    depth = max(1, min(gathered.candidates, spec.filters.range_max + min(answers.most, _MOST_ANSWERS)))
     found = finder.find(gathered, depth)
     if spec.part is not None:
         publish_candidates(spec, context, gathered, found, finder.facts)

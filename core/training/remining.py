@@ -96,10 +96,11 @@ def find_negatives(
                     of_positives[query].append(score)
             chosen = []
             for query, indices in enumerate(nearest.indices):
+                texts_found = np.where(indices >= 0, known[able[indices]], -1)
                 left = keep(
-                    np.where(indices >= 0, known[able[indices]], -1),
+                    texts_found,
                     nearest.scores[query],
-                    answers[int(asking[wanted[query]])],
+                    np.isin(texts_found, list(answers[int(asking[wanted[query]])])),
                     of_positives[query],
                     asked.filters,
                     Counter(),
