@@ -8,6 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from core.evaluation.retrieval import Encode
+from core.run.heap import give_back_freed_memory
 from core.spec.train import Prompts
 from core.training.batching import Packing
 from core.training.encoding import encode_micro_batches, make_micro_batches, tokenize
@@ -15,6 +16,9 @@ from core.training.recovery import MicroBatch, in_halves
 from core.training.tokens import Frame, Ids
 
 _CHUNK = 1024
+
+_HELD_BYTES = 512 << 20
+"""Of freed memory: without a limit a hundred thousand passages made it grow by 2 GB."""
 
 
 Embed = Callable[[Sequence[Ids]], torch.Tensor]
@@ -40,6 +44,8 @@ def make_embed(model: SentenceTransformer, packing: Packing, check_stop: Callabl
                 check_stop()
                 on_device = {name: tensor.to(model.device) for name, tensor in micro_batch.items()}
                 pieces += in_halves(partial(_embed, model), on_device, "evaluate a single text")
+                if model.device.type == "cpu":
+                    give_back_freed_memory(above=_HELD_BYTES)
         finally:
             model.train(was_training)
         embeddings = torch.cat(pieces)[positions.to(model.device)]
