@@ -1,5 +1,6 @@
 """``reason demo``: the whole service, once around, on a real dataset and a real model."""
 
+import argparse
 import importlib.util
 import json
 import os
@@ -202,4 +203,6 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(prepare(Path(sys.argv[1]), full=True)[0]))
+    parser = argparse.ArgumentParser(description="Writes the demo's model and rows into a folder.")
+    parser.add_argument("folder", type=Path)
+    print(json.dumps(prepare(parser.parse_args().folder, full=True)[0]))
