@@ -195,8 +195,7 @@ def test_every_epoch_gets_its_own(spec, tmp_path, seen, background, at_start):
     assert seen == expected
 
 
-@pytest.mark.parametrize("background", [False, True])
-@pytest.mark.parametrize("stop_at", [6, 13, 18])
+@pytest.mark.parametrize(("background", "stop_at"), [(False, 6), (False, 13), (True, 13), (True, 18)])
 def test_a_stopped_job_goes_on_and_ends_bit_identical(spec, tmp_path, background, stop_at):
     spec["remine"]["background"] = background
     if stop_at == 13:
