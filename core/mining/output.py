@@ -96,10 +96,11 @@ def _write_rows(
 
 def _other_splits(source: Path, split: str, out: Path) -> dict[str, int]:
     """What a prepared dataset keeps for evaluation goes along, as it is."""
-    if not is_dataset(source) or read_facts(source).get("type") != "triplets":
+    facts = read_facts(source) if is_dataset(source) else {}
+    if facts.get("type") != "triplets":
         return {}
     sizes = {}
-    for name, rows in read_facts(source)["splits"].items():
+    for name, rows in facts["splits"].items():
         if rows and name != split:
             with ParquetFile(out / f"{name}.parquet", MINED) as file:
                 for row in read_split(source, name):

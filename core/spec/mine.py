@@ -145,6 +145,11 @@ class MineSpec(JobSpec):
         return self.model_copy(update={"parts": 1, "candidates": candidates}), parts
 
     @property
+    def scores_at_once(self) -> int:
+        """Of four bytes each, in ``block_mb``."""
+        return self.block_mb * 250_000
+
+    @property
     def corpora(self) -> list[str]:
         """One or several references, or none."""
         return self.corpus or []

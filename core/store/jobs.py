@@ -15,7 +15,7 @@ from core.jobs.state import JobState, can_move
 from core.spec import SPEC_VERSION
 from core.spec.job import JobSpec
 from core.store.database import Database
-from core.store.moves import add_event, end_parts, get_job, move, tell_dependents, unmet
+from core.store.moves import end_parts, get_job, move, request, tell_dependents, unmet
 from core.store.tables import Dependency, EventRow, IdempotencyKey, Job
 
 
@@ -251,17 +251,7 @@ class JobStore:
         return moved
 
     def _request(self, session: Session, job: Job, column: str) -> Job:
-        if not getattr(job, column):
-            setattr(job, column, True)
-            job.event_seq += 1
-            add_event(
-                session,
-                job,
-                EventType.NOTICE,
-                self._database.time(),
-                {"level": "info", "message": _ASKED[column]},
-            )
-        return job
+        return request(self._database, session, job, column, _ASKED[column])
 
 
 _ASKED = {

@@ -112,11 +112,7 @@ def end_parts(database: Database, session: Session, whole: Job) -> None:
     message = f"Job {whole.id}, which it is a part of, is {whole.state}"
     for part in session.scalars(parts).all():
         if part.state == JobState.RUNNING:
-            if not part.cancel_requested:
-                part.cancel_requested = True
-                part.event_seq += 1
-                said = {"level": "info", "message": message}
-                add_event(session, part, EventType.NOTICE, database.time(), said)
+            request(database, session, part, "cancel_requested", message)
             continue
         move(
             database,
@@ -128,6 +124,15 @@ def end_parts(database: Database, session: Session, whole: Job) -> None:
             message=message,
             finished_at=database.time(),
         )
+
+
+def request(database: Database, session: Session, job: Job, column: str, message: str) -> Job:
+    """Asks a running job for something; its supervisor sees it within a second. Asked once, told once."""
+    if not getattr(job, column):
+        setattr(job, column, True)
+        job.event_seq += 1
+        add_event(session, job, EventType.NOTICE, database.time(), {"level": "info", "message": message})
+    return job
 
 
 def unmet(session: Session, job_id: str) -> list[Job]:

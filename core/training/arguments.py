@@ -31,6 +31,13 @@ def choose_precision(asked: str, device: str) -> str:
     return asked
 
 
+def first_free_batch(spec: TrainSpec, device: str, step: int) -> int:
+    """The first of the sequence that the data loader has not taken when that step ends: what changes the
+    sequence from there on is found the same by who goes on."""
+    ahead = 3 + 2 * loader_workers(spec, device)
+    return step * spec.gradient_accumulation_steps + ahead
+
+
 def choose_trackers(spec: TrainSpec) -> list[str]:
     """The experiment trackers to report to. Raises `BadSpec` for one that is not installed."""
     for name in spec.trackers:

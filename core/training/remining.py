@@ -25,6 +25,7 @@ from core.mining.search import search
 from core.run.context import RunContext, Stopped
 from core.spec.train import Remine, TrainSpec
 from core.training.adapters import choose_trainable, restore_trained_state, trained_state
+from core.training.arguments import first_free_batch
 from core.training.batching import Packing
 from core.training.checkpoint import TrainingState
 from core.training.mined import answers_of, file_of, mined_folder
@@ -135,12 +136,10 @@ class Remining:
         ranks: Ranks,
         prepared: Prepared,
         state: TrainingState,
-        ahead: int,
     ) -> None:
         assert spec.remine is not None
         self._spec, self._asked = spec, spec.remine
         self._context, self._ranks, self._prepared, self._state = context, ranks, prepared, state
-        self._ahead = ahead
         self.folder = mined_folder(context)
         self._texts = Texts(
             prepared.tokens,
@@ -200,8 +199,7 @@ class Remining:
             self._beside.abandon()
 
     def _register(self, generation: int, step: int) -> None:
-        # Behind what the data loader has taken already, so that a resumed job finds the same order.
-        batch = step * self._spec.gradient_accumulation_steps + self._ahead if step else 0
+        batch = first_free_batch(self._spec, self._prepared.device, step) if step else 0
         self._state.mined.append((batch, generation))
         self._state.mining = None
         self._prepared.batches.renew(batch, generation)

@@ -12,7 +12,7 @@ from core.families import dense
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import merge
-from core.training.arguments import choose_trackers, loader_workers, training_arguments
+from core.training.arguments import choose_trackers, first_free_batch, training_arguments
 from core.training.callbacks import Evaluate, Mine, Report, Save, Scores, Throughput
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
@@ -66,8 +66,7 @@ def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
             return
         _check_base(prepared, state)
         throughput = Throughput()
-        ahead = 3 + 2 * loader_workers(spec, prepared.device)
-        remining = Remining(spec, context, ranks, prepared, state, ahead) if spec.remine else None
+        remining = Remining(spec, context, ranks, prepared, state) if spec.remine else None
         trainer, evaluation = build_trainer(
             spec, context, ranks, prepared, checkpoints, state, throughput, remining
         )
@@ -298,9 +297,7 @@ def _reweigh(
     if factors[index] == less or sum(factors) - factors[index] + less <= 0:
         return  # nothing changes, or nothing would be left: then early stopping ends it all
     factors[index] = less
-    # Behind what the data loader has taken already, so that a resumed job finds the same order.
-    ahead = 3 + 2 * loader_workers(spec, prepared.device)
-    batch = step * spec.gradient_accumulation_steps + ahead
+    batch = first_free_batch(spec, prepared.device, step)
     prepared.batches.reweigh(batch, factors)
     state.reweighed.append((batch, factors))
     what = "is trained on no more" if less == 0 else "is trained on half as often"

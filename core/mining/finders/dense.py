@@ -106,7 +106,7 @@ class DenseFinder:
                 depth,
                 begin=begin,
                 device=self._device,
-                scores_per_block=self._spec.block_mb * 250_000,
+                scores_per_block=self._spec.scores_at_once,
                 check_stop=self._context.check_stop,
             )
         return Found(nearest.indices, nearest.scores, of_pairs)

@@ -109,7 +109,7 @@ class LateInteractionFinder:
                 asked.span(block),
                 shard,
                 device=self._device,
-                scores_at_once=self._spec.block_mb * 250_000,
+                scores_at_once=self._spec.scores_at_once,
             )
             take_in(best, block, scores, first)
 

@@ -49,26 +49,20 @@ class PartsFinder:
     """Reads what all parts have found."""
 
     def __init__(self, spec: MineSpec, context: RunContext) -> None:
-        self._folders = [context.dataset_path(reference) for reference in spec.candidates]
-        self._references = spec.candidates
-        self._pages = [
-            _read(folder, name) for folder, name in zip(self._folders, self._references, strict=True)
-        ]
-        numbers = sorted(page["part"]["number"] for page in self._pages)
-        if numbers != list(range(1, self._pages[0]["part"]["of"] + 1)):
-            raise BadData(f"candidates are parts {numbers} of {self._pages[0]['part']['of']}: all are needed")
-        self._pages, self._folders = zip(  # type: ignore[assignment]
-            *sorted(zip(self._pages, self._folders, strict=True), key=lambda pair: pair[0]["part"]["number"]),
-            strict=True,
-        )
-        self.facts: dict[str, Any] = {**self._pages[0]["facts"], "parts": len(numbers)}
+        folders = [context.dataset_path(reference) for reference in spec.candidates]
+        pages = [_read(folder, name) for folder, name in zip(folders, spec.candidates, strict=True)]
+        self._parts = sorted(zip(pages, folders, strict=True), key=lambda part: part[0]["part"]["number"])
+        numbers = [page["part"]["number"] for page, _ in self._parts]
+        if numbers != list(range(1, pages[0]["part"]["of"] + 1)):
+            raise BadData(f"candidates are parts {numbers} of {pages[0]['part']['of']}: all are needed")
+        self.facts: dict[str, Any] = {**self._parts[0][0]["facts"], "parts": len(numbers)}
         same = ("weights_sha256", "max_length", "similarity", "precision")
-        if len({repr([page["facts"][name] for name in same]) for page in self._pages}) > 1:
+        if len({repr([page["facts"][name] for name in same]) for page in pages}) > 1:
             raise BadData("candidates were found by different models")
 
     def find(self, gathered: Gathered, depth: int) -> Found:
         searched = fingerprint_of(gathered, depth)
-        for page in self._pages:
+        for page, _ in self._parts:
             if page["searched"] != searched:
                 raise BadData(
                     f"part {page['part']['number']} has searched other data, or with other filters, than "
@@ -76,7 +70,7 @@ class PartsFinder:
                 )
         parts = [
             Found(*(np.load(folder / f"{name}.npy") for name in ("documents", "scores", "of_pairs")))
-            for folder in self._folders
+            for _, folder in self._parts
         ]
         nearest = merge([Nearest(part.documents, part.scores) for part in parts], depth)
         of_pairs = np.fmax.reduce([part.of_pairs for part in parts])
