@@ -37,10 +37,14 @@ class Vectors(Protocol):
     counts: np.ndarray
 
 
+EncodeShard = Callable[[list[str], Role], torch.Tensor | Vectors]
+"""Texts -> [texts, dim], or one vector a token."""
+
+
 def encode_to_shards(
     texts: Iterable[str],
     role: Role,
-    encode: Callable[[list[str], Role], torch.Tensor | Vectors],
+    encode: EncodeShard,
     identity: str,
     cache: Path,
     *,

@@ -1,10 +1,13 @@
 """What a query's candidates are, and who brings them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from core.mining.encode import EncodeShard, Role, encode_to_shards
 from core.mining.gather import Gathered
 from core.run.context import RunContext
 
@@ -27,22 +30,38 @@ class Finder(Protocol):
     def find(self, gathered: Gathered, depth: int) -> Found: ...
 
 
-class Progress:
-    """How far the encoding of a pool is, and how much of it was there."""
+def encode_pool(
+    context: RunContext,
+    texts: Iterable[str],
+    total: int,
+    name: str,
+    role: Role,
+    encode: EncodeShard,
+    identity: str,
+    *,
+    half: bool,
+    size: int | None = None,
+) -> list[Path]:
+    """As `encode_to_shards`, in the job's cache; tells how far it is, and how much of it was there."""
+    done = known = 0
 
-    def __init__(self, context: RunContext, name: str, total: int) -> None:
-        self._context, self._name, self._total = context, name, total
-        self._done = self._known = 0
+    def tell(count: int, was_there: bool) -> None:
+        nonlocal done, known
+        done += count
+        known += count if was_there else 0
+        context.progress(fraction=done / max(1, total), step=done, total_steps=total)
 
-    def __call__(self, texts: int, known: bool) -> None:
-        self._done += texts
-        self._known += texts if known else 0
-        self._context.progress(
-            fraction=self._done / max(1, self._total), step=self._done, total_steps=self._total
-        )
-
-    def close(self) -> None:
-        if self._known:
-            self._context.notice(
-                f"{self._known} of {self._done} {self._name} were encoded by an earlier job or attempt."
-            )
+    paths = encode_to_shards(
+        texts,
+        role,
+        encode,
+        identity,
+        context.request.cache,
+        size=size,
+        half=half,
+        check_stop=context.check_stop,
+        tell=tell,
+    )
+    if known:
+        context.notice(f"{known} of {done} {name} were encoded by an earlier job or attempt.")
+    return paths

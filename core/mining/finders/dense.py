@@ -10,8 +10,8 @@ import torch
 from core.errors import BadSpec
 from core.families import dense
 from core.families.loading import weights_sha256
-from core.mining.encode import SHARD, TOKENS, Role, encode_to_shards
-from core.mining.finders.base import Found, Progress
+from core.mining.encode import SHARD, TOKENS, Role
+from core.mining.finders.base import Found, encode_pool
 from core.mining.gather import Gathered
 from core.mining.pool import Pool
 from core.mining.search import Nearest, search, shard_vectors
@@ -59,19 +59,16 @@ class DenseFinder:
         """The embeddings of a pool's texts from ``begin`` to ``end``."""
         prompt = getattr(self._spec.prompts, role)
         known = [self.facts[fact] for fact in ("weights_sha256", "max_length", "similarity", "precision")]
-        progress = Progress(self._context, name, (len(pool) if end is None else end) - begin)
-        paths = encode_to_shards(
+        return encode_pool(
+            self._context,
             pool.all_texts(begin, end),
+            (len(pool) if end is None else end) - begin,
+            name,
             role,
             self._encode,
             repr([*known, fingerprint(self._model.tokenizer), prompt]),
-            self._context.request.cache,
             half=self._spec.half,
-            check_stop=self._context.check_stop,
-            tell=progress,
         )
-        progress.close()
-        return paths
 
     def find(self, gathered: Gathered, depth: int) -> Found:
         self._context.phase("encoding")

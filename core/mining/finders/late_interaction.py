@@ -9,8 +9,8 @@ import numpy as np
 from core.families import late_interaction
 from core.families.late_interaction import Ragged, score_all, score_pairs
 from core.families.loading import weights_sha256
-from core.mining.encode import Role, encode_to_shards
-from core.mining.finders.base import Found, Progress
+from core.mining.encode import Role
+from core.mining.finders.base import Found, encode_pool
 from core.mining.gather import Gathered
 from core.mining.pool import Pool
 from core.mining.search import Nearest, merge, take_in
@@ -53,21 +53,18 @@ class LateInteractionFinder:
         }
 
     def _shards(self, pool: Pool, role: Role, name: str) -> list[Path]:
-        progress = Progress(self._context, name, len(pool))
         prompt = getattr(self._spec.prompts, role) or ""
-        paths = encode_to_shards(
+        return encode_pool(
+            self._context,
             (prompt + text for text in pool.all_texts()),
+            len(pool),
+            name,
             role,
             self._encode,
             repr([self.facts["weights_sha256"], fingerprint(self._tokenizer), self._settings]),
-            self._context.request.cache,
-            size=_SHARD,
             half=self._spec.half,
-            check_stop=self._context.check_stop,
-            tell=progress,
+            size=_SHARD,
         )
-        progress.close()
-        return paths
 
     def find(self, gathered: Gathered, depth: int) -> Found:
         self._context.phase("encoding")
