@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=10_000)
-    parser.add_argument("--max-length", type=int, default=128, help="tokens of a text")
+    parser.add_argument("--max-length", type=int, default=256, help="tokens of a text")
     parser.add_argument("--batch-size", type=int, default=32, help="of mine_hard_negatives")
     parser.add_argument("--vectors", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--bf16", action="store_true", help="also ours in bf16")

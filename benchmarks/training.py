@@ -1,7 +1,9 @@
-"""The same training by sentence-transformers and by us: the same rows, batches and steps, in one run.
+"""The same training by each family's own library and by us: the same rows, batches and steps, in one run.
 
-Run: ``make bench-training DATA=FOLDER``. FOLDER may hold ``scifact/`` (BEIR) and ``tldr/pairs.jsonl.gz``; the
-standard library's pairs are always there. Writes benchmarks/reports/training.json and training.md.
+Run: ``make bench-training DATA=FOLDER``, or ``python -m benchmarks.training FOLDER colbert`` for the cases
+of that name alone, whose report has a name of its own. FOLDER may hold ``scifact/`` (BEIR) and
+``tldr/pairs.jsonl.gz``; the standard library's pairs are always there. Writes training.json and training.md
+into benchmarks/reports.
 
 Each arm is a process of its own, so that its peak memory is its own. Dropout is off, so that the losses of
 all arms must agree, step by step. A step's time is from one logged loss to the next, the first left out.
@@ -19,31 +21,27 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import write_report
+from benchmarks.trainers import THEIRS, Counter, Data, Row, ours
 
 _WARM_UP = 2
 
 
 @dataclass(frozen=True)
-class Data:
-    """What is trained on, and how."""
+class Case:
+    """Rows, and the arms that train on them. The first arm is what the others are measured against."""
 
-    title: str
-    batch_size: int
-    steps: int
-    length: int
+    family: str
+    rows: str
+    data: Data
+    arms: dict[str, dict[str, bool]]
 
 
-DATA = {
-    "stdlib": Data("docstring summary -> source, Python's standard library", 32, 10, 256),
-    "scifact": Data("SciFact: claim -> abstract", 32, 8, 256),
-    "tldr": Data("tldr: description -> command", 64, 20, 256),
-}
-
-ARMS = {
+DENSE_ARMS = {
     "sentence-transformers": {"theirs": True},
     "sentence-transformers, cached loss": {"theirs": True, "cached": True},
     "ours": {},
@@ -52,151 +50,42 @@ ARMS = {
     "ours, bf16": {"bf16": True},
 }
 
+COLBERT_ARMS = {
+    "PyLate, Contrastive": {"theirs": True},
+    "PyLate, CachedContrastive": {"theirs": True, "cached": True},
+    "ours": {},
+    "ours, cached": {"cached": True},
+}
+
+RERANKER_ARMS = {"sentence-transformers": {"theirs": True}, "ours": {}, "ours, cached": {"cached": True}}
+
+_STDLIB = "docstring summary -> source, Python's standard library"
+_TLDR = "tldr: description -> command"
+CASES = {
+    "stdlib": Case("dense", "stdlib", Data(_STDLIB, 32, 10, 256), DENSE_ARMS),
+    "scifact": Case("dense", "scifact", Data("SciFact: claim -> abstract", 32, 8, 256), DENSE_ARMS),
+    "tldr": Case("dense", "tldr", Data(_TLDR, 64, 20, 256), DENSE_ARMS),
+    "colbert-stdlib": Case(
+        "late_interaction", "stdlib", Data(f"Late interaction, {_STDLIB}", 32, 8, 256), COLBERT_ARMS
+    ),
+    "colbert-tldr": Case(
+        "late_interaction", "tldr", Data(f"Late interaction, {_TLDR}", 32, 10, 256), COLBERT_ARMS
+    ),
+    "reranker-stdlib": Case(
+        "cross_encoder", "stdlib", Data(f"Cross-encoder, {_STDLIB}", 16, 8, 512, 1), RERANKER_ARMS
+    ),
+}
+
 
 # -- one arm, in its own process ---------------------------------------
 
 
-class Counter:
-    """Counts what goes through the transformer, padding and all, once a text and step."""
-
-    def __init__(self) -> None:
-        self.computed = self.real = 0
-        self.on = True
-
-    def __call__(self, _module: Any, arguments: tuple[Any, ...]) -> None:
-        import torch
-
-        if torch.is_grad_enabled() and self.on:
-            mask = arguments[0]["attention_mask"]
-            self.computed += mask.numel()
-            self.real += int(mask.sum())
-
-
-def theirs(
-    model: Path,
-    rows: list[dict[str, str]],
-    data: Data,
-    counter: Counter,
-    device: str = "cpu",
-    **arm: bool,
-) -> list[tuple[float, float]]:
-    """[(moment, loss)] of every step of the stock trainer, on the rows in the given order."""
-    from datasets import Dataset
-    from sentence_transformers import (
-        SentenceTransformer,
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-    )
-    from sentence_transformers.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
-    from torch.utils.data import BatchSampler, SequentialSampler
-    from transformers import TrainerCallback
-
-    found: list[tuple[float, float]] = []
-
-    class Log(TrainerCallback):
-        def on_log(self, args, state, control, logs=None, **_):
-            if "loss" in logs:
-                found.append((time.perf_counter(), float(logs["loss"])))
-
-    class InOrder(SentenceTransformerTrainer):
-        def get_batch_sampler(self, dataset, batch_size, drop_last, **_):
-            return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
-
-    bi_encoder = SentenceTransformer(str(model), device=device, model_kwargs={"torch_dtype": "float32"})
-    bi_encoder.max_seq_length = data.length
-    bi_encoder[0].register_forward_pre_hook(counter)
-    if arm.get("cached"):
-        loss = CachedMultipleNegativesRankingLoss(bi_encoder, scale=20.0, mini_batch_size=16)
-    else:
-        loss = MultipleNegativesRankingLoss(bi_encoder, scale=20.0)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = SentenceTransformerTrainingArguments(
-            folder,
-            max_steps=data.steps,
-            per_device_train_batch_size=data.batch_size,
-            learning_rate=2e-5,
-            warmup_steps=0,
-            weight_decay=0.01,
-            logging_steps=1,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            bf16=bool(arm.get("bf16")),
-            use_cpu=device == "cpu",
-        )
-        InOrder(
-            bi_encoder, arguments, train_dataset=Dataset.from_list(rows), loss=loss, callbacks=[Log()]
-        ).train()
-    return found
-
-
-def ours(
-    model: Path,
-    rows: list[dict[str, str]],
-    data: Data,
-    counter: Counter,
-    device: str = "cpu",
-    **arm: bool,
-) -> list[tuple[float, float]]:
-    """The same by `reason run`'s own function."""
-    import core.families.dense as dense
-    import core.training.prepare as prepare
-    from core.jobs.events import Event, EventType
-    from core.run.local import run_local
-    from core.run.reporter import RecordingReporter
-    from core.training.batching import TrainingBatches
-
-    found: list[tuple[float, float]] = []
-
-    class Log(RecordingReporter):
-        def emit(self, event: Event) -> None:
-            if event.type is EventType.METRIC and "loss" in event.data["values"]:
-                found.append((time.perf_counter(), event.data["values"]["loss"]))
-
-    class InOrder(TrainingBatches):
-        """The rows lie in the order of the batches already."""
-
-        def __iter__(self) -> Any:
-            for start in range(0, self.total * self.batch_size, self.batch_size):
-                yield list(range(start, start + self.batch_size))
-
-    load = dense.load_model
-
-    def hooked(*arguments: Any) -> Any:
-        made = load(*arguments)
-        made[0].register_forward_pre_hook(counter)
-        return made
-
-    prepare.dense.load_model = hooked  # type: ignore[attr-defined]
-    prepare.TrainingBatches = InOrder  # type: ignore[misc]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        spec = {
-            "kind": "train",
-            "base_model": f"file:{model}",
-            "dataset": f"file:{folder / 'rows.jsonl'}",
-            "batch_size": data.batch_size,
-            "max_steps": data.steps,
-            "learning_rate": 2e-5,
-            "warmup_ratio": 0,
-            "lengths": {"query": data.length, "document": data.length},
-            "precision": "bf16" if arm.get("bf16") else "fp32",
-            "loss": {"cached": bool(arm.get("cached")), "temperature": 0.05},
-            "logging_steps": 1,
-            "checkpoint": {"every_steps": None, "every_seconds": None},
-            "resources": {"gpus": int(device != "cpu")},
-        }
-        result = run_local(spec, folder / "out", Log())
-        assert result.state == "succeeded", result.end_reason
-    return found
-
-
-def run_arm(name: str, data_name: str, model: str, rows_path: str, out: str) -> None:
-    arm, data = dict(ARMS[name]), DATA[data_name]
+def run_arm(name: str, case_name: str, model: str, rows_path: str, out: str) -> None:
+    case = CASES[case_name]
+    arm, data = dict(case.arms[name]), case.data
     rows = json.loads(Path(rows_path).read_text())
     counter = Counter()
-    run = theirs if arm.pop("theirs", False) else ours
+    run = THEIRS[case.family] if arm.pop("theirs", False) else partial(ours, case.family)
     steps = run(Path(model), rows, data, counter, **arm)
     seconds = [later[0] - earlier[0] for earlier, later in itertools.pairwise(steps)][_WARM_UP - 1 :]
     result = {
@@ -211,6 +100,25 @@ def run_arm(name: str, data_name: str, model: str, rows_path: str, out: str) -> 
 
 
 # -- the whole run -------------------------------------------------------
+
+
+def prepare_models(folder: Path) -> dict[str, Path]:
+    """By family: the real MiniLM, and with a fresh projection or head of the same numbers for all arms."""
+    import torch
+    from pylate.models import ColBERT
+    from sentence_transformers import CrossEncoder
+
+    found = {"dense": prepare_model(folder / "dense")}
+    for family in ("late_interaction", "cross_encoder"):
+        torch.manual_seed(0)
+        made: Any = (
+            ColBERT(str(found["dense"]), device="cpu", model_kwargs={"torch_dtype": "float32"})
+            if family == "late_interaction"
+            else CrossEncoder(str(found["dense"]), num_labels=1, device="cpu")
+        )
+        found[family] = folder / family
+        made.save_pretrained(str(found[family]))
+    return found
 
 
 def prepare_model(folder: Path) -> Path:
@@ -246,13 +154,19 @@ def load_rows(name: str, source: Path | None) -> list[dict[str, str]] | None:
     return [{"query": row.query, "positive": row.positive} for row in found]
 
 
-def order(rows: list[dict[str, str]], data: Data) -> list[dict[str, str]]:
+def order(rows: list[Row], data: Data) -> list[Row]:
     """As many rows as the steps need, batch after batch, no text twice in one."""
     from core.training.batching import plan_epoch
 
     keys = [(hash(row["query"]), hash(row["positive"])) for row in rows]
     batches = [batch for batch in plan_epoch(keys, data.batch_size, 7, 0) if len(batch) == data.batch_size]
-    return [rows[index] for batch in batches[: data.steps] for index in batch]
+    chosen = [rows[index] for batch in batches[: data.steps] for index in batch]
+    for place, row in enumerate(chosen):  # of other batches: nobody's answer
+        others = [
+            chosen[(place + data.batch_size * (1 + step)) % len(chosen)] for step in range(data.negatives)
+        ]
+        row["negatives"] = [other["positive"] for other in others]
+    return chosen
 
 
 def matrix_rate() -> float:
@@ -268,47 +182,38 @@ def matrix_rate() -> float:
     return 100 * 2 * 2048 * 384 * 1536 / (time.perf_counter() - begun)
 
 
-def main(source: Path | None) -> None:
+def main(source: Path | None, only: str) -> None:
     from transformers import AutoModel
 
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = prepare_model(folder / "model")
+        models = prepare_models(folder)
         weights = sum(
             parameter.numel()
-            for key, parameter in AutoModel.from_pretrained(model).named_parameters()
+            for key, parameter in AutoModel.from_pretrained(models["dense"]).named_parameters()
             if key.startswith("encoder.")
         )
         rate = matrix_rate()
-        for data_name, data in DATA.items():
-            rows = load_rows(data_name, source)
-            if rows is None:
-                print(f"{data_name}: not there, left out", file=sys.stderr)
+        for case_name, case in CASES.items():
+            rows = load_rows(case.rows, source)
+            if rows is None or only not in case_name:
+                print(f"{case_name}: left out", file=sys.stderr)
                 continue
+            data = case.data
             (folder / "rows.json").write_text(json.dumps(order(rows, data)))
             arms: dict[str, Any] = {}
-            for arm in ARMS:
-                print(f"{data_name}: {arm}", file=sys.stderr)
-                subprocess.run(
-                    [
-                        sys.executable,
-                        "-m",
-                        "benchmarks.training",
-                        "--arm",
-                        arm,
-                        data_name,
-                        str(model),
-                        str(folder / "rows.json"),
-                        str(folder / "out.json"),
-                    ],
-                    check=True,
-                    stdout=subprocess.DEVNULL,
-                    stderr=(folder / "log").open("w"),
-                )
+            for arm in case.arms:
+                print(f"{case_name}: {arm}", file=sys.stderr)
+                command = [sys.executable, "-m", "benchmarks.training", "--arm", arm, case_name]
+                command += [str(models[case.family]), str(folder / "rows.json"), str(folder / "out.json")]
+                with (folder / "log").open("w") as log:
+                    status = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=log).returncode
+                if status:
+                    sys.exit((folder / "log").read_text()[-3000:])
                 arms[arm] = json.loads((folder / "out.json").read_text())
             real = arms["ours"]["real_tokens"] / data.steps
-            results[data_name] = {
+            results[case_name] = {
                 "title": data.title,
                 "rows": len(rows),
                 "batch_size": data.batch_size,
@@ -317,14 +222,14 @@ def main(source: Path | None) -> None:
                 "floor_seconds": 6 * weights * real / rate,
                 "arms": arms,
             }
-    write(results, rate)
+    write(results, rate, "training" if not only else f"training_{only}")
 
 
-def write(results: dict[str, Any], rate: float) -> None:
+def write(results: dict[str, Any], rate: float, report: str) -> None:
     gflops = round(rate / 1e9)
     lines = [
         "all-MiniLM-L6-v2, dropout off, the same rows in the same batches for all. Speed is against the",
-        "plain trainer of sentence-transformers in the same precision and run; loss is the largest relative",
+        "first arm, the library's plain trainer, in the same precision and run; loss is the largest relative",
         "difference from its loss at any step.",
     ]
     for data in results.values():
@@ -342,7 +247,8 @@ def write(results: dict[str, Any], rate: float) -> None:
             "|---|---:|---:|---:|---:|---:|---:|",
         ]
         for name, arm in arms.items():
-            base = arms["sentence-transformers, bf16" if "bf16" in name else "sentence-transformers"]
+            first = next(iter(arms))
+            base = arms[f"{first}, bf16" if "bf16" in name else first]
             difference = max(
                 abs(mine - other) / abs(other)
                 for mine, other in zip(arm["losses"], base["losses"], strict=True)
@@ -354,7 +260,7 @@ def write(results: dict[str, Any], rate: float) -> None:
                 f"{arm['peak_rss_bytes'] / 1e9:.2f} GB | {difference:.1e} |"
             )
     write_report(
-        "training",
+        report,
         {"matrix_gflops": gflops, "results": results},
         lambda where: [
             "# Training speed",
@@ -370,4 +276,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--arm"]:
         run_arm(*sys.argv[2:])
     else:
-        main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+        main(Path(sys.argv[1]) if sys.argv[1:] else None, sys.argv[2] if sys.argv[2:] else "")

@@ -15,18 +15,18 @@ from core.spec.files import localize
 _TOKENS_UNKNOWN = 512
 """Tokens a text for --mini_batch_size where the lengths are found out later."""
 
-_LATE_INTERACTION = (
-    "prune_tokens",
-    "prune_strategy",
-    "prune_keep_ratio",
-    "prune_min_tokens",
-    "prune_seed",
-    "prune_embeddings",
-    "embedding_prune_strategy",
-    "pool_factor",
-    "embedding_keep_ratio",
-    "protected_tokens",
-)
+
+_SWITCHES = {
+    "lora": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    "prune_tokens": ("prune_strategy", "prune_keep_ratio", "prune_min_tokens", "prune_seed"),
+    "prune_embeddings": (
+        "embedding_prune_strategy",
+        "pool_factor",
+        "embedding_keep_ratio",
+        "protected_tokens",
+    ),
+}
+"""Flags that mean nothing without another one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,11 +50,12 @@ def output_folder(asked: argparse.Namespace) -> Path:
 
 
 def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
-    """The flags as a job spec. Raises `InvalidRequest` for flags of what cannot be trained here."""
-    for name in _LATE_INTERACTION:
-        if getattr(asked, name) not in (None, False):
-            message = "pruning belongs to late-interaction models, which are not trained yet"
-            raise InvalidRequest(f"--{name}: {message}", [Problem(name, message)])
+    """The flags as a job spec. Raises `InvalidRequest` for flags that do not go together."""
+    for switch, needs in _SWITCHES.items():
+        given = [name for name in needs if getattr(asked, name) != _parser().get_default(name)]
+        if given and not getattr(asked, switch):
+            message = f"it says how, and --{switch} that it is done: give that as well"
+            raise InvalidRequest(f"--{given[0]}: {message}", [Problem(given[0], message)])
     if not Path(asked.dataset_path).exists():
         message = f"there is no file or folder {asked.dataset_path}"
         raise InvalidRequest(f"--dataset_path: {message}", [Problem("dataset_path", message)])
@@ -68,6 +69,7 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
     }
     spec: dict[str, Any] = {
         "kind": "train",
+        "family": asked.family or ("late_interaction" if asked.prune_embeddings else "dense"),
         "base_model": asked.base_model,
         "dataset": asked.dataset_path,
         "epochs": asked.epochs,
@@ -94,6 +96,20 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
         known = [length for length in (lengths["query"], lengths["document"]) if length != "auto"]
         spec["micro_batch_tokens"] = max(64, asked.mini_batch_size * max(known, default=_TOKENS_UNKNOWN))
         spec["loss"] = {"cached": True}
+    if asked.prune_tokens:
+        spec["prune_tokens"] = {
+            "strategy": asked.prune_strategy,
+            "keep_ratio": asked.prune_keep_ratio,
+            "min_tokens": asked.prune_min_tokens,
+            "seed": asked.prune_seed,
+        }
+    if asked.prune_embeddings:
+        spec["prune_embeddings"] = {
+            "strategy": asked.embedding_prune_strategy,
+            "pool_factor": asked.pool_factor,
+            "keep_ratio": asked.embedding_keep_ratio,
+            "protected_tokens": asked.protected_tokens,
+        }
     if asked.lora:
         targets = asked.lora_target_modules
         spec["lora"] = {
@@ -144,6 +160,8 @@ def _parser() -> argparse.ArgumentParser:
         help="pairs file, prepared dataset, or BEIR folder",
     )
     add("--base_model", default="Qwen/Qwen3-Embedding-0.6B", help="hub name or folder")
+    families = ("dense", "late_interaction", "cross_encoder")
+    add("--family", choices=families, help="default: dense; with --prune_embeddings late_interaction")
     add("--output_dir", help="default: data/output/<model>/<run>")
     add("--run_name", help="default: <model>-<dataset>")
     add("--epochs", type=float, default=1)
@@ -182,18 +200,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--sample_size", type=int, help="train on so many rows")
     add("--eval_holdout", type=float, default=0.0, help="share of queries to evaluate on, not train on")
     add("--seed", type=int, default=42)
-    pruning = parser.add_argument_group("pruning, of late-interaction models")
-    pruning.add_argument("--prune_tokens", action="store_true")
+    pruning = parser.add_argument_group("pruning")
+    pruning.add_argument("--prune_tokens", action="store_true", help="documents lose tokens before the model")
     strategies = ("length", "random", "attention", "threshold", "combined")
-    pruning.add_argument("--prune_strategy", choices=strategies)
-    pruning.add_argument("--prune_keep_ratio", type=float)
-    pruning.add_argument("--prune_min_tokens", type=int)
-    pruning.add_argument("--prune_seed", type=int)
-    pruning.add_argument("--prune_embeddings", action="store_true")
-    pruning.add_argument("--embedding_prune_strategy", choices=("hierarchical", "attention"))
-    pruning.add_argument("--pool_factor", type=float)
-    pruning.add_argument("--embedding_keep_ratio", type=float)
-    pruning.add_argument("--protected_tokens", type=int)
+    pruning.add_argument("--prune_strategy", choices=strategies, default="length")
+    pruning.add_argument("--prune_keep_ratio", type=float, default=0.6)
+    pruning.add_argument("--prune_min_tokens", type=int, default=16)
+    pruning.add_argument("--prune_seed", type=int, default=42)
+    pruning.add_argument(
+        "--prune_embeddings", action="store_true", help="documents keep fewer vectors; late interaction"
+    )
+    strategies = ("hierarchical", "attention")
+    pruning.add_argument("--embedding_prune_strategy", choices=strategies, default="hierarchical")
+    pruning.add_argument("--pool_factor", type=float, default=2.0)
+    pruning.add_argument("--embedding_keep_ratio", type=float, default=0.6)
+    pruning.add_argument("--protected_tokens", type=int, default=2)
     add("--overwrite", action="store_true", help="drop what the output folder holds")
     add("--json", action="store_true", help="print result.json as the last line")
     return parser

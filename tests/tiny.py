@@ -117,3 +117,32 @@ def make_colbert(folder: Path, bi_encoder: Path) -> Path:
     model = ColBERT(str(bi_encoder), embedding_size=16, query_length=16, document_length=48, device="cpu")
     model.save_pretrained(str(folder))
     return folder
+
+
+def make_modernbert(folder: Path, words_of: Path) -> Path:
+    """Saves a ModernBERT of two layers, with the tokenizer of a tiny bi-encoder."""
+    import torch
+    from transformers import AutoTokenizer, ModernBertConfig, ModernBertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(words_of)
+    torch.manual_seed(7)
+    config = ModernBertConfig(
+        vocab_size=400,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        global_attn_every_n_layers=2,
+        local_attention=16,
+        pad_token_id=tokenizer.pad_token_id,
+        cls_token_id=tokenizer.cls_token_id,
+        sep_token_id=tokenizer.sep_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        reference_compile=False,
+    )
+    ModernBertModel(config).save_pretrained(folder)
+    tokenizer.model_max_length = 512
+    tokenizer.save_pretrained(folder)
+    return folder

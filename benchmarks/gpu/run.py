@@ -33,7 +33,8 @@ class Case:
 
     about: str
     fields: dict[str, Any] = field(default_factory=dict)
-    tolerance: float = 1e-3  # of the first loss, relative to float32's
+    tolerance: float = 1e-3  # of the first loss, relative to that of the case that it is like
+    like: str = "fp32"
     needs_gpus: int = 0  # left out with a word where there are fewer
     taken: Callable[[dict[str, Any]], bool] = lambda _: True  # of what the job told
     memory_fraction: float | None = None  # of the GPU, that the job may have
@@ -42,6 +43,9 @@ class Case:
 def _told(words: str) -> Callable[[dict[str, Any]], bool]:
     return lambda found: any(words in sentence for sentence in found["notices"])
 
+
+_COLBERT = {"family": "late_interaction", "lengths": {"query": 32, "document": 128}}
+_RERANKER = {"family": "cross_encoder", "lengths": {"query": 64, "document": 128}}
 
 CASES = {
     "fp32": Case("full training in float32"),
@@ -84,6 +88,28 @@ CASES = {
         {"remine": {**_REMINE, "background": True}, "sample": 400, "precision": "bf16"},
         1.0,
         taken=_told("Negatives mined with the weights of step"),
+    ),
+    "ColBERT": Case("late interaction in float32", _COLBERT, like="ColBERT"),
+    "ColBERT, bf16, cached": Case(
+        "MaxSim of vectors computed again under autocast",
+        {**_COLBERT, "precision": "bf16", "loss": {"cached": True}, "micro_batch_tokens": 2048},
+        2e-2,
+        like="ColBERT",
+    ),
+    "ColBERT, LoRA": Case(
+        "adapters, and the rows of [Q] and [D]",
+        {**_COLBERT, "lora": {"r": 16}, "learning_rate": 5e-4},
+        like="ColBERT",
+    ),
+    "ColBERT, pooled": Case(
+        "vectors averaged in clusters", {**_COLBERT, "prune_embeddings": {}, "batch_size": 64}, 1.0
+    ),
+    "cross-encoder": Case("pairs in float32", _RERANKER, like="cross-encoder"),
+    "cross-encoder, bf16, cached": Case(
+        "pairs computed again under autocast",
+        {**_RERANKER, "precision": "bf16", "loss": {"cached": True}, "micro_batch_tokens": 2048},
+        2e-2,
+        like="cross-encoder",
     ),
     "two GPUs": Case(
         "ranks share the batch",
@@ -198,9 +224,9 @@ def judge(name: str, found: dict[str, Any], others: dict[str, Any]) -> list[str]
         wrong.append("a loss is no number")
     elif min(losses[1:], default=losses[0]) >= losses[0]:
         wrong.append("the loss does not fall")
-    reference = (others.get("fp32", {}).get("losses") or losses)[0]
+    reference = (others.get(case.like, {}).get("losses") or losses)[0]
     if "batch_size" not in case.fields and abs(losses[0] - reference) > case.tolerance * abs(reference):
-        wrong.append(f"the first loss is {losses[0]:.5f}, in float32 {reference:.5f}")
+        wrong.append(f"the first loss is {losses[0]:.5f}, of {case.like} {reference:.5f}")
     if not case.taken(found):
         wrong.append("the path was not taken")
     return wrong
@@ -305,23 +331,24 @@ def check_mining(folder: Path, *, gpus: int) -> list[str]:
 
 
 def compare_speed(folder: Path, *, gpus: int) -> dict[str, float]:
-    """Seconds a step, ours and sentence-transformers', on the same rows in the same batches."""
+    """Seconds a step of every family, ours and its library's, on the same rows in the same batches."""
     import itertools
     import statistics
+    from functools import partial
 
-    import benchmarks.training as training
+    from benchmarks import trainers, training
 
-    data = training.Data("stdlib", batch_size(gpus) // 2, _STEPS if gpus else 4, 256)
+    data = trainers.Data("stdlib", batch_size(gpus) // 2, _STEPS if gpus else 4, 256, 1)
     rows = training.order(training.load_rows("stdlib", None) or [], data)
     device = "cuda" if gpus else "cpu"
+    models = training.prepare_models(folder / "families")
     seconds = {}
-    for precision in ("fp32", "bf16"):
-        for name, arm in (("theirs", training.theirs), ("ours", training.ours)):
-            steps = arm(
-                folder / "model", rows, data, training.Counter(), device=device, bf16=precision == "bf16"
-            )
+    for family, precision in itertools.product(models, ("fp32", "bf16")):
+        for name, arm in (("theirs", trainers.THEIRS[family]), ("ours", partial(trainers.ours, family))):
+            counter = trainers.Counter()
+            steps = arm(models[family], rows, data, counter, device=device, bf16=precision == "bf16")
             between = [later[0] - earlier[0] for earlier, later in itertools.pairwise(steps)]
-            seconds[f"{name}, {precision}"] = statistics.median(between[2:])
+            seconds[f"{family}, {name}, {precision}"] = statistics.median(between[2:])
     return seconds
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from core.data.distillation import is_scored_by_ids, scored_rows
 from core.data.folders import files_of_split, split_files
 from core.data.judged import is_judged, judged_files, judged_pairs, read_texts
 from core.data.lookup import Texts
@@ -58,6 +59,9 @@ def read_pairs(
         yield from judged_pairs(
             path, reading.split, long=reading.long, encoding=reading.encoding, counts=reading.counts
         )
+        return
+    if is_scored_by_ids(path):
+        yield from scored_rows(path, reading.split, reading.counts, reading.encoding)
         return
     files = rows_of(path, reading.split)
     first = [row.values for row in islice(_rows(files, reading), _LOOKED_AT) if isinstance(row, Row)]

@@ -19,8 +19,9 @@ def read_retrieval(path: Path, split: str | None = None, max_reject_share: float
     otherwise, for BRIGHT all domains together.
 
     Of a file of pairs, every distinct query is a query, and every distinct document, negatives included,
-    belongs to the corpus; a query's positives are its relevant documents. Raises `BadData`, also when more
-    than ``max_reject_share`` of the rows is unreadable: scores over a part of the set would be too good.
+    belongs to the corpus; a query's positives are its relevant documents, its negatives are judged as none.
+    Raises `BadData`, also when more than ``max_reject_share`` of the rows is unreadable: scores over a part
+    of the set would be too good.
     """
     if is_dataset(path):
         from core.data.dataset import read_retrieval_split  # Parquet's library is the worker's
@@ -56,7 +57,10 @@ def retrieval_of_rows(rows: Iterable[TrainingRow], queries: Container[str] | Non
             documents.setdefault(text, f"d{len(documents)}")
         if queries is None or row.query in queries:
             query_id = query_ids.setdefault(row.query, f"q{len(query_ids)}")
-            found.qrels.setdefault(query_id, {})[documents[row.positive]] = 1
+            grades = found.qrels.setdefault(query_id, {})
+            grades[documents[row.positive]] = 1
+            for text in row.negatives:
+                grades.setdefault(documents[text], 0)
     found.queries = {query_id: text for text, query_id in query_ids.items()}
     found.corpus = {document_id: text for text, document_id in documents.items()}
     return found

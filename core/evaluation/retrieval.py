@@ -1,6 +1,6 @@
 """Exact retrieval over a whole corpus, block by block: the full queries x corpus matrix is never made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Literal
 
@@ -29,21 +29,40 @@ def search(queries: torch.Tensor, documents: torch.Tensor, depth: int) -> tuple[
 
 def rank(encode: Encode, dataset: RetrievalSet, depth: int) -> Run:
     """Every query's ``depth`` best documents with their scores, without those that it must leave out."""
-    query_ids, document_ids = list(dataset.queries), list(dataset.corpus)
     queries = encode(list(dataset.queries.values()), "query")
     documents = encode(list(dataset.corpus.values()), "document")
-    most_excluded = max((len(names) for names in dataset.excluded.values()), default=0)
-    scores, indices = search(queries, documents, depth + most_excluded)
+    scores, indices = search(queries, documents, depth_with_excluded(dataset, depth))
+    return run_of(dataset, indices.tolist(), scores.tolist(), depth)
+
+
+def depth_with_excluded(dataset: RetrievalSet, depth: int) -> int:
+    """How many documents a query must find, so that ``depth`` are left without those that it leaves out."""
+    most = depth + max((len(names) for names in dataset.excluded.values()), default=0)
+    return min(most, len(dataset.corpus))
+
+
+def run_of(
+    dataset: RetrievalSet, indices: Iterable[Sequence[int]], scores: Iterable[Sequence[float]], depth: int
+) -> Run:
+    """From numbers of documents and their scores, both best first for every query; -1: there are no more."""
+    document_ids = list(dataset.corpus)
     run: Run = {}
-    for query_id, of_query, values in zip(query_ids, indices.tolist(), scores.tolist(), strict=True):
+    for query_id, of_query, values in zip(dataset.queries, indices, scores, strict=True):
         excluded = dataset.excluded.get(query_id, ())
-        ranked = ((document_ids[index], value) for index, value in zip(of_query, values, strict=True))
+        ranked = (
+            (document_ids[index], value) for index, value in zip(of_query, values, strict=True) if index >= 0
+        )
         kept = ((name, value) for name, value in ranked if name not in excluded)
         run[query_id] = dict(islice(kept, depth))
     return run
 
 
-def evaluate_retrieval(encode: Encode, dataset: RetrievalSet, metrics: list[str]) -> dict[str, float]:
-    """The mean of every metric over the judged queries."""
-    run = rank(encode, dataset, depth_of(metrics))
-    return {metric: mean(scores) for metric, scores in evaluate_run(dataset.qrels, run, metrics).items()}
+def evaluate_retrieval(
+    rank: Callable[[RetrievalSet, int], Run], dataset: RetrievalSet, metrics: list[str]
+) -> dict[str, float]:
+    """The mean of every metric of rankings over the judged queries."""
+    of_rankings = [metric for metric in metrics if "@" in metric]
+    if not of_rankings:
+        return {}
+    run = rank(dataset, depth_of(of_rankings))
+    return {metric: mean(scores) for metric, scores in evaluate_run(dataset.qrels, run, of_rankings).items()}

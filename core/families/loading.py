@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +24,6 @@ def load(
 ) -> Model:
     """The model that ``reference`` names, with float32 weights, by a library's class. Raises `BadModel`."""
     transformers_logging.disable_progress_bar()  # a bar in a log file is noise
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # kernels that it would like to have
     source = context.resolve(reference)
     trust = context.request.trust_remote_code
     if isinstance(source, Path):
@@ -118,11 +116,19 @@ _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 
 def context_length(model: Any) -> int:
     """The most tokens that the model can take, which may be more than it is set to."""
-    config = model[0].auto_model.config
+    config = transformer_of(model).config
     positions = getattr(config, "max_position_embeddings", None)
     if not positions or positions < 8:
-        return int(model.max_seq_length or 512)
+        return int(getattr(model, "max_seq_length", None) or 512)
     return int(positions) - (2 if config.model_type in _OFFSET_POSITIONS else 0)
+
+
+def transformer_of(model: Any) -> nn.Module:
+    """The part that came pretrained and knows the words: of a bi-encoder or ColBERT its first module, of a
+    cross-encoder what stands below the head."""
+    if isinstance(model, nn.Sequential):
+        return model[0].auto_model
+    return model.model.base_model
 
 
 def made_for_scores(config: Any) -> bool:

@@ -28,7 +28,7 @@ class Checker:
     ) -> None:
         model = cross_encoder.load_model(context, asked.model, device, asked.max_length)
         packing = Packing(TOKENS[device], multiple=8 if device == "cuda" else 1, overhead=64)
-        self._score = cross_encoder.make_score(model, packing, context.check_stop)
+        self._score = cross_encoder.score_with(model, packing, context.check_stop)
         self._asked, self._gathered = asked, gathered
         self.facts: dict[str, Any] = {"model": asked.model, "weights_sha256": weights_sha256(model)}
         self.pairs_scored = 0

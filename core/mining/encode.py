@@ -21,7 +21,7 @@ import torch
 SHARD = 2048
 """Texts in a shard."""
 
-TOKENS = {"cpu": 4096, "cuda": 65_536}
+TOKENS = {"cpu": 2048, "cuda": 65_536}
 """Of a micro-batch, without gradients."""
 
 _KEPT_BYTES = 50 << 30

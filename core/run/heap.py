@@ -25,6 +25,10 @@ def _find_library() -> ctypes.CDLL | None:
 _LIBRARY = _find_library()
 
 
+HELD_BYTES = 512 << 20
+"""What encoding without gradients may hold: without a limit a hundred thousand passages made it hold 2 GB."""
+
+
 def give_back_freed_memory(above: int) -> None:
     """What the C library has freed goes back to the system, where that is more than so many bytes.
 

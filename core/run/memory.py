@@ -52,11 +52,12 @@ def _resident() -> int:
 
 
 def _gpu_bytes() -> tuple[int | None, int | None]:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    initialized = getattr(cuda, "is_initialized", None)  # not there while torch is being imported
+    if cuda is None or initialized is None or not initialized():
         return None, None
-    devices = range(torch.cuda.device_count())
+    devices = range(cuda.device_count())
     return (
-        sum(torch.cuda.memory_reserved(device) for device in devices),
-        sum(torch.cuda.max_memory_reserved(device) for device in devices),
+        sum(cuda.memory_reserved(device) for device in devices),
+        sum(cuda.max_memory_reserved(device) for device in devices),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.jobs.events import Event, EventType
+from core.spec.train import TRIPLET_METRICS
 
 
 class Reporter(Protocol):
@@ -97,10 +98,16 @@ class ConsoleReporter:
         values = data["values"]
         if "loss" in values:
             self._progress.update(self._task, note=f"loss {values['loss']:.4f}")
-        scores = {name: value for name, value in values.items() if "@" in name}
+        scores = {name: value for name, value in values.items() if _is_score(name)}
         if scores:
             line = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
             self._console.print(f"step {data['step']}: {line}", highlight=False)
 
     def close(self) -> None:
         self._progress.stop()
+
+
+def _is_score(name: str) -> bool:
+    """Of an evaluation; datasets' names may stand before it."""
+    metric = name.rpartition("/")[2]
+    return "@" in metric or metric in TRIPLET_METRICS

@@ -54,6 +54,7 @@ def parse_spec(data: Any) -> TrainSpec | PrepareSpec | MineSpec:
         return _ADAPTER.validate_python(data)
     except ValidationError as error:
         problems = problems_of(error)
-        first = f"{problems[0].path}: {problems[0].message}" if problems else str(error)
+        named = [f"{found.path}: {found.message}" if found.path else found.message for found in problems]
+        first = named[0] if named else str(error)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InvalidRequest(f"The job spec does not validate: {first}{more}", problems) from error

@@ -1,7 +1,7 @@
 """``kind: train``: what a training job asks for, with a default for all but its model and data."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, field_validator, model_validator
 
@@ -10,7 +10,9 @@ from core.spec.filters import RankFilters
 from core.spec.job import Difficulty, JobSpec
 from core.spec.refs import DatasetReference, ModelReference
 
-_METRIC = re.compile(r"^(ndcg|mrr|recall|precision|map)@([1-9]\d{0,3})$")
+TRIPLET_METRICS = ("triplet_accuracy", "positive_score", "negative_score", "margin")
+
+_METRIC = re.compile(rf"^(ndcg|mrr|recall|precision|map)@([1-9]\d{{0,3}})$|^({'|'.join(TRIPLET_METRICS)})$")
 
 Length = Literal["auto"] | Annotated[int, Field(ge=8, le=131_072)]
 Metric = Annotated[str, Field(pattern=_METRIC.pattern, examples=["ndcg@10"])]
@@ -51,19 +53,70 @@ class Guide(Strict):
     relative: bool = Field(False, description="The margin is a share of the positive's similarity.")
 
 
+class PruneTokens(Strict):
+    """Documents lose tokens before the model reads them, so that it computes less. Those that stay keep their
+    order.
+
+    ``length`` keeps a text's beginning; ``random`` draws; ``attention`` keeps what the base model attends to
+    most; ``threshold`` keeps what is rare enough, so that of all texts together ``keep_ratio`` stays;
+    ``combined`` goes by attention and rarity (inverse document frequency) together.
+    """
+
+    strategy: Literal["length", "random", "attention", "threshold", "combined"] = "length"
+    keep_ratio: float = Field(0.6, gt=0, le=1)
+    min_tokens: int = Field(16, ge=1, le=131_072, description="Shorter texts stay whole.")
+    seed: int = Field(42, ge=0, lt=2**31)
+
+
+class PruneEmbeddings(Strict):
+    """Documents keep fewer vectors than they have tokens (late interaction).
+
+    ``hierarchical`` averages near ones (Clavié et al. 2024, arXiv 2409.14683); ``attention`` keeps those that
+    the document's own vectors attend to most.
+    """
+
+    strategy: Literal["hierarchical", "attention"] = "hierarchical"
+    pool_factor: float = Field(2.0, ge=1, le=1000, description="hierarchical: so many vectors become one.")
+    keep_ratio: float = Field(0.6, gt=0, le=1, description="attention: this share stays.")
+    protected_tokens: int = Field(
+        2, ge=0, le=1000, description="The first so many are left alone: [CLS] and [D]."
+    )
+
+
+class LateInteraction(Strict):
+    """What a late-interaction model does with tokens. Default: what the base model does, or PyLate's."""
+
+    embedding_size: int | None = Field(
+        None, ge=8, le=4096, description="Of a new projection; PyLate's is 128."
+    )
+    query_expansion: bool | None = Field(None, description="Queries are filled up with masks, which count.")
+    attend_to_expansion: bool | None = None
+    skiplist: list[Annotated[str, Field(max_length=100)]] | None = Field(
+        None, max_length=10_000, description="Words of documents that give no vector; PyLate's: punctuation."
+    )
+
+
 class Loss(Strict):
     """What is minimised.
 
     ``mnrl``: cross entropy of a query's similarities to all documents of the batch, also known as InfoNCE
     with in-batch negatives (van den Oord et al. 2018, arXiv 1807.03748). ``margin_mse`` (Hofstätter et al.
     2020, arXiv 2010.02666) and ``distillation`` (as in ColBERTv2, arXiv 2112.01488) learn a teacher's scores
-    of each query's own documents. ``cached`` computes the same loss in micro-batches (GradCache, Gao et al.
-    2021, arXiv 2101.06983).
+    of each query's own documents. Of cross-encoders also ``bce``: binary cross entropy of each pair, and
+    ``lambda``: pairs weighed by what their exchange would do to nDCG (LambdaLoss, Wang et al. 2018, "The
+    LambdaLoss Framework for Ranking Metric Optimization"). ``cached`` computes the same loss in micro-batches
+    (GradCache, Gao et al. 2021, arXiv 2101.06983).
     """
 
-    name: Literal["mnrl", "margin_mse", "distillation"] = "mnrl"
+    name: Literal["mnrl", "margin_mse", "distillation", "bce", "lambda"] = Field(
+        "mnrl", description="Default of cross-encoders: bce."
+    )
     temperature: float = Field(
-        0.05, gt=0, le=100, description="Similarities are divided by it; scale is 1/temperature."
+        0.05,
+        gt=0,
+        le=100,
+        description="Similarities are divided by it; scale is 1/temperature. Default of late interaction and "
+        "cross-encoders: 1.",
     )
     symmetric: bool = Field(
         False, description="mnrl: also rank the batch's queries for each document, and average."
@@ -71,6 +124,16 @@ class Loss(Strict):
     guide: Guide | None = Field(None, description="mnrl: masks false negatives.")
     teacher_temperature: float = Field(
         1.0, gt=0, le=100, description="distillation: the teacher's scores are divided by it."
+    )
+    in_batch_negatives: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = Field(
+        "auto",
+        description="Of cross-encoders: with how many other queries' positives each query is scored, too. "
+        "auto: 4 for mnrl, and where a row has no negatives.",
+    )
+    legacy_sum_gradient: bool = Field(
+        False,
+        description="Of late interaction: gradients as PyLate's cached loss (up to 1.6 at least) has them, "
+        "batch_size times as large.",
     )
     cached: Literal["auto"] | bool = Field(
         "auto", description="auto: only when the batch does not fit in memory."
@@ -80,14 +143,14 @@ class Loss(Strict):
     def _consistent(self) -> "Loss":
         if self.name != "mnrl" and (self.symmetric or self.guide):
             raise ValueError(
-                "symmetric and guide belong to mnrl: the other losses have no in-batch negatives"
+                "symmetric and guide belong to mnrl: the other losses do not rank a batch's documents"
             )
         return self
 
     @property
     def needs_scores(self) -> bool:
         """Whether it learns from a teacher's scores."""
-        return self.name != "mnrl"
+        return self.name in ("margin_mse", "distillation")
 
 
 class Matryoshka(Strict):
@@ -132,6 +195,10 @@ class Lengths(Strict):
     query: Length = "auto"
     document: Length = "auto"
     percentile: float = Field(0.95, gt=0, le=1)
+    cut: Literal["tokens", "sections"] = Field(
+        "tokens",
+        description="Where too long documents are cut. sections: after the last sentence or line that fits.",
+    )
 
 
 class Prompts(Strict):
@@ -164,8 +231,23 @@ class EarlyStopping(Strict):
         return self
 
 
+class Rerank(Strict):
+    """Whose candidates a cross-encoder brings into order."""
+
+    retriever: Literal["bm25"] | ModelReference = Field("bm25", description="Or a model.")
+    family: Literal["dense", "late_interaction"] = Field("dense", description="Of the retriever.")
+    depth: int = Field(100, ge=1, le=10_000, description="Candidates of each query.")
+
+
 class Evaluation(Strict):
     """Retrieval over whole corpora, before, during and after training."""
+
+    rerank: Rerank = Field(default_factory=Rerank, description="Of cross-encoders.")
+    index: Literal["auto", "exact", "plaid"] = Field(
+        "auto",
+        description="Of late interaction: whether every document is scored, or those that PLAID finds. auto: "
+        "every one, up to half a billion pairs.",
+    )
 
     datasets: list[DatasetSource] = Field(default_factory=list, max_length=50)
     holdout: float | None = Field(
@@ -244,6 +326,24 @@ class Remine(Strict):
     background: bool = False
 
 
+_USUAL_LOSS: dict[str, dict[str, Any]] = {
+    "late_interaction": {"temperature": 1.0},
+    "cross_encoder": {"name": "bce", "temperature": 1.0},
+}
+
+_ONLY: dict[str, dict[str, Any]] = {
+    "dense": {"matryoshka": None, "remine": None, "quantization": None},
+    "late_interaction": {
+        "prune_embeddings": None,
+        "evaluation.index": "auto",
+        "late_interaction": LateInteraction(),
+        "loss.legacy_sum_gradient": False,
+    },
+    "cross_encoder": {"evaluation.rerank": Rerank(), "loss.in_batch_negatives": "auto"},
+}
+"""Fields that belong to one family, with the value that says nothing."""
+
+
 class TrainSpec(JobSpec):
     """Fine-tunes a model on pairs of queries and documents.
 
@@ -251,7 +351,7 @@ class TrainSpec(JobSpec):
     """
 
     kind: Literal["train"]
-    family: Literal["dense"] = "dense"
+    family: Literal["dense", "late_interaction", "cross_encoder"] = "dense"
     base_model: ModelReference
     dataset: OneOrSeveral = Field(
         description="JSONL, CSV or Parquet of query, positive[, negatives], or a BEIR folder; or several: "
@@ -265,6 +365,9 @@ class TrainSpec(JobSpec):
     )
     evaluation: Evaluation = Field(default_factory=Evaluation)
     loss: Loss = Field(default_factory=Loss)
+    late_interaction: LateInteraction = Field(default_factory=LateInteraction)
+    prune_tokens: PruneTokens | None = None
+    prune_embeddings: PruneEmbeddings | None = None
     matryoshka: Matryoshka | None = None
     curriculum: Curriculum | None = None
     resample: Resample | None = None
@@ -326,6 +429,32 @@ class TrainSpec(JobSpec):
     )
     seed: int = Field(42, ge=0, lt=2**31)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_family(cls, data: Any) -> Any:
+        """A loss that says nothing of it has the name and the temperature that its family is used with."""
+        if not isinstance(data, dict) or not isinstance(data.get("family"), str):
+            return data
+        loss = data.get("loss", {})
+        usual = _USUAL_LOSS.get(data["family"], {})
+        return {**data, "loss": {**usual, **loss}} if usual and isinstance(loss, dict) else data
+
+    @model_validator(mode="after")
+    def _of_this_family(self) -> "TrainSpec":
+        """What the family does not know is refused, and not ignored."""
+        for family, names in _ONLY.items():
+            for name, usual in names.items():
+                value: Any = self
+                for part in name.split("."):
+                    value = getattr(value, part)
+                if self.family != family and value != usual:
+                    raise ValueError(f"{name} is of {family} models alone, and family is {self.family}")
+        if self.family != "cross_encoder" and self.loss.name in ("bce", "lambda"):
+            raise ValueError(f"loss {self.loss.name} is of cross_encoder models alone")
+        if self.family == "cross_encoder" and (self.loss.symmetric or self.loss.guide):
+            raise ValueError("symmetric and guide need the scores of all pairs: not with cross_encoder")
+        return self
+
     @field_validator("dataset")
     @classmethod
     def _datasets(cls, value: TrainingSource | list[TrainingSource]) -> TrainingSource | list[TrainingSource]:
@@ -377,6 +506,8 @@ class TrainSpec(JobSpec):
             found["dataset.ref"] = self.dataset.ref
         if self.loss.guide is not None:
             found["loss.guide.model"] = self.loss.guide.model
+        if self.evaluation.rerank.retriever != "bm25":
+            found["evaluation.rerank.retriever"] = self.evaluation.rerank.retriever
         for index, source in enumerate(self.evaluation.datasets):
             found[f"evaluation.datasets.{index}.ref"] = source.ref
         return found

@@ -68,6 +68,29 @@ def add_lora(transformer: nn.Module, asked: LoRA) -> list[str]:
     return targets
 
 
+class NewWords(nn.Module):
+    """A frozen table of words, some rows of which are new and so must be trained: else [Q] and [D] of a
+    late-interaction model would stay what they were drawn as."""
+
+    def __init__(self, table: nn.Embedding, words: list[int]) -> None:
+        super().__init__()
+        self.table = table
+        self.register_buffer("words", torch.tensor(words), persistent=False)
+        self.rows = nn.Parameter(table.weight.detach()[words].clone())  # [words, dim]
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        found = self.table(ids)
+        for word, row in zip(self.words, self.rows, strict=True):
+            found = torch.where((ids == word)[..., None], row.to(found.dtype), found)
+        return found
+
+    def plain(self) -> nn.Embedding:
+        """The table with the rows in it."""
+        with torch.no_grad():
+            self.table.weight[self.words] = self.rows.to(self.table.weight.dtype)
+        return self.table
+
+
 def layers_of(transformer: nn.Module) -> nn.ModuleList:
     """The stack of the model's layers: the longest list of modules in it. Raises `BadModel`."""
     stacks = [module for module in transformer.modules() if isinstance(module, nn.ModuleList) and len(module)]
@@ -99,6 +122,8 @@ def choose_trainable(spec: TrainSpec, model: nn.Module, transformer: nn.Module) 
     whole = count(model)
     if spec.lora is not None:
         add_lora(transformer, spec.lora)
+        if new := getattr(model, "new_words", None):
+            transformer.set_input_embeddings(NewWords(transformer.get_input_embeddings(), new))
     elif spec.freeze_base:
         transformer.requires_grad_(False)
     elif spec.train_last_n is not None:
@@ -148,13 +173,17 @@ def restore_trained_state(model: nn.Module, state: dict[str, torch.Tensor]) -> N
 
 
 def merge(model: nn.Module) -> int:
-    """Replaces adapters and quantized layers by plain linear layers that compute the same, in place.
+    """Replaces adapters, quantized layers and new words by plain layers that compute the same, in place.
 
     Returns how many were replaced. The result is in float32, and loads anywhere.
     """
     replaced = 0
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
+            if isinstance(child, NewWords):
+                setattr(parent, name, child.plain())
+                replaced += 1
+                continue
             base = child.base_layer if hasattr(child, "lora_A") else child
             if not (hasattr(child, "lora_A") or _is_quantized(base)):
                 continue

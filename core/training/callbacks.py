@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from core.errors import Diverged
+from core.errors import BadSpec, Diverged
 from core.run.context import RunContext
 from core.spec.train import Checkpointing, EarlyStopping
 from core.training.checkpoint import Checkpoints, TrainingState
@@ -153,7 +153,11 @@ class Evaluate(TrainerCallback):
         self._state.evaluations.append({"step": step, "scores": scores})
         if self._stopping is None:
             return False
-        by_dataset = {name: values[self._stopping.metric] for name, values in scores.items()}
+        metric = self._stopping.metric
+        # Triplets are not in every dataset.
+        by_dataset = {name: values[metric] for name, values in scores.items() if metric in values}
+        if not by_dataset:
+            raise BadSpec(f"early_stopping.metric {metric}: no evaluation dataset has it")
         mean = sum(by_dataset.values()) / len(by_dataset)
         if self._state.best_score is None or mean > self._state.best_score:
             self._state.best_score, self._state.best_step = mean, step

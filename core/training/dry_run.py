@@ -28,8 +28,8 @@ def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -
     )
     counts = prepared.tokens.counts()
     shorter = {
-        role: float(np.minimum(counts[role] + prepared.frame.specials, limit).mean())
-        for role, limit in (("query", lengths.query.max_length), ("document", lengths.document.max_length))
+        role: float(np.minimum(counts[role] + prepared.reader.specials[role], limit).mean())
+        for role, limit in lengths.limits.items()
     }
     on_average = Step(shorter["query"], shorter["document"], step.documents_per_row)
     facts = {

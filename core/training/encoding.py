@@ -9,7 +9,7 @@ by non-reentrant checkpointing of whole micro-batches), so that the batch size i
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
+from core.families.loading import transformer_of
 from core.run.heap import give_back_freed_memory
 from core.training.batching import WHOLE, Packing, Share, plan_micro_batches
-from core.training.tokens import Frame, Ids
+from core.training.tokens import Frame, Ids, Input
 
 
 def tokenize(
@@ -34,80 +35,132 @@ def tokenize(
     ]
 
 
+class MicroBatches(TypedDict):
+    """A batch's texts as the model reads them. A plain dict: it goes through data loaders and to devices."""
+
+    micro_batches: list[dict[str, torch.Tensor]]
+    """Of this process's share; each tensor is [texts, tokens]."""
+    positions: torch.Tensor
+    """[vectors of all texts]: where each stands in the concatenated output, of all processes if there are
+    several. Texts that are equal stand there once."""
+    height: int
+    """Rows that every process hands in, where there are several."""
+
+
 def make_micro_batches(
-    frame: Frame, texts: Sequence[Ids], packing: Packing, share: Share = WHOLE
-) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
-    """Pads groups of similar length, each to its longest text.
-
-    ``texts`` are token ids within their special tokens. Returns the groups of this process's share, each
-    ``input_ids`` and ``attention_mask`` [texts, tokens], and ``positions`` [texts]: where each text stands in
-    the concatenated output, of all processes if there are several. Equal token sequences stand there once.
-    """
+    frame: Frame, texts: Sequence[Input | Ids], packing: Packing, share: Share = WHOLE
+) -> MicroBatches:
+    """Pads groups of similar length, each to its longest text, with the ``frame``'s padding."""
     distinct: dict[bytes, int] = {}
-    arrays: list[np.ndarray] = []
-    of_text = []
-    for text in texts:
-        array = np.asarray(text, np.int64)
-        number = distinct.setdefault(array.tobytes(), len(arrays))
-        if number == len(arrays):
-            arrays.append(array)
-        of_text.append(number)
-    order = np.argsort([-len(array) for array in arrays], kind="stable")
+    inputs: list[Input] = []
+    of_text = np.empty(len(texts), np.int64)
+    for index, text in enumerate(texts):
+        found = text if isinstance(text, Input) else Input(np.asarray(text, np.int64))
+        number = distinct.setdefault(found.key, len(inputs))
+        if number == len(inputs):
+            inputs.append(found)
+        of_text[index] = number
+    order = np.argsort([-len(found.ids) for found in inputs], kind="stable")
     numbers, places = share.deal(order)
-    mine = [arrays[number] for number in numbers]
+    mine = [inputs[number] for number in numbers]
     padded = [
-        _pad(frame, mine[group], packing.padded(len(mine[group.start])))
-        for group in plan_micro_batches([len(array) for array in mine], packing)
+        _pad(frame, mine[group], packing.padded(len(mine[group.start].ids)))
+        for group in plan_micro_batches([len(found.ids) for found in mine], packing)
     ]
-    place = np.empty(len(arrays), np.int64)
-    place[order] = places
-    return padded, torch.from_numpy(place[of_text])
+    counts = np.array([found.vectors for found in inputs], np.int64)
+    begins, height = _begins(counts, order, places, share)
+    positions = _spans(begins[of_text], counts[of_text])
+    return {"micro_batches": padded, "positions": torch.from_numpy(positions), "height": height}
 
 
-def _pad(frame: Frame, texts: list[np.ndarray], width: int) -> dict[str, torch.Tensor]:
+def _begins(
+    counts: np.ndarray, order: np.ndarray, places: np.ndarray, share: Share
+) -> tuple[np.ndarray, int]:
+    """(where the vectors of each text begin in the output of all processes, how many rows one has)."""
+    each = -(-len(order) // share.size)  # texts of a process
+    in_places = np.zeros(each * share.size, np.int64)
+    in_places[places] = counts[order]
+    if len(order):  # what fills up the last places is the last text again
+        filled = np.setdiff1d(np.arange(len(in_places)), places, assume_unique=True)
+        in_places[filled] = counts[order[-1]]
+    of_process = in_places.reshape(share.size, each)
+    height = int(of_process.sum(1).max(initial=0))
+    before = of_process.cumsum(1) - of_process + height * np.arange(share.size)[:, None]
+    begins = np.empty(len(order), np.int64)
+    begins[order] = before.reshape(-1)[places]
+    return begins, height
+
+
+def _spans(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The numbers from each begin on, as many as its count, one behind the other."""
+    if (counts == 1).all():
+        return begins
+    within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    return np.repeat(begins, counts) + within
+
+
+def _pad(frame: Frame, texts: list[Input], width: int) -> dict[str, torch.Tensor]:
     ids = np.full((len(texts), width), frame.pad, np.int64)
-    mask = np.zeros_like(ids)
+    rows = {name: np.zeros_like(ids) for name in ("attention_mask", *texts[0].beside)}
     for row, text in enumerate(texts):
-        span = slice(width - len(text), width) if frame.pads_left else slice(len(text))
-        ids[row, span], mask[row, span] = text, 1
-    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        length = len(text.ids)
+        span = slice(width - length, width) if frame.pads_left else slice(length)
+        ids[row, span] = text.ids
+        rows["attention_mask"][row, span] = 1
+        for name, values in text.beside.items():
+            rows[name][row, span] = values
+    return {name: torch.from_numpy(array) for name, array in {"input_ids": ids, **rows}.items()}
+
+
+Forward = Callable[[Any, dict[str, torch.Tensor]], torch.Tensor]
+"""(model, micro-batch) -> [vectors, ...]. The micro-batch is its own: models write into it."""
+
+
+def sentence_embedding(model: Any, micro_batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A bi-encoder's: [texts, dim]."""
+    return model(micro_batch)["sentence_embedding"]
 
 
 def encode_micro_batches(
     model: Any,
-    micro_batches: list[dict[str, torch.Tensor]],
-    positions: torch.Tensor,
+    batch: MicroBatches | dict[str, Any],
     *,
+    forward: Forward = sentence_embedding,
     cached: bool = False,
     held: int | None = None,
     gather: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Embeddings [texts, dim] in the order of the texts. ``gather`` adds those of other processes.
+    """What the model makes of the texts, in their order: [vectors, ...]. ``gather`` adds what other processes
+    made.
 
     ``cached``: the activations of all micro-batches but the last are dropped and computed again. The last
     one's are wanted first, so that keeping them costs neither memory nor time. On a CPU freed memory above
     ``held`` bytes is given back after each.
     """
-    words = _WordVectors.of(model, micro_batches)
+    words = _WordVectors.of(model, batch["micro_batches"])
     pieces = []
-    for micro_batch in micro_batches:
-        if cached and micro_batch is not micro_batches[-1]:
-            piece = checkpoint(_embed, model, micro_batch, words, use_reentrant=False)
+    for micro_batch in batch["micro_batches"]:
+        if cached and micro_batch is not batch["micro_batches"][-1]:
+            piece = checkpoint(_forward, forward, model, micro_batch, words, use_reentrant=False)
         else:
-            piece = _embed(model, micro_batch, words)
+            piece = _forward(forward, model, micro_batch, words)
         if held is not None and piece.requires_grad and not piece.is_cuda:
             give_back_freed_memory(above=held)
             piece.register_hook(lambda _: give_back_freed_memory(above=held))  # and in the backward pass
         pieces.append(piece)
-    embeddings = torch.cat(pieces)
-    return (gather(embeddings) if gather else embeddings)[positions]
+    vectors = torch.cat(pieces)
+    if gather is not None:
+        if missing := batch["height"] - len(vectors):
+            vectors = torch.cat([vectors, vectors.new_zeros(missing, *vectors.shape[1:])])
+        vectors = gather(vectors)
+    return vectors[batch["positions"]]
 
 
-def _embed(model: Any, micro_batch: dict[str, torch.Tensor], words: "_WordVectors | None") -> torch.Tensor:
+def _forward(
+    forward: Forward, model: Any, micro_batch: dict[str, torch.Tensor], words: "_WordVectors | None"
+) -> torch.Tensor:
     with words.in_place() if words else contextlib.nullcontext():
-        return model(dict(micro_batch))[
-            "sentence_embedding"
-        ]  # [texts, dim]; a copy, because modules write into it
+        return forward(model, dict(micro_batch))
 
 
 @dataclass
@@ -125,7 +178,9 @@ class _WordVectors:
     @classmethod
     def of(cls, model: Any, micro_batches: list[dict[str, torch.Tensor]]) -> "_WordVectors | None":
         """None where it would change nothing, or could."""
-        table = model[0].auto_model.get_input_embeddings() if isinstance(model, nn.Sequential) else None
+        if hasattr(model, "_orig_mod"):  # compiled: its code has the table's own lookup in it
+            return None
+        table = transformer_of(model).get_input_embeddings()
         if (
             len(micro_batches) < 2
             or not torch.is_grad_enabled()

@@ -28,32 +28,48 @@ class ChosenLengths:
     query: RoleLength
     document: RoleLength
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """Tokens by role."""
+        return {"query": self.query.max_length, "document": self.document.max_length}
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def choose_lengths(
-    asked: Lengths, counts: dict[str, np.ndarray], *, specials: int, configured: int, context: int
-) -> ChosenLengths:
-    """Settles what ``auto`` means.
-
-    ``counts`` are the tokens of every query and every document, without the ``specials``. ``configured`` is
-    the length that the model is set to, beyond which ``auto`` does not go; ``context`` the most tokens that
-    it can take. Raises `BadSpec` for a length beyond that.
-    """
-    roles = {}
+def check_lengths(asked: Lengths, context: int) -> None:
+    """Raises `BadSpec` for a length beyond the most tokens that the model can take."""
     for role, wanted in (("query", asked.query), ("document", asked.document)):
         if wanted != "auto" and wanted > context:
             raise BadSpec(f"lengths.{role} is {wanted}, but the model takes at most {context} tokens")
-        tokens = counts[role] + specials
+
+
+def choose_lengths(
+    asked: Lengths,
+    counts: dict[str, np.ndarray],
+    *,
+    specials: dict[str, int],
+    configured: dict[str, int],
+    context: int,
+) -> ChosenLengths:
+    """Settles what ``auto`` means.
+
+    ``counts`` are the tokens of every query and every document, without the ``specials``. ``configured`` are
+    the lengths that the model is set to, beyond which ``auto`` does not go; all by role. ``context``: the
+    most tokens that it can take. Raises as `check_lengths` does.
+    """
+    check_lengths(asked, context)
+    roles = {}
+    for role, wanted in (("query", asked.query), ("document", asked.document)):
+        tokens = counts[role] + specials[role]
         if wanted == "auto":
             at_percentile = int(np.quantile(tokens, asked.percentile, method="inverted_cdf"))
-            limit = min(configured, max(8, -(-at_percentile // 8) * 8))
+            limit = min(configured[role], max(8, -(-at_percentile // 8) * 8))
         else:
             limit = wanted
         roles[role] = RoleLength(
             max_length=limit,
             share_cut=round(float((tokens > limit).mean()), 4),
-            **describe_counts(counts[role], specials),
+            **describe_counts(counts[role], specials[role]),
         )
     return ChosenLengths(roles["query"], roles["document"])

@@ -5,6 +5,7 @@ A batch has ``queries`` queries and at least as many documents: first the positi
 queries, then everybody's negatives. Similarities are [queries, documents].
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -135,6 +136,56 @@ def find_false_negatives(similarities: torch.Tensor, guide: Guide) -> FalseNegat
     return FalseNegatives(of_queries, of_positives)
 
 
+class BinaryCrossEntropy(nn.Module):
+    """Of every scored pair by itself: the positive is one, all others are none."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, similarities: torch.Tensor, layout: Layout) -> torch.Tensor:
+        logits = (similarities / self.temperature).float()
+        wanted = torch.zeros_like(logits)
+        wanted[:, : layout.queries].fill_diagonal_(1.0)
+        scored = similarities > -torch.inf
+        return functional.binary_cross_entropy_with_logits(logits[scored], wanted[scored])
+
+
+class LambdaRank(nn.Module):
+    """Pairwise logistic loss of the positive against each scored negative, weighed by what their exchange
+    would do to nDCG: NDCG-Loss2++ with mu = 10 (Wang et al. 2018, CIKM, "The LambdaLoss Framework for Ranking
+    Metric Optimization").
+    """
+
+    _MU = 10.0
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, similarities: torch.Tensor, layout: Layout) -> torch.Tensor:
+        scores = (similarities / self.temperature).float()
+        present = scores > -torch.inf
+        own = scores[:, : layout.queries].diagonal()[:, None]  # [queries, 1]
+        with torch.no_grad():
+            ranks = (
+                scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1) + 1.0
+            )  # [queries, documents]
+            of_own = ranks[:, : layout.queries].diagonal()[:, None]
+            # With one relevant document the ideal DCG is 1, and so is its gain.
+            lambda_rank = (1 / torch.log2(1 + of_own) - 1 / torch.log2(1 + ranks)).abs()
+            apart = (of_own - ranks).abs()
+            loss2 = (1 / torch.log2(1 + apart) - 1 / torch.log2(2 + apart)).abs()
+            weights = lambda_rank + self._MU * loss2
+            negatives = present.clone()
+            negatives[:, : layout.queries].fill_diagonal_(False)
+        leads = (own - scores)[negatives]
+        if not len(leads):  # nobody to be told apart from: nothing to learn, and no number either
+            return own.sum() * 0
+        # -log2(sigmoid(lead) ** weight), as in the paper; the mean, so that more negatives do not weigh more.
+        return (functional.softplus(-leads) * weights[negatives]).mean() / math.log(2)
+
+
 def make_loss(spec: Loss) -> nn.Module:
     """The loss that a spec names."""
     match spec.name:
@@ -144,3 +195,7 @@ def make_loss(spec: Loss) -> nn.Module:
             return MarginMSE(spec.temperature)
         case "distillation":
             return Distillation(spec.temperature, spec.teacher_temperature)
+        case "bce":
+            return BinaryCrossEntropy(spec.temperature)
+        case "lambda":
+            return LambdaRank(spec.temperature)

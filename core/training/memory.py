@@ -237,6 +237,11 @@ def training_memory(
         width = max(step.query_length, step.document_length)
         step = Step(width, width, step.documents_per_row)
     batch = step.tokens(pairs)
+    if spec.family == "cross_encoder":  # each of a query's documents is read with it
+        others = 0 if spec.loss.in_batch_negatives == "auto" else spec.loss.in_batch_negatives
+        pair = step.query_length + step.document_length
+        batch = int(pairs * (step.documents_per_row + others) * pair)
+        step = Step(pair, pair, step.documents_per_row)
     length = max(step.query_length, step.document_length)
     budget = PACKING_TOKENS[device] if spec.micro_batch_tokens == "auto" else spec.micro_batch_tokens
     batch = max(-(-batch // processes), int(length))
@@ -264,13 +269,16 @@ def training_memory(
         workspace += int(min(may_hold(spec, cached=cached) or holes, holes))
     if trained == shape.parameters:
         workspace += 4 * shape.words  # the gradient of the table of words, before it is added
+    loss = 3 * 4 * pairs * documents + 2 * 4 * (pairs + documents) * shape.hidden
+    if spec.family == "late_interaction":  # vectors and their gradient; of MaxSim the maxima and their places
+        loss += 2 * 4 * 128 * batch + 8 * pairs * step.query_length * documents
     return Memory(
         process=_PROCESS[device],
         weights=int(weights),
         gradients=4 * trained,
         optimizer=_OPTIMIZER[spec.optimizer] * trained,
         activations=int(activations),
-        loss=int(3 * 4 * pairs * documents + 2 * 4 * (pairs + documents) * shape.hidden),
+        loss=int(loss),
         workspace=int(workspace),
     )
 

@@ -8,21 +8,22 @@ import torch
 from transformers import set_seed
 
 from core.data.judged import RetrievalSet
-from core.errors import BadData, BadSpec
+from core.errors import BadData
 from core.families import dense
-from core.families.loading import weights_sha256
+from core.families.family import Family, Reader, family_of
+from core.families.loading import context_length, transformer_of, weights_sha256
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable
 from core.training.arguments import choose_precision
 from core.training.batching import Packing, TrainingBatches
-from core.training.lengths import ChosenLengths, choose_lengths
+from core.training.lengths import ChosenLengths, check_lengths, choose_lengths
 from core.training.memory import PACKING_TOKENS, ModelShape, Step, shape_of, training_memory
 from core.training.mined import MinedNegatives, mined_folder
 from core.training.negatives import ChosenNegatives, choose_negatives
 from core.training.ranks import Ranks
 from core.training.rows import Rows, dataset_names, read_rows
-from core.training.tokens import Frame, TokenTable
+from core.training.tokens import TokenTable
 
 _PACKING = {
     "cpu": Packing(PACKING_TOKENS["cpu"], overhead=64),
@@ -38,6 +39,7 @@ The overhead is the gradients' sum, once a micro-batch, and on a GPU the time to
 class Prepared:
     """Everything that is settled before the first step."""
 
+    family: Family
     model: Any
     base_model_sha256: str
     trainable: int
@@ -45,7 +47,7 @@ class Prepared:
     rows: Rows
     tokens: TokenTable
     dataset: TokenTable | ChosenNegatives | MinedNegatives  # the tokens as the epochs see them
-    frame: Frame
+    reader: Reader
     lengths: ChosenLengths
     batches: TrainingBatches
     evaluation_sets: dict[str, RetrievalSet]  # of the first rank: it evaluates
@@ -65,10 +67,12 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     set_seed(spec.seed)
     context.phase("loading")
     ranks.from_first(lambda: _fetch(spec, context))
-    model = dense.load_model(context, spec.base_model, device, spec.quantization)
+    family = family_of(spec.family)
+    model = family.load_for_training(context, spec, device)
+    check_lengths(spec.lengths, context_length(model))
     base_model_sha256 = weights_sha256(model)
     shape = shape_of_model(model)
-    trainable, parameters = choose_trainable(spec, model, model[0].auto_model)
+    trainable, parameters = choose_trainable(spec, model, transformer_of(model))
     if trainable < parameters:
         context.notice(
             f"{trainable:,} of {parameters:,} parameters are trained ({trainable / parameters:.2%})."
@@ -78,11 +82,6 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     guide = None
     if spec.loss.guide is not None:
         guide = dense.load_model(context, spec.loss.guide.model, device).eval().requires_grad_(False)
-    if spec.matryoshka and max(spec.matryoshka.dimensions) >= (model.get_sentence_embedding_dimension() or 0):
-        raise BadSpec(
-            f"matryoshka.dimensions go up to {max(spec.matryoshka.dimensions)}; the model's embeddings have "
-            f"{model.get_sentence_embedding_dimension()}: each must be smaller"
-        )
 
     context.phase("preparing")
     evaluation_sets: dict[str, RetrievalSet] = {}
@@ -94,8 +93,9 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
 
     rows = ranks.from_first(read)
     tokens = rows.open()
-    frame = Frame.of(model.tokenizer)
-    lengths = _settle_lengths(spec, context, model, tokens, frame)
+    reader = family.make_reader(model, spec)
+    lengths = _settle_lengths(spec, context, model, tokens, reader)
+    family.set_lengths(model, lengths.limits)
     chosen = choose_negatives(spec, tokens)
     dataset: TokenTable | ChosenNegatives | MinedNegatives = chosen or tokens
     if spec.remine is not None:
@@ -106,12 +106,13 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
             "warning",
         )
     batches, steps = _plan_batches(spec, context, rows.sizes, tokens, strided=chosen is not None)
-    context_length = dense.context_length(model)
-    packing = replace(_PACKING[device], longest=context_length)
+    packing = replace(_PACKING[device], longest=context_length(model))
     if spec.micro_batch_tokens != "auto":
         packing = replace(packing, token_budget=spec.micro_batch_tokens)
     if spec.padding == "fixed":
-        packing = replace(packing, width=max(lengths.document.max_length, lengths.query.max_length))
+        together = sum if spec.family == "cross_encoder" else max
+        width = min(together(lengths.limits.values()), context_length(model))
+        packing = replace(packing, width=width)
     cached = ranks.from_first(
         lambda: _use_cache(spec, shape, lengths, dataset, device, precision, context.request.processes)
     )
@@ -120,6 +121,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
             "The batch does not fit in memory: its loss is computed in micro-batches (gradient caching)."
         )
     return Prepared(
+        family=family,
         model=model,
         base_model_sha256=base_model_sha256,
         trainable=trainable,
@@ -127,7 +129,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
         rows=rows,
         tokens=tokens,
         dataset=dataset,
-        frame=frame,
+        reader=reader,
         lengths=lengths,
         batches=batches,
         evaluation_sets=evaluation_sets,
@@ -146,27 +148,24 @@ def _fetch(spec: TrainSpec, context: RunContext) -> None:
     context.resolve(spec.base_model)
     if spec.loss.guide is not None:
         context.resolve(spec.loss.guide.model)
+    if spec.evaluation.rerank.retriever != "bm25":
+        context.resolve(spec.evaluation.rerank.retriever)
 
 
 def _settle_lengths(
-    spec: TrainSpec, context: RunContext, model: Any, tokens: TokenTable, frame: Frame
+    spec: TrainSpec, context: RunContext, model: Any, tokens: TokenTable, reader: Reader
 ) -> ChosenLengths:
-    """The roles' lengths; the model is set to the longer one."""
-    context_length = dense.context_length(model)
     lengths = choose_lengths(
         spec.lengths,
         tokens.counts(),
-        specials=frame.specials,
-        configured=min(model.max_seq_length or context_length, context_length),
-        context=context_length,
+        specials=reader.specials,
+        configured=reader.configured,
+        context=context_length(model),
     )
     context.notice(
         f"Lengths: queries {lengths.query.max_length} tokens ({lengths.query.share_cut:.1%} cut), documents "
         f"{lengths.document.max_length} ({lengths.document.share_cut:.1%} cut)."
     )
-    longest = max(lengths.document.max_length, lengths.query.max_length)
-    # What was trained on is what is evaluated and saved.
-    model.max_seq_length = min(context_length, max(model.max_seq_length or 0, longest))
     return lengths
 
 
@@ -237,4 +236,4 @@ def shape_of_model(model: Any) -> ModelShape:
         parameter.quant_state.shape.numel() if getattr(parameter, "quant_state", None) else parameter.numel()
         for parameter in model.parameters()
     )
-    return shape_of(model[0].auto_model.config.to_dict(), parameters)
+    return shape_of(transformer_of(model).config.to_dict(), parameters)

@@ -144,7 +144,7 @@ class Remining:
         self._texts = Texts(
             prepared.tokens,
             prepared.rows.sizes,
-            prepared.frame,
+            prepared.reader.frame,
             prepared.lengths.query.max_length,
             prepared.lengths.document.max_length,
         )

@@ -1,6 +1,7 @@
 """What a training job leaves to read: report.json, report.md, curves.png and the model's card."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ def write_report(
     plot_curves(curve, evaluations, folder / "curves.png")
 
 
-def comparison_table(baseline: dict[str, Any], finetuned: dict[str, Any]) -> str:
-    """Baseline and fine-tuned side by side, as a markdown table."""
-    lines = ["| dataset | metric | baseline | fine-tuned | change |", "|---|---|---:|---:|---:|"]
+def comparison_table(
+    baseline: dict[str, Any], finetuned: dict[str, Any], names: tuple[str, str] = ("baseline", "fine-tuned")
+) -> str:
+    """Both side by side, as a markdown table."""
+    lines = [f"| dataset | metric | {' | '.join(names)} | change |", "|---|---|---:|---:|---:|"]
     for dataset, scores in finetuned.items():
         for metric, value in scores.items():
             before = baseline.get(dataset, {}).get(metric)
@@ -45,8 +48,20 @@ def _markdown(spec: TrainSpec, facts: dict[str, Any]) -> str:
         f"{facts['steps']} steps of {spec.batch_size}; {facts['rows']} rows, {facts['rejects']} refused.",
         f"{facts['precision']} on {facts['device']}, {rate:,.0f} tokens a second.",
     ]
+    if facts["pruned_tokens"]:
+        before, after = facts["pruned_tokens"]
+        parts.append(
+            f"{after:,} of the documents' {before:,} tokens were read ({after / max(1, before):.1%})."
+        )
+    if vectors := facts.get("vectors_per_document"):
+        parts.append(
+            f"{vectors['mean']} vectors a document on average; unpruned there are {vectors['unpruned']}."
+        )
     if facts["finetuned"]:
         parts += ["## Retrieval", comparison_table(facts["baseline"], facts["finetuned"])]
+        if facts["unpruned"]:
+            parts += ["With all vectors of its documents the same model has:"]
+            parts.append(comparison_table(facts["unpruned"], facts["finetuned"], ("unpruned", "pruned")))
         if facts["best_step"] is not None:
             parts.append(f"The weights kept are those of step {facts['best_step']}, the best seen.")
     parts += [
@@ -86,11 +101,12 @@ def plot_curves(curve: list[dict[str, Any]], evaluations: list[dict[str, Any]], 
 
 def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None:
     """The hub's README format: what the model is, from what it was made, how good it was measured to be."""
+    about = _FAMILIES[spec.family]
     header = [
         "---",
-        "library_name: sentence-transformers",
-        "pipeline_tag: sentence-similarity",
-        "tags: [sentence-transformers, feature-extraction, dense]",
+        f"library_name: {about.library}",
+        f"pipeline_tag: {about.task}",
+        f"tags: [{', '.join(about.tags)}]",
         f"base_model: {json.dumps(spec.base_model)}",
         "---",
     ]
@@ -98,20 +114,67 @@ def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None
     made_from = (
         f"Fine-tuned from `{spec.base_model}` on {datasets}: {facts['rows']} pairs, "
         f"{facts['steps']} steps, batch size {spec.batch_size}, learning rate {spec.learning_rate:g}, "
-        f"multiple negatives ranking loss at temperature {spec.loss.temperature:g}."
+        f"{_LOSSES[spec.loss.name]} at temperature {spec.loss.temperature:g}."
     )
-    body = [f"# {spec.name or 'A fine-tuned embedding model'}", made_from]
+    body = [f"# {spec.name or about.title}", made_from]
     if facts["licences"]:
         body.append(f"It was trained on data under: {'; '.join(facts['licences'])}.")
-    body.append(_USAGE)
+    body.append(f"```python\n{about.usage}\n```")
     if facts["finetuned"]:
         body += ["## Measured", comparison_table(facts["baseline"], facts["finetuned"])]
     path.write_text("\n".join(header) + "\n\n" + "\n\n".join(body) + "\n", encoding="utf-8")
 
 
-_USAGE = """```python
-from sentence_transformers import SentenceTransformer
+_LOSSES = {
+    "mnrl": "multiple negatives ranking loss",
+    "margin_mse": "margin MSE",
+    "distillation": "distillation (Kullback-Leibler divergence)",
+    "bce": "binary cross entropy",
+    "lambda": "LambdaLoss",
+}
+
+
+@dataclass(frozen=True)
+class _About:
+    """What the card says of a family."""
+
+    title: str
+    library: str
+    task: str
+    tags: tuple[str, ...]
+    usage: str
+
+
+_FAMILIES = {
+    "dense": _About(
+        "A fine-tuned embedding model",
+        "sentence-transformers",
+        "sentence-similarity",
+        ("sentence-transformers", "feature-extraction", "dense"),
+        """from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("path/to/this/folder")
-similarities = model.similarity(model.encode_query(["..."]), model.encode_document(["..."]))
-```"""
+similarities = model.similarity(model.encode_query(["..."]), model.encode_document(["..."]))""",
+    ),
+    "late_interaction": _About(
+        "A fine-tuned late-interaction model",
+        "PyLate",
+        "sentence-similarity",
+        ("PyLate", "ColBERT", "late-interaction"),
+        """from pylate import models, scores
+
+model = models.ColBERT("path/to/this/folder")
+queries, documents = model.encode(["..."], is_query=True), model.encode(["..."], is_query=False)
+similarity = scores.colbert_scores(queries[0][None], documents[0][None])""",
+    ),
+    "cross_encoder": _About(
+        "A fine-tuned reranker",
+        "sentence-transformers",
+        "text-ranking",
+        ("sentence-transformers", "cross-encoder", "reranker"),
+        """from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("path/to/this/folder")
+ranking = model.rank("a query", ["a document", "another one"])""",
+    ),
+}

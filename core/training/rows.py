@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -18,9 +19,10 @@ from core.data.pairs import is_dataset, read_pairs
 from core.data.retrieval import choose_queries, hold_out, read_retrieval
 from core.data.table import open_table, write_table
 from core.errors import BadData
-from core.families import dense
+from core.families.loading import context_length, weights_sha256
 from core.run.context import RunContext
 from core.spec.train import Prompts, TrainSpec
+from core.training.pruning import prune_documents
 from core.training.tokens import TokenTable, tokens_of_table
 
 
@@ -35,6 +37,7 @@ class Rows:
     rejects: int
     evaluated: bool  # whether there is anything to evaluate on
     licences: list[str]  # of the datasets that say
+    pruned: tuple[int, int] | None = None  # tokens of the documents, before and after
 
     def open(self) -> TokenTable:
         guide = TokenTable(self.guide_tokens) if self.guide_tokens is not None else None
@@ -65,9 +68,12 @@ def read_rows(
             )
     sha256 = _rows_sha256(spec, work, len(tables))
     tokens, guide_tokens = _tokenize(spec, context, pa.concat_tables(tables), sha256, model, guide)
+    pruned = None
+    if spec.prune_tokens is not None:
+        tokens, pruned = _prune(spec, context, tokens, model)
     sizes = [table.num_rows for table in tables]
     licences = _licences(spec, context)
-    rows = Rows(tokens, guide_tokens, sizes, sha256, rejects, bool(evaluation_sets), licences)
+    rows = Rows(tokens, guide_tokens, sizes, sha256, rejects, bool(evaluation_sets), licences, pruned)
     if spec.loss.needs_scores and (without := rows.open().rows_without_scores):
         raise BadData(
             f"loss {spec.loss.name} learns a teacher's scores of a positive and its negatives; {without} of "
@@ -75,7 +81,34 @@ def read_rows(
         )
     if spec.loss.needs_scores:
         _tell_teachers(spec, context)
+    elif spec.family == "cross_encoder" and spec.loss.in_batch_negatives == 0:
+        _, _, starts = rows.open().numbers()
+        if alone := int((np.diff(starts) == 1).sum()):
+            raise BadData(
+                f"{alone} of {sum(sizes)} rows have no negatives, and loss.in_batch_negatives is 0: there is "
+                "nothing that their positives could be told apart from"
+            )
     return rows, evaluation_sets
+
+
+def _prune(spec: TrainSpec, context: RunContext, tokens: Path, model: Any) -> tuple[Path, tuple[int, int]]:
+    """The folder of the shorter documents, and how many tokens they had and have."""
+    assert spec.prune_tokens is not None
+    context.phase("pruning")
+    pruned = prune_documents(
+        TokenTable(tokens),
+        spec.prune_tokens,
+        model,
+        f"{tokens.name} {weights_sha256(model)}",
+        context.request.cache,
+        context.check_stop,
+    )
+    context.notice(
+        f"Documents have {pruned.after:,} of their {pruned.before:,} tokens left "
+        f"({pruned.after / max(1, pruned.before):.1%})."
+    )
+    context.phase("preparing")
+    return pruned.folder, (pruned.before, pruned.after)
 
 
 def _tell_teachers(spec: TrainSpec, context: RunContext) -> None:
@@ -152,7 +185,7 @@ def _tokenize(
             rows_sha256,
             encoder.tokenizer,
             prompts,
-            context=dense.context_length(encoder),
+            context=context_length(encoder),
             cache=context.request.cache,
             check_stop=context.check_stop,
         )

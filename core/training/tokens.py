@@ -12,7 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,23 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Input:
+    """What a model reads at once: a text, or a pair of them. All arrays are [tokens]."""
+
+    ids: np.ndarray
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
+    """What else it is told of each token, by the name of the model's argument; 0 for padding. Without
+    ``attention_mask`` all are attended to."""
+    vectors: int = 1
+    """How many rows come out."""
+
+    @property
+    def key(self) -> bytes:
+        """Equal for what comes out the same."""
+        return b"".join([self.ids.tobytes(), *(array.tobytes() for array in self.beside.values())])
+
+
+@dataclass(frozen=True)
 class TokenRow:
     """A training row in token ids. ``documents``: the positive, then the negatives."""
 
@@ -104,8 +121,8 @@ class TokenTable:
         self._queries = array("queries")  # [rows], numbers of texts
         self._row_starts = array("row_starts")  # [rows + 1], into documents
         self._documents = array("documents")  # [documents of all rows], numbers of texts
-        self._scores = array("scores")  # the same, NaN where there is none
-        self._levels = array("levels")  # the same, of negatives: see LEVELS
+        self._scores = self.all_scores = array("scores")  # the same, NaN where there is none
+        self._levels = self.all_levels = array("levels")  # the same, of negatives: see LEVELS
         self._guide = guide
         self._by_key: np.ndarray | None = None
 
@@ -149,6 +166,14 @@ class TokenTable:
     def numbers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Texts by number: queries [rows], all rows' documents, and where each row's begin [rows + 1]."""
         return self._queries, self._documents, self._row_starts
+
+    def texts(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """Token ids without special ones."""
+        return [self._text(number) for number in numbers]
+
+    def keys_of(self, numbers: np.ndarray) -> np.ndarray:
+        """64-bit hashes of texts."""
+        return self._text_keys[numbers]
 
     def framed(self, numbers: np.ndarray, frame: Frame, limit: int) -> list[np.ndarray]:
         """Token ids of texts within their special tokens, at most ``limit``."""
@@ -218,14 +243,42 @@ def tokens_of_table(
     try:
         _write(table, tokenizer, prompts, context, staging, check_stop)
         seal(staging, "tokens", {"tokenizer": type(tokenizer).__name__})
-        _place(staging, final)
+        place(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     _trim(cache / "tokens", final)
     return final, False
 
 
-def _place(staging: Path, final: Path) -> None:
+def write_tokens(table: TokenTable, documents: np.ndarray, kept: list[np.ndarray], folder: Path) -> None:
+    """The table once more, of whose ``documents`` (numbers of texts) only the tokens at these places stay.
+
+    A text that is a query as well stays whole as that.
+    """
+    queries, of_rows, row_starts = table.numbers()
+    asking, query_of = np.unique(queries, return_inverse=True)
+    lengths = []
+    with (folder / "ids.bin").open("wb") as file:
+        for text in table.texts(asking):
+            file.write(np.asarray(text, np.int32).tobytes())
+            lengths.append(len(text))
+        for number, places in zip(documents, kept, strict=True):
+            [text] = table.texts(np.array([number]))
+            file.write(np.asarray(text[places], np.int32).tobytes())
+            lengths.append(len(places))
+    for name, values in {
+        "text_starts": np.cumsum([0, *lengths], dtype=np.int64),
+        "text_keys": np.concatenate([table.keys_of(asking), table.keys_of(documents)]),
+        "queries": query_of.astype(np.int32),
+        "row_starts": np.asarray(row_starts),
+        "documents": (len(asking) + np.searchsorted(documents, of_rows)).astype(np.int32),
+        "scores": np.asarray(table.all_scores),
+        "levels": np.asarray(table.all_levels),
+    }.items():
+        np.save(folder / f"{name}.npy", values)
+
+
+def place(staging: Path, final: Path) -> None:
     """Sealed before it is renamed, so that no other job ever sees half of it under the final name."""
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists() and not is_whole(final):

@@ -1,14 +1,19 @@
 """A training job, from its spec to a published model."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 
 from core.artifacts import fresh_folder
+from core.data.judged import RetrievalSet
 from core.errors import BadModel, OutOfMemory
 from core.evaluation.retrieval import evaluate_retrieval
-from core.families import dense
+from core.evaluation.triplets import evaluate_triplets
+from core.families.collator import Collator
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import merge
@@ -18,7 +23,6 @@ from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
 from core.training.curves import TensorBoard
 from core.training.dry_run import publish_estimate
-from core.training.losses import make_loss
 from core.training.memory import may_hold, operations
 from core.training.mined import mined_folder
 from core.training.prepare import Prepared, prepare
@@ -109,29 +113,25 @@ def build_trainer(
     remining: Remining | None,
 ) -> tuple[PairTrainer, Evaluate]:
     """The trainer with everything that happens between its steps, in that order."""
-    collator = dense.PairCollator(
-        prepared.frame,
-        query_length=prepared.lengths.query.max_length,
-        document_length=prepared.lengths.document.max_length,
-        packing=prepared.packing,
-        guide=(Frame.of(prepared.guide.tokenizer), prepared.guide.max_seq_length) if prepared.guide else None,
+    guide = prepared.guide
+    collator = Collator(
+        prepared.reader,
+        prepared.lengths.limits,
+        prepared.packing,
+        guide=(Frame.of(guide.tokenizer), guide.max_seq_length) if guide is not None else None,
         share=ranks.share,
     )
-    objective = dense.Objective(
-        make_loss(spec.loss),
-        cosine=prepared.model.similarity_fn_name != "dot",
-        matryoshka=spec.matryoshka,
-        guide=(prepared.guide, spec.loss.guide) if prepared.guide and spec.loss.guide else None,
-        gather=ranks.gather,
-    )
+    objective = prepared.family.make_objective(prepared.model, spec, guide, ranks.gather)
     if state.limits is None:
         state.limits = Limits(prepared.cached)
     limits = state.limits
     for batch, factors in state.reweighed:
         prepared.batches.reweigh(batch, factors)
 
+    judge = make_judge(spec, context, prepared)
+
     def score(step: int) -> Scores:
-        scores = ranks.from_first(lambda: evaluate(spec, context, prepared, step=step))
+        scores = ranks.from_first(lambda: evaluate(context, prepared, judge, step=step))
         if spec.trackers:  # TensorBoard's curves are ours; these know the trainer's log only
             trainer.log({f"eval/{name}": value for name, value in flatten(scores).items()})
         return scores
@@ -168,6 +168,7 @@ def build_trainer(
         train_dataset=prepared.dataset,
         batches=prepared.batches,
         collator=collator,
+        forward=prepared.family.make_forward(spec),
         objective=objective,
         limits=limits,
         throughput=throughput,
@@ -179,17 +180,25 @@ def build_trainer(
     return trainer, evaluation
 
 
-def evaluate(spec: TrainSpec, context: RunContext, prepared: Prepared, *, step: int) -> Scores:
+Judge = Callable[[RetrievalSet], dict[str, float]]
+"""Every metric of a dataset, by the model as it is when it is asked."""
+
+
+def make_judge(spec: TrainSpec, context: RunContext, prepared: Prepared) -> Judge:
+    """The metrics that the spec asks for, of rankings and of triplets."""
+    family, packing = prepared.family, replace(prepared.packing, width=None)
+    rank = family.make_rank(prepared.model, spec, packing, context)
+    score = family.make_score(prepared.model, spec, packing, context)
+    metrics = spec.evaluation.metrics
+    return lambda dataset: {
+        **evaluate_retrieval(rank, dataset, metrics),
+        **evaluate_triplets(score, dataset, metrics),
+    }
+
+
+def evaluate(context: RunContext, prepared: Prepared, judge: Judge, *, step: int) -> Scores:
     """Scores the model as it is now on every evaluation set, and tells."""
-    encode = dense.make_encode(
-        prepared.model,
-        spec.prompts,
-        replace(prepared.packing, width=None),
-        context.check_stop,
-    )
-    scores: Scores = {}
-    for name, dataset in prepared.evaluation_sets.items():
-        scores[name] = evaluate_retrieval(encode, dataset, spec.evaluation.metrics)
+    scores = {name: judge(dataset) for name, dataset in prepared.evaluation_sets.items()}
     context.metric(step, flatten(scores))
     return scores
 
@@ -256,12 +265,15 @@ def finish(
         "baseline": baseline,
         "finetuned": final,
         "best_step": state.best_step,
+        "pruned_tokens": prepared.rows.pruned,
+        "unpruned": _without_pruning(spec, context, prepared),
+        **_reading(prepared),
     }
     work = context.folder / "work"
     model_folder = fresh_folder(work / "model")
     if spec.lora is not None:
         merge(prepared.model)  # plain weights: they load anywhere
-    dense.save_model(prepared.model, model_folder)
+    prepared.family.save_model(prepared.model, model_folder)
     write_model_card(model_folder / "README.md", spec, facts)
     context.publish("model", "model", model_folder, facts)
     report_folder = fresh_folder(work / "report")
@@ -274,6 +286,26 @@ def finish(
     )
     context.publish("report", "report", report_folder, {"name": "training report"})
     shutil.rmtree(work)
+
+
+def _without_pruning(spec: TrainSpec, context: RunContext, prepared: Prepared) -> Scores | None:
+    """What the trained model would have with all of its documents' vectors."""
+    if spec.prune_embeddings is None or not prepared.evaluation_sets:
+        return None
+    context.phase("evaluating")
+    whole = spec.model_copy(update={"prune_embeddings": None})
+    judge = make_judge(whole, context, prepared)
+    found = {name: judge(dataset) for name, dataset in prepared.evaluation_sets.items()}
+    context.phase("publishing")
+    return found
+
+
+def _reading(prepared: Prepared) -> dict[str, Any]:
+    """What the family's reader says of the documents, of up to a thousand."""
+    _, documents, _ = prepared.tokens.numbers()
+    some = np.unique(documents)
+    some = some[:: max(1, len(some) // 1000)]
+    return prepared.reader.describe(prepared.tokens.texts(some), prepared.lengths.limits)
 
 
 def _save_best(trainer: PairTrainer, checkpoints: Checkpoints) -> None:

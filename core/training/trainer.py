@@ -17,7 +17,7 @@ from core.run.orphans import end_with_parent
 from core.training.adapters import restore_trained_state, trained_state
 from core.training.batching import TrainingBatches
 from core.training.callbacks import Throughput
-from core.training.encoding import encode_micro_batches
+from core.training.encoding import Forward, encode_micro_batches
 from core.training.ranks import Ranks, ShortElsewhere
 from core.training.recovery import (
     AGAINST_DIVERGENCE,
@@ -47,9 +47,10 @@ class PairTrainer(Trainer):
     """Trains a sentence-transformers model on (query, positive, negatives) rows.
 
     ``collator`` turns rows into ``{micro_batches, positions, queries, tokens, ...}``; ``objective`` takes the
-    embeddings of all texts, and that. ``limits`` says how much goes through the model at once, and is
-    narrowed when memory does not suffice; ``tell`` gets a sentence about every recovery. ``ranks`` are the
-    processes that share the batches: the trainer itself knows of none but its own. ``held`` says how much
+    vectors that ``forward`` makes of all texts, and that. ``limits`` says how much goes through the model at
+    once, and is narrowed when memory does not suffice; ``tell`` gets a sentence about every recovery.
+    ``ranks`` are the processes that share the batches: the trainer itself knows of none but its own. ``held``
+    says how much
     freed memory may be kept, with gradient caching and without.
     """
 
@@ -58,6 +59,7 @@ class PairTrainer(Trainer):
         *,
         batches: TrainingBatches,
         collator: Callable[[list[TokenRow]], dict[str, Any]],
+        forward: Forward,
         objective: torch.nn.Module,
         limits: Limits,
         throughput: Throughput,
@@ -69,6 +71,7 @@ class PairTrainer(Trainer):
         super().__init__(data_collator=collator, **arguments)
         self.remove_callback(PrinterCallback)  # our own callbacks tell, through the reporter
         self._batches, self._throughput = batches, throughput
+        self._forward = forward
         self._objective, self.limits, self._tell = objective, limits, tell
         self._ranks, self._held = ranks, held
         self._window = Window()
@@ -93,8 +96,8 @@ class PairTrainer(Trainer):
         inputs = self.limits.apply(inputs)
         embeddings = encode_micro_batches(
             model,
-            inputs["micro_batches"],
-            inputs["positions"],
+            inputs,
+            forward=self._forward,
             cached=self.limits.cached,
             held=self._held(self.limits.cached),
             gather=self._ranks.gather,

@@ -307,7 +307,7 @@ def test_the_check_takes_the_next_in_turn(rows_file, tiny_model, cross_encoder, 
 def test_scores_do_not_depend_on_the_batch(cross_encoder, teacher):
     from sentence_transformers import CrossEncoder
 
-    from core.families.cross_encoder import make_score
+    from core.families.cross_encoder import score_with
     from core.training.batching import Packing
 
     drawn = np.random.default_rng(0)
@@ -319,7 +319,7 @@ def test_scores_do_not_depend_on_the_batch(cross_encoder, teacher):
         for _ in range(40)
     ]
     model = CrossEncoder(str(cross_encoder), device="cpu").eval()
-    found = make_score(model, Packing(150), lambda: None)(pairs)
+    found = score_with(model, Packing(150), lambda: None)(pairs)
     assert np.allclose(found, [teacher(*pair) for pair in pairs], atol=1e-5)
     assert found.std() > 0.01
 
@@ -327,7 +327,7 @@ def test_scores_do_not_depend_on_the_batch(cross_encoder, teacher):
 def test_memory_that_suffices_for_one_pair_suffices_for_all(cross_encoder, teacher, monkeypatch):
     from sentence_transformers import CrossEncoder
 
-    from core.families.cross_encoder import make_score
+    from core.families.cross_encoder import score_with
     from core.training.batching import Packing
 
     model = CrossEncoder(str(cross_encoder), device="cpu").eval()
@@ -340,7 +340,7 @@ def test_memory_that_suffices_for_one_pair_suffices_for_all(cross_encoder, teach
 
     monkeypatch.setattr(model.model, "forward", limited)
     pairs = [("what is river", f"{word} is river") for word in WORDS]
-    found = make_score(model, Packing(10_000), lambda: None)(pairs)
+    found = score_with(model, Packing(10_000), lambda: None)(pairs)
     assert np.allclose(found, [teacher(*pair) for pair in pairs], atol=1e-5)
 
 

@@ -5,7 +5,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import MultipleNegativesRankingLoss
 
-from core.families.dense import Objective, PairCollator
+from core.families.collator import Collator
+from core.families.dense import Objective, Reader
 from core.families.loading import weights_sha256
 from core.spec.train import Prompts
 from core.training.batching import Packing
@@ -31,18 +32,17 @@ def model(tmp_path_factory) -> SentenceTransformer:
 
 
 def collate(model, rows, token_budget):
-    collator = PairCollator(
-        Frame.of(model.tokenizer),
-        query_length=16,
-        document_length=32,
-        packing=Packing(token_budget, multiple=8),
+    collator = Collator(
+        Reader(Frame.of(model.tokenizer), 512),
+        {"query": 16, "document": 32},
+        Packing(token_budget, multiple=8),
     )
     return collator(token_rows(model.tokenizer, rows))
 
 
 def our_loss(model, rows, *, token_budget=64, cached=False, symmetric=False):
     batch = collate(model, rows, token_budget)
-    embeddings = encode_micro_batches(model, batch["micro_batches"], batch["positions"], cached=cached)
+    embeddings = encode_micro_batches(model, batch, cached=cached)
     return Objective(MultipleNegativesRanking(0.05, symmetric=symmetric))(embeddings, batch)
 
 
@@ -100,11 +100,10 @@ def test_equal_texts_are_encoded_once(model):
 
 
 def test_prompts_and_lengths_are_those_of_the_role(model):
-    collator = PairCollator(
-        Frame.of(model.tokenizer),
-        query_length=8,
-        document_length=16,
-        packing=Packing(10_000, overhead=1000),
+    collator = Collator(
+        Reader(Frame.of(model.tokenizer), 512),
+        {"query": 8, "document": 16},
+        Packing(10_000, overhead=1000),
     )
     long = " ".join(WORDS)
     prompts = Prompts(query="what is ", document="a document of ")
@@ -128,7 +127,7 @@ def test_a_model_with_a_scalar_among_its_weights_has_a_hash_too(tiny_model):
 def test_the_table_of_words_gets_one_gradient_a_batch(model):
     batch = collate(model, ROWS, token_budget=64)
     assert len(batch["micro_batches"]) > 3
-    embeddings = encode_micro_batches(model, batch["micro_batches"], batch["positions"])
+    embeddings = encode_micro_batches(model, batch)
     table = model[0].auto_model.get_input_embeddings()
     assert "forward" not in vars(table)  # put back
     reached = []
@@ -156,7 +155,7 @@ def test_padding_learns_nothing(model):
     batch = collate(model, ROWS, token_budget=64)
     assert any((group["input_ids"] == table.padding_idx).any() for group in batch["micro_batches"])
     model.zero_grad()
-    encode_micro_batches(model, batch["micro_batches"], batch["positions"]).pow(2).sum().backward()
+    encode_micro_batches(model, batch).pow(2).sum().backward()
     assert table.weight.grad[table.padding_idx].abs().max() == 0
     assert table.weight.grad.abs().max() > 0
     model.zero_grad()

@@ -12,7 +12,8 @@ from sentence_transformers.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from core.families.dense import Objective, PairCollator, similarities
+from core.families.collator import Collator
+from core.families.dense import Objective, Reader, similarities
 from core.spec.train import Guide, Matryoshka, Prompts
 from core.training.batching import Packing
 from core.training.encoding import encode_micro_batches
@@ -120,11 +121,9 @@ def compare(model, objective: Objective, theirs, labels=None, *, columns=("query
     features = [model.tokenize([row[column] for row in rows]) for column in columns]
     expected = theirs(features, labels)
     wanted = gradients(model, expected)
-    collator = PairCollator(
-        Frame.of(model.tokenizer), query_length=64, document_length=64, packing=Packing(64)
-    )
+    collator = Collator(Reader(Frame.of(model.tokenizer), 512), {"query": 64, "document": 64}, Packing(64))
     batch = collator(token_rows(model.tokenizer, ROWS))
-    ours = objective(encode_micro_batches(model, batch["micro_batches"], batch["positions"]), batch)
+    ours = objective(encode_micro_batches(model, batch), batch)
     assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
     for mine, other in zip(gradients(model, ours), wanted, strict=True):
         assert torch.allclose(mine, other, atol=1e-4)
@@ -162,16 +161,15 @@ def test_distillation_equals_theirs(model):
 def test_the_guide_reads_the_batch_with_its_own_tokenizer_and_is_not_trained(model, tmp_path):
     guide = SentenceTransformer(str(make_model(tmp_path / "guide", dropout=0.0)), device="cpu")
     guide.eval().requires_grad_(False)
-    collator = PairCollator(
-        Frame.of(model.tokenizer),
-        query_length=16,
-        document_length=32,
-        packing=Packing(64),
+    collator = Collator(
+        Reader(Frame.of(model.tokenizer), 512),
+        {"query": 16, "document": 32},
+        Packing(64),
         guide=(Frame.of(guide.tokenizer), 64),
     )
     batch = collator(token_rows(model.tokenizer, ROWS, Prompts(query="find: "), guide.tokenizer))
     objective = Objective(MultipleNegativesRanking(0.05), guide=(guide, Guide(model="file:x", margin=1.0)))
-    embeddings = encode_micro_batches(model, batch["micro_batches"], batch["positions"])
+    embeddings = encode_micro_batches(model, batch)
     loss = objective(embeddings, batch)
     assert 0 < objective.masked_share <= 1
     assert list(objective.parameters()) == []

@@ -141,9 +141,9 @@ def documents_of(spec: dict, out: Path, monkeypatch) -> list[int]:
     seen: list[int] = []
     original = trainer_room.encode_micro_batches
 
-    def watch(model, micro_batches, positions, **options):
-        seen.append(len(positions))
-        return original(model, micro_batches, positions, **options)
+    def watch(model, batch, **options):
+        seen.append(len(batch["positions"]))
+        return original(model, batch, **options)
 
     monkeypatch.setattr(trainer_room, "encode_micro_batches", watch)
     result, _ = run(spec, out)

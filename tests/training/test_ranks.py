@@ -167,12 +167,12 @@ def test_memory_short_in_a_helper_narrows_all(rows, steady, tmp_path, monkeypatc
         """
         import torch
         from core.training import encoding
-        embed = encoding._embed
-        def limited(model, micro_batch, words):
+        forward = encoding._forward
+        def limited(how, model, micro_batch, words):
             if micro_batch["input_ids"].numel() > 60:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return embed(model, micro_batch, words)
-        encoding._embed = limited
+            return forward(how, model, micro_batch, words)
+        encoding._forward = limited
         """,
     )
     spec = make_spec(rows, steady)
@@ -222,7 +222,7 @@ def test_a_helper_that_dies_ends_the_job(rows, steady, tmp_path, monkeypatch):
         """
         import os
         from core.training import encoding
-        encoding._embed = lambda *_: os._exit(7)
+        encoding._forward = lambda *_: os._exit(7)
         """,
     )
     job = start_job(make_spec(rows, steady), tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers import BertModel
 
 from core.jobs.events import EventType
 from core.training import encoding
@@ -56,16 +57,16 @@ def equal(first: Path, second: Path, tolerance: float = 2e-4) -> None:
 def small_memory(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
     """A device on which no micro-batch of more tokens fits. Returns what has gone through."""
     through: list[int] = []
-    embed = encoding._embed
+    forward = BertModel.forward
 
-    def limited(model, micro_batch, words):
-        count = micro_batch["input_ids"].numel()
+    def limited(self, input_ids, *arguments, **options):
+        count = input_ids.numel()
         if count > tokens:
             raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {count} tokens")
         through.append(count)
-        return embed(model, micro_batch, words)
+        return forward(self, input_ids, *arguments, **options)
 
-    monkeypatch.setattr(encoding, "_embed", limited)
+    monkeypatch.setattr(BertModel, "forward", limited)
     return through
 
 
@@ -106,9 +107,9 @@ def test_out_of_memory_in_the_backward_pass_leaves_no_half_gradients(spec, tmp_p
     """With accumulation: the batches before it, which had gone through, are done again as well."""
     spec |= {"gradient_accumulation_steps": 3, "micro_batch_tokens": 64}
     run(spec, tmp_path / "plain")
-    embed = encoding._embed
+    forward = encoding._forward
     FailOnce.calls, FailOnce.at = 0, at
-    monkeypatch.setattr(encoding, "_embed", lambda *arguments: FailOnce.apply(embed(*arguments)))
+    monkeypatch.setattr(encoding, "_forward", lambda *arguments: FailOnce.apply(forward(*arguments)))
     result, events = run(spec, tmp_path / "failed")
     assert result.state == "succeeded", result.end_reason
     assert len(warnings(events)) == 1
@@ -151,7 +152,7 @@ def test_an_evaluation_without_memory_for_one_text_says_so(spec, pairs_file, tmp
 
 def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int], *, only_bf16: bool = False) -> None:
     """The embeddings of these batches are NaN."""
-    forward = SentenceTransformer.forward
+    forward = BertModel.forward
     calls = {"batch": 0}
     count = encoding.encode_micro_batches
 
@@ -162,11 +163,12 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int], *, only_bf16: bool 
     def poisoned(self, *arguments, **options):
         found = forward(self, *arguments, **options)
         if calls["batch"] in steps and (not only_bf16 or torch.is_autocast_enabled("cpu")):
-            found["sentence_embedding"] = found["sentence_embedding"] * float("nan")
+            for name in ("last_hidden_state", "pooler_output"):
+                found[name] = found[name] * float("nan") if found[name] is not None else None
         return found
 
     monkeypatch.setattr("core.training.trainer.encode_micro_batches", counted)
-    monkeypatch.setattr(SentenceTransformer, "forward", poisoned)
+    monkeypatch.setattr(BertModel, "forward", poisoned)
 
 
 def test_a_step_without_numbers_is_left_out(spec, tmp_path, monkeypatch):

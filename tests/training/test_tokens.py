@@ -129,11 +129,16 @@ def test_parallelism_is_put_back(table, tokenizer, tmp_path, monkeypatch):
 
 def test_lengths_are_measured_on_every_text():
     counts = {"query": np.full(100, 5), "document": np.r_[np.full(95, 30), np.full(5, 400)]}
-    found = choose_lengths(Lengths(), counts, specials=2, configured=256, context=512)
+    about = {
+        "specials": {"query": 2, "document": 2},
+        "configured": {"query": 256, "document": 256},
+        "context": 512,
+    }
+    found = choose_lengths(Lengths(), counts, **about)
     assert (found.query.max_length, found.query.mean, found.query.share_cut) == (8, 7.0, 0)
     assert found.document.max_length == 32
     assert (found.document.p90, found.document.longest, found.document.share_cut) == (32, 402, 0.05)
-    whole = choose_lengths(Lengths(percentile=1.0), counts, specials=2, configured=256, context=512)
+    whole = choose_lengths(Lengths(percentile=1.0), counts, **about)
     assert whole.document.max_length == 256  # no further than the model is set to
 
 

@@ -382,17 +382,17 @@ def test_compile_goes_through_dynamo_and_changes_nothing(spec, tmp_path, monkeyp
 def test_bf16_is_really_computed_in(spec, tmp_path, monkeypatch):
     spec |= {"evaluation": {}, "max_steps": 2}
     kinds = set()
-    embed = encoding._embed
+    forward = encoding._forward
 
-    def noting(model, micro_batch, words):
+    def noting(how, model, micro_batch, words):
         linear = model[0].auto_model.encoder.layer[0].attention.self.query
         hook = linear.register_forward_hook(lambda _module, _input, output: kinds.add(output.dtype))
         try:
-            return embed(model, micro_batch, words)
+            return forward(how, model, micro_batch, words)
         finally:
             hook.remove()
 
-    monkeypatch.setattr(encoding, "_embed", noting)
+    monkeypatch.setattr(encoding, "_forward", noting)
     for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         kinds.clear()
         result, _ = run({**spec, "precision": precision}, tmp_path / precision)

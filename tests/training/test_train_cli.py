@@ -41,6 +41,27 @@ def test_flags_become_a_spec(pairs_file):
     assert (found.optimizer, found.sample, found.evaluation.holdout) == ("adamw_8bit", 20, 0.25)
 
 
+def test_flags_of_pruning(pairs_file):
+    found = spec_of(
+        pairs_file, "--prune_tokens", "--prune_strategy", "threshold", "--prune_keep_ratio", "0.5"
+    )
+    assert found.family == "dense"
+    assert found.prune_tokens is not None
+    assert (found.prune_tokens.strategy, found.prune_tokens.keep_ratio) == ("threshold", 0.5)
+    assert (found.prune_tokens.min_tokens, found.prune_tokens.seed) == (16, 42)
+    assert found.prune_embeddings is None
+    found = spec_of(pairs_file, "--prune_embeddings", "--pool_factor", "3", "--protected_tokens", "1")
+    assert found.family == "late_interaction"
+    assert found.prune_embeddings is not None
+    assert found.prune_embeddings.model_dump() == {
+        "strategy": "hierarchical",
+        "pool_factor": 3.0,
+        "keep_ratio": 0.6,
+        "protected_tokens": 1,
+    }
+    assert spec_of(pairs_file, "--family", "cross_encoder").loss.name == "bce"
+
+
 @pytest.mark.parametrize(
     ("flags", "precision"),
     [([], "auto"), (["--bf16"], "bf16"), (["--fp16"], "fp16"), (["--no-bf16"], "fp32")],
@@ -58,8 +79,8 @@ def test_auto_lengths_win(pairs_file):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--prune_tokens"], "--prune_tokens"),
-        (["--pool_factor", "2.0"], "--pool_factor"),
+        (["--pool_factor", "4.0"], "--prune_embeddings"),
+        (["--lora_r", "4"], "--lora that"),
         (["--bf16", "--fp16"], "--fp16"),
         (["--dataset_path", "nowhere.jsonl"], "nowhere.jsonl"),
     ],

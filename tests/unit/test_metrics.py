@@ -1,13 +1,14 @@
 """Metrics against numbers worked out by hand."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from core.data.judged import RetrievalSet
 from core.evaluation.metrics import evaluate_run, mean
-from core.evaluation.retrieval import evaluate_retrieval, search
+from core.evaluation.retrieval import evaluate_retrieval, rank, search
 
 QRELS = {"q1": {"a": 1}, "q2": {"b": 2, "c": 1}, "unjudged": {"a": 0}}
 RUN = {"q1": {"x": 0.9, "a": 0.8}, "q2": {"b": 0.5, "y": 0.4, "c": 0.3}}
@@ -42,7 +43,9 @@ def test_blocked_search_equals_the_full_matrix(monkeypatch):
 def test_a_perfect_encoder_scores_one():
     dataset = RetrievalSet({"q": "b"}, {"1": "a", "2": "b"}, {"q": {"2": 1}})
     found = evaluate_retrieval(
-        lambda texts, role: torch.tensor([[1.0, 0.0] if text == "a" else [0.0, 1.0] for text in texts]),
+        partial(
+            rank, lambda texts, role: torch.tensor([[1.0, 0.0] if t == "a" else [0.0, 1.0] for t in texts])
+        ),
         dataset,
         ["ndcg@10", "recall@1"],
     )
@@ -58,6 +61,8 @@ def test_what_a_query_must_leave_out_is_not_ranked():
         excluded={"q": {"best"}},
     )
     found = evaluate_retrieval(
-        lambda texts, _: torch.tensor([vectors[text] for text in texts]), dataset, ["mrr@1", "recall@1"]
+        partial(rank, lambda texts, _: torch.tensor([vectors[text] for text in texts])),
+        dataset,
+        ["mrr@1", "recall@1"],
     )
     assert found == {"mrr@1": 1.0, "recall@1": 1.0}

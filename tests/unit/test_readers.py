@@ -248,7 +248,7 @@ def test_pairs_as_a_retrieval_set(tmp_path):
     )
     found = read_retrieval(tmp_path / "p.jsonl")
     assert list(found.corpus.values()) == ["this", "that", "also"]
-    assert found.qrels == {"q0": {"d0": 1, "d2": 1}, "q1": {"d0": 1}}
+    assert found.qrels == {"q0": {"d0": 1, "d1": 0, "d2": 1}, "q1": {"d0": 1}}
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not beside the checkout")

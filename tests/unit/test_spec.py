@@ -133,3 +133,32 @@ def test_plain_paths_in_a_list_of_datasets_and_of_the_guide(tmp_path, monkeypatc
     )
     assert local["dataset"] == [f"file:{tmp_path}/one.jsonl", {"ref": f"file:{tmp_path}/two.jsonl"}]
     assert local["loss"]["guide"]["model"] == f"file:{tmp_path}/guide"
+
+
+def test_what_belongs_to_another_family_is_refused():
+    train = {"kind": "train", "base_model": "a/b", "dataset": "file:x.jsonl"}
+    for change, words in (
+        ({"prune_embeddings": {}}, "prune_embeddings is of late_interaction models alone"),
+        ({"loss": {"name": "bce"}}, "loss bce is of cross_encoder models alone"),
+        ({"family": "cross_encoder", "loss": {"symmetric": True}}, "symmetric"),
+        ({"family": "cross_encoder", "quantization": "int8", "lora": {}}, "quantization is of dense"),
+        ({"evaluation": {"rerank": {"depth": 5}}}, "evaluation.rerank is of cross_encoder models alone"),
+    ):
+        with pytest.raises(InvalidRequest, match=words) as raised:
+            parse_spec(train | change)
+        assert ": :" not in str(raised.value)
+
+
+def test_a_family_has_its_usual_loss():
+    train = {"kind": "train", "base_model": "a/b", "dataset": "file:x.jsonl"}
+    of = {
+        name: parse_spec({**train, "family": name}).loss
+        for name in ("dense", "late_interaction", "cross_encoder")
+    }
+    assert {name: (loss.name, loss.temperature) for name, loss in of.items()} == {
+        "dense": ("mnrl", 0.05),
+        "late_interaction": ("mnrl", 1.0),
+        "cross_encoder": ("bce", 1.0),
+    }
+    told = parse_spec({**train, "family": "cross_encoder", "loss": {"name": "mnrl", "temperature": 0.1}}).loss
+    assert (told.name, told.temperature) == ("mnrl", 0.1)

@@ -1,10 +1,16 @@
-"""Loading cross-encoders, with float32 weights."""
+"""Loading and saving cross-encoders, with float32 weights."""
+
+from pathlib import Path
+from typing import Any
 
 from sentence_transformers import CrossEncoder
+from torch import nn
 
 from core.errors import BadModel
+from core.families import dense
 from core.families.loading import load, made_for_scores
 from core.run.context import RunContext
+from core.spec.train import Rerank, TrainSpec
 
 
 def load_model(
@@ -14,12 +20,48 @@ def load_model(
     model = load(CrossEncoder, context, reference, device)
     if not made_for_scores(model.config):
         raise BadModel(f"{reference} is no cross-encoder: it has no trained head, its scores would be random")
+    _settle(model, reference)
+    if max_length is not None:
+        model.tokenizer.model_max_length = min(max_length, model.tokenizer.model_max_length)
+    return model.eval()
+
+
+def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> CrossEncoder:
+    """A cross-encoder, or an encoder, which gets a new head. Raises `BadModel`."""
+    model = load(CrossEncoder, context, spec.base_model, device)
+    _settle(model, spec.base_model)
+    evaluated = spec.evaluation.datasets or spec.evaluation.holdout is not None
+    if evaluated and spec.evaluation.rerank.retriever != "bm25":
+        # Loaded again when it is wanted: now it is only looked at, before hours are spent.
+        load_retriever(context, spec.evaluation.rerank, "cpu")
+    if spec.loss.name != "bce":
+        # What these losses learn are logits: through a sigmoid, large ones would all be 1.
+        model.set_activation_fn(nn.Identity())
+    if not made_for_scores(model.config):
+        context.notice(
+            f"{spec.base_model} is no cross-encoder yet: it gets a head for scores, which must be trained."
+        )
+    return model
+
+
+def load_retriever(context: RunContext, asked: Rerank, device: str) -> Any:
+    """The model whose candidates are brought into order. Raises `BadModel`."""
+    if asked.family == "late_interaction":
+        from core.families import late_interaction  # only who asks for it needs PyLate
+
+        return late_interaction.load_model(context, asked.retriever, device)
+    return dense.load_model(context, asked.retriever, device).eval()
+
+
+def save_model(model: CrossEncoder, folder: Path) -> None:
+    """A folder that `CrossEncoder(folder)` loads."""
+    model.save_pretrained(str(folder), safe_serialization=True)
+
+
+def _settle(model: CrossEncoder, reference: str) -> None:
     if model.config.num_labels != 1:
         raise BadModel(f"{reference} has {model.config.num_labels} labels; a score for ranking is one number")
     if model.tokenizer.pad_token is None:
         model.tokenizer.pad_token = model.tokenizer.eos_token
     if model.config.pad_token_id is None:
         model.config.pad_token_id = model.tokenizer.pad_token_id
-    if max_length is not None:
-        model.tokenizer.model_max_length = min(max_length, model.tokenizer.model_max_length)
-    return model.eval()

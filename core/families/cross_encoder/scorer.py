@@ -7,25 +7,31 @@ import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 
+from core.evaluation.triplets import Score
 from core.training.batching import Packing, plan_micro_batches
 from core.training.recovery import MicroBatch, in_halves
-
-Score = Callable[[Sequence[tuple[str, str]]], np.ndarray]
-"""(query, document) pairs -> scores [pairs], through the model's own activation: most have a sigmoid."""
 
 _CHUNK = 2048
 
 
-def make_score(model: CrossEncoder, packing: Packing, check_stop: Callable[[], None]) -> Score:
-    """A scorer in the model's own length. Raises `OutOfMemory` when not even one pair fits."""
+def score_with(model: CrossEncoder, packing: Packing, check_stop: Callable[[], None]) -> Score:
+    """A scorer in the model's own length, through its own activation: most have a sigmoid.
+
+    Raises `OutOfMemory` when not even one pair fits.
+    """
 
     def score(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         # Longest first over all pairs, so that a chunk's micro-batches have hardly any padding.
         order = sorted(range(len(pairs)), key=lambda index: -sum(map(len, pairs[index])))
         found = np.empty(len(pairs), np.float32)
-        for start in range(0, len(order), _CHUNK):
-            chunk = order[start : start + _CHUNK]
-            found[chunk] = _score_chunk(model, [pairs[index] for index in chunk], packing, check_stop)
+        was_training = model.training
+        model.eval()
+        try:
+            for start in range(0, len(order), _CHUNK):
+                chunk = order[start : start + _CHUNK]
+                found[chunk] = _score_chunk(model, [pairs[index] for index in chunk], packing, check_stop)
+        finally:
+            model.train(was_training)
         return found
 
     return score

@@ -1,19 +1,26 @@
 """Bi-encoders: one vector a text, compared by cosine or dot product (sentence-transformers)."""
 
-from core.families.dense.collator import PairCollator
-from core.families.dense.evaluator import Embed, make_embed, make_encode
-from core.families.dense.model import load_model, save_model
-from core.families.dense.objective import Objective, similarities
+from core.families.dense.evaluator import Embed, make_embed, make_encode, make_rank, make_score
+from core.families.dense.model import load_for_training, load_model, save_model
+from core.families.dense.objective import Objective, make_forward, make_objective, similarities
+from core.families.dense.reader import Reader, make_reader, set_lengths
 from core.families.loading import context_length
 
 __all__ = [
     "Embed",
     "Objective",
-    "PairCollator",
+    "Reader",
     "context_length",
+    "load_for_training",
     "load_model",
     "make_embed",
     "make_encode",
+    "make_forward",
+    "make_objective",
+    "make_rank",
+    "make_reader",
+    "make_score",
     "save_model",
+    "set_lengths",
     "similarities",
 ]

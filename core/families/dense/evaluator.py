@@ -4,22 +4,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from core.evaluation.retrieval import Encode
-from core.run.heap import give_back_freed_memory
-from core.spec.train import Prompts
+from core.evaluation.retrieval import Encode, rank
+from core.evaluation.triplets import Score
+from core.families.family import Rank
+from core.families.inference import pieces_of
+from core.run.context import RunContext
+from core.spec.train import Prompts, TrainSpec
 from core.training.batching import Packing
-from core.training.encoding import encode_micro_batches, make_micro_batches, tokenize
-from core.training.recovery import MicroBatch, in_halves
+from core.training.encoding import make_micro_batches, sentence_embedding, tokenize
+from core.training.recovery import MicroBatch
 from core.training.tokens import Frame, Ids
 
 _CHUNK = 1024
-
-_HELD_BYTES = 512 << 20
-"""Of freed memory: without a limit a hundred thousand passages made it grow by 2 GB."""
-
 
 Embed = Callable[[Sequence[Ids]], torch.Tensor]
 """Token ids of texts within their special tokens -> embeddings [texts, dim], as `Encode` gives them."""
@@ -35,20 +35,11 @@ def make_embed(model: SentenceTransformer, packing: Packing, check_stop: Callabl
     frame = Frame.of(model.tokenizer)
 
     def embed(texts: Sequence[Ids]) -> torch.Tensor:
-        micro_batches, positions = make_micro_batches(frame, texts, packing)
-        pieces = []
-        was_training = model.training
-        model.eval()
-        try:
-            for micro_batch in micro_batches:
-                check_stop()
-                on_device = {name: tensor.to(model.device) for name, tensor in micro_batch.items()}
-                pieces += in_halves(partial(_embed, model), on_device, "evaluate a single text")
-                if model.device.type == "cpu":
-                    give_back_freed_memory(above=_HELD_BYTES)
-        finally:
-            model.train(was_training)
-        embeddings = torch.cat(pieces)[positions.to(model.device)]
+        batch = make_micro_batches(frame, texts, packing)
+        pieces = pieces_of(
+            model, batch["micro_batches"], partial(_embed, model), "evaluate a single text", check_stop
+        )
+        embeddings = torch.cat(pieces)[batch["positions"].to(model.device)]
         return torch.nn.functional.normalize(embeddings, dim=-1) if cosine else embeddings
 
     return embed
@@ -79,8 +70,30 @@ def make_encode(
     return encode
 
 
+def make_rank(model: SentenceTransformer, spec: TrainSpec, packing: Packing, context: RunContext) -> Rank:
+    return partial(rank, make_encode(model, spec.prompts, packing, context.check_stop))
+
+
+def make_score(model: SentenceTransformer, spec: TrainSpec, packing: Packing, context: RunContext) -> Score:
+    encode = make_encode(model, spec.prompts, packing, context.check_stop)
+
+    def score(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        asked, place_of_query = _distinct([query for query, _ in pairs])
+        known, place_of_document = _distinct([document for _, document in pairs])
+        queries, documents = encode(asked, "query"), encode(known, "document")
+        return (queries[place_of_query] * documents[place_of_document]).sum(1).cpu().numpy()
+
+    return score
+
+
+def _distinct(texts: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The different ones, and where each of all stands among them."""
+    places: dict[str, int] = {}
+    numbers = [places.setdefault(text, len(places)) for text in texts]
+    return list(places), numbers
+
+
 def _embed(model: SentenceTransformer, micro_batch: MicroBatch) -> torch.Tensor:
     """[texts, dim]"""
     with torch.inference_mode():
-        every = torch.arange(len(micro_batch["input_ids"]), device=model.device)
-        return encode_micro_batches(model, [micro_batch], every).float()
+        return sentence_embedding(model, dict(micro_batch)).float()

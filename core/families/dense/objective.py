@@ -7,9 +7,26 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from core.spec.train import Guide, Matryoshka
-from core.training.encoding import encode_micro_batches
-from core.training.losses import FalseNegatives, Layout, find_false_negatives
+from core.families.guide import AskGuide
+from core.spec.train import Guide, Matryoshka, TrainSpec
+from core.training.encoding import Forward, sentence_embedding
+from core.training.losses import Layout, make_loss
+
+
+def make_forward(spec: TrainSpec) -> Forward:
+    return sentence_embedding
+
+
+def make_objective(
+    model: Any, spec: TrainSpec, guide: Any, gather: Callable[[torch.Tensor], torch.Tensor] | None
+) -> "Objective":
+    return Objective(
+        make_loss(spec.loss),
+        cosine=model.similarity_fn_name != "dot",
+        matryoshka=spec.matryoshka,
+        guide=(guide, spec.loss.guide) if guide is not None and spec.loss.guide else None,
+        gather=gather,
+    )
 
 
 def similarities(embeddings: torch.Tensor, queries: int, *, cosine: bool) -> torch.Tensor:
@@ -37,15 +54,11 @@ class Objective(nn.Module):
         weights = (matryoshka.weights if matryoshka else None) or [1.0] * len(dimensions)
         # None: all of them.
         self._cuts: list[tuple[int | None, float]] = [(None, 1.0), *zip(dimensions, weights, strict=True)]
-        self._guide = guide  # in a tuple, so that its weights are not this module's
-        self._gather = gather  # the guide's embeddings from other processes
-        self._masked: FalseNegatives | None = None
+        self._guide = AskGuide(*guide, gather) if guide is not None else None
 
     def forward(self, embeddings: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
         layout = Layout(batch["queries"], batch["owners"], batch.get("teacher"))
-        options = {}
-        if self._guide is not None:
-            options["false_negatives"] = self._ask_guide(batch)
+        options = {} if self._guide is None else {"false_negatives": self._guide(batch)}
         return torch.stack(
             [
                 weight
@@ -58,18 +71,7 @@ class Objective(nn.Module):
             ]
         ).sum()
 
-    def _ask_guide(self, batch: dict[str, Any]) -> FalseNegatives:
-        assert self._guide is not None
-        model, asked = self._guide
-        with torch.no_grad():
-            embeddings = encode_micro_batches(
-                model, batch["guide"]["micro_batches"], batch["guide"]["positions"], gather=self._gather
-            )
-            found = find_false_negatives(similarities(embeddings, batch["queries"], cosine=True), asked)
-        self._masked = found
-        return found
-
     @property
     def masked_share(self) -> float:
-        """Of the last batch's negatives. Computed when asked: in every step it would wait for the GPU."""
-        return self._masked.share if self._masked is not None else 0.0
+        """Of the last batch's negatives."""
+        return self._guide.masked_share if self._guide is not None else 0.0

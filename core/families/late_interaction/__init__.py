@@ -1,7 +1,35 @@
 """Late interaction: one vector a token, compared by MaxSim (ColBERT, Khattab and Zaharia 2020, arXiv
 2004.12832; PyLate)."""
 
-from core.families.late_interaction.maxsim import Ragged, score_all, score_pairs
-from core.families.late_interaction.model import EncodeTokens, load_model, make_encode
+from core.families.late_interaction.evaluator import (
+    EncodeTokens,
+    Ranker,
+    make_encode,
+    make_rank,
+    make_score,
+)
+from core.families.late_interaction.maxsim import Ragged, maxsim, score_all, score_pairs
+from core.families.late_interaction.model import load_for_training, load_model, save_model
+from core.families.late_interaction.objective import Objective, make_forward, make_objective
+from core.families.late_interaction.reader import Reader, make_reader, set_lengths
 
-__all__ = ["EncodeTokens", "Ragged", "load_model", "make_encode", "score_all", "score_pairs"]
+__all__ = [
+    "EncodeTokens",
+    "Objective",
+    "Ragged",
+    "Ranker",
+    "Reader",
+    "load_for_training",
+    "load_model",
+    "make_encode",
+    "make_forward",
+    "make_objective",
+    "make_rank",
+    "make_reader",
+    "make_score",
+    "maxsim",
+    "save_model",
+    "score_all",
+    "score_pairs",
+    "set_lengths",
+]

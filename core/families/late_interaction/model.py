@@ -1,28 +1,21 @@
-"""Loading late-interaction models, with float32 weights, and texts into their tokens' vectors."""
+"""Loading and saving late-interaction models, with float32 weights."""
 
-from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 from pylate.models import ColBERT
 
-from core.errors import BadModel
-from core.families.late_interaction.maxsim import Ragged
-from core.families.loading import context_length, load
+from core.errors import BadModel, BadSpec
+from core.families.loading import context_length, load, made_for_scores
 from core.run.context import RunContext
-
-_TEXTS = 32
-
-EncodeTokens = Callable[[list[str], Literal["query", "document"]], Ragged]
-"""Texts -> the vectors of their tokens, normalised, without those that the model leaves out."""
+from core.spec.train import TrainSpec
 
 
 def load_model(context: RunContext, reference: str, device: str, max_length: int | None = None) -> ColBERT:
     """The model that ``reference`` names; documents are cut after ``max_length``. Raises `BadModel`."""
     model = load(ColBERT, context, reference, device)
-    known = getattr(model, "_model_config", None) or {}
-    stanford = "HF_ColBERT" in (model[0].auto_model.config.architectures or ())
-    if "query_prefix" not in known and not stanford:
+    if not _is_trained(model):
         raise BadModel(
             f"{reference} is no late-interaction model: its tokens' vectors have no trained projection, its "
             "scores would be random"
@@ -33,24 +26,47 @@ def load_model(context: RunContext, reference: str, device: str, max_length: int
     return model.eval()
 
 
-def make_encode(model: ColBERT, check_stop: Callable[[], None]) -> EncodeTokens:
-    """An encoder in the model's own lengths, with its own [Q] and [D], skiplist and query expansion."""
-
-    def encode(texts: list[str], role: Literal["query", "document"]) -> Ragged:
-        # Longest first over all texts: those of a batch are of similar length.
-        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        found: list[np.ndarray | None] = [None] * len(texts)
-        for start in range(0, len(order), _TEXTS):
-            check_stop()
-            batch = order[start : start + _TEXTS]
-            vectors = model.encode(
-                [texts[index] for index in batch],
-                batch_size=_TEXTS,
-                is_query=role == "query",
-                show_progress_bar=False,
+def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> ColBERT:
+    """A late-interaction model, or an encoder, which gets a projection, [Q] and [D]. Raises `BadModel`."""
+    asked = spec.late_interaction
+    options: dict[str, Any] = {
+        "embedding_size": asked.embedding_size,
+        "do_query_expansion": asked.query_expansion,
+        "attend_to_expansion_tokens": asked.attend_to_expansion,
+        "skiplist_words": asked.skiplist,
+    }
+    known = {name: value for name, value in options.items() if value is not None}
+    model = load(partial(ColBERT, **known), context, spec.base_model, device)
+    longest = context_length(model)
+    if _is_trained(model):
+        if asked.embedding_size not in (None, trained_size := model[1].out_features):
+            raise BadSpec(
+                f"late_interaction.embedding_size is {asked.embedding_size}, but {spec.base_model} has a "
+                f"trained projection to {trained_size} dimensions: another one after it would be random"
             )
-            for index, of_text in zip(batch, vectors, strict=True):
-                found[index] = np.asarray(of_text, np.float32)
-        return Ragged.of([of_text for of_text in found if of_text is not None])
+        model.query_length = min(model.query_length, longest)
+        model.document_length = min(model.document_length, longest)
+        return model
+    if made_for_scores(model[0].auto_model.config):
+        context.notice(
+            f"{spec.base_model} was made to score or classify texts: its head is left out.", "warning"
+        )
+    context.notice(
+        f"{spec.base_model} is no late-interaction model yet: it gets a new projection to "
+        f"{model[-1].out_features} dimensions, which must be trained."
+    )
+    model.query_length = model.document_length = longest  # lengths auto: as the data are
+    model.new_words = [  # type: ignore[assignment]
+        number for number in (model.query_prefix_id, model.document_prefix_id) if number is not None
+    ]
+    return model
 
-    return encode
+
+def _is_trained(model: ColBERT) -> bool:
+    known = getattr(model, "_model_config", None) or {}
+    return "query_prefix" in known or "HF_ColBERT" in (model[0].auto_model.config.architectures or ())
+
+
+def save_model(model: ColBERT, folder: Path) -> None:
+    """A folder that `pylate.models.ColBERT(folder)` loads."""
+    model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)

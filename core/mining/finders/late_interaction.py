@@ -8,14 +8,16 @@ import numpy as np
 
 from core.families import late_interaction
 from core.families.late_interaction import Ragged, score_all, score_pairs
+from core.families.late_interaction.plaid import PlaidIndex
 from core.families.loading import weights_sha256
-from core.mining.encode import Role
+from core.mining.encode import TOKENS, Role
 from core.mining.finders.base import Found, encode_pool
 from core.mining.gather import Gathered
 from core.mining.pool import Pool
 from core.mining.search import Nearest, merge, take_in
 from core.run.context import RunContext
 from core.spec.mine import MineSpec
+from core.training.batching import Packing
 from core.training.tokens import fingerprint
 
 _SHARD = 1024
@@ -35,7 +37,8 @@ class LateInteractionFinder:
         self._device = "cuda" if context.request.gpus else "cpu"
         context.phase("loading")
         model = late_interaction.load_model(context, spec.model, self._device, spec.max_length)
-        self._encode = late_interaction.make_encode(model, context.check_stop)
+        packing = Packing(TOKENS[self._device], multiple=8 if self._device == "cuda" else 1, overhead=64)
+        self._encode = late_interaction.make_encode(model, packing, context.check_stop)
         self._tokenizer = model.tokenizer
         self._settings = [
             model.query_length,
@@ -111,36 +114,15 @@ class LateInteractionFinder:
             take_in(best, block, scores, first)
 
     def _ask_plaid(self, asked: Ragged, paths: list[Path], candidates: int, depth: int) -> np.ndarray:
-        """[queries, depth] documents, -1 where there are no more (PLAID, Santhanam et al. 2022, arXiv
-        2205.09707). The index compresses vectors: its scores are not used."""
-        from pylate.indexes import PLAID
-
-        index = PLAID(
-            index_folder=str(self._context.folder / "work" / "plaid"),
-            index_name="corpus",
-            override=True,
-            seed=self._spec.seed,
-            device=self._device,
-            show_progress=False,
-        )
+        """[queries, depth] documents, -1 where there are no more."""
+        index = PlaidIndex(self._context.folder / "work" / "plaid", self._device, self._spec.seed)
         for start in range(0, len(paths), _INDEXED_AT_ONCE):
-            numbers, vectors = [], []
-            for offset, path in enumerate(paths[start : start + _INDEXED_AT_ONCE], start):
-                self._context.check_stop()
-                shard = _read(path).span(slice(0, max(0, candidates - offset * _SHARD)))
-                filled = np.flatnonzero(shard.counts)
-                vectors += [shard.text(index).astype(np.float32) for index in filled.tolist()]
-                numbers += [str(offset * _SHARD + index) for index in filled.tolist()]
-            if numbers:
-                index.add_documents(numbers, vectors)
-        found = np.full((len(asked), depth), -1, np.int64)
-        for start in range(0, len(asked), _QUERIES):
             self._context.check_stop()
-            block = range(start, min(start + _QUERIES, len(asked)))
-            answers = index([asked.text(query).astype(np.float32) for query in block], k=depth)
-            for query, of_query in zip(block, answers, strict=True):
-                found[query, : len(of_query)] = [int(answer["id"]) for answer in of_query]
-        return found
+            shards = [_read(path) for path in paths[start : start + _INDEXED_AT_ONCE]]
+            first = start * _SHARD
+            index.add(Ragged.joined(shards).span(slice(0, max(0, candidates - first))), first)
+        self._context.check_stop()
+        return index.ask(asked, depth)
 
 
 def _read(path: Path) -> Ragged:

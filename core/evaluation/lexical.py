@@ -1,0 +1,29 @@
+"""BM25 (Robertson et al. 1994) by bm25s, Lucene's variant."""
+
+from collections.abc import Sequence
+
+import bm25s
+import numpy as np
+
+
+class WordIndex:
+    """Texts that can be asked by their words."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._index = bm25s.BM25(method="lucene")
+        self._index.index(bm25s.tokenize(texts, show_progress=False, stopwords=None), show_progress=False)
+        self._count = len(texts)
+
+    def scores(self, query: str) -> np.ndarray:
+        """Of every text; 0 for what shares no word with the query. [texts]"""
+        tokens = bm25s.tokenize(query, show_progress=False, stopwords=None, return_ids=False)[0]
+        known = [token for token in tokens if token in self._index.vocab_dict]
+        return self._index.get_scores(known) if known else np.zeros(self._count, np.float32)
+
+
+def best_of(scores: np.ndarray, depth: int) -> np.ndarray:
+    """Numbers of the highest scores, best first, equal ones by number; none that is 0. scores [texts]"""
+    depth = min(depth, len(scores))
+    best = np.argpartition(-scores, depth - 1)[:depth] if depth else np.empty(0, np.int64)
+    best = best[np.lexsort((best, -scores[best]))]
+    return best[scores[best] > 0]

@@ -1,0 +1,100 @@
+"""Rankings by a cross-encoder, of the candidates that somebody else has found."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from sentence_transformers import CrossEncoder
+
+from core.data.judged import RetrievalSet
+from core.evaluation.lexical import WordIndex, best_of
+from core.evaluation.metrics import Run, evaluate_run, mean
+from core.evaluation.retrieval import depth_with_excluded, run_of
+from core.evaluation.retrieval import rank as rank_densely
+from core.families import dense
+from core.families.cross_encoder.model import load_retriever
+from core.families.cross_encoder.scorer import Score, score_with
+from core.families.family import Rank
+from core.run.context import RunContext
+from core.spec.train import Prompts, Rerank, TrainSpec
+from core.training.batching import Packing
+
+
+def make_rank(model: CrossEncoder, spec: TrainSpec, packing: Packing, context: RunContext) -> Rank:
+    """Candidates are found once a dataset, however often it is asked."""
+    score = make_score(model, spec, packing, context)
+    found: dict[int, Run] = {}
+    retrieve = make_retrieve(spec.evaluation.rerank, packing, context)
+
+    def rank(dataset: RetrievalSet, depth: int) -> Run:
+        if id(dataset) not in found:
+            found[id(dataset)] = candidates = retrieve(dataset, spec.evaluation.rerank.depth)
+            _tell(context, spec, dataset, candidates)
+        return rerank(score, dataset, found[id(dataset)], depth)
+
+    return rank
+
+
+def _tell(context: RunContext, spec: TrainSpec, dataset: RetrievalSet, candidates: Run) -> None:
+    """What there is to be won, and what it costs."""
+    asked = spec.evaluation.rerank
+    known = [metric for metric in spec.evaluation.metrics if "@" in metric]
+    ceiling = f"recall@{asked.depth}"
+    scores = evaluate_run(dataset.qrels, candidates, [*known, ceiling])
+    own = ", ".join(f"{metric} {mean(scores[metric]):.4f}" for metric in known)
+    pairs = sum(map(len, candidates.values()))
+    context.notice(
+        f"{asked.retriever} alone: {own}. Its {asked.depth} candidates hold {mean(scores[ceiling]):.1%} of "
+        f"what is relevant. Each evaluation scores {pairs:,} pairs."
+    )
+
+
+def make_score(model: CrossEncoder, spec: TrainSpec, packing: Packing, context: RunContext) -> Score:
+    score = score_with(model, packing, context.check_stop)
+    before, within = spec.prompts.query or "", spec.prompts.document or ""
+    return lambda pairs: score([(before + query, within + document) for query, document in pairs])
+
+
+def make_retrieve(asked: Rerank, packing: Packing, context: RunContext) -> Rank:
+    """Who finds the candidates."""
+    if asked.retriever == "bm25":
+        return partial(find_by_words, check_stop=context.check_stop)
+
+    def retrieve(dataset: RetrievalSet, depth: int) -> Run:
+        # Loaded when it is wanted, and forgotten: what is trained needs the memory.
+        device = "cuda" if context.request.gpus else "cpu"
+        model = load_retriever(context, asked, device)
+        if asked.family == "late_interaction":
+            from core.families import late_interaction
+
+            encode = late_interaction.make_encode(model, packing, context.check_stop)
+            ranker = late_interaction.Ranker(encode, Prompts(), device, context.check_stop)
+            return ranker.exactly(dataset, depth)
+        return rank_densely(dense.make_encode(model, Prompts(), packing, context.check_stop), dataset, depth)
+
+    return retrieve
+
+
+def find_by_words(dataset: RetrievalSet, depth: int, check_stop: Callable[[], None]) -> Run:
+    """By BM25."""
+    index = WordIndex(list(dataset.corpus.values()))
+    indices, scores = [], []
+    for query in dataset.queries.values():
+        check_stop()
+        every = index.scores(query)
+        best = best_of(every, depth_with_excluded(dataset, depth))
+        indices.append(best.tolist())
+        scores.append(every[best].tolist())
+    return run_of(dataset, indices, scores, depth)
+
+
+def rerank(score: Score, dataset: RetrievalSet, candidates: Run, depth: int) -> Run:
+    """The candidates in the order of their scores."""
+    names = [(query, document) for query, documents in candidates.items() for document in documents]
+    scores = score([(dataset.queries[query], dataset.corpus[document]) for query, document in names])
+    run: dict[str, list[tuple[str, float]]] = {query: [] for query in candidates}
+    for (query, document), value in zip(names, np.asarray(scores).tolist(), strict=True):
+        run[query].append((document, value))
+    return {
+        query: dict(sorted(documents, key=lambda item: -item[1])[:depth]) for query, documents in run.items()
+    }

@@ -1,0 +1,95 @@
+"""What training asks of a family. Each is a package with these names in it: know one and you know all."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from core.data.judged import RetrievalSet
+from core.evaluation.metrics import Run
+from core.evaluation.triplets import Score
+from core.run.context import RunContext
+from core.spec.train import TrainSpec
+from core.training.batching import Packing
+from core.training.encoding import Forward
+from core.training.tokens import Frame, Ids, Input
+
+Gather = Callable[[torch.Tensor], torch.Tensor]
+"""Adds what other processes have of a batch."""
+
+Rank = Callable[[RetrievalSet, int], Run]
+"""(dataset, depth) -> every query's best documents with scores, without those that it must leave out."""
+
+
+class Reader(Protocol):
+    """Token ids into what the model reads: with special tokens, cut to length."""
+
+    frame: Frame  # of its padding
+    specials: dict[str, int]  # tokens that stand around a "query" and around a "document"
+    configured: dict[str, int]  # lengths that the model is set to: ``auto`` goes no further
+
+    def read(
+        self,
+        queries: Sequence[Ids],
+        documents: Sequence[Ids],
+        owners: Sequence[int],
+        lengths: dict[str, int],
+    ) -> tuple[list[Input], dict[str, Any]]:
+        """A batch's inputs, and what the objective must know of them beside. ``owners`` [documents]: the
+        query of each; the first documents are the positives, in the order of the queries. ``lengths`` are
+        the most tokens of a "query" and a "document"."""
+        ...
+
+    def describe(self, documents: Sequence[Ids], lengths: dict[str, int]) -> dict[str, Any]:
+        """What the report says of how these are read."""
+        ...
+
+
+class Family(Protocol):
+    """The names that a family's package has."""
+
+    def load_for_training(self, context: RunContext, spec: TrainSpec, device: str) -> nn.Module:
+        """The spec's base model with trainable float32 weights. Raises `BadModel`."""
+        ...
+
+    def make_reader(self, model: Any, spec: TrainSpec) -> Reader: ...
+
+    def set_lengths(self, model: Any, lengths: dict[str, int]) -> None:
+        """What was trained on is what is evaluated and saved."""
+        ...
+
+    def make_forward(self, spec: TrainSpec) -> Forward: ...
+
+    def make_objective(self, model: Any, spec: TrainSpec, guide: Any, gather: Gather) -> nn.Module:
+        """Of what comes out of the model, and the batch that went in: a scalar."""
+        ...
+
+    def make_rank(self, model: Any, spec: TrainSpec, packing: Packing, context: RunContext) -> Rank:
+        """Of the model as it is when it is asked."""
+        ...
+
+    def make_score(self, model: Any, spec: TrainSpec, packing: Packing, context: RunContext) -> Score:
+        """Of single pairs, by the model as it is when it is asked."""
+        ...
+
+    def save_model(self, model: Any, folder: Path) -> None:
+        """A folder that the family's library loads."""
+        ...
+
+
+def family_of(name: str) -> Family:
+    """The imports are inside: a job pays for the libraries that it uses."""
+    match name:
+        case "dense":
+            from core.families import dense
+
+            return dense  # type: ignore[return-value]
+        case "late_interaction":
+            from core.families import late_interaction
+
+            return late_interaction  # type: ignore[return-value]
+    from core.families import cross_encoder
+
+    return cross_encoder  # type: ignore[return-value]

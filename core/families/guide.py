@@ -1,0 +1,34 @@
+"""A bi-encoder beside the one that is trained, which says what of a batch is no negative."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from core.spec.train import Guide
+from core.training.encoding import encode_micro_batches
+from core.training.losses import FalseNegatives, find_false_negatives
+
+
+class AskGuide:
+    """Batches with ``guide`` -> false negatives. No module: the guide's weights are nobody's to train."""
+
+    def __init__(
+        self, model: Any, asked: Guide, gather: Callable[[torch.Tensor], torch.Tensor] | None
+    ) -> None:
+        self._model, self._asked, self._gather = model, asked, gather
+        self._found: FalseNegatives | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> FalseNegatives:
+        with torch.no_grad():
+            embeddings = encode_micro_batches(self._model, batch["guide"], gather=self._gather)
+            embeddings = torch.nn.functional.normalize(embeddings, dim=-1)
+            queries = batch["queries"]
+            found = find_false_negatives(embeddings[:queries] @ embeddings[queries:].T, self._asked)
+        self._found = found
+        return found
+
+    @property
+    def masked_share(self) -> float:
+        """Of the last batch's negatives. Computed when asked: in every step it would wait for the GPU."""
+        return self._found.share if self._found is not None else 0.0

@@ -1,0 +1,173 @@
+"""Texts into their tokens' vectors, and rankings by exact MaxSim."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pylate.models import ColBERT
+
+from core.data.judged import RetrievalSet
+from core.evaluation.metrics import Run
+from core.evaluation.retrieval import depth_with_excluded, run_of
+from core.evaluation.triplets import Score
+from core.families.family import Rank
+from core.families.inference import pieces_of
+from core.families.late_interaction.maxsim import Ragged, score_all, score_pairs
+from core.families.late_interaction.objective import token_vectors
+from core.families.late_interaction.plaid import PlaidIndex
+from core.families.late_interaction.reader import Reader
+from core.mining.search import Nearest, merge, take_in
+from core.run.context import RunContext
+from core.spec.train import Prompts, PruneEmbeddings, TrainSpec
+from core.training.batching import Packing
+from core.training.encoding import make_micro_batches
+from core.training.recovery import MicroBatch
+
+_CHUNK = 512
+"""Documents that are encoded, and then asked, together."""
+
+_QUERIES = 256
+
+_INDEXED_AT_ONCE = 64
+"""Chunks whose vectors are in memory while the index takes them in; its centroids are those of the first."""
+
+_EXACT_PAIRS = 500_000_000
+"""Of queries and documents, up to which ``index: auto`` scores every one. Documents are encoded anyway: with
+MiniLM 21 million operations a token, to which each thousand queries adds 8 million."""
+
+EncodeTokens = Callable[[list[str], Literal["query", "document"]], Ragged]
+"""Texts -> the vectors of their tokens, normalised, without those that the model leaves out."""
+
+
+def make_encode(
+    model: ColBERT,
+    packing: Packing,
+    check_stop: Callable[[], None],
+    *,
+    prune: PruneEmbeddings | None = None,
+) -> EncodeTokens:
+    """An encoder in the model's own lengths, with its own [Q] and [D], skiplist and query expansion.
+
+    It asks ``check_stop`` between micro-batches. Raises `OutOfMemory` when not even one text fits.
+    """
+    reader = Reader(model, prune)
+    forward = token_vectors(prune)
+
+    def compute(micro_batch: MicroBatch) -> np.ndarray:
+        with torch.inference_mode():
+            return forward(model, dict(micro_batch)).cpu().numpy()
+
+    def encode(texts: list[str], role: Literal["query", "document"]) -> Ragged:
+        lengths = {"query": model.query_length, "document": model.document_length}
+        read = reader.query if role == "query" else reader.document
+        inputs = [read(ids, lengths[role]) for ids in _tokens(model, texts, lengths[role])]
+        batch = make_micro_batches(reader.frame, inputs, packing)
+        pieces = pieces_of(model, batch["micro_batches"], compute, "encode a single text", check_stop)
+        vectors = np.concatenate(pieces)[batch["positions"].numpy()]
+        return Ragged(vectors, np.array([found.vectors for found in inputs], np.int64))
+
+    return encode
+
+
+def _tokens(model: ColBERT, texts: list[str], limit: int) -> Sequence[Sequence[int]]:
+    """Without special ones."""
+    return model.tokenizer(
+        texts, add_special_tokens=False, truncation=True, max_length=limit, padding=False, verbose=False
+    )["input_ids"]
+
+
+def make_rank(model: ColBERT, spec: TrainSpec, packing: Packing, context: RunContext) -> Rank:
+    encode = make_encode(model, packing, context.check_stop, prune=spec.prune_embeddings)
+    ranker = Ranker(encode, spec.prompts, model.device.type, context.check_stop)
+
+    def rank(dataset: RetrievalSet, depth: int) -> Run:
+        pairs = len(dataset.queries) * len(dataset.corpus)
+        index = spec.evaluation.index
+        if index == "plaid" or (index == "auto" and pairs > _EXACT_PAIRS):
+            with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+                return ranker.by_index(dataset, depth, Path(folder), spec.seed)
+        return ranker.exactly(dataset, depth)
+
+    return rank
+
+
+def make_score(model: ColBERT, spec: TrainSpec, packing: Packing, context: RunContext) -> Score:
+    encode = make_encode(model, packing, context.check_stop, prune=spec.prune_embeddings)
+    before, within = spec.prompts.query or "", spec.prompts.document or ""
+
+    def score(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        found = []
+        for start in range(0, len(pairs), _CHUNK):
+            some = pairs[start : start + _CHUNK]
+            queries = encode([before + query for query, _ in some], "query")
+            documents = encode([within + document for _, document in some], "document")
+            found.append(score_pairs(queries, documents, np.repeat(np.arange(len(some))[:, None], 2, axis=1)))
+        return np.concatenate(found)
+
+    return score
+
+
+class Ranker:
+    """Documents are encoded, asked by all queries, and forgotten: memory does not grow with the corpus."""
+
+    def __init__(
+        self, encode: EncodeTokens, prompts: Prompts, device: str, check_stop: Callable[[], None]
+    ) -> None:
+        self._encode, self._prompts, self._device = encode, prompts, device
+        self._check_stop = check_stop
+
+    def exactly(self, dataset: RetrievalSet, depth: int) -> Run:
+        """By MaxSim of every query with every document."""
+        asked = self._queries(dataset)
+        best = Nearest.none(len(asked), depth_with_excluded(dataset, depth))
+        texts, order = self._documents(dataset)
+        for begin, documents in self._encoded(texts, order):
+            for start in range(0, len(asked), _QUERIES):
+                self._check_stop()
+                block = slice(start, min(start + _QUERIES, len(asked)))
+                take_in(best, block, score_all(asked.span(block), documents, device=self._device), begin)
+        indices = np.where(best.indices >= 0, order[best.indices], -1)
+        return run_of(dataset, indices.tolist(), best.scores.tolist(), depth)
+
+    def by_index(self, dataset: RetrievalSet, depth: int, folder: Path, seed: int) -> Run:
+        """PLAID finds the documents; they are encoded once more and scored exactly."""
+        asked = self._queries(dataset)
+        texts, order = self._documents(dataset)
+        index = PlaidIndex(folder, self._device, seed)
+        waiting: list[Ragged] = []
+        for begin, documents in self._encoded(texts, order):
+            waiting.append(documents)
+            if len(waiting) == _INDEXED_AT_ONCE or begin + _CHUNK >= len(order):
+                together = Ragged.joined(waiting)
+                index.add(together, begin + len(documents) - len(together))
+                waiting = []
+        found = index.ask(asked, depth_with_excluded(dataset, depth))
+        scores = np.full(found.shape, -np.inf, np.float32)
+        known = np.unique(found[found >= 0])
+        for begin, documents in self._encoded(texts, order[known]):
+            some = known[begin : begin + len(documents)]
+            rows, places = np.nonzero(np.isin(found, some))
+            pairs = np.stack([rows, np.searchsorted(some, found[rows, places])], axis=1)
+            scores[rows, places] = score_pairs(asked, documents, pairs)
+        best = merge([Nearest(found, scores)], found.shape[1])
+        indices = np.where(best.indices >= 0, order[best.indices], -1)
+        return run_of(dataset, indices.tolist(), best.scores.tolist(), depth)
+
+    def _queries(self, dataset: RetrievalSet) -> Ragged:
+        prompt = self._prompts.query or ""
+        return self._encode([prompt + text for text in dataset.queries.values()], "query")
+
+    def _documents(self, dataset: RetrievalSet) -> tuple[list[str], np.ndarray]:
+        """Their texts, and their order, longest first: so those encoded together are of similar length."""
+        prompt = self._prompts.document or ""
+        texts = [prompt + text for text in dataset.corpus.values()]
+        return texts, np.argsort([-len(text) for text in texts], kind="stable")
+
+    def _encoded(self, texts: list[str], order: np.ndarray) -> Iterator[tuple[int, Ragged]]:
+        """(place in the order, vectors) of some documents after the other."""
+        for begin in range(0, len(order), _CHUNK):
+            some = order[begin : begin + _CHUNK].tolist()
+            yield begin, self._encode([texts[index] for index in some], "document")

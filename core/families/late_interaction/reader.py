@@ -1,0 +1,92 @@
+"""Token ids into what a late-interaction model reads, as PyLate tokenizes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from pylate.models import ColBERT
+
+from core.families.cutting import Cut, make_cut
+from core.families.late_interaction.pooling import vectors_left
+from core.spec.train import PruneEmbeddings, TrainSpec
+from core.training.tokens import Frame, Ids, Input
+
+KEPT = "kept"
+"""Beside a text's tokens, which of them become vectors: 1 of a query, 2 of a document, 0 none."""
+
+
+class Reader:
+    """Queries with [Q], filled up with masks where the model expands them; documents with [D], whose
+    punctuation (the model's skiplist) is read and gives no vector.
+
+    Queries and documents go through the model together. What comes out of it are [vectors of all texts, dim];
+    ``counts`` [texts] says how many are whose. ``floored`` [documents] are those that PyLate would pad:
+    there a token of the query that resembles nothing scores 0, because padding does.
+    """
+
+    def __init__(self, model: ColBERT, prune: PruneEmbeddings | None = None, cut: Cut | None = None) -> None:
+        self._cut = cut or Cut()
+        self.frame = Frame.of(model.tokenizer)
+        self._prefix = {"query": model.query_prefix_id, "document": model.document_prefix_id}
+        self.specials = {
+            role: self.frame.specials + (prefix is not None) for role, prefix in self._prefix.items()
+        }
+        self.configured = {"query": model.query_length, "document": model.document_length}
+        self._skipped = np.array(model.skiplist, np.int64)
+        self._expands, self._attends = model.do_query_expansion, model.attend_to_expansion_tokens
+        self._mask = model.tokenizer.pad_token_id
+        self._left: Callable[[int], int] = (lambda count: vectors_left(count, prune)) if prune else int
+
+    def read(
+        self,
+        queries: Sequence[Ids],
+        documents: Sequence[Ids],
+        owners: Sequence[int],
+        lengths: dict[str, int],
+    ) -> tuple[list[Input], dict[str, Any]]:
+        inputs = [self.query(text, lengths["query"]) for text in queries]
+        inputs += [self.document(text, lengths["document"]) for text in documents]
+        counts = np.array([found.vectors for found in inputs], np.int64)
+        return inputs, {"counts": counts, "floored": counts[len(queries) :] < lengths["document"]}
+
+    def query(self, ids: Ids, limit: int) -> Input:
+        framed = self._put("query", ids, limit)
+        attention = np.ones_like(framed)
+        if self._expands:
+            missing = limit - len(framed)
+            ends = (missing, 0) if self.frame.pads_left else (0, missing)
+            framed = np.pad(framed, ends, constant_values=self._mask)
+            attention = np.pad(attention, ends, constant_values=int(self._attends))
+        kept = np.ones_like(framed)
+        return Input(framed, {"attention_mask": attention, KEPT: kept}, len(framed))
+
+    def document(self, ids: Ids, limit: int) -> Input:
+        framed = self._put("document", self._cut(ids, limit - self.specials["document"]), limit)
+        kept = ~np.isin(framed, self._skipped)
+        beside = {"attention_mask": np.ones_like(framed), KEPT: 2 * kept.astype(np.int64)}
+        return Input(framed, beside, self._left(int(kept.sum())))
+
+    def describe(self, documents: Sequence[Ids], lengths: dict[str, int]) -> dict[str, Any]:
+        """Vectors of a document, on average, and what there would be of them unpruned."""
+        inputs = [self.document(text, lengths["document"]) for text in documents]
+        whole = [int((found.beside[KEPT] > 0).sum()) for found in inputs]
+        return {
+            "vectors_per_document": {
+                "mean": round(float(np.mean([found.vectors for found in inputs])), 1),
+                "unpruned": round(float(np.mean(whole)), 1),
+            }
+        }
+
+    def _put(self, role: str, ids: Ids, limit: int) -> np.ndarray:
+        prefix = self._prefix[role]
+        if prefix is None:
+            return self.frame.put(ids, limit)
+        return np.insert(self.frame.put(ids, limit - 1), 1, prefix)
+
+
+def make_reader(model: ColBERT, spec: TrainSpec) -> Reader:
+    return Reader(model, spec.prune_embeddings, make_cut(model.tokenizer, spec.lengths))
+
+
+def set_lengths(model: ColBERT, lengths: dict[str, int]) -> None:
+    model.query_length, model.document_length = lengths["query"], lengths["document"]
