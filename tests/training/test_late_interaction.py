@@ -95,7 +95,7 @@ def test_the_legacy_gradient_is_pylates_cached_one(model):
     right = gradients(model, our_loss(model))
     for one, other, small in zip(found, wanted, right, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(one, small * len(ROWS), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one, small * len(ROWS), rtol=1e-3, atol=1e-4)
 
 
 def test_vectors_equal_pylates(model):
