@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo serve test lint bench bench-training bench-mining bench-gpu kills clean setup-embed-dirs train-embed train-embed-tb
+.PHONY: install demo serve test lint bench bench-training bench-mining bench-gpu kills clean setup-embed-dirs train-embed train-embed-tb eval-embed infer-embed
 
 install: .venv/.installed
 
@@ -62,6 +62,13 @@ train-embed: setup-embed-dirs
 train-embed-tb: setup-embed-dirs
 	$(BIN)/tensorboard --logdir data/output & board=$$!; trap "kill $$board" EXIT; \
 	$(MAKE) --no-print-directory train-embed
+
+# The trained model against its base, and its vectors of a corpus: `reason search data/output/embeddings "..."`.
+eval-embed: install
+	$(BIN)/reason run configs/evaluate.yaml --out data/output/evaluation $(foreach pair,$(SET),--set $(pair)) $(ARGS)
+
+infer-embed: install
+	$(BIN)/reason run configs/embed.yaml --out data/output/embeddings $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 
 clean:
 	rm -rf .venv build *.egg-info

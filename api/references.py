@@ -6,14 +6,12 @@ from typing import Any
 
 from core.errors import Forbidden, InvalidRequest, NotFound, Problem
 from core.settings import Settings
-from core.spec import MineSpec, PrepareSpec, TrainSpec
+from core.spec import AnySpec
 from core.spec.refs import Ref, parse_ref
 from core.store import Store
 
 
-def settle(
-    spec: TrainSpec | PrepareSpec | MineSpec, store: Store, settings: Settings
-) -> tuple[dict[str, Any], list[str]]:
+def settle(spec: AnySpec, store: Store, settings: Settings) -> tuple[dict[str, Any], list[str]]:
     """Checks every reference. Returns (inputs by reference, ids of jobs that must end first).
 
     What such a job will have made is looked up by the worker that starts this one.

@@ -450,6 +450,20 @@ def run() -> None:
     """Run a job with no service: reason run SPEC.yaml --out DIR."""
 
 
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def search(context: typer.Context) -> None:
+    """Ask a corpus a question: reason search job:ID/embeddings "how do I ..."."""
+    arguments = list(context.args)
+    if any(argument.startswith(("job:", "model:", "artifact:")) for argument in arguments):
+        from client.search import localized
+
+        with _client() as client:
+            arguments = localized(arguments, client, Settings())
+    os.execv(sys.executable, [sys.executable, "-m", "core.search_cli", *arguments])  # noqa: S606
+
+
 @app.command(add_help_option=False)
 def api() -> None:
     """Run the HTTP server alone."""

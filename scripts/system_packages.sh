@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what pip cannot: venv | postgresql | redis. Debian and Ubuntu, as root; elsewhere it says what is missing.
+# Installs what pip cannot: venv | postgresql | redis | chromium. Debian and Ubuntu, as root; elsewhere it says what is missing.
 set -euo pipefail
 
 packages=()
@@ -8,6 +8,7 @@ for need in "$@"; do
         venv) packages+=(python3-venv) ;;
         postgresql) packages+=(postgresql) ;;
         redis) packages+=(redis-server) ;;
+        chromium) packages+=(chromium) ;;
         *) echo "system_packages: unknown: $need" >&2; exit 2 ;;
     esac
 done

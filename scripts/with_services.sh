@@ -59,5 +59,9 @@ if [ -z "${REASON_TEST_REDIS:-}" ]; then
         echo "A private Redis runs on port $port."
     fi
 fi
+# Pages are looked at in a real browser; where none can be had, those few tests are skipped and say so.
+if [ -z "$(command -v chromium chromium-browser google-chrome | head -n 1)" ]; then
+    bash "$here/system_packages.sh" chromium || echo "No Chromium: the tests of pages will be skipped."
+fi
 export REASON_TEST_POSTGRES REASON_TEST_REDIS
 "$@"

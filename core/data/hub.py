@@ -7,8 +7,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from core.data.benchmarks import fetch_benchmark
 from core.errors import BadData
-from core.spec.refs import Ref
+from core.spec.refs import BENCHMARKS, Ref
 
 
 def fetch_dataset(ref: Ref, cache: Path, *, offline: bool) -> Path:
@@ -20,8 +21,14 @@ def fetch_dataset(ref: Ref, cache: Path, *, offline: bool) -> Path:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
+    folder = cache / "hub-datasets"
     try:
         with _offline() if offline else nullcontext():
+            if ref.scheme in BENCHMARKS:
+                benchmark = folder / f"{ref.scheme}-{ref.target}"
+                if not benchmark.is_dir():
+                    fetch_benchmark(ref, benchmark, load_dataset)
+                return benchmark
             found = load_dataset(ref.target, ref.config, split=ref.split, revision=ref.revision)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         advice = (
@@ -34,7 +41,7 @@ def fetch_dataset(ref: Ref, cache: Path, *, offline: bool) -> Path:
         ) from error
     marks = sorted(part._fingerprint for part in (found.values() if isinstance(found, dict) else [found]))
     name = re.sub(r"[^\w.-]+", "-", str(ref).removeprefix("hf:"))
-    final = cache / "hub-datasets" / f"{name}-{'-'.join(marks)[:80]}"
+    final = folder / f"{name}-{'-'.join(marks)[:80]}"
     if not final.is_dir():
         staging = final.with_name(f".{final.name}")
         shutil.rmtree(staging, ignore_errors=True)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from core.data.judged import RetrievalSet
-from core.evaluation.metrics import Run, depth_of, evaluate_run, mean
+from core.evaluation.metrics import Run
 
 Encode = Callable[[list[str], Literal["query", "document"]], torch.Tensor]
 """Texts -> embeddings [texts, dim], ready for a dot product (normalised where cosine is meant)."""
@@ -55,14 +55,3 @@ def run_of(
         kept = ((name, value) for name, value in ranked if name not in excluded)
         run[query_id] = dict(islice(kept, depth))
     return run
-
-
-def evaluate_retrieval(
-    rank: Callable[[RetrievalSet, int], Run], dataset: RetrievalSet, metrics: list[str]
-) -> dict[str, float]:
-    """The mean of every metric of rankings over the judged queries."""
-    of_rankings = [metric for metric in metrics if "@" in metric]
-    if not of_rankings:
-        return {}
-    run = rank(dataset, depth_of(of_rankings))
-    return {metric: mean(scores) for metric, scores in evaluate_run(dataset.qrels, run, of_rankings).items()}

@@ -1,16 +1,28 @@
 """How a model scores what answers a query, against what was judged not to."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from core.data.judged import RetrievalSet
-from core.spec.train import TRIPLET_METRICS
+from core.spec.evaluation import TRIPLET_METRICS
 
 Score = Callable[[Sequence[tuple[str, str]]], np.ndarray]
 """(query, document) pairs -> scores [pairs]: a similarity, or a cross-encoder's."""
 
 _MOST = 50_000
+
+
+@dataclass(frozen=True)
+class TripletScores:
+    """``means`` over triplets; ``by_query``: metric -> query id -> the mean over its own. ``positives`` and
+    ``negatives`` are the scores themselves, one a pair."""
+
+    means: dict[str, float] = field(default_factory=dict)
+    by_query: dict[str, dict[str, float]] = field(default_factory=dict)
+    positives: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    negatives: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 def triplets_of(dataset: RetrievalSet) -> list[tuple[str, str, str]]:
@@ -25,23 +37,43 @@ def triplets_of(dataset: RetrievalSet) -> list[tuple[str, str, str]]:
     return found
 
 
-def evaluate_triplets(score: Score, dataset: RetrievalSet, metrics: list[str]) -> dict[str, float]:
+def score_triplets(score: Score, dataset: RetrievalSet, metrics: list[str]) -> TripletScores:
     """The share of triplets whose positive has the higher score, and the means of the positives' and of the
     negatives' scores and of their difference. Empty without triplets, or if no such metric is asked for."""
     asked = [metric for metric in metrics if metric in TRIPLET_METRICS]
     triplets = triplets_of(dataset) if asked else []
     if not triplets:
-        return {}
-    pairs = {pair: 0 for query, *documents in triplets for pair in ((query, name) for name in documents)}
-    for number, pair in enumerate(pairs):
-        pairs[pair] = number
+        return TripletScores()
+    pairs = list(
+        dict.fromkeys(
+            pair for query, *documents in triplets for pair in ((query, name) for name in documents)
+        )
+    )
+    place = {pair: number for number, pair in enumerate(pairs)}
     scores = score([(dataset.queries[query], dataset.corpus[name]) for query, name in pairs])
-    of_positives = scores[[pairs[query, positive] for query, positive, _ in triplets]].astype(np.float64)
-    of_negatives = scores[[pairs[query, negative] for query, _, negative in triplets]].astype(np.float64)
-    found = {
-        "triplet_accuracy": float((of_positives > of_negatives).mean()),
-        "positive_score": float(of_positives.mean()),
-        "negative_score": float(of_negatives.mean()),
-        "margin": float((of_positives - of_negatives).mean()),
+    positives = scores[[place[query, positive] for query, positive, _ in triplets]].astype(np.float64)
+    negatives = scores[[place[query, negative] for query, _, negative in triplets]].astype(np.float64)
+    of_triplets = {
+        "triplet_accuracy": (positives > negatives).astype(np.float64),
+        "positive_score": positives,
+        "negative_score": negatives,
+        "margin": positives - negatives,
     }
-    return {metric: found[metric] for metric in asked}
+    queries, owner = np.unique([query for query, _, _ in triplets], return_inverse=True)
+    counts = np.bincount(owner)
+    relevant = np.array([dataset.qrels[query][name] > 0 for query, name in pairs])
+    return TripletScores(
+        {metric: float(of_triplets[metric].mean()) for metric in asked},
+        {
+            metric: dict(
+                zip(
+                    queries.tolist(),
+                    (np.bincount(owner, weights=of_triplets[metric]) / counts).tolist(),
+                    strict=True,
+                )
+            )
+            for metric in asked
+        },
+        scores[relevant],
+        scores[~relevant],
+    )

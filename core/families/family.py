@@ -1,8 +1,9 @@
 """What training asks of a family. Each is a package with these names in it: know one and you know all."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -11,6 +12,8 @@ from core.data.judged import RetrievalSet
 from core.evaluation.metrics import Run
 from core.evaluation.triplets import Score
 from core.run.context import RunContext
+from core.spec.evaluation import Rerank
+from core.spec.models import Prompts, PruneEmbeddings
 from core.spec.train import TrainSpec
 from core.training.batching import Packing
 from core.training.encoding import Forward
@@ -21,6 +24,25 @@ Gather = Callable[[torch.Tensor], torch.Tensor]
 
 Rank = Callable[[RetrievalSet, int], Run]
 """(dataset, depth) -> every query's best documents with scores, without those that it must leave out."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a model ranks and scores, while it is trained and afterwards. ``metrics`` are those asked for."""
+
+    prompts: Prompts = field(default_factory=Prompts)
+    prune_embeddings: PruneEmbeddings | None = None
+    index: Literal["auto", "exact", "plaid"] = "auto"
+    rerank: Rerank = field(default_factory=Rerank)
+    metrics: tuple[str, ...] = ()
+    seed: int = 42
+
+    @classmethod
+    def of(cls, spec: TrainSpec) -> "Use":
+        asked = spec.evaluation
+        return cls(
+            spec.prompts, spec.prune_embeddings, asked.index, asked.rerank, tuple(asked.metrics), spec.seed
+        )
 
 
 class Reader(Protocol):
@@ -66,11 +88,11 @@ class Family(Protocol):
         """Of what comes out of the model, and the batch that went in: a scalar."""
         ...
 
-    def make_rank(self, model: Any, spec: TrainSpec, packing: Packing, context: RunContext) -> Rank:
+    def make_rank(self, model: Any, use: Use, packing: Packing, context: RunContext) -> Rank:
         """Of the model as it is when it is asked."""
         ...
 
-    def make_score(self, model: Any, spec: TrainSpec, packing: Packing, context: RunContext) -> Score:
+    def make_score(self, model: Any, use: Use, packing: Packing, context: RunContext) -> Score:
         """Of single pairs, by the model as it is when it is asked."""
         ...
 

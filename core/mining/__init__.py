@@ -1,1 +1,1 @@
-"""Negatives out of whole corpora: encode, search, filter, mine: one step a file."""
+"""Negatives out of whole corpora: search, filter, mine: one step a file."""

@@ -12,12 +12,11 @@ import numpy as np
 
 from core.families import cross_encoder
 from core.families.loading import weights_sha256
-from core.mining.encode import TOKENS
 from core.mining.filters import Candidates, bar_of
 from core.mining.gather import Gathered
+from core.retrieval.encoders import packing_for
 from core.run.context import RunContext
 from core.spec.filters import CrossEncoderCheck
-from core.training.batching import Packing
 
 
 class Checker:
@@ -27,8 +26,7 @@ class Checker:
         self, asked: CrossEncoderCheck, context: RunContext, device: str, gathered: Gathered
     ) -> None:
         model = cross_encoder.load_model(context, asked.model, device, asked.max_length)
-        packing = Packing(TOKENS[device], multiple=8 if device == "cuda" else 1, overhead=64)
-        self._score = cross_encoder.score_with(model, packing, context.check_stop)
+        self._score = cross_encoder.score_with(model, packing_for(device), context.check_stop)
         self._asked, self._gathered = asked, gathered
         self.facts: dict[str, Any] = {"model": asked.model, "weights_sha256": weights_sha256(model)}
         self.pairs_scored = 0

@@ -1,6 +1,5 @@
 """What is mined: rows onto the disk, their distinct texts and the corpus's into pools of numbers."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,18 +7,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from core.data.dataset import SCHEMA, read_facts, read_parquet
-from core.data.documents import AS_WRITTEN, read_passages
-from core.data.formats import is_documents, settle_format
-from core.data.judged import is_bright, is_judged, judged_files, splits_of
-from core.data.pairs import TrainingRow, is_dataset, read_pairs
+from core.data.corpus import has_corpus, read_corpus
+from core.data.dataset import SCHEMA
+from core.data.pairs import TrainingRow, read_pairs
 from core.data.readers import Reject
 from core.data.rejects import Rejects
 from core.errors import BadData
 from core.mining.pool import Pool
 from core.run.context import RunContext
 from core.spec.mine import MineSpec
-from core.spec.prepare import Format
 
 _ROWS = 2048
 
@@ -39,25 +35,20 @@ class Gathered:
     rejects: Rejects
 
 
-@dataclass(frozen=True)
-class _Document:
-    name: str | None
-    text: str
-    group: str | None = None
-    category: str | None = None
-
-
 def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gathered:
     """Rows onto the disk, their distinct texts into pools. Raises `BadData`."""
     near = spec.filters.near_duplicates
     threshold = near.threshold if near else None
     queries = Pool(work, "queries", threshold, spec.seed)
     documents = Pool(work, "documents", threshold, spec.seed)
-    own = _is_retrieval_set(source)
+    own = has_corpus(source)
     corpora = dict.fromkeys(spec.corpora) or ({spec.dataset.ref: spec.dataset.split} if own else {})
     for reference, split in corpora.items():
-        count = 0
-        for document in _read_corpus(context.dataset_path(reference), split):
+        count = unreadable = 0
+        for document in read_corpus(context.dataset_path(reference), split):
+            if isinstance(document, Reject):
+                unreadable += 1
+                continue
             labels = {"category": document.category, "dataset": reference}
             documents.add(document.text, document.name, document.group, **labels)
             count += 1
@@ -65,6 +56,8 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
                 context.check_stop()
         if not count:
             raise BadData(f"{reference} has no documents")
+        if unreadable:
+            context.notice(f"{reference}: {unreadable} documents cannot be read and are left out.", "warning")
     candidates = len(documents) if corpora else None
     rejects, pairs, categories, groups = Rejects(), [], [], []
     with _RowFile(work / "rows.arrow", context) as file:
@@ -125,38 +118,3 @@ class _RowFile:
         self._context.check_stop()
         self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=SCHEMA))
         self._waiting.clear()
-
-
-def _is_retrieval_set(path: Path) -> bool:
-    """Whether it has a corpus of its own, beside the documents that answer."""
-    return read_facts(path)["type"] == "retrieval" if is_dataset(path) else is_judged(path)
-
-
-def _read_corpus(path: Path, split: str | None) -> Iterator[_Document]:
-    """Every document of a judged or prepared set, of chunks, of documents, of rows' documents.
-
-    ``split`` is a domain of BRIGHT; other sets have one corpus. Raises `BadData`.
-    """
-    if is_dataset(path) and (kind := read_facts(path)["type"]) != "triplets":
-        for row in read_parquet(path / ("corpus.parquet" if kind == "retrieval" else "chunks.parquet")):
-            yield _Document(row["id"], row["text"], row.get("document"), row.get("category"))
-    elif not is_dataset(path) and is_judged(path):
-        of_split = split if is_bright(path) else next(iter(splits_of(path)))
-        for files in judged_files(path, of_split):
-            for name, text in files.documents():
-                yield _Document(name, text)
-    else:
-        yield from _documents_of(*settle_format(path, "auto"))
-
-
-def _documents_of(form: Format, path: Path) -> Iterator[_Document]:
-    if is_documents(form):
-        for found in read_passages(path, form, None, AS_WRITTEN):
-            if not isinstance(found, Reject):
-                yield _Document(found.id, found.text, found.document, found.category)
-        return
-    for row in read_pairs(path):
-        if isinstance(row, TrainingRow):
-            yield _Document(row.positive_id, row.positive, row.group, row.category)
-            for text in row.negatives:
-                yield _Document(None, text)

@@ -17,6 +17,8 @@ from core.data.statistics import PREVIEW_ROWS, write_preview
 from core.mining.choose import Mined
 from core.mining.finders import Found
 from core.mining.gather import Gathered
+from core.reports import Details, Document, Figure, Heading, Listing, Table, Text, write_document
+from core.reports.plots import plot_histograms
 from core.run.context import RunContext
 from core.spec.filters import RankFilters
 from core.spec.mine import MineSpec
@@ -27,7 +29,6 @@ those of the cross-encoder that has checked them."""
 
 _LEVELS = ("hard", "medium", "easy")
 _EXAMPLES = 5
-_BINS = 40
 
 
 def publish_mined(
@@ -171,51 +172,50 @@ def _write_report(
     ]
     told = {**page, "examples": examples, "spec": spec.model_dump(mode="json")}
     (folder / "report.json").write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
-    (folder / "report.md").write_text(_markdown(page, examples, found, negatives), encoding="utf-8")
-    plot_scores(found.of_pairs, negatives, folder / "scores.png")
+    plot_histograms({"positives": found.of_pairs, "negatives": negatives}, "score", folder / "scores.png")
+    write_document(_document(page, examples, found, negatives), folder)
 
 
-def _markdown(
+def _document(
     page: dict[str, Any], examples: list[dict[str, Any]], found: Found, negatives: np.ndarray
-) -> str:
+) -> Document:
     mining = page["mining"]
-    lines = [
-        "# Mining report",
-        "",
-        f"{page['kept']} rows, {mining['queries']} queries, {mining['corpus']} documents, {mining['model']}.",
-        "",
-        "| taken out by | candidates |",
-        "|---|---:|",
-        *(f"| {name} | {count:,} |" for name, count in mining["removed"].items()),
-        "",
-        "| negatives of a row | rows |",
-        "|---|---:|",
-        *(f"| {count} | {rows:,} |" for count, rows in page["rows_by_negatives"].items()),
-        "",
-        f"Scores: positives {_middle(found.of_pairs)}, negatives {_middle(negatives)}. ![scores](scores.png)",
-    ]
-    for example in examples:
-        lines += ["", f"**{example['query'][:200]}**", "", f"- positive: {example['positive'][:200]!r}"]
-        lines += [f"- negative: {text[:200]!r}" for text in example["negatives"]]
-    return "\n".join(lines) + "\n"
+    return Document(
+        "Mining report",
+        [
+            Text(
+                f"{page['kept']} rows, {mining['queries']} queries, {mining['corpus']} documents, "
+                f"{mining['model']}."
+            ),
+            Table(
+                ["taken out by", "candidates"],
+                [[name, f"{count:,}"] for name, count in mining["removed"].items()],
+            ),
+            Table(
+                ["negatives of a row", "rows"],
+                [[count, f"{rows:,}"] for count, rows in page["rows_by_negatives"].items()],
+            ),
+            Heading("Scores"),
+            Text(f"Positives {_middle(found.of_pairs)}, negatives {_middle(negatives)}."),
+            Figure("scores.png", "Scores of positives and of the negatives that were taken"),
+            Heading("Examples"),
+            *(
+                Details(
+                    example["query"][:200],
+                    [
+                        Listing(
+                            [
+                                f"positive: {example['positive'][:200]!r}",
+                                *(f"negative: {text[:200]!r}" for text in example["negatives"]),
+                            ]
+                        )
+                    ],
+                )
+                for example in examples
+            ),
+        ],
+    )
 
 
 def _middle(scores: np.ndarray) -> str:
     return f"{np.median(scores):.3f} in the middle" if len(scores) else "none"
-
-
-def plot_scores(positives: np.ndarray, negatives: np.ndarray, path: Path) -> None:
-    """Both histograms on one scale."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    both = np.concatenate([positives, negatives])
-    bins = np.linspace(both.min() - 1e-3, both.max() + 1e-3, _BINS) if len(both) else _BINS
-    for values, name in ((positives, "positives"), (negatives, "negatives")):
-        if len(values):
-            axes.hist(values, bins=bins, alpha=0.6, density=True, label=f"{len(values):,} {name}")
-    axes.set_xlabel("score")
-    axes.set_ylabel("density")
-    axes.legend()
-    figure.savefig(path, dpi=110)

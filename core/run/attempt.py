@@ -22,7 +22,7 @@ def run_attempt(context: RunContext) -> RunResult:
     """Runs the job and writes ``result.json``. Raises nothing: every end is a result."""
     reason, message = EndReason.SUCCEEDED, EndReason.SUCCEEDED.sentence
     context.phase("starting")
-    _quiet_libraries()
+    quiet_libraries()
     with MemorySampler(context):
         try:
             run_job(context)
@@ -56,7 +56,7 @@ def _storage(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Libraries' progress bars stay out of the job's log; their warnings stay in."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

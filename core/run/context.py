@@ -134,7 +134,7 @@ class RunContext:
         match ref.scheme:
             case "file":
                 return Path(ref.target)
-            case "hf":
+            case "hf" | "beir" | "nanobeir" | "bright" | "mteb":
                 return ref
             case "url":
                 raise BadSpec(f"{reference}: reading straight from object storage is not available yet")

@@ -20,3 +20,11 @@ def run_job(context: RunContext) -> None:
             from core.data.prepare import prepare
 
             prepare(spec, context)
+        case "evaluate":
+            from core.evaluation.evaluate import evaluate
+
+            evaluate(spec, context)
+        case "embed":
+            from core.retrieval.embed import embed
+
+            embed(spec, context)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.jobs.events import Event, EventType
-from core.spec.train import TRIPLET_METRICS
+from core.spec.evaluation import TRIPLET_METRICS
 
 
 class Reporter(Protocol):

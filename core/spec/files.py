@@ -61,25 +61,32 @@ def localize(spec: dict[str, Any]) -> dict[str, Any]:
     for name in ("base_model", "model"):
         if name in made:
             made[name] = _as_reference(made[name])
-    for name in ("dataset", "source", "corpus", "candidates"):
+    for name in ("dataset", "source", "corpus", "candidates", "models", "datasets"):
         if name in made:
             made[name] = _source(made[name])
     evaluation = made.get("evaluation")
     if isinstance(evaluation, dict) and isinstance(evaluation.get("datasets"), list):
         made["evaluation"] = {**evaluation, "datasets": [_source(item) for item in evaluation["datasets"]]}
-    for outer, inner in (("loss", "guide"), ("filters", "cross_encoder")):
-        holder = made.get(outer)
-        if isinstance(holder, dict) and isinstance(holder.get(inner), dict) and "model" in holder[inner]:
-            named = {**holder[inner], "model": _as_reference(holder[inner]["model"])}
-            made[outer] = {**holder, inner: named}
-    return made
+    for path in ("loss.guide.model", "filters.cross_encoder.model", "evaluation.rerank.retriever"):
+        made = _changed(made, path.split("."))
+    return _changed(made, ["rerank", "retriever"])
+
+
+def _changed(spec: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    """With a reference where a path may stand, deep inside."""
+    name, *rest = path
+    if name not in spec:
+        return spec
+    if not rest:
+        return {**spec, name: _as_reference(spec[name])}
+    return {**spec, name: _changed(spec[name], rest)} if isinstance(spec[name], dict) else spec
 
 
 def _source(value: Any) -> Any:
     if isinstance(value, list):
         return [_source(item) for item in value]
     if isinstance(value, dict) and "ref" in value:
-        paths = {name: _as_reference(value[name]) for name in ("ref", "corpus") if name in value}
+        paths = {name: _as_reference(value[name]) for name in ("ref", "corpus", "run") if name in value}
         return {**value, **paths}
     return _as_reference(value)
 

@@ -2,26 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from core.spec.base import BARE_REFERENCES, Strict
+from core.spec.evaluation import DatasetSource
 from core.spec.filters import Filters
 from core.spec.job import PART_OF, JobSpec, Resources
-from core.spec.refs import DatasetReference, model_reference
-from core.spec.train import DatasetSource, Prompts
-
-
-def _bm25_or_model(text: str) -> str:
-    return text if text == "bm25" else model_reference(text)
+from core.spec.models import ModelOrWords, Prompts
+from core.spec.refs import DatasetReference
 
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
-
-
-MiningModel = Annotated[
-    str, Field(min_length=1, max_length=4096, examples=["bm25"]), AfterValidator(_bm25_or_model)
-]
 
 
 class Part(Strict):
@@ -54,7 +46,7 @@ class MineSpec(JobSpec):
     family: Literal["dense", "late_interaction"] = Field(
         "dense", description="What the model is: one vector a text, or one a token (ColBERT)."
     )
-    model: MiningModel = Field("sentence-transformers/all-MiniLM-L6-v2", description="Or bm25.")
+    model: ModelOrWords = Field("sentence-transformers/all-MiniLM-L6-v2", description="Or bm25.")
     index: Literal["auto", "exact", "faiss", "plaid"] = Field(
         "auto",
         description="exact: every document is scored. faiss (dense) and plaid (late_interaction): an index "

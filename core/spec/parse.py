@@ -6,6 +6,8 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from core.errors import InvalidRequest, Problem
+from core.spec.embed import EmbedSpec
+from core.spec.evaluate import EvaluateSpec
 from core.spec.mine import MineSpec
 from core.spec.prepare import PrepareSpec
 from core.spec.train import TrainSpec
@@ -13,7 +15,7 @@ from core.spec.train import TrainSpec
 SPEC_VERSION = 1
 """Stored beside each spec; raised when an old spec needs translating."""
 
-KINDS = ("prepare", "mine", "train")
+KINDS = ("prepare", "mine", "train", "evaluate", "embed")
 
 
 def _kind_of(value: Any) -> str:
@@ -24,12 +26,16 @@ def _kind_of(value: Any) -> str:
 AnyJobSpec = Annotated[
     Annotated[TrainSpec, Tag("<train>")]
     | Annotated[PrepareSpec, Tag("<prepare>")]
-    | Annotated[MineSpec, Tag("<mine>")],
+    | Annotated[MineSpec, Tag("<mine>")]
+    | Annotated[EvaluateSpec, Tag("<evaluate>")]
+    | Annotated[EmbedSpec, Tag("<embed>")],
     Discriminator(_kind_of),
 ]
 """Every kind of job, told apart by ``kind``."""
 
-_ADAPTER: TypeAdapter[TrainSpec | PrepareSpec | MineSpec] = TypeAdapter(AnyJobSpec)
+AnySpec = TrainSpec | PrepareSpec | MineSpec | EvaluateSpec | EmbedSpec
+
+_ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnyJobSpec)
 
 
 def describe(item: Mapping[str, Any]) -> Problem:
@@ -48,7 +54,7 @@ def problems_of(error: ValidationError) -> list[Problem]:
     return [describe(dict(item)) for item in error.errors(include_url=False)]
 
 
-def parse_spec(data: Any) -> TrainSpec | PrepareSpec | MineSpec:
+def parse_spec(data: Any) -> AnySpec:
     """Validates what somebody sent. Raises `InvalidRequest` with one problem a fault."""
     try:
         return _ADAPTER.validate_python(data)

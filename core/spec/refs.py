@@ -1,17 +1,24 @@
 """References: how a spec names a dataset or a model that lies somewhere else.
 
 ``dataset:ID`` and ``model:ID`` (or ``NAME@VERSION``), ``job:ID/OUTPUT``, ``file:PATH``,
-``hf:REPO[@REV][:CONFIG][/SPLIT]`` and fsspec URLs such as ``s3://bucket/key``. A bare ``org/name``
+``hf:REPO[@REV][:CONFIG][/SPLIT]``, ``beir:NAME``, ``nanobeir:NAME``, ``bright:DOMAIN``, ``mteb:TASK``, and
+fsspec URLs such as ``s3://bucket/key``. A bare ``org/name``
 as a base model means ``hf:org/name``.
 """
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-Scheme = Literal["dataset", "model", "artifact", "job", "file", "hf", "url"]
+BENCHMARKS = ("beir", "nanobeir", "bright", "mteb")
+"""Schemes of public retrieval sets, which are known by name."""
+
+Scheme = Literal[
+    "dataset", "model", "artifact", "job", "file", "hf", "url", "beir", "nanobeir", "bright", "mteb"
+]
 
 _JOB = re.compile(r"^(?P<job>[A-Za-z0-9_-]+)/(?P<output>[A-Za-z0-9_.-]+)$")
 _REPO = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
@@ -60,15 +67,9 @@ def parse_ref(text: str) -> Ref:
                 raise ValueError(f"{text!r} must have the form job:ID/OUTPUT")
             return Ref("job", match["job"], output=match["output"])
         case "hf":
-            # ORG/NAME/SPLIT has one slash more than a repository may have; NAME/SPLIT cannot be told apart.
-            found = _HUB_DATASET.match(rest)
-            if found is None:
-                raise ValueError(
-                    f"{text!r} does not name a hub repository (hf:ORG/NAME[@REVISION][:CONFIG][/SPLIT])"
-                )
-            return Ref(
-                "hf", found["repo"], revision=found["revision"], config=found["config"], split=found["split"]
-            )
+            return _of_hub(rest, text)
+        case "beir" | "nanobeir" | "bright" | "mteb":
+            return _benchmark(scheme, rest)
         case "stage":
             raise ValueError(f"{text!r}: stage references mean something inside a pipeline only")
         case "":
@@ -77,6 +78,20 @@ def parse_ref(text: str) -> Ref:
     raise ValueError(
         f"{text!r} is not a reference: write file:PATH, model:ID, dataset:ID, job:ID/OUTPUT, hf:ORG/NAME or s3://..."
     )
+
+
+def _benchmark(scheme: str, name: str) -> Ref:
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"'{scheme}:{name}' does not name a set of {scheme}")
+    return Ref(scheme, name)  # type: ignore[arg-type]
+
+
+def _of_hub(rest: str, text: str) -> Ref:
+    # ORG/NAME/SPLIT has one slash more than a repository may have; NAME/SPLIT cannot be told apart.
+    found = _HUB_DATASET.match(rest)
+    if found is None:
+        raise ValueError(f"{text!r} does not name a hub repository (hf:ORG/NAME[@REVISION][:CONFIG][/SPLIT])")
+    return Ref("hf", found["repo"], revision=found["revision"], config=found["config"], split=found["split"])
 
 
 def _dataset_reference(text: str) -> str:
@@ -93,7 +108,7 @@ def _dataset_reference(text: str) -> str:
 def model_reference(text: str) -> str:
     """The text, if it may name a model. Raises `ValueError`."""
     ref = parse_ref(text)
-    if ref.scheme == "dataset" or ref.config or ref.split:
+    if ref.scheme in ("dataset", *BENCHMARKS) or ref.config or ref.split:
         raise ValueError(f"{text!r} names a dataset where a model is needed")
     return text
 
@@ -110,3 +125,26 @@ ModelReference = Annotated[
     ),
     AfterValidator(model_reference),
 ]
+
+
+_BARE = ("model", "final", "dataset", "best", "checkpoint")
+"""Last parts of paths that say nothing by themselves."""
+
+
+def short_name(reference: str) -> str:
+    """What reports call the thing: letters, digits, ``_``, ``.`` and ``-``."""
+    target = reference.partition(":")[2] or reference
+    parts = [part for part in re.split(r"[/\\]", target) if part not in ("", ".", "..")] or [target]
+    name = parts[-1]
+    if name in _BARE and len(parts) > 1:
+        name = f"{parts[-2]}-{name}"
+    stem = re.sub(r"\.(jsonl|json|csv|tsv|parquet|ndjson)(\.gz|\.zst)?$", "", name)
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "unnamed"
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """The name, or with a number behind it when it is taken."""
+    number, free = 2, name
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    return free

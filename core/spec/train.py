@@ -1,29 +1,17 @@
 """``kind: train``: what a training job asks for, with a default for all but its model and data."""
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, field_validator, model_validator
 
-from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict, with_bare_references
+from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict
+from core.spec.evaluation import DatasetSource, Evaluation, Rerank
 from core.spec.filters import RankFilters
 from core.spec.job import Difficulty, JobSpec
-from core.spec.refs import DatasetReference, ModelReference
-
-TRIPLET_METRICS = ("triplet_accuracy", "positive_score", "negative_score", "margin")
-
-_METRIC = re.compile(rf"^(ndcg|mrr|recall|precision|map)@([1-9]\d{{0,3}})$|^({'|'.join(TRIPLET_METRICS)})$")
+from core.spec.models import Family, Prompts, PruneEmbeddings
+from core.spec.refs import ModelReference
 
 Length = Literal["auto"] | Annotated[int, Field(ge=8, le=131_072)]
-Metric = Annotated[str, Field(pattern=_METRIC.pattern, examples=["ndcg@10"])]
-
-
-class DatasetSource(Strict):
-    """A dataset with a choice: which split of it, and what to call it in reports."""
-
-    ref: DatasetReference
-    split: str | None = Field(None, pattern=r"^[\w-]+$", description="For a BEIR folder: which qrels file.")
-    name: str | None = Field(None, pattern=r"^[\w.-]+$", description="Its name in metrics and reports.")
 
 
 class TrainingSource(DatasetSource):
@@ -66,21 +54,6 @@ class PruneTokens(Strict):
     keep_ratio: float = Field(0.6, gt=0, le=1)
     min_tokens: int = Field(16, ge=1, le=131_072, description="Shorter texts stay whole.")
     seed: int = Field(42, ge=0, lt=2**31)
-
-
-class PruneEmbeddings(Strict):
-    """Documents keep fewer vectors than they have tokens (late interaction).
-
-    ``hierarchical`` averages near ones (Clavié et al. 2024, arXiv 2409.14683); ``attention`` keeps those that
-    the document's own vectors attend to most.
-    """
-
-    strategy: Literal["hierarchical", "attention"] = "hierarchical"
-    pool_factor: float = Field(2.0, ge=1, le=1000, description="hierarchical: so many vectors become one.")
-    keep_ratio: float = Field(0.6, gt=0, le=1, description="attention: this share stays.")
-    protected_tokens: int = Field(
-        2, ge=0, le=1000, description="The first so many are left alone: [CLS] and [D]."
-    )
 
 
 class LateInteraction(Strict):
@@ -201,86 +174,6 @@ class Lengths(Strict):
     )
 
 
-class Prompts(Strict):
-    """Put in front of every text of its role."""
-
-    query: str | None = Field(None, max_length=2000)
-    document: str | None = Field(None, max_length=2000)
-
-
-class EarlyStopping(Strict):
-    """End training when a metric no longer rises, and keep the best weights seen."""
-
-    metric: Metric = "ndcg@10"
-    patience: int = Field(3, ge=1, le=1000, description="Evaluations without a rise.")
-    min_delta: float = Field(0.0, ge=0, description="What counts as a rise.")
-    per_dataset: bool = Field(
-        False,
-        description="False: the mean over the datasets decides. True: stop when none of them still rises.",
-    )
-    stalled: Literal["keep", "stop", "down_weight"] = Field(
-        "keep",
-        description="per_dataset: what becomes of a training set whose own evaluation set (of its name, or "
-        "its holdout) no longer rises: trained on as before, no more, or half as often.",
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "EarlyStopping":
-        if self.stalled != "keep" and not self.per_dataset:
-            raise ValueError("stalled needs per_dataset")
-        return self
-
-
-class Rerank(Strict):
-    """Whose candidates a cross-encoder brings into order."""
-
-    retriever: Literal["bm25"] | ModelReference = Field("bm25", description="Or a model.")
-    family: Literal["dense", "late_interaction"] = Field("dense", description="Of the retriever.")
-    depth: int = Field(100, ge=1, le=10_000, description="Candidates of each query.")
-
-
-class Evaluation(Strict):
-    """Retrieval over whole corpora, before, during and after training."""
-
-    rerank: Rerank = Field(default_factory=Rerank, description="Of cross-encoders.")
-    index: Literal["auto", "exact", "plaid"] = Field(
-        "auto",
-        description="Of late interaction: whether every document is scored, or those that PLAID finds. auto: "
-        "every one, up to half a billion pairs.",
-    )
-
-    datasets: list[DatasetSource] = Field(default_factory=list, max_length=50)
-    holdout: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="This share of each training set's queries is kept out of training and evaluated on.",
-    )
-    metrics: list[Metric] = Field(default_factory=lambda: ["ndcg@10", "mrr@10", "recall@10"], min_length=1)
-    baseline: bool = Field(True, description="Evaluate the base model first, to compare with.")
-    every_steps: int | None = Field(None, ge=1, description="Also evaluate while training.")
-    early_stopping: EarlyStopping | None = None
-
-    @field_validator("datasets", mode="before")
-    @classmethod
-    def _bare_references(cls, value: object) -> object:
-        return with_bare_references(value) if isinstance(value, list) else value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Evaluation":
-        names = [source.name for source in self.datasets if source.name]
-        if len(set(names)) != len(names):
-            raise ValueError("two evaluation datasets have the same name")
-        if stopping := self.early_stopping:
-            if not self.datasets and self.holdout is None:
-                raise ValueError("early_stopping needs at least one evaluation dataset, or a holdout")
-            if self.every_steps is None:
-                raise ValueError("early_stopping needs every_steps")
-            if stopping.metric not in self.metrics:
-                self.metrics = [*self.metrics, stopping.metric]
-        return self
-
-
 class Checkpointing(Strict):
     """When the whole state is saved, so that a stopped or killed job goes on from there."""
 
@@ -351,7 +244,7 @@ class TrainSpec(JobSpec):
     """
 
     kind: Literal["train"]
-    family: Literal["dense", "late_interaction", "cross_encoder"] = "dense"
+    family: Family = "dense"
     base_model: ModelReference
     dataset: OneOrSeveral = Field(
         description="JSONL, CSV or Parquet of query, positive[, negatives], or a BEIR folder; or several: "

@@ -9,7 +9,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from core.errors import BadSpec, Diverged
 from core.run.context import RunContext
-from core.spec.train import Checkpointing, EarlyStopping
+from core.spec.evaluation import EarlyStopping, rises
+from core.spec.train import Checkpointing
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.recovery import AGAINST_DIVERGENCE
 from core.training.remining import Remining
@@ -155,17 +156,25 @@ class Evaluate(TrainerCallback):
             return False
         metric = self._stopping.metric
         # Triplets are not in every dataset.
-        by_dataset = {name: values[metric] for name, values in scores.items() if metric in values}
+        only = self._stopping.dataset
+        if only is not None and only not in scores:
+            raise BadSpec(f"early_stopping.dataset: there is no {only!r}; there are {', '.join(scores)}")
+        by_dataset = {
+            name: values[metric]
+            for name, values in scores.items()
+            if metric in values and only in (None, name)
+        }
         if not by_dataset:
             raise BadSpec(f"early_stopping.metric {metric}: no evaluation dataset has it")
         mean = sum(by_dataset.values()) / len(by_dataset)
-        if self._state.best_score is None or mean > self._state.best_score:
+        sign = 1 if rises(metric) else -1
+        if self._state.best_score is None or sign * (mean - self._state.best_score) > 0:
             self._state.best_score, self._state.best_step = mean, step
             self._save_best()
         watched = by_dataset if self._stopping.per_dataset else {"mean": mean}
         for name, value in watched.items():
             best = self._state.best_by_dataset.get(name)
-            if best is None or value > best + self._stopping.min_delta:
+            if best is None or sign * (value - best) > self._stopping.min_delta:
                 self._state.best_by_dataset[name] = value
                 self._state.stalled[name] = 0
             else:
@@ -175,7 +184,7 @@ class Evaluate(TrainerCallback):
         if min(self._state.stalled[name] for name in watched) < self._stopping.patience:
             return False
         self._context.notice(
-            f"Early stopping at step {step}: {self._stopping.metric} has not risen for "
+            f"Early stopping at step {step}: {self._stopping.metric} has not become better for "
             f"{self._stopping.patience} evaluations; the best was {self._state.best_score:.4f} "
             f"at step {self._state.best_step}."
         )

@@ -24,6 +24,8 @@ class TrainingState:
     evaluations: list[dict[str, Any]] = field(
         default_factory=list
     )  # {step, scores: {dataset: {metric: value}}}
+    # step -> dataset -> metric -> query -> value: of the first evaluation, the best and the last.
+    by_query: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
     best_step: int | None = None
     best_score: float | None = None
     best_by_dataset: dict[str, float] = field(default_factory=dict)

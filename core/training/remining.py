@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from core.families import dense
 from core.mining.filters import in_turn, keep
-from core.mining.search import search
+from core.retrieval.search import search
 from core.run.context import RunContext, Stopped
 from core.spec.train import Remine, TrainSpec
 from core.training.adapters import choose_trainable, restore_trained_state, trained_state

@@ -11,14 +11,17 @@ import torch
 from core.artifacts import fresh_folder
 from core.data.judged import RetrievalSet
 from core.errors import BadModel, OutOfMemory
-from core.evaluation.retrieval import evaluate_retrieval
-from core.evaluation.triplets import evaluate_triplets
+from core.evaluation.comparison import Compared, compare_models
+from core.evaluation.scores import Scores as Judged
+from core.evaluation.scores import judge as judge_by
 from core.families.collator import Collator
+from core.families.family import Use
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import merge
 from core.training.arguments import choose_trackers, first_free_batch, training_arguments
 from core.training.callbacks import Evaluate, Mine, Report, Save, Scores, Throughput
+from core.training.card import write_model_card
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
 from core.training.curves import TensorBoard
@@ -29,7 +32,7 @@ from core.training.prepare import Prepared, prepare
 from core.training.ranks import Ranks, open_ranks
 from core.training.recovery import Limits
 from core.training.remining import Remining
-from core.training.report import write_model_card, write_report
+from core.training.report import write_report
 from core.training.rows import dataset_names
 from core.training.tokens import Frame
 from core.training.trainer import PairTrainer
@@ -131,7 +134,7 @@ def build_trainer(
     judge = make_judge(spec, context, prepared)
 
     def score(step: int) -> Scores:
-        scores = ranks.from_first(lambda: evaluate(context, prepared, judge, step=step))
+        scores = ranks.from_first(lambda: evaluate(context, prepared, judge, state, step=step))
         if spec.trackers:  # TensorBoard's curves are ours; these know the trainer's log only
             trainer.log({f"eval/{name}": value for name, value in flatten(scores).items()})
         return scores
@@ -180,25 +183,30 @@ def build_trainer(
     return trainer, evaluation
 
 
-Judge = Callable[[RetrievalSet], dict[str, float]]
+Judge = Callable[[RetrievalSet], Judged]
 """Every metric of a dataset, by the model as it is when it is asked."""
 
 
 def make_judge(spec: TrainSpec, context: RunContext, prepared: Prepared) -> Judge:
     """The metrics that the spec asks for, of rankings and of triplets."""
     family, packing = prepared.family, replace(prepared.packing, width=None)
-    rank = family.make_rank(prepared.model, spec, packing, context)
-    score = family.make_score(prepared.model, spec, packing, context)
+    use = Use.of(spec)
+    rank = family.make_rank(prepared.model, use, packing, context)
+    score = family.make_score(prepared.model, use, packing, context)
     metrics = spec.evaluation.metrics
-    return lambda dataset: {
-        **evaluate_retrieval(rank, dataset, metrics),
-        **evaluate_triplets(score, dataset, metrics),
-    }
+    return lambda dataset: judge_by(rank, score, dataset, metrics)
 
 
-def evaluate(context: RunContext, prepared: Prepared, judge: Judge, *, step: int) -> Scores:
-    """Scores the model as it is now on every evaluation set, and tells."""
-    scores = {name: judge(dataset) for name, dataset in prepared.evaluation_sets.items()}
+def evaluate(
+    context: RunContext, prepared: Prepared, judge: Judge, state: TrainingState, *, step: int
+) -> Scores:
+    """Scores the model as it is now on every evaluation set, and tells. Every query's own values are kept of
+    the first evaluation, of the best so far and of this one."""
+    judged = {name: judge(dataset) for name, dataset in prepared.evaluation_sets.items()}
+    scores = {name: found.means for name, found in judged.items()}
+    kept = {"0", str(state.best_step)}
+    state.by_query = {of_step: values for of_step, values in state.by_query.items() if of_step in kept}
+    state.by_query[str(step)] = {name: found.by_query for name, found in judged.items()}
     context.metric(step, flatten(scores))
     return scores
 
@@ -238,7 +246,12 @@ def finish(
         state.evaluations[-1]["scores"] if state.evaluations else {},
     )
     baseline = next((entry["scores"] for entry in state.evaluations if entry["step"] == 0), {})
+    compared = _compare(spec, state, final)
     context.metrics = {"baseline": baseline, "finetuned": final}
+    if compared:
+        context.metrics["verdicts"] = {item.dataset: item.verdict for item in compared}
+        for item in compared:
+            context.notice(f"{item.dataset}: {item.verdict}")
     facts = {
         "base_model": spec.base_model,
         "dataset": ", ".join(source.ref for source in spec.datasets),
@@ -265,6 +278,7 @@ def finish(
         "baseline": baseline,
         "finetuned": final,
         "best_step": state.best_step,
+        "comparisons": [item.as_dict() for item in compared],
         "pruned_tokens": prepared.rows.pruned,
         "unpruned": _without_pruning(spec, context, prepared),
         **_reading(prepared),
@@ -277,7 +291,15 @@ def finish(
     write_model_card(model_folder / "README.md", spec, facts)
     context.publish("model", "model", model_folder, facts)
     report_folder = fresh_folder(work / "report")
-    write_report(report_folder, spec, facts, state.evaluations, trainer.state.log_history)
+    write_report(
+        report_folder,
+        spec,
+        facts,
+        state.evaluations,
+        trainer.state.log_history,
+        compared,
+        prepared.tokens.counts(),
+    )
     if (rejects := work / "rejects.jsonl").exists():
         shutil.copy(rejects, report_folder)
     # Named by the job: it is what TensorBoard shows of the path.
@@ -288,6 +310,17 @@ def finish(
     shutil.rmtree(work)
 
 
+def _compare(spec: TrainSpec, state: TrainingState, final: Scores) -> list[Compared]:
+    """Whether the trained model is better than its base, by the metric that leads, or was lucky."""
+    step = next((entry["step"] for entry in state.evaluations if entry["scores"] is final), None)
+    before, after = state.by_query.get("0"), state.by_query.get(str(step))
+    if before is None or after is None or step == 0:
+        return []
+    stopping = spec.evaluation.early_stopping
+    metric = stopping.metric if stopping else spec.evaluation.metrics[0]
+    return compare_models(metric, {"fine-tuned": after}, before, seed=spec.seed)
+
+
 def _without_pruning(spec: TrainSpec, context: RunContext, prepared: Prepared) -> Scores | None:
     """What the trained model would have with all of its documents' vectors."""
     if spec.prune_embeddings is None or not prepared.evaluation_sets:
@@ -295,7 +328,7 @@ def _without_pruning(spec: TrainSpec, context: RunContext, prepared: Prepared) -
     context.phase("evaluating")
     whole = spec.model_copy(update={"prune_embeddings": None})
     judge = make_judge(whole, context, prepared)
-    found = {name: judge(dataset) for name, dataset in prepared.evaluation_sets.items()}
+    found = {name: judge(dataset).means for name, dataset in prepared.evaluation_sets.items()}
     context.phase("publishing")
     return found
 

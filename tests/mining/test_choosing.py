@@ -60,7 +60,7 @@ def test_maxsim_equals_its_definition(queries, documents, at_once, seed):
 
 @pytest.mark.parametrize("half", [False, True])
 def test_late_interaction_finds_what_pylate_scores_highest(rows_file, colbert, tmp_path, monkeypatch, half):
-    monkeypatch.setattr("core.mining.finders.late_interaction._SHARD", 5)
+    monkeypatch.setattr("core.retrieval.encoders.TokenEncoder.SHARD", 5)
     result = mine(
         tmp_path / "out",
         f"file:{rows_file}",

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from core.errors import InvalidRequest
 from core.jobs.events import EventType
-from core.mining import encode as encode_room
+from core.retrieval import encode as encode_room
 from core.run.context import StopSignal
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
@@ -144,7 +144,7 @@ def test_a_job_that_was_killed_encodes_no_shard_again(rows_file, tiny_model, tmp
     program = f"""
 import os, signal
 from pathlib import Path
-from core.mining import encode
+from core.retrieval import encode
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
 encode.SHARD = 4

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from core.mining import encode as encode_room
+from core.retrieval import encode as encode_room
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
 from core.spec import parse_spec

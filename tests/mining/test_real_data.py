@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from core.data.hashing import text_hash
-from core.mining import encode as encode_room
 from core.mining.finders.dense import DenseFinder
 from core.mining.gather import gather
+from core.retrieval import encode as encode_room
 from core.run.context import RunContext
 from core.run.reporter import RecordingReporter
 from core.run.request import RunRequest

@@ -296,8 +296,8 @@ def test_what_is_saved_is_what_pylate_loads(folder, tmp_path):
 
 def test_an_index_ranks_as_scoring_everything_does(folder, tmp_path):
     from core.data.judged import RetrievalSet
+    from core.families.family import Use
     from core.families.late_interaction.evaluator import Ranker
-    from core.spec.train import Prompts
 
     model = ColBERT(str(folder), device="cpu")
     words = [f"{one} {other} {third}" for one in WORDS[:8] for other in WORDS[8:16] for third in WORDS[16:19]]
@@ -307,9 +307,13 @@ def test_an_index_ranks_as_scoring_everything_does(folder, tmp_path):
         {"q0": {"d0": 1}},
         excluded={"q1": {"d3"}},
     )
-    ranker = Ranker(make_encode(model, Packing(512), lambda: None), Prompts(), "cpu", lambda: None)
+    encode = make_encode(model, Packing(512), lambda: None)
+    ranker = Ranker(encode, Use(seed=0), "cpu", tmp_path, lambda: None)
     exact = ranker.exactly(dataset, 5)
-    found = ranker.by_index(dataset, 5, tmp_path, 0)
+    vectors = ranker.facts["vectors"]
+    found = ranker.by_index(dataset, 5, tmp_path)
+    assert ranker.facts["vectors"] == vectors
+    assert ranker.facts["index_bytes"] > 0
     assert exact.keys() == found.keys() == dataset.queries.keys()
     assert "d3" not in found["q1"]
     same = sum(len(exact[query].keys() & found[query].keys()) for query in exact)

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from core.evaluation.scores import Scores
 from core.jobs.events import EventType
 from core.training import train as room
 from tests.tiny import WORDS
@@ -45,12 +46,12 @@ def scores(monkeypatch):
     """Set one never rises, set two always does. Evaluations go by turns: one, two, one, two, ..."""
     asked = {"count": 0}
 
-    def evaluate(_encode, dataset, _metrics):
+    def judge(_rank, _score, dataset, _metrics):
         asked["count"] += 1
         rises = len(dataset.queries) == 2 * len(WORDS)
-        return {"ndcg@10": asked["count"] / 1000 if rises else 0.5}
+        return Scores({"ndcg@10": asked["count"] / 1000 if rises else 0.5})
 
-    monkeypatch.setattr(room, "evaluate_retrieval", evaluate)
+    monkeypatch.setattr(room, "judge_by", judge)
     return asked
 
 

@@ -12,5 +12,7 @@ CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.yaml"
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_it_validates(path: Path):
-    kind = next((kind for kind in ("prepare", "mine") if path.name.startswith(kind)), "train")
+    kind = next(
+        (kind for kind in ("prepare", "mine", "evaluate", "embed") if path.name.startswith(kind)), "train"
+    )
     assert parse_spec(read_spec(path)).kind == kind

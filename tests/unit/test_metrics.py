@@ -3,12 +3,14 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from core.data.judged import RetrievalSet
 from core.evaluation.metrics import evaluate_run, mean
-from core.evaluation.retrieval import evaluate_retrieval, rank, search
+from core.evaluation.retrieval import rank, search
+from core.evaluation.scores import by_category, judge, unjudged_share
 
 QRELS = {"q1": {"a": 1}, "q2": {"b": 2, "c": 1}, "unjudged": {"a": 0}}
 RUN = {"q1": {"x": 0.9, "a": 0.8}, "q2": {"b": 0.5, "y": 0.4, "c": 0.3}}
@@ -40,16 +42,21 @@ def test_blocked_search_equals_the_full_matrix(monkeypatch):
     assert search(queries, documents[:3], 10)[1].shape == (37, 3)
 
 
+def nobody(_pairs):
+    raise AssertionError("no triplet metric is asked for")
+
+
 def test_a_perfect_encoder_scores_one():
     dataset = RetrievalSet({"q": "b"}, {"1": "a", "2": "b"}, {"q": {"2": 1}})
-    found = evaluate_retrieval(
+    found = judge(
         partial(
             rank, lambda texts, role: torch.tensor([[1.0, 0.0] if t == "a" else [0.0, 1.0] for t in texts])
         ),
+        nobody,
         dataset,
         ["ndcg@10", "recall@1"],
     )
-    assert found == {"ndcg@10": 1.0, "recall@1": 1.0}
+    assert found.means == {"ndcg@10": 1.0, "recall@1": 1.0}
 
 
 def test_what_a_query_must_leave_out_is_not_ranked():
@@ -60,9 +67,55 @@ def test_what_a_query_must_leave_out_is_not_ranked():
         {"q": {"next": 1}},
         excluded={"q": {"best"}},
     )
-    found = evaluate_retrieval(
+    found = judge(
         partial(rank, lambda texts, _: torch.tensor([vectors[text] for text in texts])),
+        nobody,
         dataset,
         ["mrr@1", "recall@1"],
     )
-    assert found == {"mrr@1": 1.0, "recall@1": 1.0}
+    assert found.means == {"mrr@1": 1.0, "recall@1": 1.0}
+
+
+def test_categories_have_their_own_means():
+    values, categories = {"a": 1.0, "b": 0.0, "c": 0.5, "d": 0.9}, {"a": "x", "b": "x", "c": "y"}
+    assert by_category(values, categories) == {"x": (0.5, 2), "y": (0.5, 1)}
+
+
+def test_what_nobody_has_judged_is_counted():
+    qrels = {"q": {"a": 1, "b": 0}, "r": {"a": 1}}
+    run = {"q": {"a": 3.0, "b": 2.0, "c": 1.0}, "r": {"b": 2.0, "a": 1.0}, "not judged": {"z": 1.0}}
+    assert unjudged_share(qrels, run, 2) == 1 / 4
+    assert unjudged_share(qrels, {}, 2) == 0
+
+
+def test_random_runs_score_as_trec_eval_says():
+    """Graded judgments, judged irrelevant ones, ties and queries without a ranking."""
+    import pytrec_eval
+
+    generator = np.random.default_rng(0)
+    documents = [f"d{number}" for number in range(60)]
+    qrels = {
+        f"q{query}": {
+            name: int(generator.integers(0, 4)) for name in generator.choice(documents, 12, replace=False)
+        }
+        | {"d0": 1}
+        for query in range(40)
+    }
+    run = {
+        f"q{query}": {
+            str(name): float(generator.integers(0, 20)) / 4
+            for name in generator.choice(documents, int(generator.integers(1, 50)), replace=False)
+        }
+        for query in range(38)
+    }
+    for ours, theirs in (
+        ("ndcg@10", "ndcg_cut_10"),
+        ("recall@20", "recall_20"),
+        ("precision@5", "P_5"),
+        ("map@100", "map_cut_100"),
+    ):
+        found = evaluate_run(qrels, run, [ours])[ours]
+        expected = pytrec_eval.RelevanceEvaluator(qrels, {theirs}).evaluate(run)
+        for query in qrels:
+            wanted = expected[query][theirs] if query in expected else 0.0
+            assert found[query] == pytest.approx(wanted, abs=1e-6)

@@ -6,7 +6,7 @@ import pytest
 from core.data.judged import RetrievalSet
 from core.data.record import TrainingRow
 from core.data.retrieval import retrieval_of_rows
-from core.evaluation.triplets import evaluate_triplets, triplets_of
+from core.evaluation.triplets import score_triplets, triplets_of
 
 METRICS = ["ndcg@10", "triplet_accuracy", "positive_score", "negative_score", "margin"]
 
@@ -31,14 +31,19 @@ def test_against_a_hand_computed_case():
         asked.extend(pairs)
         return np.array([scores[pair] for pair in pairs], np.float32)
 
-    found = evaluate_triplets(score, dataset, METRICS)
+    judged = score_triplets(score, dataset, METRICS)
+    found = judged.means
     assert sorted(asked) == sorted(scores)  # each once
     positives, negatives = [0.9, 0.2, 0.4, 0.4], [0.5, 0.5, 0.4, 0.1]
     assert found["triplet_accuracy"] == 2 / 4  # a tie is no win
     assert found["positive_score"] == pytest.approx(sum(positives) / 4)
     assert found["negative_score"] == pytest.approx(sum(negatives) / 4)
     assert found["margin"] == pytest.approx((sum(positives) - sum(negatives)) / 4)
-    assert evaluate_triplets(score, dataset, ["ndcg@10"]) == {}
+    assert judged.by_query["triplet_accuracy"] == {"q": 1 / 2, "r": 1 / 2}
+    assert judged.by_query["negative_score"]["r"] == pytest.approx(0.25)
+    assert sorted(judged.positives.tolist()) == pytest.approx([0.2, 0.4, 0.9])
+    assert sorted(judged.negatives.tolist()) == pytest.approx([0.1, 0.4, 0.5])
+    assert score_triplets(score, dataset, ["ndcg@10"]).means == {}
 
 
 def test_negatives_of_rows_are_judged_unless_they_answer():

@@ -14,31 +14,32 @@ from core.evaluation.retrieval import rank as rank_densely
 from core.families import dense
 from core.families.cross_encoder.model import load_retriever
 from core.families.cross_encoder.scorer import Score, score_with
-from core.families.family import Rank
+from core.families.family import Rank, Use
 from core.run.context import RunContext
-from core.spec.train import Prompts, Rerank, TrainSpec
+from core.spec.evaluation import Rerank
+from core.spec.models import Prompts
 from core.training.batching import Packing
 
 
-def make_rank(model: CrossEncoder, spec: TrainSpec, packing: Packing, context: RunContext) -> Rank:
+def make_rank(model: CrossEncoder, use: Use, packing: Packing, context: RunContext) -> Rank:
     """Candidates are found once a dataset, however often it is asked."""
-    score = make_score(model, spec, packing, context)
+    score = make_score(model, use, packing, context)
     found: dict[int, Run] = {}
-    retrieve = make_retrieve(spec.evaluation.rerank, packing, context)
+    retrieve = make_retrieve(use.rerank, packing, context)
 
     def rank(dataset: RetrievalSet, depth: int) -> Run:
         if id(dataset) not in found:
-            found[id(dataset)] = candidates = retrieve(dataset, spec.evaluation.rerank.depth)
-            _tell(context, spec, dataset, candidates)
+            found[id(dataset)] = candidates = retrieve(dataset, use.rerank.depth)
+            _tell(context, use, dataset, candidates)
         return rerank(score, dataset, found[id(dataset)], depth)
 
     return rank
 
 
-def _tell(context: RunContext, spec: TrainSpec, dataset: RetrievalSet, candidates: Run) -> None:
+def _tell(context: RunContext, use: Use, dataset: RetrievalSet, candidates: Run) -> None:
     """What there is to be won, and what it costs."""
-    asked = spec.evaluation.rerank
-    known = [metric for metric in spec.evaluation.metrics if "@" in metric]
+    asked = use.rerank
+    known = [metric for metric in use.metrics if "@" in metric]
     ceiling = f"recall@{asked.depth}"
     scores = evaluate_run(dataset.qrels, candidates, [*known, ceiling])
     own = ", ".join(f"{metric} {mean(scores[metric]):.4f}" for metric in known)
@@ -49,9 +50,9 @@ def _tell(context: RunContext, spec: TrainSpec, dataset: RetrievalSet, candidate
     )
 
 
-def make_score(model: CrossEncoder, spec: TrainSpec, packing: Packing, context: RunContext) -> Score:
+def make_score(model: CrossEncoder, use: Use, packing: Packing, context: RunContext) -> Score:
     score = score_with(model, packing, context.check_stop)
-    before, within = spec.prompts.query or "", spec.prompts.document or ""
+    before, within = use.prompts.query or "", use.prompts.document or ""
     return lambda pairs: score([(before + query, within + document) for query, document in pairs])
 
 
@@ -67,9 +68,7 @@ def make_retrieve(asked: Rerank, packing: Packing, context: RunContext) -> Rank:
         if asked.family == "late_interaction":
             from core.families import late_interaction
 
-            encode = late_interaction.make_encode(model, packing, context.check_stop)
-            ranker = late_interaction.Ranker(encode, Prompts(), device, context.check_stop)
-            return ranker.exactly(dataset, depth)
+            return late_interaction.make_ranker(model, Use(), packing, context).exactly(dataset, depth)
         return rank_densely(dense.make_encode(model, Prompts(), packing, context.check_stop), dataset, depth)
 
     return retrieve

@@ -10,10 +10,10 @@ from sentence_transformers import SentenceTransformer
 
 from core.evaluation.retrieval import Encode, rank
 from core.evaluation.triplets import Score
-from core.families.family import Rank
+from core.families.family import Rank, Use
 from core.families.inference import pieces_of
 from core.run.context import RunContext
-from core.spec.train import Prompts, TrainSpec
+from core.spec.models import Prompts
 from core.training.batching import Packing
 from core.training.encoding import make_micro_batches, sentence_embedding, tokenize
 from core.training.recovery import MicroBatch
@@ -70,12 +70,12 @@ def make_encode(
     return encode
 
 
-def make_rank(model: SentenceTransformer, spec: TrainSpec, packing: Packing, context: RunContext) -> Rank:
-    return partial(rank, make_encode(model, spec.prompts, packing, context.check_stop))
+def make_rank(model: SentenceTransformer, use: Use, packing: Packing, context: RunContext) -> Rank:
+    return partial(rank, make_encode(model, use.prompts, packing, context.check_stop))
 
 
-def make_score(model: SentenceTransformer, spec: TrainSpec, packing: Packing, context: RunContext) -> Score:
-    encode = make_encode(model, spec.prompts, packing, context.check_stop)
+def make_score(model: SentenceTransformer, use: Use, packing: Packing, context: RunContext) -> Score:
+    encode = make_encode(model, use.prompts, packing, context.check_stop)
 
     def score(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         asked, place_of_query = _distinct([query for query, _ in pairs])

@@ -6,6 +6,7 @@ from core.families.late_interaction.evaluator import (
     Ranker,
     make_encode,
     make_rank,
+    make_ranker,
     make_score,
 )
 from core.families.late_interaction.maxsim import Ragged, maxsim, score_all, score_pairs
@@ -25,6 +26,7 @@ __all__ = [
     "make_forward",
     "make_objective",
     "make_rank",
+    "make_ranker",
     "make_reader",
     "make_score",
     "maxsim",

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,15 +13,15 @@ from core.data.judged import RetrievalSet
 from core.evaluation.metrics import Run
 from core.evaluation.retrieval import depth_with_excluded, run_of
 from core.evaluation.triplets import Score
-from core.families.family import Rank
+from core.families.family import Rank, Use
 from core.families.inference import pieces_of
 from core.families.late_interaction.maxsim import Ragged, score_all, score_pairs
 from core.families.late_interaction.objective import token_vectors
 from core.families.late_interaction.plaid import PlaidIndex
 from core.families.late_interaction.reader import Reader
-from core.mining.search import Nearest, merge, take_in
+from core.retrieval.search import Nearest, merge, take_in
 from core.run.context import RunContext
-from core.spec.train import Prompts, PruneEmbeddings, TrainSpec
+from core.spec.models import PruneEmbeddings
 from core.training.batching import Packing
 from core.training.encoding import make_micro_batches
 from core.training.recovery import MicroBatch
@@ -79,24 +79,18 @@ def _tokens(model: ColBERT, texts: list[str], limit: int) -> Sequence[Sequence[i
     )["input_ids"]
 
 
-def make_rank(model: ColBERT, spec: TrainSpec, packing: Packing, context: RunContext) -> Rank:
-    encode = make_encode(model, packing, context.check_stop, prune=spec.prune_embeddings)
-    ranker = Ranker(encode, spec.prompts, model.device.type, context.check_stop)
-
-    def rank(dataset: RetrievalSet, depth: int) -> Run:
-        pairs = len(dataset.queries) * len(dataset.corpus)
-        index = spec.evaluation.index
-        if index == "plaid" or (index == "auto" and pairs > _EXACT_PAIRS):
-            with tempfile.TemporaryDirectory(dir=context.folder) as folder:
-                return ranker.by_index(dataset, depth, Path(folder), spec.seed)
-        return ranker.exactly(dataset, depth)
-
-    return rank
+def make_ranker(model: ColBERT, use: Use, packing: Packing, context: RunContext) -> "Ranker":
+    encode = make_encode(model, packing, context.check_stop, prune=use.prune_embeddings)
+    return Ranker(encode, use, model.device.type, context.folder, context.check_stop)
 
 
-def make_score(model: ColBERT, spec: TrainSpec, packing: Packing, context: RunContext) -> Score:
-    encode = make_encode(model, packing, context.check_stop, prune=spec.prune_embeddings)
-    before, within = spec.prompts.query or "", spec.prompts.document or ""
+def make_rank(model: ColBERT, use: Use, packing: Packing, context: RunContext) -> Rank:
+    return make_ranker(model, use, packing, context).rank
+
+
+def make_score(model: ColBERT, use: Use, packing: Packing, context: RunContext) -> Score:
+    encode = make_encode(model, packing, context.check_stop, prune=use.prune_embeddings)
+    before, within = use.prompts.query or "", use.prompts.document or ""
 
     def score(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         found = []
@@ -114,17 +108,37 @@ class Ranker:
     """Documents are encoded, asked by all queries, and forgotten: memory does not grow with the corpus."""
 
     def __init__(
-        self, encode: EncodeTokens, prompts: Prompts, device: str, check_stop: Callable[[], None]
+        self,
+        encode: EncodeTokens,
+        use: Use,
+        device: str,
+        work: Path,
+        check_stop: Callable[[], None],
     ) -> None:
-        self._encode, self._prompts, self._device = encode, prompts, device
+        """``work`` is a folder for an index. ``facts`` are of the last dataset."""
+        self._encode, self._use, self._device, self._work = encode, use, device, work
         self._check_stop = check_stop
+        self.facts: dict[str, Any] = {}
+        self.tell: Callable[[int, int], None] = lambda _done, _total: None
+        """Hears how many of how many documents have been read."""
+
+    def rank(self, dataset: RetrievalSet, depth: int) -> Run:
+        """As ``use`` says, exactly or by an index."""
+        pairs = len(dataset.queries) * len(dataset.corpus)
+        if self._use.index == "plaid" or (self._use.index == "auto" and pairs > _EXACT_PAIRS):
+            self._work.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._work) as folder:
+                return self.by_index(dataset, depth, Path(folder))
+        return self.exactly(dataset, depth)
 
     def exactly(self, dataset: RetrievalSet, depth: int) -> Run:
         """By MaxSim of every query with every document."""
         asked = self._queries(dataset)
         best = Nearest.none(len(asked), depth_with_excluded(dataset, depth))
         texts, order = self._documents(dataset)
+        self.facts = {"index": "exact", "vectors": 0}
         for begin, documents in self._encoded(texts, order):
+            self.facts["vectors"] += len(documents.vectors)
             for start in range(0, len(asked), _QUERIES):
                 self._check_stop()
                 block = slice(start, min(start + _QUERIES, len(asked)))
@@ -132,18 +146,22 @@ class Ranker:
         indices = np.where(best.indices >= 0, order[best.indices], -1)
         return run_of(dataset, indices.tolist(), best.scores.tolist(), depth)
 
-    def by_index(self, dataset: RetrievalSet, depth: int, folder: Path, seed: int) -> Run:
+    def by_index(self, dataset: RetrievalSet, depth: int, folder: Path) -> Run:
         """PLAID finds the documents; they are encoded once more and scored exactly."""
         asked = self._queries(dataset)
         texts, order = self._documents(dataset)
-        index = PlaidIndex(folder, self._device, seed)
+        index = PlaidIndex(folder, self._device, self._use.seed)
         waiting: list[Ragged] = []
+        self.facts = {"index": "plaid", "vectors": 0}
         for begin, documents in self._encoded(texts, order):
+            self.facts["vectors"] += len(documents.vectors)
             waiting.append(documents)
             if len(waiting) == _INDEXED_AT_ONCE or begin + _CHUNK >= len(order):
                 together = Ragged.joined(waiting)
                 index.add(together, begin + len(documents) - len(together))
                 waiting = []
+        files = (path for path in folder.rglob("*") if path.is_file())
+        self.facts["index_bytes"] = sum(path.stat().st_size for path in files)
         found = index.ask(asked, depth_with_excluded(dataset, depth))
         scores = np.full(found.shape, -np.inf, np.float32)
         known = np.unique(found[found >= 0])
@@ -157,12 +175,12 @@ class Ranker:
         return run_of(dataset, indices.tolist(), best.scores.tolist(), depth)
 
     def _queries(self, dataset: RetrievalSet) -> Ragged:
-        prompt = self._prompts.query or ""
+        prompt = self._use.prompts.query or ""
         return self._encode([prompt + text for text in dataset.queries.values()], "query")
 
     def _documents(self, dataset: RetrievalSet) -> tuple[list[str], np.ndarray]:
         """Their texts, and their order, longest first: so those encoded together are of similar length."""
-        prompt = self._prompts.document or ""
+        prompt = self._use.prompts.document or ""
         texts = [prompt + text for text in dataset.corpus.values()]
         return texts, np.argsort([-len(text) for text in texts], kind="stable")
 
@@ -171,3 +189,4 @@ class Ranker:
         for begin in range(0, len(order), _CHUNK):
             some = order[begin : begin + _CHUNK].tolist()
             yield begin, self._encode([texts[index] for index in some], "document")
+            self.tell(begin + len(some), len(order))

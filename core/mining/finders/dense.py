@@ -1,27 +1,20 @@
 """A bi-encoder's nearest documents: embeddings kept in the cache; exact search, or faiss."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from core.errors import BadSpec
-from core.families import dense
-from core.families.loading import weights_sha256
-from core.mining.encode import SHARD, TOKENS, Role
-from core.mining.finders.base import Found, encode_pool
+from core.mining.finders.base import Found
 from core.mining.gather import Gathered
 from core.mining.pool import Pool
-from core.mining.search import Nearest, search, shard_vectors
+from core.retrieval.encode import SHARD, Role
+from core.retrieval.encoders import DenseEncoder
+from core.retrieval.search import Nearest, search, shard_vectors
 from core.run.context import RunContext
 from core.spec.mine import MineSpec, Part
-from core.training.arguments import choose_precision
-from core.training.batching import Packing
-from core.training.tokens import fingerprint
 
-_FLOAT = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _PROBED = 32
 _TRAINED_ON = 64
 
@@ -31,44 +24,22 @@ class DenseFinder:
 
     def __init__(self, spec: MineSpec, context: RunContext) -> None:
         self._spec, self._context = spec, context
-        self._device = device = "cuda" if context.request.gpus else "cpu"
-        precision = choose_precision(spec.precision, device)
-        context.phase("loading")
-        self._model = dense.load_model(context, spec.model, device).eval()
-        if spec.max_length is not None:
-            self._model.max_seq_length = min(spec.max_length, dense.context_length(self._model))
-        weights = weights_sha256(self._model)
-        self._model.to(_FLOAT[precision])
-        packing = Packing(TOKENS[device], overhead=64)
-        if device == "cuda":
-            packing = replace(packing, multiple=8, longest=dense.context_length(self._model))
-        self._encode = dense.make_encode(self._model, spec.prompts, packing, context.check_stop)
-        self.facts = {
-            "model": spec.model,
-            "weights_sha256": weights,
-            "max_length": self._model.max_seq_length,
-            "similarity": self._model.similarity_fn_name,
-            "precision": precision,
-            "index": "faiss" if spec.index == "faiss" else "exact",
-            "device": device,
-        }
+        self._encoder = DenseEncoder(
+            context,
+            spec.model,
+            prompts=spec.prompts,
+            max_length=spec.max_length,
+            compute=spec.precision,
+            half=spec.half,
+        )
+        self.facts = {**self._encoder.facts, "index": "faiss" if spec.index == "faiss" else "exact"}
 
     def _shards(
         self, pool: Pool, role: Role, name: str, begin: int = 0, end: int | None = None
     ) -> list[Path]:
         """The embeddings of a pool's texts from ``begin`` to ``end``."""
-        prompt = getattr(self._spec.prompts, role)
-        known = [self.facts[fact] for fact in ("weights_sha256", "max_length", "similarity", "precision")]
-        return encode_pool(
-            self._context,
-            pool.all_texts(begin, end),
-            (len(pool) if end is None else end) - begin,
-            name,
-            role,
-            self._encode,
-            repr([*known, fingerprint(self._model.tokenizer), prompt]),
-            half=self._spec.half,
-        )
+        total = (len(pool) if end is None else end) - begin
+        return self._encoder.shards(pool.all_texts(begin, end), total, name, role)
 
     def find(self, gathered: Gathered, depth: int) -> Found:
         self._context.phase("encoding")
@@ -102,7 +73,7 @@ class DenseFinder:
                 only_candidates(),
                 depth,
                 begin=begin,
-                device=self._device,
+                device=self._encoder.device,
                 scores_per_block=self._spec.scores_at_once,
                 check_stop=self._context.check_stop,
             )

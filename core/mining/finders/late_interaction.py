@@ -6,21 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from core.families import late_interaction
 from core.families.late_interaction import Ragged, score_all, score_pairs
 from core.families.late_interaction.plaid import PlaidIndex
-from core.families.loading import weights_sha256
-from core.mining.encode import TOKENS, Role
-from core.mining.finders.base import Found, encode_pool
+from core.mining.finders.base import Found
 from core.mining.gather import Gathered
-from core.mining.pool import Pool
-from core.mining.search import Nearest, merge, take_in
+from core.retrieval.encoders import TokenEncoder, read_tokens
+from core.retrieval.search import Nearest, merge, take_in
 from core.run.context import RunContext
 from core.spec.mine import MineSpec
-from core.training.batching import Packing
-from core.training.tokens import fingerprint
 
-_SHARD = 1024
 _QUERIES = 256
 _INDEXED_AT_ONCE = 64
 """Shards whose vectors are in memory while the index takes them in; its centroids are those of the first."""
@@ -30,51 +24,24 @@ _EXACT = 20_000
 
 
 class LateInteractionFinder:
-    """One vector a token: a shard of 1,024 documents of 200 tokens takes 100 MB, half of it with ``half``."""
-
     def __init__(self, spec: MineSpec, context: RunContext) -> None:
         self._spec, self._context = spec, context
-        self._device = "cuda" if context.request.gpus else "cpu"
-        context.phase("loading")
-        model = late_interaction.load_model(context, spec.model, self._device, spec.max_length)
-        packing = Packing(TOKENS[self._device], multiple=8 if self._device == "cuda" else 1, overhead=64)
-        self._encode = late_interaction.make_encode(model, packing, context.check_stop)
-        self._tokenizer = model.tokenizer
-        self._settings = [
-            model.query_length,
-            model.document_length,
-            model.query_prefix,
-            model.document_prefix,
-        ]
-        self._settings += [model.skiplist_words, model.do_query_expansion, model.attend_to_expansion_tokens]
-        self.facts: dict[str, Any] = {
-            "model": spec.model,
-            "weights_sha256": weights_sha256(model),
-            "max_length": model.document_length,
-            "similarity": "maxsim",
-            "device": self._device,
-        }
-
-    def _shards(self, pool: Pool, role: Role, name: str) -> list[Path]:
-        prompt = getattr(self._spec.prompts, role) or ""
-        return encode_pool(
-            self._context,
-            (prompt + text for text in pool.all_texts()),
-            len(pool),
-            name,
-            role,
-            self._encode,
-            repr([self.facts["weights_sha256"], fingerprint(self._tokenizer), self._settings]),
-            half=self._spec.half,
-            size=_SHARD,
+        self._encoder = TokenEncoder(
+            context, spec.model, prompts=spec.prompts, max_length=spec.max_length, half=spec.half
         )
+        self._device = self._encoder.device
+        self.facts: dict[str, Any] = dict(self._encoder.facts)
 
     def find(self, gathered: Gathered, depth: int) -> Found:
         self._context.phase("encoding")
-        of_documents = self._shards(gathered.documents, "document", "documents")
-        of_queries = self._shards(gathered.queries, "query", "queries")
+        of_documents = self._encoder.shards(
+            gathered.documents.all_texts(), len(gathered.documents), "documents", "document"
+        )
+        of_queries = self._encoder.shards(
+            gathered.queries.all_texts(), len(gathered.queries), "queries", "query"
+        )
         self._context.phase("mining")
-        asked = Ragged.joined([_read(path) for path in of_queries])
+        asked = Ragged.joined([read_tokens(path) for path in of_queries])
         plaid = self._spec.index == "plaid" or (self._spec.index == "auto" and gathered.candidates > _EXACT)
         self.facts["index"] = "plaid" if plaid else "exact"
         best = Nearest.none(len(asked), depth)
@@ -82,7 +49,7 @@ class LateInteractionFinder:
             best.indices[:] = self._ask_plaid(asked, of_documents, gathered.candidates, depth)
         of_pairs = np.empty(len(gathered.pairs), np.float32)
         for first, shard in self._each(of_documents):
-            here = np.flatnonzero(gathered.pairs[:, 1] // _SHARD == first // _SHARD)
+            here = np.flatnonzero(gathered.pairs[:, 1] // TokenEncoder.SHARD == first // TokenEncoder.SHARD)
             of_pairs[here] = score_pairs(asked, shard, gathered.pairs[here] - [0, first])
             if plaid:
                 rows, places = np.nonzero((best.indices >= first) & (best.indices < first + len(shard)))
@@ -96,7 +63,7 @@ class LateInteractionFinder:
     def _each(self, paths: list[Path]) -> Iterator[tuple[int, Ragged]]:
         for number, path in enumerate(paths):
             self._context.check_stop()
-            yield number * _SHARD, _read(path)
+            yield number * TokenEncoder.SHARD, read_tokens(path)
             self._context.progress(
                 fraction=(number + 1) / len(paths), step=number + 1, total_steps=len(paths)
             )
@@ -118,13 +85,8 @@ class LateInteractionFinder:
         index = PlaidIndex(self._context.folder / "work" / "plaid", self._device, self._spec.seed)
         for start in range(0, len(paths), _INDEXED_AT_ONCE):
             self._context.check_stop()
-            shards = [_read(path) for path in paths[start : start + _INDEXED_AT_ONCE]]
-            first = start * _SHARD
+            shards = [read_tokens(path) for path in paths[start : start + _INDEXED_AT_ONCE]]
+            first = start * TokenEncoder.SHARD
             index.add(Ragged.joined(shards).span(slice(0, max(0, candidates - first))), first)
         self._context.check_stop()
         return index.ask(asked, depth)
-
-
-def _read(path: Path) -> Ragged:
-    with np.load(path) as file:
-        return Ragged(file["vectors"], file["counts"])

@@ -14,7 +14,7 @@ from core.artifacts import fresh_folder
 from core.errors import BadData
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
-from core.mining.search import Nearest, merge
+from core.retrieval.search import Nearest, merge
 from core.run.context import RunContext
 from core.spec.mine import MineSpec
 

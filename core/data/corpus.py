@@ -1,0 +1,78 @@
+"""Every document of whatever may be a corpus: judged and prepared sets, chunks, documents, rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.data.dataset import read_facts, read_parquet
+from core.data.documents import AS_WRITTEN, read_passages
+from core.data.formats import is_documents, settle_format
+from core.data.judged import is_bright, is_judged, judged_files, read_texts, splits_of
+from core.data.pairs import TrainingRow, is_dataset, read_pairs
+from core.data.readers import Reject, Row, read_rows
+
+
+@dataclass(frozen=True)
+class CorpusText:
+    """``name`` is the document's id, where it has one; ``group`` what it is a part of."""
+
+    name: str | None
+    text: str
+    group: str | None = None
+    category: str | None = None
+
+
+def has_corpus(path: Path) -> bool:
+    """Whether a dataset has a corpus of its own, beside the documents that answer."""
+    return read_facts(path)["type"] == "retrieval" if is_dataset(path) else is_judged(path)
+
+
+def read_corpus(path: Path, split: str | None = None) -> Iterator[CorpusText | Reject]:
+    """In the order of the files. Rows' documents come as often as they stand there.
+
+    ``split`` is a domain of BRIGHT; other sets have one corpus. Raises `BadData`.
+    """
+    if is_dataset(path) and (kind := read_facts(path)["type"]) != "triplets":
+        for row in read_parquet(path / ("corpus.parquet" if kind == "retrieval" else "chunks.parquet")):
+            yield CorpusText(row["id"], row["text"], row.get("document"), row.get("category"))
+    elif not is_dataset(path) and is_judged(path):
+        of_split = split if is_bright(path) else next(iter(splits_of(path)))
+        rejects: list[Reject] = []
+        for files in judged_files(path, of_split):
+            for name, text in files.documents(rejects):
+                yield CorpusText(name, text)
+            yield from rejects
+            rejects.clear()
+    else:
+        form, where = settle_format(path, "auto")
+        if not is_documents(form):
+            yield from _of_rows(where)
+        elif form == "chunks" and _is_beirs(where):
+            unreadable: list[Reject] = []
+            for name, text in read_texts(where, rejects=unreadable):
+                yield CorpusText(name, text)
+            yield from unreadable
+        else:
+            for found in read_passages(where, form, None, AS_WRITTEN):
+                if isinstance(found, Reject):
+                    yield found
+                else:
+                    yield CorpusText(found.id, found.text, found.document, found.category)
+
+
+def _of_rows(path: Path) -> Iterator[CorpusText | Reject]:
+    for row in read_pairs(path):
+        if isinstance(row, TrainingRow):
+            yield CorpusText(row.positive_id, row.positive, row.group, row.category)
+            for text in row.negatives:
+                yield CorpusText(None, text)
+        else:
+            yield row
+
+
+def _is_beirs(path: Path) -> bool:
+    """Whether a file is BEIR's corpus.jsonl without its folder: its titles belong to the texts."""
+    if not path.is_file():
+        return False
+    first = next((row for row in read_rows(path) if isinstance(row, Row)), None)
+    return first is not None and "_id" in first.values and "queries" not in first.values

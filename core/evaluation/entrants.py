@@ -1,0 +1,319 @@
+"""Who takes part in an evaluation: BM25, a bi-encoder, a late-interaction model, a cross-encoder.
+
+Each ranks a whole retrieval set, says what its corpus takes to keep, and can be asked query by query for its
+latency. One is loaded at a time.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from core.data.judged import RetrievalSet
+from core.errors import BadModel
+from core.evaluation.lexical import WordIndex, best_of
+from core.evaluation.metrics import Run
+from core.evaluation.retrieval import depth_with_excluded, run_of
+from core.families import cross_encoder, dense, late_interaction
+from core.families.cross_encoder.evaluator import find_by_words, rerank
+from core.families.detect import family_in
+from core.families.family import Use
+from core.families.late_interaction import Ragged, score_all
+from core.families.loading import weights_sha256
+from core.retrieval.encoders import DenseEncoder, TokenEncoder, device_of, packing_for
+from core.retrieval.search import search, shard_vectors
+from core.run.context import RunContext
+from core.spec.evaluate import EvaluatedModel, EvaluateSpec
+from core.spec.evaluation import Rerank
+
+_RESIDENT_BYTES = 4e9
+"""Of vectors that are held in memory to be asked one by one."""
+
+_RERANKED_AT_ONCE = 64
+"""Queries: with a hundred candidates each there are enough pairs of similar length."""
+
+Ask = Callable[[str], dict[str, float]]
+"""A query -> seconds by what was done: encode, search, rerank."""
+
+
+@dataclass
+class Ranking:
+    """``stored``: vectors, bytes a vector, and bytes of the corpus, where it is kept as vectors."""
+
+    run: Run
+    seconds: float
+    stored: dict[str, Any] = field(default_factory=dict)
+
+
+class Entrant(Protocol):
+    facts: dict[str, Any]
+
+    def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
+        """Every query's best documents, without those that it must leave out."""
+        ...
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        """(query, document) -> scores [pairs]"""
+        ...
+
+    def asker(self, dataset: RetrievalSet, depth: int) -> Ask | None:
+        """Answers single queries from memory; None where the corpus does not fit."""
+        ...
+
+
+def open_entrant(
+    context: RunContext, spec: EvaluateSpec, asked: EvaluatedModel, candidates: "Candidates"
+) -> Entrant:
+    """Loads the model. Raises `BadModel`."""
+    if asked.ref == "bm25":
+        return WordEntrant(context)
+    family = family_in(context, asked.ref) if asked.family == "auto" else asked.family
+    if asked.prune_embeddings is not None and family != "late_interaction":
+        raise BadModel(f"{asked.ref} is {family}: prune_embeddings is of late_interaction models alone")
+    if family == "late_interaction":
+        return TokenEntrant(context, spec, asked)
+    if family == "cross_encoder":
+        return PairEntrant(context, spec, asked, candidates)
+    return DenseEntrant(context, spec, asked)
+
+
+class Candidates:
+    """Whose documents a cross-encoder brings into order: found once for all of them."""
+
+    def __init__(self, context: RunContext, spec: EvaluateSpec, runs: dict[int, Run]) -> None:
+        """``runs``: rankings that were given, by ``id`` of their dataset."""
+        self._context, self._spec = context, spec
+        self._found = {key: Ranking(run, 0.0) for key, run in runs.items()}
+        self._retriever: Entrant | None = None
+
+    @property
+    def asked(self) -> Rerank:
+        return self._spec.rerank
+
+    def of(self, dataset: RetrievalSet) -> Ranking:
+        if id(dataset) not in self._found:
+            self._found[id(dataset)] = self.retriever().rank(dataset, self.asked.depth)
+        return self._found[id(dataset)]
+
+    def retriever(self) -> Entrant:
+        if self._retriever is None:
+            asked = EvaluatedModel(ref=self.asked.retriever, family=self.asked.family)
+            self._retriever = open_entrant(self._context, self._spec, asked, self)
+        return self._retriever
+
+
+class WordEntrant:
+    """BM25."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self.facts: dict[str, Any] = {"model": "bm25", "family": "lexical", "similarity": "bm25"}
+
+    def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
+        begun = time.monotonic()
+        run = find_by_words(dataset, depth, self._context.check_stop)
+        return Ranking(run, time.monotonic() - begun)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        documents = list(dict.fromkeys(document for _, document in pairs))
+        place = {text: number for number, text in enumerate(documents)}
+        index = WordIndex(documents)
+        found = np.zeros(len(pairs), np.float32)
+        by_query: dict[str, list[int]] = {}
+        for number, (query, _) in enumerate(pairs):
+            by_query.setdefault(query, []).append(number)
+        for query, numbers in by_query.items():
+            every = index.scores(query)
+            found[numbers] = every[[place[pairs[number][1]] for number in numbers]]
+        return found
+
+    def asker(self, dataset: RetrievalSet, depth: int) -> Ask:
+        index = WordIndex(list(dataset.corpus.values()))
+
+        def ask(query: str) -> dict[str, float]:
+            begun = time.perf_counter()
+            best_of(index.scores(query), depth)
+            return {"search": time.perf_counter() - begun}
+
+        return ask
+
+
+class DenseEntrant:
+    """The corpus lies in shards of the job's cache: a killed job finds what it had encoded."""
+
+    def __init__(self, context: RunContext, spec: EvaluateSpec, asked: EvaluatedModel) -> None:
+        self._context = context
+        self.encoder = DenseEncoder(
+            context, asked.ref, prompts=asked.prompts, max_length=asked.max_length, compute=spec.compute
+        )
+        self.facts = self.encoder.facts
+        use = Use(asked.prompts)
+        self._score = dense.make_score(self.encoder.model, use, packing_for(self.encoder.device), context)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        return self._score(pairs)
+
+    def shards(self, dataset: RetrievalSet) -> list[Any]:
+        self._context.phase("encoding")
+        texts = dataset.corpus.values()
+        return self.encoder.shards(texts, len(texts), "documents", "document")
+
+    def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
+        begun = time.monotonic()
+        shards = self.shards(dataset)
+        asked = self.encoder.vectors(dataset.queries.values())
+        self._context.phase("evaluating")
+        nearest = search(
+            asked,
+            shard_vectors(shards),
+            depth_with_excluded(dataset, depth),
+            device=self.encoder.device,
+            check_stop=self._context.check_stop,
+        )
+        run = run_of(dataset, nearest.indices.tolist(), nearest.scores.tolist(), depth)
+        taken = time.monotonic() - begun
+        width = 4 * asked.shape[1]
+        stored = {
+            "vectors": len(dataset.corpus),
+            "bytes_per_vector": width,
+            "bytes": width * len(dataset.corpus),
+        }
+        return Ranking(run, taken, stored)
+
+    def asker(self, dataset: RetrievalSet, depth: int) -> Ask | None:
+        if len(dataset.corpus) * 4 * self.facts["dimension"] > _RESIDENT_BYTES:
+            return None
+        documents = torch.from_numpy(np.concatenate(list(shard_vectors(self.shards(dataset)))))
+        documents = documents.to(self.encoder.device)
+        depth = min(depth, len(documents))
+
+        def ask(query: str) -> dict[str, float]:
+            begun = time.perf_counter()
+            asked = self.encoder.encode([query], "query")
+            encoded = time.perf_counter()
+            (asked.to(documents.device) @ documents.T).topk(depth, dim=1).indices.cpu()
+            return {"encode": encoded - begun, "search": time.perf_counter() - encoded}
+
+        return ask
+
+
+class TokenEntrant:
+    """MaxSim of every document, or of those that PLAID finds."""
+
+    def __init__(self, context: RunContext, spec: EvaluateSpec, asked: EvaluatedModel) -> None:
+        self._context = context
+        self._encoder = TokenEncoder(
+            context,
+            asked.ref,
+            prompts=asked.prompts,
+            max_length=asked.max_length,
+            prune=asked.prune_embeddings,
+        )
+        self.facts = self._encoder.facts
+        self._use = Use(
+            prompts=asked.prompts, prune_embeddings=asked.prune_embeddings, index=spec.index, seed=spec.seed
+        )
+        packing = packing_for(self._encoder.device)
+        self._ranker = late_interaction.make_ranker(self._encoder.model, self._use, packing, context)
+        self._ranker.tell = lambda done, total: context.progress(
+            fraction=done / total, step=done, total_steps=total
+        )
+        self._score = late_interaction.make_score(self._encoder.model, self._use, packing, context)
+        self._prompts = asked.prompts
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        return self._score(pairs)
+
+    def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
+        begun = time.monotonic()
+        run = self._ranker.rank(dataset, depth)
+        taken = time.monotonic() - begun
+        found = self._ranker.facts
+        stored = {
+            "vectors": found["vectors"],
+            "bytes_per_vector": 2 * self.facts["dimension"],  # as float16, which loses nothing here
+            "bytes": found.get("index_bytes", 2 * self.facts["dimension"] * found["vectors"]),
+            "index": found["index"],
+        }
+        return Ranking(run, taken, stored)
+
+    def asker(self, dataset: RetrievalSet, depth: int) -> Ask | None:
+        vectors = self._ranker.facts.get("vectors", 0)
+        if not vectors or vectors * 4 * self.facts["dimension"] > _RESIDENT_BYTES:
+            return None
+        prompt = self._prompts.document or ""
+        texts = [prompt + text for text in dataset.corpus.values()]
+        size = TokenEncoder.SHARD
+        documents = Ragged.joined(
+            [
+                self._encoder.encode(texts[start : start + size], "document")
+                for start in range(0, len(texts), size)
+            ]
+        )
+
+        def ask(query: str) -> dict[str, float]:
+            begun = time.perf_counter()
+            asked = self._encoder.vectors([query])
+            encoded = time.perf_counter()
+            score_all(asked, documents, device=self._encoder.device).topk(min(depth, len(texts)), dim=1)
+            return {"encode": encoded - begun, "search": time.perf_counter() - encoded}
+
+        return ask
+
+
+class PairEntrant:
+    """A cross-encoder, which brings somebody else's candidates into order."""
+
+    def __init__(
+        self, context: RunContext, spec: EvaluateSpec, asked: EvaluatedModel, candidates: Candidates
+    ) -> None:
+        self._context, self._candidates = context, candidates
+        device = device_of(context)
+        context.phase("loading")
+        model = cross_encoder.load_model(context, asked.ref, device, asked.max_length)
+        self._score = cross_encoder.make_score(model, Use(asked.prompts), packing_for(device), context)
+        self.facts: dict[str, Any] = {
+            "model": asked.ref,
+            "family": "cross_encoder",
+            "weights_sha256": weights_sha256(model),
+            "max_length": model.tokenizer.model_max_length,
+            "device": device,
+            "reranks": candidates.asked.retriever,
+            "depth": candidates.asked.depth,
+        }
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        return self._score(pairs)
+
+    def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
+        candidates = self._candidates.of(dataset)
+        self._context.phase("evaluating")
+        begun = time.monotonic()
+        best = {
+            query: dict(sorted(found.items(), key=lambda item: -item[1])[: self.facts["depth"]])
+            for query, found in candidates.run.items()
+        }
+        run: Run = {}
+        queries = list(best)
+        for start in range(0, len(queries), _RERANKED_AT_ONCE):
+            some = {query: best[query] for query in queries[start : start + _RERANKED_AT_ONCE]}
+            run |= rerank(self._score, dataset, some, depth)
+            self._context.progress(fraction=len(run) / len(queries), step=len(run), total_steps=len(queries))
+        return Ranking(run, candidates.seconds + time.monotonic() - begun)
+
+    def asker(self, dataset: RetrievalSet, depth: int) -> Ask | None:
+        found = self._candidates.of(dataset)
+        by_text = {dataset.queries[query]: list(names) for query, names in found.run.items()}
+        retrieve = None if not found.seconds else self._candidates.retriever().asker(dataset, depth)
+
+        def ask(query: str) -> dict[str, float]:
+            taken = retrieve(query) if retrieve is not None else {}
+            documents = [dataset.corpus[name] for name in by_text.get(query, ())][: self.facts["depth"]]
+            begun = time.perf_counter()
+            self._score([(query, text) for text in documents])
+            return {**taken, "rerank": time.perf_counter() - begun}
+
+        return ask

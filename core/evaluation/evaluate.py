@@ -1,0 +1,126 @@
+"""An evaluate job: models and retrieval sets -> rankings, scores, comparisons, and a report."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from core.artifacts.folders import write_atomically
+from core.evaluation.entrants import Candidates, DenseEntrant, Entrant, PairEntrant, Ranking, open_entrant
+from core.evaluation.findings import publish
+from core.evaluation.metrics import Run, depth_of, evaluate_run, mean
+from core.evaluation.precisions import check_dimensions, variants
+from core.evaluation.results import Evaluated, Result
+from core.evaluation.scores import Scores, unjudged_share
+from core.evaluation.sets import NamedSet, read_sets
+from core.evaluation.triplets import score_triplets
+from core.run.context import RunContext
+from core.spec.evaluate import EvaluateSpec
+from core.spec.refs import free_name, short_name
+
+_KEPT_DEPTH = 100
+"""Documents of a query in a run file, also where no metric looks so deep."""
+
+
+def evaluate(spec: EvaluateSpec, context: RunContext) -> None:
+    """Rank, score, compare, publish. Raises `Stopped` or a `JobFailure`.
+
+    Rankings that an earlier attempt has ended are not made again.
+    """
+    context.phase("preparing")
+    found = Evaluated(read_sets(spec, context))
+    given = {id(named.dataset): named.run for named in found.sets if named.run is not None}
+    candidates = Candidates(context, spec, given)
+    kept = context.request.checkpoints / "rankings"
+    kept.mkdir(parents=True, exist_ok=True)
+    names: list[str] = []
+    for asked in spec.models:
+        names.append(free_name(asked.name or short_name(asked.ref), names))
+    for name, asked in zip(names, spec.models, strict=True):
+        context.check_stop()
+        entrant = open_entrant(context, spec, asked, candidates)
+        found.models[name] = {**entrant.facts, "reference": asked.ref}
+        if isinstance(entrant, DenseEntrant):
+            check_dimensions(entrant, spec)
+        context.phase("evaluating")
+        for named in found.sets:
+            result = _evaluate_one(spec, context, entrant, named, kept)
+            found.results[name, named.name] = result
+            if isinstance(entrant, PairEntrant) and named.name not in found.candidates:
+                found.candidates[named.name] = _scores(candidates.of(named.dataset).run, named, spec)
+            _tell(context, found, name, named)
+        del entrant
+    publish(spec, context, found)
+    shutil.rmtree(kept)
+
+
+def _evaluate_one(
+    spec: EvaluateSpec, context: RunContext, entrant: Entrant, named: NamedSet, kept: Path
+) -> Result:
+    of_rankings = [metric for metric in spec.metrics if "@" in metric]
+    depth = max(depth_of(of_rankings), _KEPT_DEPTH) if of_rankings else _KEPT_DEPTH
+    ranking = Ranking({}, 0.0)
+    if of_rankings:
+        ranking = _ranking(spec, entrant, named, depth, kept)
+    scores = _scores(ranking.run, named, spec)
+    triplets = score_triplets(entrant.score, named.dataset, spec.metrics)
+    result = Result(
+        Scores(scores.means | triplets.means, scores.by_query | triplets.by_query),
+        ranking,
+        unjudged_share(named.dataset.qrels, ranking.run, 10),
+        triplets,
+    )
+    if isinstance(entrant, DenseEntrant) and (spec.precisions or spec.dimensions):
+        result.variants = list(variants(entrant, named.dataset, spec, context))
+    if spec.latency_queries:
+        result.latency = _latency(spec, context, entrant, named, depth)
+    return result
+
+
+def _ranking(spec: EvaluateSpec, entrant: Entrant, named: NamedSet, depth: int, kept: Path) -> Ranking:
+    """The model's, or as an earlier attempt of this job has left it."""
+    same = [entrant.facts, named.sha256, named.run, depth, spec.index, spec.rerank.model_dump(), spec.seed]
+    path = kept / f"{hashlib.sha256(repr(same).encode()).hexdigest()}.json"
+    if path.exists():
+        return Ranking(**json.loads(path.read_text(encoding="utf-8")))
+    ranking = entrant.rank(named.dataset, depth)
+    write_atomically(path, json.dumps(vars(ranking)))
+    return ranking
+
+
+def _scores(run: Run, named: NamedSet, spec: EvaluateSpec) -> Scores:
+    metrics = [metric for metric in spec.metrics if "@" in metric]
+    by_query = evaluate_run(named.dataset.qrels, run, metrics) if metrics else {}
+    return Scores({metric: mean(values) for metric, values in by_query.items()}, by_query)
+
+
+def _latency(
+    spec: EvaluateSpec, context: RunContext, entrant: Entrant, named: NamedSet, depth: int
+) -> dict[str, dict[str, float]]:
+    """Milliseconds a query by what was done: the middle and the 95th percentile. Empty where the corpus does
+    not fit into memory."""
+    ask = entrant.asker(named.dataset, depth)
+    if ask is None:
+        context.notice(f"{named.name} is too large to be asked query by query: no latency.", "warning")
+        return {}
+    texts = list(named.dataset.queries.values())
+    drawn = np.random.default_rng(spec.seed).permutation(len(texts))[: spec.latency_queries]
+    ask(texts[0])  # the first call pays for what is set up once
+    times: dict[str, list[float]] = {}
+    for number in drawn.tolist():
+        context.check_stop()
+        taken = ask(texts[number])
+        for part, seconds in {**taken, "total": sum(taken.values())}.items():
+            times.setdefault(part, []).append(1000 * seconds)
+    return {
+        part: {"median": float(np.median(some)), "p95": float(np.percentile(some, 95))}
+        for part, some in times.items()
+    }
+
+
+def _tell(context: RunContext, found: Evaluated, model: str, named: NamedSet) -> None:
+    means = found.results[model, named.name].scores.means
+    prefix = f"{model}/{named.name}/" if len(found.sets) > 1 else f"{model}/"
+    context.metric(0, {f"{prefix}{metric}": value for metric, value in means.items()})

@@ -1,0 +1,219 @@
+"""From what was measured to what it means: comparisons, verdicts, examples, and the outputs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.artifacts import fresh_folder
+from core.data.judged import RetrievalSet
+from core.evaluation.comparison import Compared, compare_models
+from core.evaluation.report import make_document
+from core.evaluation.results import Evaluated
+from core.evaluation.runs import write_run
+from core.evaluation.scores import by_category
+from core.reports import write_document
+from core.run.context import RunContext
+from core.spec.evaluate import EvaluateSpec
+from core.spec.evaluation import rises
+
+_SNIPPET = 300
+
+
+def publish(spec: EvaluateSpec, context: RunContext, found: Evaluated) -> None:
+    """The outputs ``report`` and ``run``."""
+    context.phase("comparing")
+    compared = compare_all(spec, found, context)
+    context.phase("publishing")
+    work = context.folder / "work"
+    folder, runs = fresh_folder(work / "report"), fresh_folder(work / "run")
+    page = _page(spec, context, found, compared)
+    context.metrics = {
+        "scores": page["scores"],
+        "mean": page["mean"],
+        "verdicts": {
+            f"{item.model} on {item.dataset}": item.verdict
+            for item in compared
+            if item.metric == spec.metrics[0]
+        },
+    }
+    (folder / "report.json").write_text(json.dumps(page, indent=2, ensure_ascii=False), encoding="utf-8")
+    _write_queries(spec, found, folder / "queries.jsonl")
+    write_document(make_document(spec, found, page, compared, folder), folder)
+    for item in compared:
+        if item.metric == spec.metrics[0]:
+            context.notice(f"{item.model} on {item.dataset}: {item.verdict}")
+    for (model, dataset), result in found.results.items():
+        if result.ranking.run:
+            write_run(runs / dataset / f"{model}.trec", result.ranking.run, model)
+    summary = {"name": spec.name or "evaluation", "scores": page["scores"], "inputs": context.request.inputs}
+    context.publish("report", "report", folder, summary)
+    if any(runs.iterdir()):
+        context.publish("run", "run", runs, {"name": spec.name or "runs", "models": list(found.models)})
+
+
+def compare_all(spec: EvaluateSpec, found: Evaluated, context: RunContext) -> list[Compared]:
+    """Every model with the last one by every metric."""
+    by_model = {
+        model: {named.name: found.results[model, named.name].scores.by_query for named in found.sets}
+        for model in found.models
+    }
+    *others, baseline = found.models
+    return [
+        compared
+        for metric in spec.metrics
+        for compared in compare_models(
+            metric,
+            {model: by_model[model] for model in others},
+            by_model[baseline],
+            permutations=spec.significance.permutations,
+            level=spec.significance.level,
+            seed=spec.seed,
+            check_stop=context.check_stop,
+        )
+    ]
+
+
+def _page(
+    spec: EvaluateSpec, context: RunContext, found: Evaluated, compared: list[Compared]
+) -> dict[str, Any]:
+    models, names = list(found.models), [named.name for named in found.sets]
+    scores = {model: {name: found.results[model, name].scores.means for name in names} for model in models}
+    return {
+        "models": found.models,
+        "baseline": models[-1] if len(models) > 1 else None,
+        "datasets": {named.name: _about(named.ref, named.dataset) for named in found.sets},
+        "scores": scores,
+        "mean": {
+            model: {
+                metric: float(np.mean([of_model[name][metric] for name in names if metric in of_model[name]]))
+                for metric in spec.metrics
+                if any(metric in of_model[name] for name in names)
+            }
+            for model, of_model in scores.items()
+        },
+        "categories": {model: _categories(found, model) for model in models},
+        "candidates": {name: given.means for name, given in found.candidates.items()},
+        "unjudged@10": {
+            model: {name: round(found.results[model, name].unjudged, 4) for name in names} for model in models
+        },
+        "comparisons": [item.as_dict() for item in compared],
+        "seconds": {
+            model: {name: round(found.results[model, name].ranking.seconds, 3) for name in names}
+            for model in models
+        },
+        "stored": {
+            model: {name: found.results[model, name].ranking.stored for name in names} for model in models
+        },
+        "precisions": {
+            model: {
+                name: [variant.as_dict() for variant in found.results[model, name].variants]
+                for name in names
+                if found.results[model, name].variants
+            }
+            for model in models
+        },
+        "latency_ms": {
+            model: {name: found.results[model, name].latency for name in names} for model in models
+        },
+        "examples": {
+            named.name: _examples(spec, found, named.name, named.dataset, compared) for named in found.sets
+        },
+        "inputs": context.request.inputs,
+        "spec": spec.model_dump(mode="json"),
+    }
+
+
+def _about(ref: str, dataset: RetrievalSet) -> dict[str, Any]:
+    grades = [grade for judged in dataset.qrels.values() for grade in judged.values()]
+    return {
+        "ref": ref,
+        "queries": len(dataset.queries),
+        "documents": len(dataset.corpus),
+        "relevant": sum(grade > 0 for grade in grades),
+        "judged": len(grades),
+        "grades": sorted(set(grades)),
+        "excluded": sum(map(len, dataset.excluded.values())),
+        "unreadable": dataset.rejects,
+    }
+
+
+def _categories(found: Evaluated, model: str) -> dict[str, Any]:
+    """dataset -> category -> metric -> value, and how many queries."""
+    answer: dict[str, Any] = {}
+    for named in found.sets:
+        if not named.dataset.categories:
+            continue
+        of_dataset: dict[str, dict[str, float]] = {}
+        for metric, values in found.results[model, named.name].scores.by_query.items():
+            for category, (value, queries) in by_category(values, named.dataset.categories).items():
+                of_dataset.setdefault(category, {"queries": queries})[metric] = value
+        answer[named.name] = of_dataset
+    return answer
+
+
+def _examples(
+    spec: EvaluateSpec, found: Evaluated, name: str, dataset: RetrievalSet, compared: list[Compared]
+) -> list[dict[str, Any]]:
+    """The queries that each model has gained and lost most on, with what stood first."""
+    *others, baseline = found.models
+    metric = spec.metrics[0]
+    theirs = found.results[baseline, name].scores.by_query.get(metric, {})
+    answer = []
+    for model in others:
+        ours = found.results[model, name].scores.by_query.get(metric, {})
+        gains = {query: ours[query] - theirs[query] for query in ours.keys() & theirs.keys()}
+        if not rises(metric):
+            gains = {query: -gain for query, gain in gains.items()}
+        ordered = sorted(gains, key=lambda query: (-gains[query], query))
+        won = [query for query in ordered[: spec.examples] if gains[query] > 0]
+        lost = [query for query in ordered[::-1][: spec.examples] if gains[query] < 0]
+        for query in won + lost:
+            answer.append(
+                {
+                    "model": model,
+                    "query_id": query,
+                    "query": dataset.queries[query][:_SNIPPET],
+                    metric: {model: ours[query], baseline: theirs[query]},
+                    "relevant": [
+                        {"id": document, "text": dataset.corpus.get(document, "")[:_SNIPPET]}
+                        for document, grade in dataset.qrels[query].items()
+                        if grade > 0
+                    ][:3],
+                    "first": {each: _first(found, each, name, dataset, query) for each in (model, baseline)},
+                }
+            )
+    return answer
+
+
+def _first(
+    found: Evaluated, model: str, name: str, dataset: RetrievalSet, query: str
+) -> dict[str, Any] | None:
+    ranked = found.results[model, name].ranking.run.get(query)
+    if not ranked:
+        return None
+    document = max(ranked, key=lambda candidate: ranked[candidate])
+    return {
+        "id": document,
+        "text": dataset.corpus[document][:_SNIPPET],
+        "grade": dataset.qrels[query].get(document),
+        "score": ranked[document],
+    }
+
+
+def _write_queries(spec: EvaluateSpec, found: Evaluated, path: Path) -> None:
+    """Every query's values by model and metric, a line each: for whoever wants to look closer."""
+    with path.open("w", encoding="utf-8") as file:
+        for named in found.sets:
+            for query, text in named.dataset.queries.items():
+                values = {
+                    model: {
+                        metric: of_query[query]
+                        for metric, of_query in found.results[model, named.name].scores.by_query.items()
+                        if query in of_query
+                    }
+                    for model in found.models
+                }
+                line = {"dataset": named.name, "query_id": query, "query": text, "values": values}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")

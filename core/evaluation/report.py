@@ -1,0 +1,288 @@
+"""An evaluation in words and pictures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.data.judged import RetrievalSet
+from core.evaluation.comparison import Compared
+from core.evaluation.metrics import evaluate_run, mean
+from core.evaluation.results import Evaluated
+from core.reports import Block, Details, Document, Figure, Heading, Listing, Sizes, StoredAs, Table, Text
+from core.reports.plots import plot_by_depth, plot_gains, plot_histograms, plot_intervals
+from core.spec.evaluate import EvaluateSpec
+
+_TONES = {"better": "good", "worse": "bad", "no difference": "even"}
+_DEPTHS = (1, 2, 3, 5, 10, 20, 30, 50, 100)
+_COUNTS = ("queries", "documents", "relevant", "judged")
+
+
+def make_document(
+    spec: EvaluateSpec, found: Evaluated, page: dict[str, Any], compared: list[Compared], folder: Path
+) -> Document:
+    leading = [item for item in compared if item.metric == spec.metrics[0]]
+    blocks: list[Block] = [
+        Text(
+            f"{item.model} on {item.dataset}, against {page['baseline']}. {item.verdict}",
+            _TONES[item.outcome],
+        )
+        for item in leading
+    ]
+    blocks += [Heading("Scores"), _scores_table(spec, page)]
+    if any(share > 0.5 for shares in page["unjudged@10"].values() for share in shares.values()):
+        blocks.append(
+            Text(
+                "Of some models' first ten documents more than half were never judged: they count as wrong, "
+                "and some may not be (unjudged@10)."
+            )
+        )
+    blocks += _comparison_blocks(spec, found, compared, folder)
+    blocks += _category_blocks(spec, page)
+    blocks += _size_blocks(spec, page)
+    blocks += _latency_blocks(page)
+    blocks += _ranking_plots(found, folder)
+    blocks += _example_blocks(spec, page)
+    blocks += [
+        Heading("What was evaluated"),
+        Table(
+            ["dataset", "from", *_COUNTS],
+            [
+                [
+                    name,
+                    about["ref"],
+                    *(f"{about[key]:,}" for key in _COUNTS),
+                ]
+                for name, about in page["datasets"].items()
+            ],
+            words=2,
+        ),
+        Table(
+            ["model", "from", "family", "weights", "tokens of a text", "seconds"],
+            [
+                [
+                    name,
+                    facts["reference"],
+                    facts["family"],
+                    str(facts.get("weights_sha256", ""))[:12],
+                    str(facts.get("max_length", "")),
+                    f"{sum(page['seconds'][name].values()):,.1f}",
+                ]
+                for name, facts in page["models"].items()
+            ],
+            words=4,
+        ),
+    ]
+    return Document(spec.name or "Evaluation", blocks)
+
+
+def _scores_table(spec: EvaluateSpec, page: dict[str, Any]) -> Table:
+    several = len(page["datasets"]) > 1
+    rows = []
+    for name in [*page["datasets"], *(["mean"] if several else [])]:
+        for model in page["models"]:
+            of_model = page["mean"][model] if name == "mean" and several else page["scores"][model][name]
+            rows.append([name, model, *(_number(of_model.get(metric)) for metric in spec.metrics)])
+        if name in page["candidates"]:
+            given = page["candidates"][name]
+            rows.append(
+                [name, "(the candidates as they came)", *(_number(given.get(m)) for m in spec.metrics)]
+            )
+    return Table(["dataset", "model", *spec.metrics], rows, words=2)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _comparison_blocks(
+    spec: EvaluateSpec, found: Evaluated, compared: list[Compared], folder: Path
+) -> list[Block]:
+    if not compared:
+        return []
+    blocks: list[Block] = [
+        Heading("Is it luck?"),
+        Table(
+            ["model", "dataset", "metric", "outcome", "change", "95 % interval", "p", "won", "lost", "tied"],
+            [
+                [
+                    item.model,
+                    item.dataset,
+                    item.metric,
+                    item.outcome,
+                    f"{item.comparison.difference:+.4f}",
+                    f"{item.comparison.low:+.4f} to {item.comparison.high:+.4f}",
+                    f"{item.corrected:.4f}",
+                    *(f"{getattr(item.comparison, name):,}" for name in ("wins", "losses", "ties")),
+                ]
+                for item in compared
+            ],
+            words=4,
+        ),
+        Text(
+            f"Paired randomisation test with {spec.significance.permutations:,} permutations, p-values "
+            "corrected over the comparisons of a metric (Holm); intervals by bootstrap over queries."
+        ),
+    ]
+    metric = spec.metrics[0]
+    leading = [item for item in compared if item.metric == metric]
+    plot_intervals(
+        [
+            (
+                f"{item.model}, {item.dataset}",
+                item.comparison.difference,
+                item.comparison.low,
+                item.comparison.high,
+            )
+            for item in leading
+        ],
+        f"change of {metric}",
+        folder / "differences.png",
+    )
+    blocks.append(Figure("differences.png", f"Change of {metric} with its 95 % interval"))
+    *others, baseline = found.models
+    gains = {
+        f"{model}, {named.name}": _gains(
+            found.results[model, named.name].scores.by_query.get(metric, {}),
+            found.results[baseline, named.name].scores.by_query.get(metric, {}),
+        )
+        for model in others
+        for named in found.sets[:5]
+    }
+    plot_gains(gains, f"change of {metric}", folder / "gains.png")
+    blocks.append(
+        Figure("gains.png", f"Change of {metric} of every query, from the most won to the most lost")
+    )
+    return blocks
+
+
+def _gains(ours: Mapping[str, float], theirs: Mapping[str, float]) -> np.ndarray:
+    return np.array([ours[query] - theirs[query] for query in ours.keys() & theirs.keys()])
+
+
+def _category_blocks(spec: EvaluateSpec, page: dict[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    metric = spec.metrics[0]
+    for name in page["datasets"]:
+        of_models = {model: found.get(name, {}) for model, found in page["categories"].items()}
+        categories = sorted({category for found in of_models.values() for category in found})
+        if not categories:
+            continue
+        first = next(iter(of_models.values()))
+        rows = [
+            [
+                category,
+                f"{first[category]['queries']:,}",
+                *(_number(found.get(category, {}).get(metric)) for found in of_models.values()),
+            ]
+            for category in categories
+        ]
+        blocks += [
+            Heading(f"{name} by category", 3),
+            Table(["category", "queries", *(f"{model}, {metric}" for model in of_models)], rows),
+        ]
+    return blocks
+
+
+def _size_blocks(spec: EvaluateSpec, page: dict[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    ranked = [metric for metric in spec.metrics if "@" in metric]
+    for model in page["models"]:
+        for name in page["datasets"]:
+            found = page["precisions"][model].get(name, [])
+            stored, documents = page["stored"][model][name], page["datasets"][name]["documents"]
+            if found:
+                rows = [
+                    StoredAs(
+                        f"{item['precision']}, {item['dimension']} dimensions"
+                        + (", rescored" if item["rescored"] else ""),
+                        item["bytes_per_vector"],
+                        [_number(item["scores"][metric]) for metric in ranked],
+                    )
+                    for item in found
+                ]
+            elif stored:
+                scores = page["scores"][model][name]
+                rows = [
+                    StoredAs(
+                        stored.get("index", "float32"),
+                        stored["bytes"] / max(1, documents),
+                        [_number(scores[metric]) for metric in ranked],
+                    )
+                ]
+            else:
+                continue
+            blocks += [Heading(f"{model} on {name}", 3), Sizes(ranked, rows)]
+    return [Heading("What it takes to keep"), *blocks] if blocks else []
+
+
+def _latency_blocks(page: dict[str, Any]) -> list[Block]:
+    rows = [
+        [model, name, part, f"{found['median']:.2f}", f"{found['p95']:.2f}"]
+        for model, of_model in page["latency_ms"].items()
+        for name, parts in of_model.items()
+        for part, found in parts.items()
+    ]
+    if not rows:
+        return []
+    return [
+        Heading("Latency of a query, ms"),
+        Table(["model", "dataset", "part", "median", "95 %"], rows, words=3),
+    ]
+
+
+def _ranking_plots(found: Evaluated, folder: Path) -> list[Block]:
+    """How much is found by which depth, and how scores tell relevant from other documents."""
+    blocks: list[Block] = []
+    curves = {}
+    for (model, name), result in found.results.items():
+        run = result.ranking.run
+        deepest = max(map(len, run.values()), default=0)
+        depths = [depth for depth in _DEPTHS if depth <= deepest]
+        if depths:
+            dataset = next(named.dataset for named in found.sets if named.name == name)
+            scores = evaluate_run(dataset.qrels, run, [f"recall@{depth}" for depth in depths])
+            curves[f"{model}, {name}"] = [(depth, mean(scores[f"recall@{depth}"])) for depth in depths]
+    if curves:
+        plot_by_depth(curves, "recall", folder / "recall.png")
+        blocks.append(Figure("recall.png", "Share of the relevant documents by how many are looked at"))
+    for number, ((model, name), result) in enumerate(list(found.results.items())[:6]):
+        dataset = next(named.dataset for named in found.sets if named.name == name)
+        values = _scores_by_relevance(result.ranking.run, dataset)
+        if len(result.triplets.positives):
+            values = {"relevant": result.triplets.positives, "judged irrelevant": result.triplets.negatives}
+        if any(map(len, values.values())):
+            file = f"scores-{number}.png"
+            plot_histograms(values, "score", folder / file)
+            blocks.append(Figure(file, f"Scores of {model} on {name}"))
+    return [Heading("Rankings"), *blocks] if blocks else []
+
+
+def _scores_by_relevance(
+    run: Mapping[str, Mapping[str, float]], dataset: RetrievalSet
+) -> dict[str, np.ndarray]:
+    """Of the documents found: those that are relevant, and of each query the best that is not."""
+    relevant, others = [], []
+    for query, documents in run.items():
+        grades = dataset.qrels.get(query, {})
+        relevant += [score for name, score in documents.items() if grades.get(name, 0) > 0]
+        others.append(max((s for name, s in documents.items() if grades.get(name, 0) <= 0), default=np.nan))
+    kept = np.array(others)
+    return {"relevant documents": np.array(relevant), "best others": kept[np.isfinite(kept)]}
+
+
+def _example_blocks(spec: EvaluateSpec, page: dict[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    metric = spec.metrics[0]
+    for name, examples in page["examples"].items():
+        for example in examples:
+            values = ", ".join(f"{model} {value:.3f}" for model, value in example[metric].items())
+            items = [f"relevant, {document['id']}: {document['text']}" for document in example["relevant"]]
+            for model, first in example["first"].items():
+                if first is not None:
+                    grade = "not judged" if first["grade"] is None else f"grade {first['grade']}"
+                    items.append(f"{model} put first, {first['id']} ({grade}): {first['text']}")
+            title = f"{example['query'][:120]} ({name}, {metric}: {values})"
+            blocks.append(Details(title, [Listing(items)]))
+    return [Heading("Queries won and lost"), *blocks] if blocks else []

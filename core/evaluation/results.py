@@ -1,0 +1,32 @@
+"""What an evaluate job has found, before anybody has thought about it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.evaluation.entrants import Ranking
+from core.evaluation.precisions import Variant
+from core.evaluation.scores import Scores
+from core.evaluation.sets import NamedSet
+from core.evaluation.triplets import TripletScores
+
+
+@dataclass
+class Result:
+    """What one model has done on one dataset."""
+
+    scores: Scores
+    ranking: Ranking
+    unjudged: float
+    triplets: TripletScores
+    variants: list[Variant] = field(default_factory=list)
+    latency: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass
+class Evaluated:
+    """Everything that was found. Models stand in the order of the spec: the last one is the baseline."""
+
+    sets: list[NamedSet]
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> facts
+    results: dict[tuple[str, str], Result] = field(default_factory=dict)  # by model and dataset
+    candidates: dict[str, Scores] = field(default_factory=dict)  # by dataset, where something was reranked

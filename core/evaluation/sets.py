@@ -1,0 +1,55 @@
+"""What an evaluation is of: retrieval sets by the names that reports call them."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from core.data.judged import RetrievalSet
+from core.data.retrieval import read_retrieval
+from core.evaluation.metrics import Run
+from core.evaluation.runs import read_run
+from core.run.context import RunContext
+from core.spec.evaluate import EvaluateSpec
+from core.spec.refs import free_name, short_name
+
+
+@dataclass
+class NamedSet:
+    """A retrieval set, and the candidates that were given with it."""
+
+    name: str
+    ref: str
+    dataset: RetrievalSet
+    run: Run | None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of everything that a ranking depends on."""
+        digest = hashlib.sha256()
+        for texts in (self.dataset.queries, self.dataset.corpus):
+            for key, text in texts.items():
+                for part in (key, text):
+                    encoded = part.encode()
+                    digest.update(len(encoded).to_bytes(8, "little") + encoded)
+            digest.update(b"\0")
+        for query in sorted(self.dataset.excluded):
+            digest.update(repr((query, sorted(self.dataset.excluded[query]))).encode())
+        return digest.hexdigest()
+
+
+def read_sets(spec: EvaluateSpec, context: RunContext) -> list[NamedSet]:
+    """All of them. Raises `BadData`."""
+    found: dict[str, NamedSet] = {}
+    for source in spec.datasets:
+        context.check_stop()
+        path = context.dataset_path(source.ref)
+        dataset = read_retrieval(path, source.split, spec.max_reject_share)
+        if dataset.rejects:
+            context.notice(
+                f"{source.ref}: {dataset.rejects} rows were left out of the evaluation.", "warning"
+            )
+        run = read_run(context.dataset_path(source.run), dataset) if source.run else None
+        default = short_name(source.ref) + (f"-{source.split}" if source.split else "")
+        name = free_name(source.name or default, found)
+        found[name] = NamedSet(name, source.ref, dataset, run)
+    return list(found.values())

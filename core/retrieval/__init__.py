@@ -1,0 +1,1 @@
+"""A corpus as vectors on disk, and what is nearest to a query in it."""

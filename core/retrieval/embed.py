@@ -1,0 +1,226 @@
+"""An embed job: a corpus -> vectors in files, or a PLAID index."""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from core.artifacts import fresh_folder
+from core.data.corpus import read_corpus
+from core.data.hashing import text_hash
+from core.data.readers import Reject
+from core.data.rejects import Rejects
+from core.errors import BadData, BadModel, BadSpec
+from core.families.detect import family_in
+from core.families.late_interaction import Ragged
+from core.families.late_interaction.plaid import PlaidIndex
+from core.retrieval.encode import SHARD
+from core.retrieval.encoders import DenseEncoder, TokenEncoder, read_tokens
+from core.retrieval.quantization import Codec
+from core.retrieval.search import shard_vectors
+from core.retrieval.texts import TextFile
+from core.run.context import RunContext
+from core.spec.embed import EmbedSpec
+
+PAGE = "embeddings.json"
+"""Written last: what the files are, and how a query is to be read for them."""
+
+FORMAT = 1
+
+_INDEXED_AT_ONCE = 64
+"""Shards whose vectors are in memory while the index takes them in; its centroids are those of the first."""
+
+
+def embed(spec: EmbedSpec, context: RunContext) -> None:
+    """Read, encode, store, publish. Raises `Stopped` or a `JobFailure`.
+
+    Encoded shards stay in the job's cache: an attempt goes on where the one before was killed.
+    """
+    context.phase("preparing")
+    work = fresh_folder(context.folder / "work")
+    texts, rejects = _read(spec, context, work / "texts.arrow")
+    family = family_in(context, spec.model) if spec.family == "auto" else spec.family
+    if family == "cross_encoder":
+        raise BadModel(f"{spec.model} is a cross-encoder: it scores pairs and makes no vectors")
+    out = fresh_folder(work / "embeddings")
+    store = _store_tokens if family == "late_interaction" else _store_vectors
+    page = store(spec, context, texts, out)
+    page = {
+        "format": FORMAT,
+        **page,
+        "reference": spec.model,
+        "corpus": spec.corpus,
+        "role": spec.role,
+        "prompts": spec.prompts.model_dump(),
+        "texts": len(texts),
+        "texts_kept": spec.keep_texts,
+        "unreadable": rejects.count,
+        "inputs": context.request.inputs,
+    }
+    (out / PAGE).write_text(json.dumps(page, indent=2, ensure_ascii=False), encoding="utf-8")
+    context.metrics = {
+        "embeddings": {name: page[name] for name in ("texts", "dimension", "precision", "bytes")}
+    }
+    context.phase("publishing")
+    told = {name: value for name, value in page.items() if name not in ("codec", "shards")}
+    context.publish("embeddings", "embeddings", out, {"name": spec.name or "embeddings", **told})
+    shutil.rmtree(work)
+
+
+def _read(spec: EmbedSpec, context: RunContext, path: Path) -> tuple[TextFile, Rejects]:
+    """All texts under their ids; what has none is named by its content."""
+    texts, rejects = TextFile(path), Rejects()
+    if spec.texts is not None:
+        for number, text in enumerate(spec.texts):
+            texts.add(str(number), text)
+    if spec.corpus is not None:
+        for found in read_corpus(context.dataset_path(spec.corpus), spec.split):
+            if (rejects.kept + rejects.count) % 4096 == 0:
+                context.check_stop()
+            if isinstance(found, Reject):
+                rejects.add(found)
+                continue
+            rejects.kept += 1
+            name = found.name or f"d{text_hash(found.text):016x}"
+            if found.name or not texts.has(name):  # rows name no document, and say the same one often
+                texts.add(name, found.text)
+        rejects.check(spec.max_reject_share)
+    texts.close()
+    if not len(texts):
+        raise BadData(f"{spec.corpus} has no documents")
+    if texts.repeated:
+        context.notice(f"{texts.repeated} of {len(texts)} ids came before: all are kept.", "warning")
+    if rejects.count:
+        context.notice(f"{rejects.count} documents cannot be read and are left out.", "warning")
+    return texts, rejects
+
+
+# -- one vector a text -------------------------------------------------------------------------------
+
+
+def _store_vectors(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Path) -> dict[str, Any]:
+    if spec.index == "plaid" or spec.prune_embeddings is not None:
+        raise BadSpec(f"{spec.model} has one vector a text: no PLAID index, and no embeddings to prune")
+    encoder = DenseEncoder(
+        context, spec.model, prompts=spec.prompts, max_length=spec.max_length, compute=spec.compute
+    )
+    full = encoder.facts["dimension"]
+    if spec.dimension is not None and spec.dimension > full:
+        raise BadSpec(f"dimension: {spec.model} has {full}, and no {spec.dimension}")
+    context.phase("encoding")
+    paths = encoder.shards(texts.texts(), len(texts), "texts", spec.role)
+    context.phase("storing")
+    codec = Codec.fitted(
+        spec.precision,
+        spec.dimension or full,
+        cosine=encoder.facts["similarity"] != "dot",
+        sample=shard_vectors(spread(paths, -(-spec.calibration // SHARD))),
+    )
+    shards = []
+    stored = (codec.encode(vectors) for vectors in shard_vectors(paths))
+    for number, (begin, vectors) in enumerate(_regrouped(stored, spec.shard)):
+        context.check_stop()
+        np.save(out / f"vectors-{number:05}.npy", vectors)
+        shards.append(_write_texts(spec, texts, out, number, begin, begin + len(vectors)))
+        context.progress(
+            fraction=shards[-1]["end"] / len(texts), step=shards[-1]["end"], total_steps=len(texts)
+        )
+    return {
+        **encoder.facts,
+        "compute": encoder.facts["precision"],
+        "precision": spec.precision,
+        "dimension": codec.dimension,
+        "index": "none",
+        "codec": codec.as_dict(),
+        "vectors": len(texts),
+        "bytes": codec.bytes_per_vector * len(texts),
+        "shards": shards,
+    }
+
+
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """Some of the shards, from all over the corpus: the first ones may be all of one kind."""
+    if count >= len(paths):
+        return list(paths)
+    return [paths[number * len(paths) // count] for number in range(count)]
+
+
+def _regrouped(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, rows) in blocks of ``size`` rows."""
+    begin, waiting, held = 0, list[np.ndarray](), 0
+    for block in blocks:
+        waiting.append(block)
+        held += len(block)
+        while held >= size:
+            together = np.concatenate(waiting)
+            yield begin, together[:size]
+            begin, waiting, held = begin + size, [together[size:]], held - size
+    if held:
+        yield begin, np.concatenate(waiting)
+
+
+def _write_texts(
+    spec: EmbedSpec, texts: TextFile, out: Path, number: int, begin: int, end: int
+) -> dict[str, Any]:
+    rows = texts.rows(begin, end)
+    ids = json.dumps(rows.column("id").to_pylist(), ensure_ascii=False)
+    (out / f"ids-{number:05}.json").write_text(ids, encoding="utf-8")
+    if spec.keep_texts:
+        pq.write_table(rows, out / f"texts-{number:05}.parquet", compression="zstd")
+    return {"number": number, "begin": begin, "end": end}
+
+
+# -- one vector a token ------------------------------------------------------------------------------
+
+
+def _store_tokens(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Path) -> dict[str, Any]:
+    if spec.precision in ("int8", "binary") or spec.dimension is not None:
+        raise BadSpec(
+            f"{spec.model} has one vector a token: they are kept as float32 or float16, or in a PLAID index"
+        )
+    encoder = TokenEncoder(
+        context,
+        spec.model,
+        prompts=spec.prompts,
+        max_length=spec.max_length,
+        prune=spec.prune_embeddings if spec.role == "document" else None,
+        half=spec.precision == "float16" or spec.index == "plaid",
+    )
+    context.phase("encoding")
+    paths = encoder.shards(texts.texts(), len(texts), "texts", spec.role)
+    context.phase("storing")
+    plaid = PlaidIndex(out / "plaid", encoder.device, spec.seed) if spec.index == "plaid" else None
+    per_file = 1 if plaid is None else _INDEXED_AT_ONCE
+    per_file = max(per_file, spec.shard // TokenEncoder.SHARD if plaid is None else 0)
+    shards, vectors, begin = [], 0, 0
+    for number, start in enumerate(range(0, len(paths), per_file)):
+        context.check_stop()
+        found = Ragged.joined([read_tokens(path) for path in paths[start : start + per_file]])
+        shards.append(_write_texts(spec, texts, out, number, begin, begin + len(found)))
+        if plaid is not None:
+            ids = json.loads((out / f"ids-{number:05}.json").read_text(encoding="utf-8"))
+            plaid.add(found, begin, ids)
+        else:
+            np.save(out / f"vectors-{number:05}.npy", found.vectors)
+            np.save(out / f"counts-{number:05}.npy", found.counts)
+        begin += len(found)
+        vectors += len(found.vectors)
+        context.progress(fraction=begin / len(texts), step=begin, total_steps=len(texts))
+    if plaid is not None:
+        plaid.close()
+    dimension = encoder.facts["dimension"]
+    kept = sum(path.stat().st_size for path in (out / "plaid").rglob("*") if path.is_file())
+    return {
+        **encoder.facts,
+        "compute": encoder.facts["precision"],
+        "precision": spec.precision,
+        "index": spec.index,
+        "vectors": vectors,
+        "bytes": kept or vectors * dimension * (2 if spec.precision == "float16" else 4),
+        "prune_embeddings": spec.prune_embeddings.model_dump() if spec.prune_embeddings else None,
+        "shards": shards,
+    }

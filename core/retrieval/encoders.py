@@ -1,0 +1,197 @@
+"""Models that make vectors of texts, with settings of their own and shards in the job's cache.
+
+What an evaluation, a mining job and an embed job have in common: who has encoded a corpus before them, in
+whatever kind of job, has done so for all of them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.families import dense, late_interaction
+from core.families.late_interaction import Ragged
+from core.families.loading import weights_sha256
+from core.retrieval.encode import TOKENS, EncodeShard, Role, encode_to_shards
+from core.run.context import RunContext
+from core.spec.models import Prompts, PruneEmbeddings
+from core.training.arguments import choose_precision
+from core.training.batching import Packing
+from core.training.tokens import fingerprint
+
+_FLOAT = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class DenseEncoder:
+    """One vector a text. ``half`` keeps shards in float16. Raises `BadModel`, `BadSpec`."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        reference: str,
+        *,
+        prompts: Prompts,
+        max_length: int | None = None,
+        compute: str = "auto",
+        half: bool = False,
+    ) -> None:
+        self._context, self._half = context, half
+        self.device = device_of(context)
+        precision = choose_precision(compute, self.device)
+        context.phase("loading")
+        self.model = dense.load_model(context, reference, self.device).eval()
+        if max_length is not None:
+            self.model.max_seq_length = min(max_length, dense.context_length(self.model))
+        weights = weights_sha256(self.model)
+        self.model.to(_FLOAT[precision])
+        packing = packing_for(self.device)
+        if self.device == "cuda":
+            packing = replace(packing, longest=dense.context_length(self.model))
+        self.encode = dense.make_encode(self.model, prompts, packing, context.check_stop)
+        self.facts: dict[str, Any] = {
+            "model": reference,
+            "family": "dense",
+            "weights_sha256": weights,
+            "max_length": self.model.max_seq_length,
+            "similarity": self.model.similarity_fn_name,
+            "precision": precision,
+            "dimension": self.model.get_sentence_embedding_dimension(),
+            "device": self.device,
+        }
+        known = [self.facts[fact] for fact in ("weights_sha256", "max_length", "similarity", "precision")]
+        tokenizer = fingerprint(self.model.tokenizer)
+        self._identity = {
+            role: repr([*known, tokenizer, getattr(prompts, role)]) for role in ("query", "document")
+        }
+
+    def vectors(self, texts: Iterable[str]) -> np.ndarray:
+        """Of queries, which are few. [texts, dim]"""
+        return self.encode(list(texts), "query").float().cpu().numpy()
+
+    def shards(self, texts: Iterable[str], total: int, name: str, role: Role) -> list[Path]:
+        """The embeddings of texts as files [texts, dim]; ``name`` is what they are called."""
+        return encode_and_tell(
+            self._context,
+            texts,
+            total,
+            name,
+            role,
+            self.encode,
+            self._identity[role],
+            half=self._half,
+        )
+
+
+class TokenEncoder:
+    """One vector a token: a shard of 1,024 documents of 200 tokens takes 100 MB, half of it with ``half``."""
+
+    SHARD = 1024
+
+    def __init__(
+        self,
+        context: RunContext,
+        reference: str,
+        *,
+        prompts: Prompts,
+        max_length: int | None = None,
+        prune: PruneEmbeddings | None = None,
+        half: bool = False,
+    ) -> None:
+        self._context, self._half, self._prompts = context, half, prompts
+        self.device = device_of(context)
+        context.phase("loading")
+        self.model = late_interaction.load_model(context, reference, self.device, max_length)
+        self.encode = late_interaction.make_encode(
+            self.model, packing_for(self.device), context.check_stop, prune=prune
+        )
+        model = self.model
+        settings = [model.query_length, model.document_length, model.query_prefix, model.document_prefix]
+        settings += [model.skiplist_words, model.do_query_expansion, model.attend_to_expansion_tokens]
+        self.facts: dict[str, Any] = {
+            "model": reference,
+            "family": "late_interaction",
+            "weights_sha256": weights_sha256(model),
+            "max_length": model.document_length,
+            "similarity": "maxsim",
+            "precision": "fp32",
+            "dimension": model[-1].out_features,
+            "device": self.device,
+        }
+        settings += [prune.model_dump()] if prune is not None else []
+        self._identity = repr([self.facts["weights_sha256"], fingerprint(model.tokenizer), settings])
+
+    def vectors(self, texts: Iterable[str]) -> Ragged:
+        """Of queries, which are few."""
+        prompt = self._prompts.query or ""
+        return self.encode([prompt + text for text in texts], "query")
+
+    def shards(self, texts: Iterable[str], total: int, name: str, role: Role) -> list[Path]:
+        """Files that `read_tokens` reads, of ``SHARD`` texts."""
+        prompt = getattr(self._prompts, role) or ""
+        return encode_and_tell(
+            self._context,
+            (prompt + text for text in texts),
+            total,
+            name,
+            role,
+            self.encode,
+            self._identity,
+            half=self._half,
+            size=self.SHARD,
+        )
+
+
+def read_tokens(path: Path) -> Ragged:
+    """A shard of a `TokenEncoder`."""
+    with np.load(path) as file:
+        return Ragged(file["vectors"], file["counts"])
+
+
+def device_of(context: RunContext) -> str:
+    """What the job was given."""
+    return "cuda" if context.request.gpus else "cpu"
+
+
+def packing_for(device: str) -> Packing:
+    """How texts are packed where no gradient is wanted."""
+    return Packing(TOKENS[device], multiple=8 if device == "cuda" else 1, overhead=64)
+
+
+def encode_and_tell(
+    context: RunContext,
+    texts: Iterable[str],
+    total: int,
+    name: str,
+    role: Role,
+    encode: EncodeShard,
+    identity: str,
+    *,
+    half: bool,
+    size: int | None = None,
+) -> list[Path]:
+    """As `encode_to_shards`, in the job's cache; tells how far it is, and how much of it was there."""
+    done = known = 0
+
+    def tell(count: int, was_there: bool) -> None:
+        nonlocal done, known
+        done += count
+        known += count if was_there else 0
+        context.progress(fraction=done / max(1, total), step=done, total_steps=total)
+
+    paths = encode_to_shards(
+        texts,
+        role,
+        encode,
+        identity,
+        context.request.cache,
+        size=size,
+        half=half,
+        check_stop=context.check_stop,
+        tell=tell,
+    )
+    if known:
+        context.notice(f"{known} of {done} {name} were encoded by an earlier job or attempt.")
+    return paths

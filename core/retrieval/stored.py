@@ -1,0 +1,117 @@
+"""What an embed job has made, open for queries."""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from core.errors import BadData, BadModel
+from core.families.late_interaction import Ragged, score_all
+from core.families.late_interaction.plaid import OpenPlaid
+from core.retrieval.embed import FORMAT, PAGE
+from core.retrieval.encoders import DenseEncoder, TokenEncoder
+from core.retrieval.quantization import Codec, search_stored
+from core.retrieval.search import Nearest, take_in
+from core.run.context import RunContext
+from core.spec.models import Prompts
+
+
+@dataclass(frozen=True)
+class Hit:
+    """``text`` is None where texts were not kept."""
+
+    id: str
+    score: float
+    text: str | None
+
+
+class StoredEmbeddings:
+    """A folder of embeddings with the model that made them. Raises `BadData`, and `BadModel` for another one.
+
+    ``model`` is where that lies now; by default where it lay then.
+    """
+
+    def __init__(self, folder: Path, context: RunContext, model: str | None = None) -> None:
+        self._folder = folder
+        self.page = read_page(folder)
+        if self.page["role"] != "document":
+            raise BadData("these embeddings are of queries: a corpus is embedded with role document")
+        reference = model or self.page["reference"]
+        self._ends = [shard["end"] for shard in self.page["shards"]]
+        prompts = Prompts(**self.page["prompts"])
+        if self.page["family"] == "late_interaction":
+            self._tokens = TokenEncoder(
+                context, reference, prompts=prompts, max_length=self.page["max_length"]
+            )
+            weights = self._tokens.facts["weights_sha256"]
+        else:
+            self._dense = DenseEncoder(
+                context, reference, prompts=prompts, max_length=self.page["max_length"], compute="fp32"
+            )
+            weights = self._dense.facts["weights_sha256"]
+        if weights != self.page["weights_sha256"]:
+            raise BadModel(f"{reference} is not the model that made these embeddings: its weights differ")
+
+    def ask(self, queries: Sequence[str], depth: int) -> list[list[Hit]]:
+        """Best first, for each query."""
+        depth = min(depth, self.page["texts"])
+        if self.page["family"] != "late_interaction":
+            codec = Codec.of(self.page["codec"], cosine=self.page["similarity"] != "dot")
+            nearest = search_stored(codec, self._dense.vectors(queries), self._vectors, depth)
+            return [self._hits(some) for some in _pairs(nearest)]
+        asked = self._tokens.vectors(queries)
+        if self.page["index"] == "plaid":
+            found = OpenPlaid(self._folder / "plaid", self._tokens.device).ask(asked, depth)
+            return [self._hits(some) for some in found]
+        nearest = Nearest.none(len(asked), depth)
+        for number, shard in enumerate(self.page["shards"]):
+            vectors = np.load(self._folder / f"vectors-{number:05}.npy")
+            counts = np.load(self._folder / f"counts-{number:05}.npy")
+            scores = score_all(asked, Ragged(vectors, counts), device=self._tokens.device)
+            take_in(nearest, slice(0, len(asked)), scores, shard["begin"])
+        return [self._hits(some) for some in _pairs(nearest)]
+
+    def _vectors(self) -> Iterator[np.ndarray]:
+        for number in range(len(self._ends)):
+            yield np.load(self._folder / f"vectors-{number:05}.npy", mmap_mode="r")
+
+    def _hits(self, found: Sequence[tuple[int, float]]) -> list[Hit]:
+        hits = []
+        for index, score in found:
+            number = bisect_right(self._ends, index)
+            place = index - self.page["shards"][number]["begin"]
+            ids = json.loads((self._folder / f"ids-{number:05}.json").read_text(encoding="utf-8"))
+            text = None
+            if self.page["texts_kept"]:
+                column = pq.read_table(self._folder / f"texts-{number:05}.parquet", columns=["text"])
+                text = column.column("text")[place].as_py()
+            hits.append(Hit(ids[place], score, text))
+        return hits
+
+
+def is_embeddings(folder: Path) -> bool:
+    return (folder / PAGE).is_file()
+
+
+def read_page(folder: Path) -> dict[str, Any]:
+    """Raises `BadData` for a folder that is none, and for a newer format."""
+    try:
+        page: dict[str, Any] = json.loads((folder / PAGE).read_text(encoding="utf-8"))
+        version = page["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadData(f"{folder} is not what an embed job makes ({PAGE}: {error})") from error
+    if version != FORMAT:
+        raise BadData(f"{folder.name} is of format {version}; this version reads {FORMAT}")
+    return page
+
+
+def _pairs(nearest: Nearest) -> list[list[tuple[int, float]]]:
+    return [
+        [(index, score) for index, score in zip(indices, scores, strict=True) if index >= 0]
+        for indices, scores in zip(nearest.indices.tolist(), nearest.scores.tolist(), strict=True)
+    ]

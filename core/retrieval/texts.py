@@ -1,0 +1,64 @@
+"""Texts with ids on disk, in the order in which they came: a corpus of any size takes a few bytes each."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from core.data.hashing import text_hash
+
+_ROWS = 4096
+_SCHEMA = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])
+
+
+class TextFile:
+    """``repeated`` counts ids that came again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, _SCHEMA)
+        self._waiting: list[dict[str, str]] = []
+        self._known: set[int] = set()
+        self._count = self.repeated = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, name: str, text: str) -> None:
+        mark = text_hash(name)
+        self.repeated += mark in self._known
+        self._known.add(mark)
+        self._count += 1
+        self._waiting.append({"id": name, "text": text})
+        if len(self._waiting) == _ROWS:
+            self._flush()
+
+    def has(self, name: str) -> bool:
+        return text_hash(name) in self._known
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=_SCHEMA))
+            self._waiting.clear()
+
+    def close(self) -> None:
+        """Nothing is added any more; now it can be read."""
+        self._flush()
+        self._writer.close()
+        self._sink.close()
+        self._known.clear()
+
+    def texts(self) -> Iterator[str]:
+        """All of them, one after the other."""
+        with pa.memory_map(str(self._path)) as source:
+            file = pa.ipc.open_file(source)
+            for number in range(file.num_record_batches):
+                yield from file.get_batch(number).column("text").to_pylist()
+
+    def rows(self, begin: int, end: int) -> pa.Table:
+        """Ids and texts of a span."""
+        with pa.memory_map(str(self._path)) as source:
+            # Taken out of the file, which is closed again.
+            table = pa.ipc.open_file(source).read_all().slice(begin, end - begin)
+            return pa.Table.from_pylist(table.to_pylist(), schema=_SCHEMA)

@@ -1,0 +1,113 @@
+"""``reason search``: asks a corpus a question, to see what a model finds."""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from core.errors import BadData, InvalidRequest, JobFailure
+from core.run.attempt import quiet_libraries
+from core.run.context import RunContext
+from core.run.local import run_local
+from core.run.reporter import ConsoleReporter, NullReporter
+from core.run.request import RunRequest
+from core.settings import Settings
+from core.spec.files import localize
+
+_SHOWN = 300
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 it failed, 2 bad usage."""
+    parser = argparse.ArgumentParser(
+        prog="reason search",
+        description="Ask a corpus a question. EMBEDDINGS is what an embed job made: a folder or job:ID/"
+        "embeddings. With --corpus it is a model, and the corpus is embedded first; the second time it is "
+        "there already.",
+        epilog='example: reason search data/my-model --corpus docs/ "how do I install it"',
+    )
+    parser.add_argument("embeddings", metavar="EMBEDDINGS", help="a folder, or a model with --corpus")
+    parser.add_argument("query", nargs="+", help="one or several questions, each in quotes")
+    parser.add_argument("-k", type=int, default=5, help="documents of each (default 5)")
+    parser.add_argument("--corpus", help="a file or folder of documents, or a dataset's reference")
+    parser.add_argument("--model", help="where the model lies now, if not where it lay then")
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each query")
+    asked = parser.parse_args(arguments)
+    if asked.k < 1:
+        parser.error("-k must be 1 or more")
+    quiet_libraries()
+    try:
+        return _search(asked)
+    except InvalidRequest as error:
+        print(f"reason: {error}", file=sys.stderr)
+        return 2
+    except JobFailure as error:
+        print(f"reason: {error}", file=sys.stderr)
+        return 1
+
+
+def _search(asked: argparse.Namespace) -> int:
+    from core.retrieval.stored import StoredEmbeddings, is_embeddings  # torch takes seconds to import
+
+    settings = Settings()
+    cache = settings.data_dir.absolute() / "cache"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(asked.embeddings)
+        if asked.corpus:
+            folder = _embed(asked, Path(scratch) / "out", cache, settings)
+        elif not is_embeddings(folder) and is_embeddings(folder / "embeddings"):
+            folder /= "embeddings"
+        if not folder.is_dir():
+            raise BadData(
+                f"{asked.embeddings}: there is no such folder of embeddings (a model needs --corpus)"
+            )
+        request = RunRequest(
+            job_id="search",
+            attempt=1,
+            spec={},
+            checkpoints=Path(scratch),
+            cache=cache,
+            offline=settings.offline,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        context = RunContext(request, Path(scratch), NullReporter())
+        model = localize({"model": asked.model})["model"] if asked.model else None
+        stored = StoredEmbeddings(folder, context, model)
+        for query, hits in zip(asked.query, stored.ask(asked.query, asked.k), strict=True):
+            if asked.json:
+                print(json.dumps({"query": query, "hits": [vars(hit) for hit in hits]}, ensure_ascii=False))
+                continue
+            print(query)
+            for place, hit in enumerate(hits, 1):
+                text = " ".join(hit.text.split())[:_SHOWN] if hit.text else ""
+                print(f"{place:3}. {hit.score:.4f}  {hit.id}\n     {text}")
+    return 0
+
+
+def _embed(asked: argparse.Namespace, out: Path, cache: Path, settings: Settings) -> Path:
+    """The corpus's embeddings, of which those that were made before are in the cache."""
+    spec = localize({"kind": "embed", "model": asked.embeddings, "corpus": asked.corpus})
+    reporter = NullReporter() if asked.json else ConsoleReporter()
+    try:
+        result = run_local(
+            spec,
+            out,
+            reporter,
+            offline=settings.offline,
+            trust_remote_code=settings.trust_remote_code,
+            cache=cache,
+        )
+    finally:
+        if isinstance(reporter, ConsoleReporter):
+            reporter.close()
+    if result.state != "succeeded":
+        raise BadData(result.end_reason.message)
+    kept = out.with_name("embeddings")
+    shutil.move(out / "embeddings", kept)
+    return kept
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

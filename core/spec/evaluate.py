@@ -1,0 +1,129 @@
+"""``kind: evaluate``: is the new model better, where, and is it luck?"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from core.spec.base import BARE_REFERENCES, Strict
+from core.spec.embed import Compute, Precision
+from core.spec.evaluation import DatasetSource, Metric, Rerank
+from core.spec.job import JobSpec
+from core.spec.models import Family, ModelOrWords, Prompts, PruneEmbeddings
+from core.spec.refs import DatasetReference
+
+
+class EvaluatedModel(Strict):
+    """A model, or bm25, and how it is to read texts."""
+
+    ref: ModelOrWords
+    name: str | None = Field(None, pattern=r"^[\w.-]+$", max_length=100, description="In reports and runs.")
+    family: Literal["auto"] | Family = Field("auto", description="auto: as the model's files say.")
+    prompts: Prompts = Field(default_factory=Prompts)
+    max_length: Annotated[int, Field(ge=8, le=1_000_000)] | None = Field(
+        None,
+        description="Tokens of a text, of late_interaction of a document, of a cross-encoder of a pair; "
+        "default: what the model is set to.",
+    )
+    prune_embeddings: PruneEmbeddings | None = Field(
+        None, description="Of late_interaction: documents keep fewer vectors."
+    )
+
+
+class EvaluatedSource(DatasetSource):
+    """A retrieval set, and rankings of it that somebody else has made."""
+
+    run: DatasetReference | None = Field(
+        None,
+        description="A TREC run file: cross-encoders bring its candidates into order instead of those of "
+        "rerank.retriever.",
+    )
+
+
+class Significance(Strict):
+    """How a difference is told from luck: a paired randomisation test, and a bootstrap over queries
+    (Smucker et al. 2007, "A comparison of statistical significance tests for information retrieval")."""
+
+    permutations: int = Field(10_000, ge=100, le=1_000_000)
+    level: float = Field(
+        0.05, gt=0, lt=1, description="Below it a difference counts, corrected for many comparisons (Holm)."
+    )
+
+
+class EvaluateSpec(JobSpec):
+    """Ranks whole corpora with several models and compares them. Outputs: ``report``, and ``run`` with a TREC
+    run of each model on each dataset."""
+
+    kind: Literal["evaluate"]
+    models: Annotated[list[EvaluatedModel], Field(min_length=1, max_length=20), BARE_REFERENCES] = Field(
+        description="Of several, the last one is the baseline that the others are compared with."
+    )
+    datasets: Annotated[list[EvaluatedSource], Field(min_length=1, max_length=100), BARE_REFERENCES] = Field(
+        description="BEIR folders, BRIGHT, prepared sets, rows; beir:NAME, nanobeir:NAME, bright:DOMAIN and "
+        "mteb:NAME where a hub is."
+    )
+    metrics: list[Metric] = Field(
+        default_factory=lambda: ["ndcg@10", "mrr@10", "recall@100"],
+        min_length=1,
+        max_length=50,
+        description="The verdict is by the first one.",
+    )
+    rerank: Rerank = Field(default_factory=Rerank, description="Of cross-encoders.")
+    index: Literal["auto", "exact", "plaid"] = Field(
+        "auto",
+        description="Of late interaction: whether every document is scored, or those that PLAID finds. auto: "
+        "every one, up to half a billion pairs.",
+    )
+    compute: Compute = "auto"
+    precisions: list[Precision] = Field(
+        default_factory=list,
+        max_length=4,
+        description="Of bi-encoders: also measured with vectors that are stored in these.",
+    )
+    dimensions: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Of bi-encoders: also measured with the first so many dimensions (Matryoshka).",
+    )
+    rescore: int = Field(
+        4,
+        ge=1,
+        le=1000,
+        description="binary: so many times as many documents are found by Hamming distance and scored again "
+        "with the whole query. 1: none.",
+    )
+    significance: Significance = Field(default_factory=Significance)
+    latency_queries: int = Field(
+        0, ge=0, le=10_000, description="So many queries are also asked one by one, with a clock."
+    )
+    examples: int = Field(5, ge=0, le=100, description="Of queries won and lost, in the report.")
+    max_reject_share: float = Field(
+        0.0, ge=0, le=1, description="Share of unreadable rows above which the job fails."
+    )
+    seed: int = Field(42, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EvaluateSpec":
+        for what, items in (("models", self.models), ("datasets", self.datasets)):
+            names = [item.name for item in items if item.name]
+            if len(set(names)) != len(names):
+                raise ValueError(f"two {what} have the same name")
+        for what, values in (("precisions", self.precisions), ("dimensions", self.dimensions)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{what}: one stands twice")
+        if any("@" not in metric for metric in self.metrics[:1]) and any("@" in m for m in self.metrics):
+            raise ValueError(
+                f"metrics: the first one leads the report: put {self.metrics[0]} behind a ranking's"
+            )
+        if not any("@" in metric for metric in self.metrics) and (self.precisions or self.dimensions):
+            raise ValueError("precisions and dimensions are measured by rankings: metrics has none")
+        return self
+
+    def references(self) -> dict[str, str]:
+        """Every reference in the spec, by the path where it stands."""
+        found = {f"models.{number}.ref": model.ref for number, model in enumerate(self.models)}
+        found |= {f"datasets.{number}.ref": source.ref for number, source in enumerate(self.datasets)}
+        found |= {
+            f"datasets.{number}.run": source.run for number, source in enumerate(self.datasets) if source.run
+        }
+        found["rerank.retriever"] = self.rerank.retriever
+        return {path: text for path, text in found.items() if text != "bm25"}

@@ -1,0 +1,42 @@
+"""What a model is, and how it reads texts."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from core.spec.base import Strict
+from core.spec.refs import model_reference
+
+Family = Literal["dense", "late_interaction", "cross_encoder"]
+
+
+def _bm25_or_model(text: str) -> str:
+    return text if text == "bm25" else model_reference(text)
+
+
+ModelOrWords = Annotated[
+    str, Field(min_length=1, max_length=4096, examples=["bm25"]), AfterValidator(_bm25_or_model)
+]
+"""A model's reference, or bm25."""
+
+
+class Prompts(Strict):
+    """Put in front of every text of its role."""
+
+    query: str | None = Field(None, max_length=2000)
+    document: str | None = Field(None, max_length=2000)
+
+
+class PruneEmbeddings(Strict):
+    """Documents keep fewer vectors than they have tokens (late interaction).
+
+    ``hierarchical`` averages near ones (Clavié et al. 2024, arXiv 2409.14683); ``attention`` keeps those that
+    the document's own vectors attend to most.
+    """
+
+    strategy: Literal["hierarchical", "attention"] = "hierarchical"
+    pool_factor: float = Field(2.0, ge=1, le=1000, description="hierarchical: so many vectors become one.")
+    keep_ratio: float = Field(0.6, gt=0, le=1, description="attention: this share stays.")
+    protected_tokens: int = Field(
+        2, ge=0, le=1000, description="The first so many are left alone: [CLS] and [D]."
+    )

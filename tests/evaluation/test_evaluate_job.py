@@ -1,0 +1,283 @@
+"""Evaluate jobs of every family: what they measure, compare, write down, and find again after a stop."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from core.data.retrieval import read_retrieval
+from core.evaluation.metrics import evaluate_run, mean
+from core.evaluation.runs import read_run
+from core.jobs.events import EventType
+from core.run.context import StopSignal
+from core.run.local import run_local
+from core.run.reporter import RecordingReporter
+from tests.tiny import WORDS, make_colbert, make_cross_encoder, make_model
+from tests.training.test_train import of
+
+METRICS = ["ndcg@10", "mrr@10", "recall@10"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    one = make_model(folder / "one", seed=1)
+    return {
+        "one": one,
+        "other": make_model(folder / "other", seed=2),
+        "colbert": make_colbert(folder / "colbert", one),
+        "reranker": make_cross_encoder(folder / "reranker", one),
+    }
+
+
+@pytest.fixture
+def beir(tmp_path) -> Path:
+    """Queries by words, documents by words and their neighbours, in two categories; one is excluded."""
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    documents = [
+        {"_id": f"d{number}", "text": f"{word} {WORDS[(number + step) % len(WORDS)]} {step}"}
+        for number, word in enumerate(WORDS)
+        for step in (1, 5)
+    ]
+    for number, document in enumerate(documents):
+        document["_id"] = f"d{number}"
+    queries = [{"_id": f"q{number}", "text": f"what is {word}"} for number, word in enumerate(WORDS)]
+    qrels = [f"q{number}\td{2 * number}\t1\nq{number}\td{(2 * number + 7) % 52}\t0" for number in range(26)]
+    for name, lines in (("corpus", documents), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(qrels) + "\n")
+    return folder
+
+
+def evaluate(out: Path, models, datasets, **fields):
+    reporter = fields.pop("reporter", None) or RecordingReporter()
+    spec = {
+        "kind": "evaluate",
+        "models": [model if isinstance(model, dict | str) else f"file:{model}" for model in models],
+        "datasets": [data if isinstance(data, dict) else f"file:{data}" for data in datasets],
+        "metrics": METRICS,
+        "resources": {"gpus": 0},
+        **fields,
+    }
+    result = run_local(spec, out, reporter, stop=getattr(reporter, "stop", None), cache=out.parent / "cache")
+    return result, reporter.events
+
+
+def report(out: Path) -> dict:
+    return json.loads((out / "report" / "report.json").read_text())
+
+
+def test_a_bi_encoder_ranks_as_its_library_does(models, beir, tmp_path):
+    result, _ = evaluate(tmp_path / "out", [models["one"]], [beir])
+    assert result.state == "succeeded", result.end_reason
+    model = SentenceTransformer(str(models["one"]), device="cpu")
+    dataset = read_retrieval(beir, "test")
+    queries, documents = (
+        model.encode(list(texts.values()), normalize_embeddings=True)
+        for texts in (dataset.queries, dataset.corpus)
+    )
+    run = {
+        query: {name: float(score) for name, score in zip(dataset.corpus, scores, strict=True)}
+        for query, scores in zip(dataset.queries, queries @ documents.T, strict=True)
+    }
+    wanted = {metric: mean(values) for metric, values in evaluate_run(dataset.qrels, run, METRICS).items()}
+    assert report(tmp_path / "out")["scores"]["one"]["beir"] == pytest.approx(wanted, abs=1e-6)
+    kept = read_run(tmp_path / "out" / "run" / "beir" / "one.trec", dataset)
+    for query, documents_of in kept.items():
+        best = sorted(run[query], key=lambda name: -run[query][name])[:10]
+        assert sum(run[query][name] for name in list(documents_of)[:10]) == pytest.approx(
+            sum(run[query][name] for name in best), abs=1e-4
+        )
+    assert report(tmp_path / "out")["comparisons"] == []
+
+
+def test_every_family_takes_part(models, beir, tmp_path):
+    result, events = evaluate(
+        tmp_path / "out",
+        [models["colbert"], models["reranker"], models["one"], "bm25"],
+        [beir],
+        metrics=[*METRICS, "triplet_accuracy", "margin"],
+        rerank={"depth": 20},
+        latency_queries=3,
+    )
+    assert result.state == "succeeded", result.end_reason
+    found = report(tmp_path / "out")
+    families = {name: facts["family"] for name, facts in found["models"].items()}
+    assert families == {
+        "colbert": "late_interaction",
+        "reranker": "cross_encoder",
+        "one": "dense",
+        "bm25": "lexical",
+    }
+    assert found["baseline"] == "bm25"
+    for name in families:
+        scores = found["scores"][name]["beir"]
+        assert set(scores) == {*METRICS, "triplet_accuracy", "margin"}
+        assert found["latency_ms"][name]["beir"]["total"]["median"] > 0
+    assert set(found["latency_ms"]["reranker"]["beir"]) == {"search", "rerank", "total"}
+    assert found["scores"]["bm25"]["beir"]["triplet_accuracy"] == 1.0  # only the answer has the word
+    assert found["candidates"]["beir"]["recall@10"] == found["scores"]["bm25"]["beir"]["recall@10"]
+    # What is brought into order is what was found: no more of it is relevant.
+    assert found["scores"]["reranker"]["beir"]["recall@10"] <= 1.0
+    stored = found["stored"]["colbert"]["beir"]
+    assert stored["bytes"] == stored["vectors"] * 2 * 16
+    told = [data["message"] for data in of(events, EventType.NOTICE)]
+    assert any(sentence.startswith("one on beir: ") for sentence in told)
+    assert result.metrics["scores"]["one"]["beir"] == found["scores"]["one"]["beir"]
+
+
+def test_a_model_against_itself_is_no_different_and_a_broken_one_is_worse(models, beir, tmp_path):
+    broken = SentenceTransformer(str(models["one"]), device="cpu")
+    with np.errstate(all="ignore"):
+        for parameter in broken[0].auto_model.embeddings.word_embeddings.parameters():
+            parameter.data.zero_()  # every word is every other
+    broken.save_pretrained(str(tmp_path / "broken"), create_model_card=False)
+    result, _ = evaluate(
+        tmp_path / "out",
+        [{"ref": f"file:{models['one']}", "name": "twin"}, tmp_path / "broken", models["one"]],
+        [beir],
+    )
+    assert result.state == "succeeded", result.end_reason
+    outcomes = {item["model"]: item for item in report(tmp_path / "out")["comparisons"][:2]}
+    assert outcomes["twin"]["outcome"] == "no difference"
+    assert outcomes["twin"]["ties"] == len(WORDS)
+    assert outcomes["broken"]["outcome"] == "worse"
+    assert "Worse: ndcg@10 -" in result.metrics["verdicts"]["broken on beir"]
+    page = (tmp_path / "out" / "report" / "report.html").read_text()
+    assert 'class="bad"' in page
+    assert 'class="even"' in page
+    examples = report(tmp_path / "out")["examples"]["beir"]
+    lost = next(example for example in examples if example["model"] == "broken")
+    assert lost["relevant"][0]["text"]
+    assert set(lost["first"]) == {"broken", "one"}
+
+
+def test_precisions_and_dimensions_are_a_table(models, beir, tmp_path):
+    result, _ = evaluate(
+        tmp_path / "out",
+        [models["one"]],
+        [beir],
+        precisions=["int8", "binary"],
+        dimensions=[16],
+    )
+    assert result.state == "succeeded", result.end_reason
+    found = report(tmp_path / "out")["precisions"]["one"]["beir"]
+    shape = [
+        (item["precision"], item["dimension"], item["bytes_per_vector"], item["rescored"]) for item in found
+    ]
+    assert shape == [
+        ("float32", 32, 128, False),
+        ("int8", 32, 32, False),
+        ("binary", 32, 4, True),
+        ("binary", 32, 4, False),
+        ("float32", 16, 64, False),
+        ("int8", 16, 16, False),
+        ("binary", 16, 2, True),
+        ("binary", 16, 2, False),
+    ]
+    assert found[0]["scores"] == report(tmp_path / "out")["scores"]["one"]["beir"]
+    assert found[1]["scores"]["ndcg@10"] == pytest.approx(found[0]["scores"]["ndcg@10"], abs=0.03)
+    assert "data-bytes" in (tmp_path / "out" / "report" / "report.html").read_text()
+
+
+def test_a_foreign_run_is_reranked(models, beir, tmp_path):
+    run = tmp_path / "theirs.trec"
+    run.write_text("".join(f"q{n} Q0 d{2 * n + k} {k + 1} {9 - k} them\n" for n in range(26) for k in (0, 1)))
+    result, _ = evaluate(
+        tmp_path / "out",
+        [models["reranker"]],
+        [{"ref": f"file:{beir}", "run": f"file:{run}"}],
+        latency_queries=2,
+    )
+    assert result.state == "succeeded", result.end_reason
+    found = report(tmp_path / "out")
+    assert found["candidates"]["beir"]["recall@10"] == 1.0
+    assert found["scores"]["reranker"]["beir"]["recall@10"] == 1.0
+    assert set(found["latency_ms"]["reranker"]["beir"]) == {"rerank", "total"}
+    lines = (tmp_path / "out" / "run" / "beir" / "reranker.trec").read_text().splitlines()
+    assert len(lines) == 52
+
+
+def test_several_datasets_have_a_mean_and_names_of_their_own(models, beir, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"query": f"a {w}", "positive": f"the {w}"}) + "\n" for w in WORDS))
+    result, events = evaluate(
+        tmp_path / "out",
+        [models["one"], models["other"]],
+        [beir, rows, {"ref": f"file:{rows}", "name": "again"}],
+    )
+    assert result.state == "succeeded", result.end_reason
+    found = report(tmp_path / "out")
+    assert list(found["datasets"]) == ["beir", "rows", "again"]
+    assert found["mean"]["one"]["ndcg@10"] == pytest.approx(
+        np.mean([scores["ndcg@10"] for scores in found["scores"]["one"].values()])
+    )
+    compared = [(item["dataset"], item["metric"]) for item in found["comparisons"]]
+    assert ("all datasets", "ndcg@10") in compared
+    assert len(compared) == 4 * len(METRICS)
+    names = {name for data in of(events, EventType.METRIC) for name in data["values"]}
+    assert "one/beir/ndcg@10" in names
+    lines = (tmp_path / "out" / "report" / "queries.jsonl").read_text().splitlines()
+    assert len(lines) == 3 * len(WORDS)
+
+
+class StopAfterRankings(RecordingReporter):
+    """Asks to stop when so many rankings have been told of."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.stop, self._left = StopSignal(), count
+
+    def emit(self, event) -> None:
+        super().emit(event)
+        if event.type is EventType.METRIC:
+            self._left -= 1
+            if not self._left:
+                self.stop.request("cancel")
+
+
+def test_a_stopped_job_does_not_rank_again_what_it_has(models, beir, tmp_path, monkeypatch):
+    asked = []
+
+    def counted(score):
+        def counting(pairs):
+            asked.append(len(pairs))
+            return score(pairs)
+
+        return counting
+
+    from core.families.cross_encoder import evaluator
+
+    real = evaluator.score_with
+    monkeypatch.setattr(evaluator, "score_with", lambda *some: counted(real(*some)))
+    order = [models["reranker"], models["one"]]
+    result, _ = evaluate(tmp_path / "out", order, [beir], reporter=StopAfterRankings(1))
+    assert result.state == "cancelled"
+    before = sum(asked)
+    assert before > 0
+    result, _ = evaluate(tmp_path / "out", order, [beir])
+    assert result.state == "succeeded", result.end_reason
+    assert sum(asked) == before
+    evaluate(tmp_path / "whole", order, [beir])
+    assert report(tmp_path / "out")["scores"] == report(tmp_path / "whole")["scores"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"dimensions": [64]}, "has 32, and no 64"),
+        ({"models": ["file:MISSING"]}, "there is no such folder"),
+        ({"models": [{"ref": "file:ONE", "prune_embeddings": {}}]}, "is dense: prune_embeddings"),
+        ({"models": [{"ref": "file:ONE", "family": "cross_encoder"}]}, "no cross-encoder"),
+        ({"models": [{"ref": "file:ONE", "family": "late_interaction"}]}, "no late-interaction model"),
+    ],
+)
+def test_what_cannot_be_is_said(models, beir, tmp_path, fields, sentence):
+    text = json.dumps(fields).replace("ONE", str(models["one"])).replace("MISSING", str(tmp_path / "missing"))
+    asked = {"models": [f"file:{models['one']}"], **json.loads(text)}
+    result, _ = evaluate(tmp_path / "out", asked.pop("models"), [beir], **asked)
+    assert result.state == "failed"
+    assert sentence in result.end_reason.message
