@@ -155,15 +155,12 @@ def _show(
         change = value - baseline[metric]
         table.add_row(metric, f"{baseline[metric]:.4f}", f"{value:.4f}", f"{change:+.4f}")
     console.print(table)
-    change = finetuned["ndcg@10"] - baseline["ndcg@10"]
-    verdict = "better" if change > 0 else "not better"
-    console.print(
-        f"nDCG@10 {change:+.4f}: the fine-tuned model is {verdict}. {seconds:.0f} s in all.", highlight=False
-    )
+    console.print(measured["comparisons"][0]["verdict"], highlight=False)
+    console.print(f"{seconds:.0f} s in all.", highlight=False)
     shown = os.path.relpath
     console.print(
         f"\nmodel        {shown(model)}\nplot         {shown(curves)}\n"
-        f"report       {shown(report / 'report.md')}\n"
+        f"report       {shown(report / 'report.html')}\n"
         f"TensorBoard  tensorboard --logdir {shown(report / 'tensorboard')}\n",
         highlight=False,
         soft_wrap=True,

@@ -330,6 +330,51 @@ def check_mining(folder: Path, *, gpus: int) -> list[str]:
     return wrong
 
 
+def check_evaluation(folder: Path, *, gpus: int) -> list[str]:
+    """An evaluate job scores on the GPU as on the CPU, in all precisions; an embed job stores the same."""
+    import numpy as np
+
+    from core.run.local import run_local
+    from core.run.reporter import NullReporter
+
+    scores: dict[str, list[float]] = {}
+    vectors = {}
+    rows = f"file:{folder / ('rows.jsonl' if gpus else 'few.jsonl')}"
+    arms = {"cpu": ("fp32", 0), "fp32": ("fp32", gpus), "bf16": ("bf16", gpus)}
+    for arm, (compute, on) in arms.items():
+        shared = {"compute": compute, "resources": {"gpus": min(on, 1)}}
+        model = f"file:{folder / 'model'}"
+        specs = {
+            "evaluated": {
+                "kind": "evaluate",
+                "models": [{"ref": model, "max_length": _LENGTH}],
+                "datasets": [rows],
+                "metrics": ["ndcg@10"],
+                "precisions": ["int8", "binary"],
+                "latency_queries": 20,
+            },
+            "embedded": {"kind": "embed", "model": model, "corpus": rows, "max_length": _LENGTH},
+        }
+        for name, spec in specs.items():
+            result = run_local({**spec, **shared}, folder / f"{name}-{arm}", NullReporter())
+            if result.state != "succeeded":
+                return [f"{name}, {arm}: {result.end_reason.message}"]
+        page = json.loads((folder / f"evaluated-{arm}" / "report" / "report.json").read_text())
+        (of_sets,) = page["precisions"].values()
+        scores[arm] = [item["scores"]["ndcg@10"] for found in of_sets.values() for item in found]
+        stored = sorted((folder / f"embedded-{arm}" / "embeddings").glob("vectors-*.npy"))
+        vectors[arm] = np.concatenate([np.load(path) for path in stored])
+    wrong = []
+    for arm, tolerance in (("fp32", 0.01), ("bf16", 0.05)):
+        farthest = max(abs(one - two) for one, two in zip(scores["cpu"], scores[arm], strict=True))
+        if farthest > tolerance:
+            wrong.append(f"{arm}: nDCG@10 differs by {farthest:.4f}")
+        cosine = float((vectors["cpu"] * vectors[arm]).sum(1).min())
+        if cosine < 1 - tolerance:
+            wrong.append(f"{arm}: a vector's cosine with that of the CPU is {cosine:.4f}")
+    return wrong
+
+
 def compare_speed(folder: Path, *, gpus: int) -> dict[str, float]:
     """Seconds a step of every family, ours and its library's, on the same rows in the same batches."""
     import itertools
@@ -368,6 +413,7 @@ _PARTS = {
     "forked": check_forked,
     "resume": check_resume,
     "mining": check_mining,
+    "evaluation": check_evaluation,
     "speed": compare_speed,
 }
 
@@ -390,7 +436,7 @@ def main(*, cpu: bool, only: str) -> int:
             print(title, file=sys.stderr)
             cases[title] = _in_process(title, folder, gpus)
             cases[title]["wrong"] = judge(title, cases[title], cases)
-        for title in ("forked", "resume", "mining"):
+        for title in ("forked", "resume", "mining", "evaluation"):
             if only in title:
                 print(title, file=sys.stderr)
                 found = _in_process(title, folder, gpus)

@@ -281,3 +281,36 @@ def test_what_cannot_be_is_said(models, beir, tmp_path, fields, sentence):
     result, _ = evaluate(tmp_path / "out", asked.pop("models"), [beir], **asked)
     assert result.state == "failed"
     assert sentence in result.end_reason.message
+
+
+def test_two_seeds_are_no_difference_and_a_broken_model_is_worse(models, tmp_path):
+    words = [f"{one} {other}" for number, one in enumerate(WORDS) for other in WORDS[number + 1 : number + 4]]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(
+            json.dumps({"query": f"what is {two}", "positive": f"the {two} of it"}) + "\n" for two in words
+        )
+    )
+    recipe = {
+        "kind": "train",
+        "base_model": f"file:{models['one']}",
+        "dataset": f"file:{rows}",
+        "max_steps": 15,
+        "batch_size": 16,
+        "learning_rate": 1e-3,
+    }
+    for name, change in (("first", {"seed": 1}), ("second", {"seed": 2}), ("broken", {"learning_rate": 5.0})):
+        result = run_local({**recipe, **change}, tmp_path / name, RecordingReporter())
+        assert result.state == "succeeded", result.end_reason
+    result, _ = evaluate(
+        tmp_path / "out",
+        [
+            *({"ref": f"file:{tmp_path / name / 'model'}", "name": name} for name in ("second", "broken")),
+            {"ref": f"file:{tmp_path / 'first' / 'model'}", "name": "first"},
+        ],
+        [rows],
+        metrics=["ndcg@10"],
+    )
+    assert result.state == "succeeded", result.end_reason
+    outcomes = {item["model"]: item["outcome"] for item in report(tmp_path / "out")["comparisons"]}
+    assert outcomes == {"second": "no difference", "broken": "worse"}
