@@ -241,18 +241,15 @@ class TokenEntrant:
         return Ranking(run, taken, stored)
 
     def asker(self, dataset: RetrievalSet, depth: int) -> Ask | None:
-        vectors = self._ranker.facts.get("vectors", 0)
-        if not vectors or vectors * 4 * self.facts["dimension"] > _RESIDENT_BYTES:
-            return None
         prompt = self._prompts.document or ""
         texts = [prompt + text for text in dataset.corpus.values()]
-        size = TokenEncoder.SHARD
-        documents = Ragged.joined(
-            [
-                self._encoder.encode(texts[start : start + size], "document")
-                for start in range(0, len(texts), size)
-            ]
-        )
+        parts, held = [], 0
+        for start in range(0, len(texts), TokenEncoder.SHARD):
+            parts.append(self._encoder.encode(texts[start : start + TokenEncoder.SHARD], "document"))
+            held += parts[-1].vectors.nbytes
+            if held > _RESIDENT_BYTES:
+                return None
+        documents = Ragged.joined(parts)
 
         def ask(query: str) -> dict[str, float]:
             begun = time.perf_counter()

@@ -10,14 +10,14 @@ import numpy as np
 from core.artifacts.folders import write_atomically
 from core.evaluation.entrants import Candidates, DenseEntrant, Entrant, PairEntrant, Ranking, open_entrant
 from core.evaluation.findings import publish
-from core.evaluation.metrics import Run, depth_of, evaluate_run, mean
+from core.evaluation.metrics import depth_of
 from core.evaluation.precisions import check_dimensions, variants
 from core.evaluation.results import Evaluated, Result
-from core.evaluation.scores import Scores, unjudged_share
+from core.evaluation.scores import ranking_metrics, score_run, unjudged_share
 from core.evaluation.sets import NamedSet, read_sets
 from core.evaluation.triplets import score_triplets
 from core.run.context import RunContext
-from core.spec.evaluate import EvaluateSpec
+from core.spec.evaluate import EvaluatedModel, EvaluateSpec
 from core.spec.refs import free_name, short_name
 
 _KEPT_DEPTH = 100
@@ -46,10 +46,11 @@ def evaluate(spec: EvaluateSpec, context: RunContext) -> None:
             check_dimensions(entrant, spec)
         context.phase("evaluating")
         for named in found.sets:
-            result = _evaluate_one(spec, context, entrant, named, kept)
+            result = _evaluate_one(spec, context, asked, entrant, named, kept)
             found.results[name, named.name] = result
             if isinstance(entrant, PairEntrant) and named.name not in found.candidates:
-                found.candidates[named.name] = _scores(candidates.of(named.dataset).run, named, spec)
+                given_run = candidates.of(named.dataset).run
+                found.candidates[named.name] = score_run(given_run, named.dataset, spec.metrics)
             _tell(context, found, name, named)
         del entrant
     publish(spec, context, found)
@@ -57,17 +58,19 @@ def evaluate(spec: EvaluateSpec, context: RunContext) -> None:
 
 
 def _evaluate_one(
-    spec: EvaluateSpec, context: RunContext, entrant: Entrant, named: NamedSet, kept: Path
+    spec: EvaluateSpec,
+    context: RunContext,
+    asked: EvaluatedModel,
+    entrant: Entrant,
+    named: NamedSet,
+    kept: Path,
 ) -> Result:
-    of_rankings = [metric for metric in spec.metrics if "@" in metric]
+    of_rankings = ranking_metrics(spec.metrics)
     depth = max(depth_of(of_rankings), _KEPT_DEPTH) if of_rankings else _KEPT_DEPTH
-    ranking = Ranking({}, 0.0)
-    if of_rankings:
-        ranking = _ranking(spec, entrant, named, depth, kept)
-    scores = _scores(ranking.run, named, spec)
+    ranking = _ranking(spec, asked, entrant, named, depth, kept) if of_rankings else Ranking({}, 0.0)
     triplets = score_triplets(entrant.score, named.dataset, spec.metrics)
     result = Result(
-        Scores(scores.means | triplets.means, scores.by_query | triplets.by_query),
+        score_run(ranking.run, named.dataset, spec.metrics).with_triplets(triplets),
         ranking,
         unjudged_share(named.dataset.qrels, ranking.run, 10),
         triplets,
@@ -79,21 +82,17 @@ def _evaluate_one(
     return result
 
 
-def _ranking(spec: EvaluateSpec, entrant: Entrant, named: NamedSet, depth: int, kept: Path) -> Ranking:
+def _ranking(
+    spec: EvaluateSpec, asked: EvaluatedModel, entrant: Entrant, named: NamedSet, depth: int, kept: Path
+) -> Ranking:
     """The model's, or as an earlier attempt of this job has left it."""
-    same = [entrant.facts, named.sha256, named.run, depth, spec.index, spec.rerank.model_dump(), spec.seed]
+    same = [asked, entrant.facts, named.sha256, named.run, depth, spec.index, spec.rerank, spec.seed]
     path = kept / f"{hashlib.sha256(repr(same).encode()).hexdigest()}.json"
     if path.exists():
         return Ranking(**json.loads(path.read_text(encoding="utf-8")))
     ranking = entrant.rank(named.dataset, depth)
     write_atomically(path, json.dumps(vars(ranking)))
     return ranking
-
-
-def _scores(run: Run, named: NamedSet, spec: EvaluateSpec) -> Scores:
-    metrics = [metric for metric in spec.metrics if "@" in metric]
-    by_query = evaluate_run(named.dataset.qrels, run, metrics) if metrics else {}
-    return Scores({metric: mean(values) for metric, values in by_query.items()}, by_query)
 
 
 def _latency(

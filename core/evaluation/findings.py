@@ -1,6 +1,7 @@
 """From what was measured to what it means: comparisons, verdicts, examples, and the outputs."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from core.artifacts import fresh_folder
 from core.data.judged import RetrievalSet
 from core.evaluation.comparison import Compared, compare_models
 from core.evaluation.report import make_document
-from core.evaluation.results import Evaluated
+from core.evaluation.results import Evaluated, Result
 from core.evaluation.runs import write_run
 from core.evaluation.scores import by_category
+from core.evaluation.sets import NamedSet
 from core.reports import write_document
 from core.run.context import RunContext
+from core.run.reporter import finite
 from core.spec.evaluate import EvaluateSpec
 from core.spec.evaluation import rises
 
@@ -38,7 +41,8 @@ def publish(spec: EvaluateSpec, context: RunContext, found: Evaluated) -> None:
             if item.metric == spec.metrics[0]
         },
     }
-    (folder / "report.json").write_text(json.dumps(page, indent=2, ensure_ascii=False), encoding="utf-8")
+    told = json.dumps(finite(page), indent=2, ensure_ascii=False)
+    (folder / "report.json").write_text(told, encoding="utf-8")
     _write_queries(spec, found, folder / "queries.jsonl")
     write_document(make_document(spec, found, page, compared, folder), folder)
     for item in compared:
@@ -79,7 +83,12 @@ def _page(
     spec: EvaluateSpec, context: RunContext, found: Evaluated, compared: list[Compared]
 ) -> dict[str, Any]:
     models, names = list(found.models), [named.name for named in found.sets]
-    scores = {model: {name: found.results[model, name].scores.means for name in names} for model in models}
+
+    def each(read: Callable[[Result], Any]) -> dict[str, dict[str, Any]]:
+        """model -> dataset -> what is read of their result"""
+        return {model: {name: read(found.results[model, name]) for name in names} for model in models}
+
+    scores = each(lambda result: result.scores.means)
     return {
         "models": found.models,
         "baseline": models[-1] if len(models) > 1 else None,
@@ -87,39 +96,21 @@ def _page(
         "scores": scores,
         "mean": {
             model: {
-                metric: float(np.mean([of_model[name][metric] for name in names if metric in of_model[name]]))
+                metric: float(np.mean([values[metric] for values in of_model.values() if metric in values]))
                 for metric in spec.metrics
-                if any(metric in of_model[name] for name in names)
+                if any(metric in values for values in of_model.values())
             }
             for model, of_model in scores.items()
         },
         "categories": {model: _categories(found, model) for model in models},
         "candidates": {name: given.means for name, given in found.candidates.items()},
-        "unjudged@10": {
-            model: {name: round(found.results[model, name].unjudged, 4) for name in names} for model in models
-        },
+        "unjudged@10": each(lambda result: round(result.unjudged, 4)),
         "comparisons": [item.as_dict() for item in compared],
-        "seconds": {
-            model: {name: round(found.results[model, name].ranking.seconds, 3) for name in names}
-            for model in models
-        },
-        "stored": {
-            model: {name: found.results[model, name].ranking.stored for name in names} for model in models
-        },
-        "precisions": {
-            model: {
-                name: [variant.as_dict() for variant in found.results[model, name].variants]
-                for name in names
-                if found.results[model, name].variants
-            }
-            for model in models
-        },
-        "latency_ms": {
-            model: {name: found.results[model, name].latency for name in names} for model in models
-        },
-        "examples": {
-            named.name: _examples(spec, found, named.name, named.dataset, compared) for named in found.sets
-        },
+        "seconds": each(lambda result: round(result.ranking.seconds, 3)),
+        "stored": each(lambda result: result.ranking.stored),
+        "precisions": each(lambda result: [variant.as_dict() for variant in result.variants]),
+        "latency_ms": each(lambda result: result.latency),
+        "examples": {named.name: _examples(spec, found, named) for named in found.sets},
         "inputs": context.request.inputs,
         "spec": spec.model_dump(mode="json"),
     }
@@ -153,10 +144,9 @@ def _categories(found: Evaluated, model: str) -> dict[str, Any]:
     return answer
 
 
-def _examples(
-    spec: EvaluateSpec, found: Evaluated, name: str, dataset: RetrievalSet, compared: list[Compared]
-) -> list[dict[str, Any]]:
+def _examples(spec: EvaluateSpec, found: Evaluated, named: NamedSet) -> list[dict[str, Any]]:
     """The queries that each model has gained and lost most on, with what stood first."""
+    name, dataset = named.name, named.dataset
     *others, baseline = found.models
     metric = spec.metrics[0]
     theirs = found.results[baseline, name].scores.by_query.get(metric, {})

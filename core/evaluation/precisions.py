@@ -11,6 +11,7 @@ from core.errors import BadSpec
 from core.evaluation.entrants import DenseEntrant
 from core.evaluation.metrics import depth_of, evaluate_run, mean
 from core.evaluation.retrieval import depth_with_excluded, run_of
+from core.evaluation.scores import ranking_metrics
 from core.retrieval.quantization import Codec, search_stored
 from core.retrieval.search import shard_vectors
 from core.run.context import RunContext
@@ -52,7 +53,7 @@ def variants(
 ) -> Iterator[Variant]:
     """Every precision with every number of dimensions, the whole float32 first. ``binary`` also as it is
     found by Hamming distance alone."""
-    metrics = [metric for metric in spec.metrics if "@" in metric]
+    metrics = ranking_metrics(spec.metrics)
     depth = depth_of(metrics)
     shards = entrant.shards(dataset)
     asked = entrant.encoder.vectors(dataset.queries.values())

@@ -10,6 +10,7 @@ from core.data.judged import RetrievalSet
 from core.evaluation.comparison import Compared
 from core.evaluation.metrics import evaluate_run, mean
 from core.evaluation.results import Evaluated
+from core.evaluation.scores import ranking_metrics
 from core.reports import Block, Details, Document, Figure, Heading, Listing, Sizes, StoredAs, Table, Text
 from core.reports.plots import plot_by_depth, plot_gains, plot_histograms, plot_intervals
 from core.spec.evaluate import EvaluateSpec
@@ -187,7 +188,7 @@ def _category_blocks(spec: EvaluateSpec, page: dict[str, Any]) -> list[Block]:
 
 def _size_blocks(spec: EvaluateSpec, page: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = []
-    ranked = [metric for metric in spec.metrics if "@" in metric]
+    ranked = ranking_metrics(spec.metrics)
     for model in page["models"]:
         for name in page["datasets"]:
             found = page["precisions"][model].get(name, [])

@@ -1,12 +1,12 @@
 """What an evaluation has found: means to look at, and every query's own value to compare by."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.data.judged import RetrievalSet
 from core.evaluation.metrics import Run, depth_of, evaluate_run, mean
-from core.evaluation.triplets import Score, score_triplets
+from core.evaluation.triplets import Score, TripletScores, score_triplets
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,29 @@ class Scores:
     means: dict[str, float] = field(default_factory=dict)
     by_query: dict[str, dict[str, float]] = field(default_factory=dict)
 
+    def with_triplets(self, triplets: TripletScores) -> "Scores":
+        return Scores(self.means | triplets.means, self.by_query | triplets.by_query)
+
+
+def ranking_metrics(metrics: Sequence[str]) -> list[str]:
+    """Those that look at rankings down to a depth."""
+    return [metric for metric in metrics if "@" in metric]
+
+
+def score_run(run: Run, dataset: RetrievalSet, metrics: Sequence[str]) -> Scores:
+    """Of rankings, over all judged queries."""
+    asked = ranking_metrics(metrics)
+    by_query = evaluate_run(dataset.qrels, run, asked) if asked else {}
+    return Scores({metric: mean(values) for metric, values in by_query.items()}, by_query)
+
 
 def judge(
     rank: Callable[[RetrievalSet, int], Run], score: Score, dataset: RetrievalSet, metrics: list[str]
 ) -> Scores:
-    """Every metric of a dataset: of rankings ``depth_of`` them deep, and of triplets, where it has any."""
-    of_rankings = [metric for metric in metrics if "@" in metric]
-    by_query: dict[str, dict[str, float]] = {}
-    if of_rankings:
-        by_query |= evaluate_run(dataset.qrels, rank(dataset, depth_of(of_rankings)), of_rankings)
-    means = {metric: mean(values) for metric, values in by_query.items()}
-    triplets = score_triplets(score, dataset, metrics)
-    return Scores(means | triplets.means, by_query | triplets.by_query)
+    """Every metric of a dataset: of rankings as deep as they look, and of triplets, where it has any."""
+    asked = ranking_metrics(metrics)
+    run = rank(dataset, depth_of(asked)) if asked else {}
+    return score_run(run, dataset, asked).with_triplets(score_triplets(score, dataset, metrics))
 
 
 def by_category(values: Mapping[str, float], categories: Mapping[str, str]) -> dict[str, tuple[float, int]]:
