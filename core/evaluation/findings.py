@@ -28,6 +28,7 @@ def publish(spec: EvaluateSpec, context: RunContext, found: Evaluated) -> None:
     """The outputs ``report`` and ``run``."""
     context.phase("comparing")
     compared = compare_all(spec, found, context)
+    leading = [item for item in compared if item.metric == found.leading(spec.metrics)]
     context.phase("publishing")
     work = context.folder / "work"
     folder, runs = fresh_folder(work / "report"), fresh_folder(work / "run")
@@ -35,19 +36,14 @@ def publish(spec: EvaluateSpec, context: RunContext, found: Evaluated) -> None:
     context.metrics = {
         "scores": page["scores"],
         "mean": page["mean"],
-        "verdicts": {
-            f"{item.model} on {item.dataset}": item.verdict
-            for item in compared
-            if item.metric == spec.metrics[0]
-        },
+        "verdicts": {f"{item.model} on {item.dataset}": item.verdict for item in leading},
     }
     told = json.dumps(finite(page), indent=2, ensure_ascii=False)
     (folder / "report.json").write_text(told, encoding="utf-8")
     _write_queries(spec, found, folder / "queries.jsonl")
     write_document(make_document(spec, found, page, compared, folder), folder)
-    for item in compared:
-        if item.metric == spec.metrics[0]:
-            context.notice(f"{item.model} on {item.dataset}: {item.verdict}")
+    for item in leading:
+        context.notice(f"{item.model} on {item.dataset}: {item.verdict}")
     for (model, dataset), result in found.results.items():
         if result.ranking.run:
             write_run(runs / dataset / f"{model}.trec", result.ranking.run, model)
@@ -90,6 +86,7 @@ def _page(
 
     scores = each(lambda result: result.scores.means)
     return {
+        "leading": found.leading(spec.metrics),
         "models": found.models,
         "baseline": models[-1] if len(models) > 1 else None,
         "datasets": {named.name: _about(named.ref, named.dataset) for named in found.sets},
@@ -148,7 +145,7 @@ def _examples(spec: EvaluateSpec, found: Evaluated, named: NamedSet) -> list[dic
     """The queries that each model has gained and lost most on, with what stood first."""
     name, dataset = named.name, named.dataset
     *others, baseline = found.models
-    metric = spec.metrics[0]
+    metric = found.leading(spec.metrics)
     theirs = found.results[baseline, name].scores.by_query.get(metric, {})
     answer = []
     for model in others:

@@ -23,7 +23,7 @@ _COUNTS = ("queries", "documents", "relevant", "judged")
 def make_document(
     spec: EvaluateSpec, found: Evaluated, page: dict[str, Any], compared: list[Compared], folder: Path
 ) -> Document:
-    leading = [item for item in compared if item.metric == spec.metrics[0]]
+    leading = [item for item in compared if item.metric == page["leading"]]
     blocks: list[Block] = [
         Text(
             f"{item.model} on {item.dataset}, against {page['baseline']}. {item.verdict}",
@@ -40,11 +40,11 @@ def make_document(
             )
         )
     blocks += _comparison_blocks(spec, found, compared, folder)
-    blocks += _category_blocks(spec, page)
+    blocks += _category_blocks(page)
     blocks += _size_blocks(spec, page)
     blocks += _latency_blocks(page)
     blocks += _ranking_plots(found, folder)
-    blocks += _example_blocks(spec, page)
+    blocks += _example_blocks(page)
     blocks += [
         Heading("What was evaluated"),
         Table(
@@ -126,7 +126,7 @@ def _comparison_blocks(
             "corrected over the comparisons of a metric (Holm); intervals by bootstrap over queries."
         ),
     ]
-    metric = spec.metrics[0]
+    metric = found.leading(spec.metrics)
     leading = [item for item in compared if item.metric == metric]
     plot_intervals(
         [
@@ -162,9 +162,9 @@ def _gains(ours: Mapping[str, float], theirs: Mapping[str, float]) -> np.ndarray
     return np.array([ours[query] - theirs[query] for query in ours.keys() & theirs.keys()])
 
 
-def _category_blocks(spec: EvaluateSpec, page: dict[str, Any]) -> list[Block]:
+def _category_blocks(page: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = []
-    metric = spec.metrics[0]
+    metric = page["leading"]
     for name in page["datasets"]:
         of_models = {model: found.get(name, {}) for model, found in page["categories"].items()}
         categories = sorted({category for found in of_models.values() for category in found})
@@ -273,9 +273,9 @@ def _scores_by_relevance(
     return {"relevant documents": np.array(relevant), "best others": kept[np.isfinite(kept)]}
 
 
-def _example_blocks(spec: EvaluateSpec, page: dict[str, Any]) -> list[Block]:
+def _example_blocks(page: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = []
-    metric = spec.metrics[0]
+    metric = page["leading"]
     for name, examples in page["examples"].items():
         for example in examples:
             values = ", ".join(f"{model} {value:.3f}" for model, value in example[metric].items())

@@ -1,5 +1,6 @@
 """What an evaluate job has found, before anybody has thought about it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,3 +31,8 @@ class Evaluated:
     models: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> facts
     results: dict[tuple[str, str], Result] = field(default_factory=dict)  # by model and dataset
     candidates: dict[str, Scores] = field(default_factory=dict)  # by dataset, where something was reranked
+
+    def leading(self, metrics: Sequence[str]) -> str:
+        """The first of the metrics that every dataset has: of triplets not all have."""
+        every = [result.scores.by_query for result in self.results.values()]
+        return next((metric for metric in metrics if all(metric in has for has in every)), metrics[0])

@@ -40,7 +40,7 @@ def run_attempt(context: RunContext) -> RunResult:
             reason = EndReason.STORAGE_FAILED if _storage(error) else EndReason.CRASHED
             message = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
     succeeded = reason is EndReason.SUCCEEDED
-    _log.log(logging.INFO if succeeded else logging.ERROR, "%s: %s", reason.value, message)
+    _log.info("%s: %s", reason.value, message)  # for the log; a console is told by who runs it
     result = RunResult(
         state=reason.state.value,
         end_reason=EndReasonRecord(code=reason.value, message=message),

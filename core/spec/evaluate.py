@@ -65,7 +65,7 @@ class EvaluateSpec(JobSpec):
         default_factory=lambda: ["ndcg@10", "mrr@10", "recall@100"],
         min_length=1,
         max_length=50,
-        description="The verdict is by the first one.",
+        description="The verdict is by the first one that every dataset has.",
     )
     rerank: Rerank = Field(default_factory=Rerank, description="Of cross-encoders.")
     index: Literal["auto", "exact", "plaid"] = Field(
@@ -110,10 +110,6 @@ class EvaluateSpec(JobSpec):
         for what, values in (("precisions", self.precisions), ("dimensions", self.dimensions)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{what}: one stands twice")
-        if any("@" not in metric for metric in self.metrics[:1]) and any("@" in m for m in self.metrics):
-            raise ValueError(
-                f"metrics: the first one leads the report: put {self.metrics[0]} behind a ranking's"
-            )
         if not any("@" in metric for metric in self.metrics) and (self.precisions or self.dimensions):
             raise ValueError("precisions and dimensions are measured by rankings: metrics has none")
         return self

@@ -50,7 +50,7 @@ def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -
     context.metrics = {"estimate": facts}
     context.notice(
         f"Dry run: {prepared.steps} steps of about {facts['tokens_per_step']:,} tokens; about "
-        f"{memory.total / 1e9:.1f} GB at the peak"
+        f"{memory.total / 1e9:.1f} GB at the peak, where all texts are as long as they may be"
         + (", the loss in micro-batches." if prepared.cached else ".")
     )
     folder = fresh_folder(context.folder / "work" / "report")

@@ -314,3 +314,47 @@ def test_two_seeds_are_no_difference_and_a_broken_model_is_worse(models, tmp_pat
     assert result.state == "succeeded", result.end_reason
     outcomes = {item["model"]: item["outcome"] for item in report(tmp_path / "out")["comparisons"]}
     assert outcomes == {"second": "no difference", "broken": "worse"}
+
+
+def test_bright_has_categories_and_leaves_out_what_it_must(models, tmp_path):
+    folder = tmp_path / "bright"
+    for name in ("documents", "examples"):
+        (folder / name).mkdir(parents=True)
+    for domain, words in (("biology", WORDS[:6]), ("robotics", WORDS[6:9])):
+        documents = [{"id": f"{w}.txt", "content": f"the {w} of {w}"} for w in words]
+        documents += [{"id": f"same-{w}", "content": f"a {w}"} for w in words]
+        examples = [
+            {
+                "query": f"a {w}",
+                "reasoning": "",
+                "id": str(number),
+                "excluded_ids": [f"same-{w}"] if number else ["N/A"],
+                "gold_ids": [f"{w}.txt"],
+                "gold_ids_long": ["N/A"],
+            }
+            for number, w in enumerate(words)
+        ]
+        for name, lines in (("documents", documents), ("examples", examples)):
+            (folder / name / f"{domain}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    result, _ = evaluate(
+        tmp_path / "out",
+        ["bm25", models["one"]],
+        [folder, {"ref": f"file:{folder}", "split": "robotics", "name": "robotics"}],
+        metrics=["triplet_accuracy", "ndcg@10"],
+    )
+    assert result.state == "succeeded", result.end_reason
+    found = report(tmp_path / "out")
+    assert found["leading"] == "ndcg@10"  # nothing is judged irrelevant: there are no triplets
+    categories = found["categories"]["bm25"]["bright"]
+    assert {name: values["queries"] for name, values in categories.items()} == {"biology": 6, "robotics": 3}
+    whole = found["scores"]["bm25"]["bright"]["ndcg@10"]
+    assert whole == pytest.approx(
+        (6 * categories["biology"]["ndcg@10"] + 3 * categories["robotics"]["ndcg@10"]) / 9
+    )
+    lines = [
+        line.split() for line in (tmp_path / "out" / "run" / "robotics" / "one.trec").read_text().splitlines()
+    ]
+    ranked = {(query, document) for query, _, document, *_ in lines}
+    assert ("0", f"same-{WORDS[6]}") in ranked
+    assert ("1", f"same-{WORDS[7]}") not in ranked
+    assert "bright by category" in (tmp_path / "out" / "report" / "report.md").read_text()
