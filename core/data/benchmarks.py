@@ -58,7 +58,11 @@ def fetch_benchmark(ref: Ref, folder: Path, load: Load) -> None:
         case "mteb":
             repository, revision = _place_of_task(ref.target)
             corpus, queries = (load(repository, part, revision=revision) for part in ("corpus", "queries"))
-            _write_beir(staging, corpus, queries, load(repository, "default", revision=revision))
+            try:
+                qrels = load(repository, "default", revision=revision)
+            except ValueError:  # there is no such configuration
+                qrels = load(repository, "qrels", revision=revision)
+            _write_beir(staging, corpus, queries, qrels)
     staging.rename(folder)
 
 

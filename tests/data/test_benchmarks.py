@@ -25,6 +25,8 @@ def hub(monkeypatch):
 
     def load(repository, config=None, **options):
         asked.append((repository, config, options.get("revision")))
+        if config == "default" and (repository, "qrels") in known:
+            raise ValueError("BuilderConfig 'default' not found")
         if (repository, config) not in known:
             raise FileNotFoundError(f"{repository} is not on the hub")
         return datasets.DatasetDict(
@@ -96,7 +98,8 @@ def test_bright_by_domain_or_whole(hub, tmp_path):
         fetch("bright:astrology", tmp_path)
 
 
-def test_mteb_knows_where_its_tasks_lie(hub, tmp_path, monkeypatch):
+@pytest.mark.parametrize("judgments", ["default", "qrels"])
+def test_mteb_knows_where_its_tasks_lie(hub, tmp_path, monkeypatch, judgments):
     def get_task(name):
         if name != "SciFact":
             raise KeyError(name)
@@ -108,7 +111,7 @@ def test_mteb_knows_where_its_tasks_lie(hub, tmp_path, monkeypatch):
     for config, splits in (
         ("corpus", {"corpus": CORPUS}),
         ("queries", {"queries": QUERIES}),
-        ("default", {"test": QRELS}),
+        (judgments, {"test": QRELS}),
     ):
         hub.known["mteb/scifact", config] = splits
     assert check(fetch("mteb:SciFact", tmp_path)) == {"q1": {"d2": 2}, "q2": {"d1": 1}}
