@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.errors import BadData, BadModel
@@ -19,6 +20,9 @@ from core.retrieval.quantization import Codec, search_stored
 from core.retrieval.search import Nearest, take_in
 from core.run.context import RunContext
 from core.spec.models import Prompts
+
+_KEPT = 16
+"""Shards whose ids and texts stay in memory."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class StoredEmbeddings:
 
     def __init__(self, folder: Path, context: RunContext, model: str | None = None) -> None:
         self._folder = folder
+        self._known: dict[int, tuple[list[str], pa.ChunkedArray | None]] = {}
         self.page = read_page(folder)
         if self.page["role"] != "document":
             raise BadData("these embeddings are of queries: a corpus is embedded with role document")
@@ -85,13 +90,22 @@ class StoredEmbeddings:
         for index, score in found:
             number = bisect_right(self._ends, index)
             place = index - self.page["shards"][number]["begin"]
-            ids = json.loads((self._folder / f"ids-{number:05}.json").read_text(encoding="utf-8"))
-            text = None
-            if self.page["texts_kept"]:
-                column = pq.read_table(self._folder / f"texts-{number:05}.parquet", columns=["text"])
-                text = column.column("text")[place].as_py()
-            hits.append(Hit(ids[place], score, text))
+            ids, texts = self._documents(number)
+            hits.append(Hit(ids[place], score, texts[place].as_py() if texts is not None else None))
         return hits
+
+    def _documents(self, number: int) -> tuple[list[str], pa.ChunkedArray | None]:
+        """Ids and texts of a shard, the last few of which are kept."""
+        if number not in self._known:
+            ids = json.loads((self._folder / f"ids-{number:05}.json").read_text(encoding="utf-8"))
+            texts = None
+            if self.page["texts_kept"]:
+                path = self._folder / f"texts-{number:05}.parquet"
+                texts = pq.read_table(path, columns=["text"]).column("text")
+            while len(self._known) >= _KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[number] = (ids, texts)
+        return self._known[number]
 
 
 def is_embeddings(folder: Path) -> bool:
