@@ -25,6 +25,8 @@ _POWER = 2.8
 
 _FEWEST = 10
 
+_TONES = {"better": "good", "worse": "bad", "no difference": "even"}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -143,6 +145,11 @@ class Compared:
     corrected: float
     outcome: str
     verdict: str
+
+    @property
+    def tone(self) -> str:
+        """As reports show it."""
+        return _TONES[self.outcome]
 
     def as_dict(self) -> dict[str, Any]:
         told = {name: value for name, value in vars(self).items() if name != "comparison"}

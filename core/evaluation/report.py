@@ -15,8 +15,8 @@ from core.reports import Block, Details, Document, Figure, Heading, Listing, Siz
 from core.reports.plots import plot_by_depth, plot_gains, plot_histograms, plot_intervals
 from core.spec.evaluate import EvaluateSpec
 
-_TONES = {"better": "good", "worse": "bad", "no difference": "even"}
 _DEPTHS = (1, 2, 3, 5, 10, 20, 30, 50, 100)
+_APART = 0.1
 _COUNTS = ("queries", "documents", "relevant", "judged")
 
 
@@ -27,16 +27,16 @@ def make_document(
     blocks: list[Block] = [
         Text(
             f"{item.model} on {item.dataset}, against {page['baseline']}. {item.verdict}",
-            _TONES[item.outcome],
+            item.tone,
         )
         for item in leading
     ]
     blocks += [Heading("Scores"), _scores_table(spec, page)]
-    if any(share > 0.5 for shares in page["unjudged@10"].values() for share in shares.values()):
+    if apart := [name for name in page["datasets"] if _judged_apart(page, name)]:
         blocks.append(
             Text(
-                "Of some models' first ten documents more than half were never judged: they count as wrong, "
-                "and some may not be (unjudged@10)."
+                f"On {', '.join(apart)} the models found documents that nobody has judged to different "
+                "extents (unjudged@10 in report.json). They count as wrong, and some may not be."
             )
         )
     blocks += _comparison_blocks(spec, found, compared, folder)
@@ -76,6 +76,12 @@ def make_document(
         ),
     ]
     return Document(spec.name or "Evaluation", blocks)
+
+
+def _judged_apart(page: dict[str, Any], dataset: str) -> bool:
+    """Whether what was not judged might decide."""
+    shares = [of_model[dataset] for of_model in page["unjudged@10"].values()]
+    return max(shares) - min(shares) > _APART
 
 
 def _scores_table(spec: EvaluateSpec, page: dict[str, Any]) -> Table:
@@ -135,6 +141,7 @@ def _comparison_blocks(
                 item.comparison.difference,
                 item.comparison.low,
                 item.comparison.high,
+                item.tone,
             )
             for item in leading
         ],

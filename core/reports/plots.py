@@ -44,12 +44,15 @@ def plot_histograms(values: Mapping[str, np.ndarray], label: str, path: Path) ->
     figure.savefig(path, dpi=_DPI)
 
 
-def plot_intervals(rows: Sequence[tuple[str, float, float, float]], label: str, path: Path) -> None:
-    """(name, difference, low, high) below each other, against a line at no difference."""
+COLOURS = {"good": "#1a7f37", "bad": "#c62828", "even": "#777777"}
+
+
+def plot_intervals(rows: Sequence[tuple[str, float, float, float, str]], label: str, path: Path) -> None:
+    """(name, difference, low, high, tone) below each other, against a line at no difference."""
     figure = Figure(figsize=(8, 1.2 + 0.4 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for place, (_, difference, low, high) in enumerate(rows):
-        colour = "#1a7f37" if low > 0 else "#c62828" if high < 0 else "#777777"
+    for place, (_, difference, low, high, tone) in enumerate(rows):
+        colour = COLOURS[tone]
         axes.plot([low, high], [place, place], color=colour, linewidth=3, alpha=0.6)
         axes.plot([difference], [place], "o", color=colour)
     axes.axvline(0, color="black", linewidth=0.8)

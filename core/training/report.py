@@ -11,8 +11,6 @@ from core.reports import Block, Document, Figure, Heading, Table, Text, write_do
 from core.reports.plots import plot_curves, plot_histograms
 from core.spec.train import TrainSpec
 
-TONES = {"better": "good", "worse": "bad", "no difference": "even"}
-
 
 def write_report(
     folder: Path,
@@ -61,7 +59,7 @@ def comparison_table(
 def _document(spec: TrainSpec, facts: dict[str, Any], compared: list[Compared]) -> Document:
     lengths = facts["lengths"]
     rate = facts["tokens"] / facts["training_seconds"] if facts["training_seconds"] else 0
-    blocks: list[Block] = [Text(f"{item.dataset}: {item.verdict}", TONES[item.outcome]) for item in compared]
+    blocks: list[Block] = [Text(f"{item.dataset}: {item.verdict}", item.tone) for item in compared]
     blocks += [
         Text(
             f"{facts['steps']} steps of {spec.batch_size}; {facts['rows']} rows, {facts['rejects']} refused."
