@@ -72,6 +72,8 @@ def run_and_tell(
         if reporter is not None:
             reporter.close()
     print(f"{result.state}: {result.end_reason.message}", file=sys.stderr)
+    if result.state == "cancelled":
+        print("The same command goes on with what it has.", file=sys.stderr)
     for name, output in result.outputs.items():
         print(f"{name}: {output['uri']}", file=sys.stderr)
     if as_json:

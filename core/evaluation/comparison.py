@@ -42,6 +42,7 @@ class Comparison:
     wins: int
     losses: int
     ties: int
+    least_p_value: float  # that so many permutations can tell
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -92,6 +93,7 @@ def compare(
         int((together > 1e-12).sum()),
         int((together < -1e-12).sum()),
         int((np.abs(together) <= 1e-12).sum()),
+        1 / (permutations + 1),
     )
 
 
@@ -116,12 +118,18 @@ def outcome(comparison: Comparison, p_value: float, level: float, *, rising: boo
     return "better" if (comparison.difference > 0) == rising else "worse"
 
 
+def said_p_value(comparison: Comparison, p_value: float) -> str:
+    """``= 0.03``, or ``<= 0.0003`` where no permutation came near. ``p_value`` is the corrected one."""
+    at_most = "<=" if comparison.p_value <= comparison.least_p_value else "="
+    return f"{at_most} {p_value:.2g}"
+
+
 def verdict(comparison: Comparison, p_value: float, level: float, metric: str, *, rising: bool = True) -> str:
     """A sentence that says no more than was measured. ``p_value`` is the corrected one."""
     found = outcome(comparison, p_value, level, rising=rising)
     numbers = (
         f"{metric} {comparison.difference:+.4f} (95 % interval {comparison.low:+.4f} to "
-        f"{comparison.high:+.4f}, p = {max(p_value, 0.0001):.2g}, {comparison.queries} queries: "
+        f"{comparison.high:+.4f}, p {said_p_value(comparison, p_value)}, {comparison.queries} queries: "
         f"{comparison.wins} won, {comparison.losses} lost, {comparison.ties} tied)"
     )
     if comparison.queries < _FEWEST:

@@ -7,6 +7,7 @@ latency. One is loaded at a time.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,8 +33,10 @@ from core.spec.evaluation import Rerank
 _RESIDENT_BYTES = 4e9
 """Of vectors that are held in memory to be asked one by one."""
 
-_RERANKED_AT_ONCE = 64
+_RERANKED_AT_ONCE = 16
 """Queries: with a hundred candidates each there are enough pairs of similar length."""
+
+_SCORED_AT_ONCE = 1024
 
 Ask = Callable[[str], dict[str, float]]
 """A query -> seconds by what was done: encode, search, rerank."""
@@ -150,16 +153,19 @@ class DenseEntrant:
             context, asked.ref, prompts=asked.prompts, max_length=asked.max_length, compute=spec.compute
         )
         self.facts = self.encoder.facts
+        self._shards: dict[int, list[Path]] = {}
         use = Use(asked.prompts)
         self._score = dense.make_score(self.encoder.model, use, packing_for(self.encoder.device), context)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         return self._score(pairs)
 
-    def shards(self, dataset: RetrievalSet) -> list[Any]:
-        self._context.phase("encoding")
-        texts = dataset.corpus.values()
-        return self.encoder.shards(texts, len(texts), "documents", "document")
+    def shards(self, dataset: RetrievalSet) -> list[Path]:
+        if id(dataset) not in self._shards:
+            self._context.phase("encoding")
+            texts = dataset.corpus.values()
+            self._shards[id(dataset)] = self.encoder.shards(texts, len(texts), "documents", "document")
+        return self._shards[id(dataset)]
 
     def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
         begun = time.monotonic()
@@ -275,6 +281,7 @@ class PairEntrant:
         self.facts: dict[str, Any] = {
             "model": asked.ref,
             "family": "cross_encoder",
+            "similarity": f"score through {type(model.activation_fn).__name__}",
             "weights_sha256": weights_sha256(model),
             "max_length": model.tokenizer.model_max_length,
             "device": device,
@@ -283,7 +290,12 @@ class PairEntrant:
         }
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        return self._score(pairs)
+        found = []
+        for start in range(0, len(pairs), _SCORED_AT_ONCE):
+            found.append(self._score(pairs[start : start + _SCORED_AT_ONCE]))
+            done = min(start + _SCORED_AT_ONCE, len(pairs))
+            self._context.progress(fraction=done / len(pairs), step=done, total_steps=len(pairs))
+        return np.concatenate(found)
 
     def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
         candidates = self._candidates.of(dataset)

@@ -1,7 +1,6 @@
 """An evaluate job: models and retrieval sets -> rankings, scores, comparisons, and a report."""
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -14,11 +13,14 @@ from core.evaluation.metrics import depth_of
 from core.evaluation.precisions import check_dimensions, variants
 from core.evaluation.results import Evaluated, Result
 from core.evaluation.scores import ranking_metrics, score_run, unjudged_share
-from core.evaluation.sets import NamedSet, read_sets
+from core.evaluation.sets import NamedSet, check_metrics, read_sets
 from core.evaluation.triplets import score_triplets
 from core.run.context import RunContext
 from core.spec.evaluate import EvaluatedModel, EvaluateSpec
 from core.spec.refs import free_name, short_name
+
+_MEASURED = {"metrics", "rerank", "index", "precisions", "dimensions", "rescore", "latency_queries", "seed"}
+"""What of a spec decides what is measured of a model."""
 
 _KEPT_DEPTH = 100
 """Documents of a query in a run file, also where no metric looks so deep."""
@@ -27,13 +29,14 @@ _KEPT_DEPTH = 100
 def evaluate(spec: EvaluateSpec, context: RunContext) -> None:
     """Rank, score, compare, publish. Raises `Stopped` or a `JobFailure`.
 
-    Rankings that an earlier attempt has ended are not made again.
+    What an earlier attempt has measured is not measured again.
     """
     context.phase("preparing")
     found = Evaluated(read_sets(spec, context))
+    check_metrics(spec, found.sets, context)
     given = {id(named.dataset): named.run for named in found.sets if named.run is not None}
     candidates = Candidates(context, spec, given)
-    kept = context.request.checkpoints / "rankings"
+    kept = context.request.checkpoints / "measured"
     kept.mkdir(parents=True, exist_ok=True)
     names: list[str] = []
     for asked in spec.models:
@@ -55,6 +58,7 @@ def evaluate(spec: EvaluateSpec, context: RunContext) -> None:
         del entrant
     publish(spec, context, found)
     shutil.rmtree(kept)
+    shutil.rmtree(context.folder / "work")
 
 
 def _evaluate_one(
@@ -65,34 +69,29 @@ def _evaluate_one(
     named: NamedSet,
     kept: Path,
 ) -> Result:
+    """What the model does, or what an earlier attempt of this job has seen it do."""
+    measured = spec.model_dump(include=_MEASURED)
+    same = [asked, entrant.facts, named.sha256, named.dataset.qrels, named.run, measured]
+    path = kept / f"{hashlib.sha256(repr(same).encode()).hexdigest()}.json"
+    if path.exists():
+        return Result.from_json(path.read_text(encoding="utf-8"))
     of_rankings = ranking_metrics(spec.metrics)
     depth = max(depth_of(of_rankings), _KEPT_DEPTH) if of_rankings else _KEPT_DEPTH
-    ranking = _ranking(spec, asked, entrant, named, depth, kept) if of_rankings else Ranking({}, 0.0)
+    ranking = entrant.rank(named.dataset, depth) if of_rankings else Ranking({}, 0.0)
     triplets = score_triplets(entrant.score, named.dataset, spec.metrics)
     result = Result(
         score_run(ranking.run, named.dataset, spec.metrics).with_triplets(triplets),
         ranking,
         unjudged_share(named.dataset.qrels, ranking.run, 10),
-        triplets,
+        triplets.positives,
+        triplets.negatives,
     )
     if isinstance(entrant, DenseEntrant) and (spec.precisions or spec.dimensions):
         result.variants = list(variants(entrant, named.dataset, spec, context))
     if spec.latency_queries:
         result.latency = _latency(spec, context, entrant, named, depth)
+    write_atomically(path, result.as_json())
     return result
-
-
-def _ranking(
-    spec: EvaluateSpec, asked: EvaluatedModel, entrant: Entrant, named: NamedSet, depth: int, kept: Path
-) -> Ranking:
-    """The model's, or as an earlier attempt of this job has left it."""
-    same = [asked, entrant.facts, named.sha256, named.run, depth, spec.index, spec.rerank, spec.seed]
-    path = kept / f"{hashlib.sha256(repr(same).encode()).hexdigest()}.json"
-    if path.exists():
-        return Ranking(**json.loads(path.read_text(encoding="utf-8")))
-    ranking = entrant.rank(named.dataset, depth)
-    write_atomically(path, json.dumps(vars(ranking)))
-    return ranking
 
 
 def _latency(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from core.reports import write_document
 from core.run.context import RunContext
 from core.run.reporter import finite
 from core.spec.evaluate import EvaluateSpec
-from core.spec.evaluation import rises
+from core.spec.evaluation import ON_A_SCALE, rises
 
 _SNIPPET = 300
 
@@ -65,7 +66,7 @@ def compare_all(spec: EvaluateSpec, found: Evaluated, context: RunContext) -> li
         for metric in spec.metrics
         for compared in compare_models(
             metric,
-            {model: by_model[model] for model in others},
+            {model: by_model[model] for model in others if _comparable(found, metric, model, baseline)},
             by_model[baseline],
             permutations=spec.significance.permutations,
             level=spec.significance.level,
@@ -73,6 +74,11 @@ def compare_all(spec: EvaluateSpec, found: Evaluated, context: RunContext) -> li
             check_stop=context.check_stop,
         )
     ]
+
+
+def _comparable(found: Evaluated, metric: str, model: str, baseline: str) -> bool:
+    one, other = found.models[model], found.models[baseline]
+    return metric not in ON_A_SCALE or one["similarity"] == other["similarity"]
 
 
 def _page(
@@ -161,17 +167,21 @@ def _examples(spec: EvaluateSpec, found: Evaluated, named: NamedSet) -> list[dic
                 {
                     "model": model,
                     "query_id": query,
-                    "query": dataset.queries[query][:_SNIPPET],
+                    "query": _shown(dataset.queries[query]),
                     metric: {model: ours[query], baseline: theirs[query]},
                     "relevant": [
-                        {"id": document, "text": dataset.corpus.get(document, "")[:_SNIPPET]}
+                        {"id": document, "grade": grade, "text": _shown(dataset.corpus.get(document, ""))}
                         for document, grade in dataset.qrels[query].items()
                         if grade > 0
-                    ][:3],
+                    ][:2],
                     "first": {each: _first(found, each, name, dataset, query) for each in (model, baseline)},
                 }
             )
     return answer
+
+
+def _shown(text: str) -> str:
+    return shorten(text, _SNIPPET, placeholder=" ...")
 
 
 def _first(
@@ -183,7 +193,7 @@ def _first(
     document = max(ranked, key=lambda candidate: ranked[candidate])
     return {
         "id": document,
-        "text": dataset.corpus[document][:_SNIPPET],
+        "text": _shown(dataset.corpus[document]),
         "grade": dataset.qrels[query].get(document),
         "score": ranked[document],
     }

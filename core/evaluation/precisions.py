@@ -45,7 +45,7 @@ def check_dimensions(entrant: DenseEntrant, spec: EvaluateSpec) -> None:
     """Raises `BadSpec` for more than the model has."""
     full = entrant.facts["dimension"]
     if spec.dimensions and max(spec.dimensions) > full:
-        raise BadSpec(f"dimensions: {entrant.facts['model']} has {full}, and no {max(spec.dimensions)}")
+        raise BadSpec(f"dimensions {max(spec.dimensions)}: {entrant.facts['model']} has {full} dimensions")
 
 
 def variants(

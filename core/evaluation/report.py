@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
 
 from core.data.judged import RetrievalSet
-from core.evaluation.comparison import Compared
+from core.evaluation.comparison import Compared, said_p_value
 from core.evaluation.metrics import evaluate_run, mean
 from core.evaluation.results import Evaluated
 from core.evaluation.scores import ranking_metrics
@@ -90,13 +91,14 @@ def _scores_table(spec: EvaluateSpec, page: dict[str, Any]) -> Table:
     for name in [*page["datasets"], *(["mean"] if several else [])]:
         for model in page["models"]:
             of_model = page["mean"][model] if name == "mean" and several else page["scores"][model][name]
-            rows.append([name, model, *(_number(of_model.get(metric)) for metric in spec.metrics)])
+            unjudged = "" if name == "mean" else f"{page['unjudged@10'][model][name]:.0%}"
+            rows.append([name, model, *(_number(of_model.get(m)) for m in spec.metrics), unjudged])
         if name in page["candidates"]:
             given = page["candidates"][name]
             rows.append(
-                [name, "(the candidates as they came)", *(_number(given.get(m)) for m in spec.metrics)]
+                [name, "(the candidates as they came)", *(_number(given.get(m)) for m in spec.metrics), ""]
             )
-    return Table(["dataset", "model", *spec.metrics], rows, words=2)
+    return Table(["dataset", "model", *spec.metrics, "unjudged@10"], rows, words=2)
 
 
 def _number(value: float | None) -> str:
@@ -120,7 +122,7 @@ def _comparison_blocks(
                     item.outcome,
                     f"{item.comparison.difference:+.4f}",
                     f"{item.comparison.low:+.4f} to {item.comparison.high:+.4f}",
-                    f"{item.corrected:.4f}",
+                    said_p_value(item.comparison, item.corrected).removeprefix("= "),
                     *(f"{getattr(item.comparison, name):,}" for name in ("wins", "losses", "ties")),
                 ]
                 for item in compared
@@ -129,7 +131,8 @@ def _comparison_blocks(
         ),
         Text(
             f"Paired randomisation test with {spec.significance.permutations:,} permutations, p-values "
-            "corrected over the comparisons of a metric (Holm); intervals by bootstrap over queries."
+            "corrected over the comparisons of a metric (Holm), by which the outcome goes. Intervals are by "
+            "bootstrap over queries, and of each comparison alone."
         ),
     ]
     metric = found.leading(spec.metrics)
@@ -258,8 +261,8 @@ def _ranking_plots(found: Evaluated, folder: Path) -> list[Block]:
     for number, ((model, name), result) in enumerate(list(found.results.items())[:6]):
         dataset = next(named.dataset for named in found.sets if named.name == name)
         values = _scores_by_relevance(result.ranking.run, dataset)
-        if len(result.triplets.positives):
-            values = {"relevant": result.triplets.positives, "judged irrelevant": result.triplets.negatives}
+        if len(result.positives):
+            values = {"relevant": result.positives, "judged irrelevant": result.negatives}
         if any(map(len, values.values())):
             file = f"scores-{number}.png"
             plot_histograms(values, "score", folder / file)
@@ -286,11 +289,16 @@ def _example_blocks(page: dict[str, Any]) -> list[Block]:
     for name, examples in page["examples"].items():
         for example in examples:
             values = ", ".join(f"{model} {value:.3f}" for model, value in example[metric].items())
-            items = [f"relevant, {document['id']}: {document['text']}" for document in example["relevant"]]
+            items = [
+                f"relevant, {document['id']} (grade {document['grade']}): {document['text']}"
+                for document in example["relevant"]
+            ]
             for model, first in example["first"].items():
-                if first is not None:
-                    grade = "not judged" if first["grade"] is None else f"grade {first['grade']}"
-                    items.append(f"{model} put first, {first['id']} ({grade}): {first['text']}")
-            title = f"{example['query'][:120]} ({name}, {metric}: {values})"
+                if first is None:
+                    items.append(f"{model} found nothing")
+                    continue
+                grade = "not judged" if first["grade"] is None else f"grade {first['grade']}"
+                items.append(f"{model} put first, {first['id']} ({grade}): {first['text']}")
+            title = f"{shorten(example['query'], 120, placeholder=' ...')} ({name}, {metric}: {values})"
             blocks.append(Details(title, [Listing(items)]))
     return [Heading("Queries won and lost"), *blocks] if blocks else []

@@ -1,26 +1,47 @@
 """What an evaluate job has found, before anybody has thought about it."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from core.evaluation.entrants import Ranking
 from core.evaluation.precisions import Variant
 from core.evaluation.scores import Scores
 from core.evaluation.sets import NamedSet
-from core.evaluation.triplets import TripletScores
 
 
 @dataclass
 class Result:
-    """What one model has done on one dataset."""
+    """What one model has done on one dataset. ``positives`` and ``negatives`` are scores of judged pairs,
+    where triplets were asked for."""
 
     scores: Scores
     ranking: Ranking
     unjudged: float
-    triplets: TripletScores
+    positives: np.ndarray
+    negatives: np.ndarray
     variants: list[Variant] = field(default_factory=list)
     latency: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def as_json(self) -> str:
+        told = asdict(self)
+        return json.dumps(told | {name: getattr(self, name).tolist() for name in ("positives", "negatives")})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Result":
+        told = json.loads(text)
+        return cls(
+            Scores(**told["scores"]),
+            Ranking(**told["ranking"]),
+            told["unjudged"],
+            np.array(told["positives"], np.float32),
+            np.array(told["negatives"], np.float32),
+            [Variant(**variant) for variant in told["variants"]],
+            told["latency"],
+        )
 
 
 @dataclass

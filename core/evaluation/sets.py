@@ -6,10 +6,13 @@ from functools import cached_property
 
 from core.data.judged import RetrievalSet
 from core.data.retrieval import read_retrieval
+from core.errors import BadData
 from core.evaluation.metrics import Run
 from core.evaluation.runs import read_run
+from core.evaluation.triplets import triplets_of
 from core.run.context import RunContext
 from core.spec.evaluate import EvaluateSpec
+from core.spec.evaluation import TRIPLET_METRICS
 from core.spec.refs import free_name, short_name
 
 
@@ -53,3 +56,19 @@ def read_sets(spec: EvaluateSpec, context: RunContext) -> list[NamedSet]:
         name = free_name(source.name or default, found)
         found[name] = NamedSet(name, source.ref, dataset, run)
     return list(found.values())
+
+
+def check_metrics(spec: EvaluateSpec, sets: list[NamedSet], context: RunContext) -> None:
+    """Raises `BadData` when triplet metrics are all that is asked for, and nothing is judged irrelevant."""
+    asked = [metric for metric in spec.metrics if metric in TRIPLET_METRICS]
+    without = [named.name for named in sets if not triplets_of(named.dataset)] if asked else []
+    if without and len(without) == len(sets) and len(asked) == len(spec.metrics):
+        raise BadData(
+            f"{', '.join(asked)} need documents that were judged irrelevant (qrels with grade 0, rows with "
+            "negatives), and no dataset has any"
+        )
+    if without:
+        context.notice(
+            f"{', '.join(without)}: nothing is judged irrelevant, so there is no {', '.join(asked)}.",
+            "warning",
+        )

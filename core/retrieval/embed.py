@@ -90,6 +90,8 @@ def _read(spec: EmbedSpec, context: RunContext, path: Path) -> tuple[TextFile, R
                 texts.add(name, found.text)
         rejects.check(spec.max_reject_share)
     texts.close()
+    if empty := sum(not text.strip() for text in texts.texts()):
+        context.notice(f"{empty} of {len(texts)} texts are empty: their vectors say nothing.", "warning")
     if not len(texts):
         raise BadData(f"{spec.corpus} has no documents")
     if texts.repeated:
@@ -110,7 +112,7 @@ def _store_vectors(spec: EmbedSpec, context: RunContext, texts: TextFile, out: P
     )
     full = encoder.facts["dimension"]
     if spec.dimension is not None and spec.dimension > full:
-        raise BadSpec(f"dimension: {spec.model} has {full}, and no {spec.dimension}")
+        raise BadSpec(f"dimension {spec.dimension}: {spec.model} has {full} dimensions")
     context.phase("encoding")
     paths = encoder.shards(texts.texts(), len(texts), "texts", spec.role)
     context.phase("storing")

@@ -193,5 +193,5 @@ def encode_and_tell(
         tell=tell,
     )
     if known:
-        context.notice(f"{known} of {done} {name} were encoded by an earlier job or attempt.")
+        context.notice(f"{known} of {done} {name} had been encoded before.")
     return paths

@@ -8,7 +8,7 @@ from core.spec.base import BARE_REFERENCES, Strict
 from core.spec.embed import Compute, Precision
 from core.spec.evaluation import DatasetSource, Metric, Rerank
 from core.spec.job import JobSpec
-from core.spec.models import Family, ModelOrWords, Prompts, PruneEmbeddings
+from core.spec.models import ModelOrWords, Prompts, PruneEmbeddings
 from core.spec.refs import DatasetReference
 
 
@@ -17,7 +17,9 @@ class EvaluatedModel(Strict):
 
     ref: ModelOrWords
     name: str | None = Field(None, pattern=r"^[\w.-]+$", max_length=100, description="In reports and runs.")
-    family: Literal["auto"] | Family = Field("auto", description="auto: as the model's files say.")
+    family: Literal["auto", "dense", "late_interaction", "cross_encoder"] = Field(
+        "auto", description="auto: as the model's files say."
+    )
     prompts: Prompts = Field(default_factory=Prompts)
     max_length: Annotated[int, Field(ge=8, le=1_000_000)] | None = Field(
         None,
@@ -95,7 +97,7 @@ class EvaluateSpec(JobSpec):
     latency_queries: int = Field(
         0, ge=0, le=10_000, description="So many queries are also asked one by one, with a clock."
     )
-    examples: int = Field(5, ge=0, le=100, description="Of queries won and lost, in the report.")
+    examples: int = Field(3, ge=0, le=100, description="Of queries won and lost, in the report.")
     max_reject_share: float = Field(
         0.0, ge=0, le=1, description="Share of unreadable rows above which the job fails."
     )

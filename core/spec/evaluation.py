@@ -26,6 +26,10 @@ def _metric(text: str) -> str:
 Metric = Annotated[str, Field(max_length=40, examples=["ndcg@10"]), AfterValidator(_metric)]
 
 
+ON_A_SCALE = ("positive_score", "negative_score", "margin")
+"""Metrics in the unit of a model's own scores: between models of different units they say nothing."""
+
+
 def rises(metric: str) -> bool:
     """Whether more of it is better. Negatives should score low."""
     return metric != "negative_score"

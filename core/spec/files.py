@@ -15,7 +15,7 @@ def read_spec(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InvalidRequest(f"There is no file {path}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InvalidRequest(f"{path} cannot be read as YAML: {error}") from error
+        raise InvalidRequest(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise InvalidRequest(f"{path} must hold one mapping, as configs/*.yaml do")
     return data

@@ -46,6 +46,8 @@ def describe(item: Mapping[str, Any]) -> Problem:
         return Problem("kind", f"must be one of {', '.join(KINDS)}")
     if item["type"] == "extra_forbidden":
         return Problem(path, "unknown field")
+    if item["type"] == "too_short":
+        return Problem(path, f"needs at least {item['ctx']['min_length']}")
     return Problem(path, item["msg"].removeprefix("Value error, "))
 
 

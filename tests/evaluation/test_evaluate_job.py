@@ -113,6 +113,10 @@ def test_every_family_takes_part(models, beir, tmp_path):
         "bm25": "lexical",
     }
     assert found["baseline"] == "bm25"
+    # A cosine's margin and BM25's are no more comparable than metres and degrees.
+    compared = {(item["model"], item["metric"]) for item in found["comparisons"]}
+    assert ("one", "triplet_accuracy") in compared
+    assert not [pair for pair in compared if pair[1] == "margin"]
     for name in families:
         scores = found["scores"][name]["beir"]
         assert set(scores) == {*METRICS, "triplet_accuracy", "margin"}
@@ -268,7 +272,7 @@ def test_a_stopped_job_does_not_rank_again_what_it_has(models, beir, tmp_path, m
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"dimensions": [64]}, "has 32, and no 64"),
+        ({"dimensions": [64]}, "has 32 dimensions"),
         ({"models": ["file:MISSING"]}, "there is no such folder"),
         ({"models": [{"ref": "file:ONE", "prune_embeddings": {}}]}, "is dense: prune_embeddings"),
         ({"models": [{"ref": "file:ONE", "family": "cross_encoder"}]}, "no cross-encoder"),
@@ -358,3 +362,15 @@ def test_bright_has_categories_and_leaves_out_what_it_must(models, tmp_path):
     assert ("0", f"same-{WORDS[6]}") in ranked
     assert ("1", f"same-{WORDS[7]}") not in ranked
     assert "bright by category" in (tmp_path / "out" / "report" / "report.md").read_text()
+
+
+def test_metrics_that_no_dataset_has_are_refused_or_told(models, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"query": f"a {w}", "positive": f"the {w}"}) + "\n" for w in WORDS))
+    result, _ = evaluate(tmp_path / "out", ["bm25"], [rows], metrics=["margin"])
+    assert result.state == "failed"
+    assert "no dataset has any" in result.end_reason.message
+    result, events = evaluate(tmp_path / "both", ["bm25"], [rows], metrics=["margin", "ndcg@10"])
+    assert result.state == "succeeded", result.end_reason
+    told = [data["message"] for data in of(events, EventType.NOTICE)]
+    assert "rows: nothing is judged irrelevant, so there is no margin." in told

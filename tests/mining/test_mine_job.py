@@ -174,7 +174,7 @@ run_local({spec!r}, Path({str(tmp_path / "out")!r}), RecordingReporter())
     # Seven shards of documents and seven of queries: three were there, the half one was not.
     assert len(written) == len(set(written)) == 7 + 7 - 3
     told = [event.data["message"] for event in reporter.events if event.type == EventType.NOTICE]
-    assert any("12 of 26 documents were encoded by an earlier job or attempt" in text for text in told)
+    assert any("12 of 26 documents had been encoded before" in text for text in told)
 
 
 def test_a_corpus_of_its_own(rows_file, tiny_model, tmp_path):
