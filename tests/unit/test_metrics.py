@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from core.data.judged import RetrievalSet
+from core.data.judged import RetrievalSet, read_judged
 from core.evaluation.metrics import evaluate_run, mean
 from core.evaluation.retrieval import rank, search
 from core.evaluation.scores import by_category, judge, unjudged_share
+from tests.conftest import SHARED
 
 QRELS = {"q1": {"a": 1}, "q2": {"b": 2, "c": 1}, "unjudged": {"a": 0}}
 RUN = {"q1": {"x": 0.9, "a": 0.8}, "q2": {"b": 0.5, "y": 0.4, "c": 0.3}}
@@ -119,3 +120,29 @@ def test_random_runs_score_as_trec_eval_says():
         for query in qrels:
             wanted = expected[query][theirs] if query in expected else 0.0
             assert found[query] == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not beside the checkout")
+def test_scifacts_judgments_score_as_trec_eval_says():
+    """Random runs over the real qrels, whole and with queries that have no ranking."""
+    import pytrec_eval
+
+    dataset = read_judged(SHARED / "scifact", "test")
+    generator = np.random.default_rng(1)
+    names = list(dataset.corpus)
+    run = {}
+    for query, grades in list(dataset.qrels.items())[:-3]:
+        drawn = [names[number] for number in generator.integers(0, len(names), 120)]
+        run[query] = {name: float(generator.random()) for name in [*drawn, *grades]}
+    measures = {
+        "ndcg@10": "ndcg_cut_10",
+        "recall@100": "recall_100",
+        "map@100": "map_cut_100",
+        "precision@10": "P_10",
+    }
+    found = evaluate_run(dataset.qrels, run, [*measures, "mrr@1000"])
+    expected = pytrec_eval.RelevanceEvaluator(dataset.qrels, {*measures.values(), "recip_rank"}).evaluate(run)
+    for ours, theirs in {**measures, "mrr@1000": "recip_rank"}.items():
+        for query in dataset.qrels:
+            wanted = expected[query][theirs] if query in expected else 0.0
+            assert found[ours][query] == pytest.approx(wanted, abs=1e-6)
