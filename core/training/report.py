@@ -9,6 +9,7 @@ import numpy as np
 from core.evaluation.comparison import Compared
 from core.reports import Block, Document, Figure, Heading, Table, Text, write_document
 from core.reports.plots import plot_curves, plot_histograms
+from core.spec.refs import short_name
 from core.spec.train import TrainSpec
 
 
@@ -106,4 +107,4 @@ def _document(spec: TrainSpec, facts: dict[str, Any], compared: list[Compared]) 
         ),
         Figure("lengths.png", "Tokens of queries and documents"),
     ]
-    return Document(f"Training report: {spec.name or spec.base_model}", blocks)
+    return Document(f"Training report: {spec.name or short_name(spec.base_model)}", blocks)
