@@ -105,9 +105,8 @@ def test_a_job_from_spec_to_a_better_model(spec, tiny_model, tmp_path):
     assert of(events, EventType.PROGRESS)[-1]["step"] == 16
     assert RunResult.model_validate_json((tmp_path / "out" / "result.json").read_bytes()) == result
     report = tmp_path / "out" / "report"
-    assert {"report.json", "report.md", "curves.png", "tensorboard", "manifest.json"} == {
-        path.name for path in report.iterdir()
-    }
+    made = {"report.json", "report.md", "report.html", "curves.png", "lengths.png"}
+    assert made | {"tensorboard", "manifest.json"} == {path.name for path in report.iterdir()}
     assert json.loads((report / "report.json").read_text())["finetuned"]["pairs"]["ndcg@10"] == after
     assert not (tmp_path / "out" / "checkpoints").exists()
 
