@@ -155,7 +155,7 @@ def _show(
         change = value - baseline[metric]
         table.add_row(metric, f"{baseline[metric]:.4f}", f"{value:.4f}", f"{change:+.4f}")
     console.print(table)
-    console.print(measured["comparisons"][0]["verdict"], highlight=False)
+    console.print(measured["comparisons"][0]["verdict"], highlight=False, soft_wrap=True)
     console.print(f"{seconds:.0f} s in all.", highlight=False)
     shown = os.path.relpath
     console.print(

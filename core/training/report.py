@@ -37,8 +37,11 @@ def write_report(
             for metric, value in scores.items():
                 series.setdefault(f"{dataset} {metric}", []).append((entry["step"], value))
     plot_curves([(point["step"], point["loss"]) for point in curve], series, folder / "curves.png")
+    names = {"query": "queries", "document": "documents"}
     shown = {
-        role: np.minimum(found, np.percentile(found, 99)) for role, found in counts.items() if len(found)
+        names[role]: np.minimum(found, np.percentile(found, 99))
+        for role, found in counts.items()
+        if len(found)
     }
     plot_histograms(shown, "tokens of a text, up to the 99th percentile", folder / "lengths.png")
     write_document(_document(spec, facts, compared), folder)
