@@ -17,7 +17,7 @@ from core.data.rejects import Rejects
 from core.errors import BadData, BadModel, BadSpec
 from core.families.detect import family_in
 from core.families.late_interaction import Ragged
-from core.families.late_interaction.plaid import PlaidIndex
+from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex
 from core.retrieval.encode import SHARD
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, read_tokens
 from core.retrieval.quantization import Codec
@@ -30,9 +30,6 @@ PAGE = "embeddings.json"
 """Written last: what the files are, and how a query is to be read for them."""
 
 FORMAT = 1
-
-_INDEXED_AT_ONCE = 64
-"""Shards whose vectors are in memory while the index takes them in; its centroids are those of the first."""
 
 
 def embed(spec: EmbedSpec, context: RunContext) -> None:
@@ -196,8 +193,7 @@ def _store_tokens(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Pa
     paths = encoder.shards(texts.texts(), len(texts), "texts", spec.role)
     context.phase("storing")
     plaid = PlaidIndex(out / "plaid", encoder.device, spec.seed) if spec.index == "plaid" else None
-    per_file = 1 if plaid is None else _INDEXED_AT_ONCE
-    per_file = max(per_file, spec.shard // TokenEncoder.SHARD if plaid is None else 0)
+    per_file = max(1, spec.shard // TokenEncoder.SHARD) if plaid is None else INDEXED_AT_ONCE
     shards, vectors, begin = [], 0, 0
     for number, start in enumerate(range(0, len(paths), per_file)):
         context.check_stop()

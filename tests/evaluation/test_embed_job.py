@@ -18,23 +18,11 @@ from core.jobs.events import EventType
 from core.retrieval import encode as encode_room
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
-from tests.tiny import WORDS, make_colbert, make_cross_encoder, make_model
+from tests.tiny import WORDS
 from tests.training.test_train import of
 
 REPOSITORY = Path(__file__).parents[2]
 TEXTS = [f"{one} {other}" for one in WORDS[:13] for other in WORDS[13:]]
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    one = make_model(folder / "one", seed=1)
-    return {
-        "one": one,
-        "other": make_model(folder / "other", seed=2),
-        "colbert": make_colbert(folder / "colbert", one),
-        "reranker": make_cross_encoder(folder / "reranker", one),
-    }
 
 
 @pytest.fixture

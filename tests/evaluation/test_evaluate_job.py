@@ -14,22 +14,10 @@ from core.jobs.events import EventType
 from core.run.context import StopSignal
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
-from tests.tiny import WORDS, make_colbert, make_cross_encoder, make_model
+from tests.tiny import WORDS
 from tests.training.test_train import of
 
 METRICS = ["ndcg@10", "mrr@10", "recall@10"]
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    one = make_model(folder / "one", seed=1)
-    return {
-        "one": one,
-        "other": make_model(folder / "other", seed=2),
-        "colbert": make_colbert(folder / "colbert", one),
-        "reranker": make_cross_encoder(folder / "reranker", one),
-    }
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from core.families.family import Rank, Use
 from core.families.inference import pieces_of
 from core.families.late_interaction.maxsim import Ragged, score_all, score_pairs
 from core.families.late_interaction.objective import token_vectors
-from core.families.late_interaction.plaid import PlaidIndex
+from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex
 from core.families.late_interaction.reader import Reader
 from core.retrieval.search import Nearest, merge, take_in
 from core.run.context import RunContext
@@ -30,9 +30,6 @@ _CHUNK = 512
 """Documents that are encoded, and then asked, together."""
 
 _QUERIES = 256
-
-_INDEXED_AT_ONCE = 64
-"""Chunks whose vectors are in memory while the index takes them in; its centroids are those of the first."""
 
 _EXACT_PAIRS = 500_000_000
 """Of queries and documents, up to which ``index: auto`` scores every one. Documents are encoded anyway: with
@@ -156,7 +153,7 @@ class Ranker:
         for begin, documents in self._encoded(texts, order):
             self.facts["vectors"] += len(documents.vectors)
             waiting.append(documents)
-            if len(waiting) == _INDEXED_AT_ONCE or begin + _CHUNK >= len(order):
+            if len(waiting) == INDEXED_AT_ONCE or begin + _CHUNK >= len(order):
                 together = Ragged.joined(waiting)
                 index.add(together, begin + len(documents) - len(together))
                 waiting = []

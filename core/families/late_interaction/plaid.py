@@ -10,6 +10,9 @@ import torch
 
 from core.families.late_interaction.maxsim import Ragged
 
+INDEXED_AT_ONCE = 64
+"""Shards whose vectors are in memory while an index takes them in; its centroids are those of the first."""
+
 _QUERIES = 256
 _NAME = "corpus"
 _ORDER = "order.npy"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from core.families.late_interaction import Ragged, score_all, score_pairs
-from core.families.late_interaction.plaid import PlaidIndex
+from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
 from core.retrieval.encoders import TokenEncoder, read_tokens
@@ -16,9 +16,6 @@ from core.run.context import RunContext
 from core.spec.mine import MineSpec
 
 _QUERIES = 256
-_INDEXED_AT_ONCE = 64
-"""Shards whose vectors are in memory while the index takes them in; its centroids are those of the first."""
-
 _EXACT = 20_000
 """Documents up to which ``index: auto`` scores every one."""
 
@@ -83,9 +80,9 @@ class LateInteractionFinder:
     def _ask_plaid(self, asked: Ragged, paths: list[Path], candidates: int, depth: int) -> np.ndarray:
         """[queries, depth] documents, -1 where there are no more."""
         index = PlaidIndex(self._context.folder / "work" / "plaid", self._device, self._spec.seed)
-        for start in range(0, len(paths), _INDEXED_AT_ONCE):
+        for start in range(0, len(paths), INDEXED_AT_ONCE):
             self._context.check_stop()
-            shards = [read_tokens(path) for path in paths[start : start + _INDEXED_AT_ONCE]]
+            shards = [read_tokens(path) for path in paths[start : start + INDEXED_AT_ONCE]]
             first = start * TokenEncoder.SHARD
             index.add(Ragged.joined(shards).span(slice(0, max(0, candidates - first))), first)
         self._context.check_stop()
