@@ -184,6 +184,7 @@ def compare_models(
     """
     datasets = [name for name, found in baseline.items() if metric in found]
     groups = [[name] for name in datasets] + ([datasets] if len(datasets) > 1 else [])
+    rising = rises(metric)
     made: list[tuple[str, str, Comparison]] = []
     for model, found in candidates.items():
         for group in groups:
@@ -193,12 +194,11 @@ def compare_models(
                 [baseline[name][metric] for name in group],
                 permutations=permutations,
                 seed=seed,
-                rising=rises(metric),
+                rising=rising,
             )
             if comparison is not None:
                 made.append((model, group[0] if len(group) == 1 else ALL, comparison))
     p_values = corrected([comparison.p_value for *_, comparison in made])
-    rising = rises(metric)
     return [
         Compared(
             model,

@@ -24,7 +24,7 @@ from core.families.detect import family_in
 from core.families.family import Use
 from core.families.late_interaction import Ragged, score_all
 from core.families.loading import weights_sha256
-from core.retrieval.encoders import DenseEncoder, TokenEncoder, device_of, packing_for
+from core.retrieval.encoders import DenseEncoder, TokenEncoder, packing_for
 from core.retrieval.search import search, shard_vectors
 from core.run.context import RunContext
 from core.spec.evaluate import EvaluatedModel, EvaluateSpec
@@ -153,7 +153,9 @@ class DenseEntrant:
             context, asked.ref, prompts=asked.prompts, max_length=asked.max_length, compute=spec.compute
         )
         self.facts = self.encoder.facts
+        # By the id of the dataset: rankings, other precisions and latency all ask for them.
         self._shards: dict[int, list[Path]] = {}
+        self._asked: dict[int, np.ndarray] = {}
         use = Use(asked.prompts)
         self._score = dense.make_score(self.encoder.model, use, packing_for(self.encoder.device), context)
 
@@ -167,10 +169,15 @@ class DenseEntrant:
             self._shards[id(dataset)] = self.encoder.shards(texts, len(texts), "documents", "document")
         return self._shards[id(dataset)]
 
+    def asked(self, dataset: RetrievalSet) -> np.ndarray:
+        """The queries' embeddings. [queries, dim]"""
+        if id(dataset) not in self._asked:
+            self._asked[id(dataset)] = self.encoder.vectors(dataset.queries.values())
+        return self._asked[id(dataset)]
+
     def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
         begun = time.monotonic()
-        shards = self.shards(dataset)
-        asked = self.encoder.vectors(dataset.queries.values())
+        shards, asked = self.shards(dataset), self.asked(dataset)
         self._context.phase("evaluating")
         nearest = search(
             asked,
@@ -274,7 +281,7 @@ class PairEntrant:
         self, context: RunContext, spec: EvaluateSpec, asked: EvaluatedModel, candidates: Candidates
     ) -> None:
         self._context, self._candidates = context, candidates
-        device = device_of(context)
+        device = context.device
         context.phase("loading")
         model = cross_encoder.load_model(context, asked.ref, device, asked.max_length)
         self._score = cross_encoder.make_score(model, Use(asked.prompts), packing_for(device), context)

@@ -55,8 +55,7 @@ def variants(
     found by Hamming distance alone."""
     metrics = ranking_metrics(spec.metrics)
     depth = depth_of(metrics)
-    shards = entrant.shards(dataset)
-    asked = entrant.encoder.vectors(dataset.queries.values())
+    shards, asked = entrant.shards(dataset), entrant.asked(dataset)
     context.phase("evaluating")
     full, cosine = asked.shape[1], entrant.facts["similarity"] != "dot"
     for dimension in sorted({full, *spec.dimensions}, reverse=True):

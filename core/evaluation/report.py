@@ -245,6 +245,7 @@ def _latency_blocks(page: dict[str, Any]) -> list[Block]:
 
 def _ranking_plots(found: Evaluated, folder: Path) -> list[Block]:
     """How much is found by which depth, and how scores tell relevant from other documents."""
+    datasets = {named.name: named.dataset for named in found.sets}
     blocks: list[Block] = []
     curves = {}
     for (model, name), result in found.results.items():
@@ -252,15 +253,13 @@ def _ranking_plots(found: Evaluated, folder: Path) -> list[Block]:
         deepest = max(map(len, run.values()), default=0)
         depths = [depth for depth in _DEPTHS if depth <= deepest]
         if depths:
-            dataset = next(named.dataset for named in found.sets if named.name == name)
-            scores = evaluate_run(dataset.qrels, run, [f"recall@{depth}" for depth in depths])
+            scores = evaluate_run(datasets[name].qrels, run, [f"recall@{depth}" for depth in depths])
             curves[f"{model}, {name}"] = [(depth, mean(scores[f"recall@{depth}"])) for depth in depths]
     if curves:
         plot_by_depth(curves, "recall", folder / "recall.png")
         blocks.append(Figure("recall.png", "Share of the relevant documents by how many are looked at"))
     for number, ((model, name), result) in enumerate(list(found.results.items())[:6]):
-        dataset = next(named.dataset for named in found.sets if named.name == name)
-        values = _scores_by_relevance(result.ranking.run, dataset)
+        values = _scores_by_relevance(result.ranking.run, datasets[name])
         if len(result.positives):
             values = {"relevant": result.positives, "judged irrelevant": result.negatives}
         if any(map(len, values.values())):

@@ -22,9 +22,8 @@ from core.spec.filters import CrossEncoderCheck
 class Checker:
     """Chooses negatives that stay below the bar, by the model's own scores of queries' positives."""
 
-    def __init__(
-        self, asked: CrossEncoderCheck, context: RunContext, device: str, gathered: Gathered
-    ) -> None:
+    def __init__(self, asked: CrossEncoderCheck, context: RunContext, gathered: Gathered) -> None:
+        device = context.device
         model = cross_encoder.load_model(context, asked.model, device, asked.max_length)
         self._score = cross_encoder.score_with(model, packing_for(device), context.check_stop)
         self._asked, self._gathered = asked, gathered

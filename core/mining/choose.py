@@ -112,7 +112,7 @@ def _open_checker(spec: MineSpec, context: RunContext, gathered: Gathered) -> Ch
     if asked is None:
         return None
     context.phase("loading")
-    check = Checker(asked, context, "cuda" if context.request.gpus else "cpu", gathered)
+    check = Checker(asked, context, gathered)
     context.phase("mining")
     return check
 

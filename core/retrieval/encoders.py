@@ -39,7 +39,7 @@ class DenseEncoder:
         half: bool = False,
     ) -> None:
         self._context, self._half = context, half
-        self.device = device_of(context)
+        self.device = context.device
         precision = choose_precision(compute, self.device)
         context.phase("loading")
         self.model = dense.load_model(context, reference, self.device).eval()
@@ -101,7 +101,7 @@ class TokenEncoder:
         half: bool = False,
     ) -> None:
         self._context, self._half, self._prompts = context, half, prompts
-        self.device = device_of(context)
+        self.device = context.device
         context.phase("loading")
         self.model = late_interaction.load_model(context, reference, self.device, max_length)
         self.encode = late_interaction.make_encode(
@@ -148,11 +148,6 @@ def read_tokens(path: Path) -> Ragged:
     """A shard of a `TokenEncoder`."""
     with np.load(path) as file:
         return Ragged(file["vectors"], file["counts"])
-
-
-def device_of(context: RunContext) -> str:
-    """What the job was given."""
-    return "cuda" if context.request.gpus else "cpu"
 
 
 def packing_for(device: str) -> Packing:

@@ -119,12 +119,13 @@ def search_stored(
         for block in stored():
             yield codec.decode(block)
 
-    if codec.precision != "binary" or rescore == 1:
-        signs = np.where(asked > 0, np.float32(1), np.float32(-1)) if codec.precision == "binary" else asked
-        return search(signs, decoded(), depth, device=device, check_stop=check_stop)
+    if codec.precision != "binary":
+        return search(asked, decoded(), depth, device=device, check_stop=check_stop)
     # Of signs the dot product is dimension - 2 * Hamming distance: the same order.
     signs = np.where(asked > 0, np.float32(1), np.float32(-1))
     near = search(signs, decoded(), depth * rescore, device=device, check_stop=check_stop)
+    if rescore == 1:
+        return near
     scores = np.full(near.indices.shape, -np.inf, np.float32)
     begin = 0
     for block in decoded():

@@ -126,6 +126,11 @@ class RunContext:
         """The artifact storage, when it is no folder: what lies in it is seen by every host."""
         return self._library if self._library is not None and self._library.local is None else None
 
+    @property
+    def device(self) -> str:
+        """What the job was given to compute on, as torch calls it."""
+        return "cuda" if self.request.gpus else "cpu"
+
     # -- inputs and outputs ----------------------------------------------------------------------
 
     def resolve(self, reference: str) -> Path | Ref:

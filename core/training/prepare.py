@@ -62,7 +62,7 @@ class Prepared:
 
 def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     """The models, the rows as tokens, the lengths, the order of batches. Only the first rank reads data."""
-    device = "cuda" if context.request.gpus else "cpu"
+    device = context.device
     precision = choose_precision(spec.precision, device)
     set_seed(spec.seed)
     context.phase("loading")

@@ -1,9 +1,7 @@
 """What a training reads: its datasets as one table, then as tokens, and the sets to evaluate on."""
 
 import hashlib
-import itertools
 import time
-from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from core.data.table import open_table, write_table
 from core.errors import BadData
 from core.families.loading import context_length, weights_sha256
 from core.run.context import RunContext
+from core.spec.refs import free_name
 from core.spec.train import Prompts, TrainSpec
 from core.training.pruning import prune_documents
 from core.training.tokens import TokenTable, tokens_of_table
@@ -62,7 +61,7 @@ def read_rows(
             if not held_out.queries:
                 context.notice(f"{name}: none of its queries is kept out of training.", "warning")
                 continue
-            evaluation_sets[_free_name(f"{name}-holdout", evaluation_sets)] = held_out
+            evaluation_sets[free_name(f"{name}-holdout", evaluation_sets)] = held_out
             context.notice(
                 f"{name}: {len(held_out.queries)} queries are kept out of training, to evaluate on."
             )
@@ -205,17 +204,9 @@ def _evaluation_sets(spec: TrainSpec, context: RunContext) -> dict[str, Retrieva
     for source in spec.evaluation.datasets:
         path = context.dataset_path(source.ref)
         name = source.name or path.name.split(".")[0]
-        name = _free_name(name, sets)
+        name = free_name(name, sets)
         sets[name] = read_retrieval(path, source.split, spec.max_reject_share)
         if sets[name].rejects:
             context.notice(f"{name}: {sets[name].rejects} rows cannot be used and were left out.", "warning")
         context.check_stop()
     return sets
-
-
-def _free_name(name: str, taken: Container[str]) -> str:
-    return next(
-        candidate
-        for number in itertools.count(1)
-        if (candidate := name if number == 1 else f"{name}-{number}") not in taken
-    )

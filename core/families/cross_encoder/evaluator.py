@@ -63,8 +63,7 @@ def make_retrieve(asked: Rerank, packing: Packing, context: RunContext) -> Rank:
 
     def retrieve(dataset: RetrievalSet, depth: int) -> Run:
         # Loaded when it is wanted, and forgotten: what is trained needs the memory.
-        device = "cuda" if context.request.gpus else "cpu"
-        model = load_retriever(context, asked, device)
+        model = load_retriever(context, asked, context.device)
         if asked.family == "late_interaction":
             from core.families import late_interaction
 
