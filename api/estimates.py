@@ -11,7 +11,8 @@ from typing import Any
 
 from core.artifacts import Library
 from core.data.pairs import TrainingRow, read_pairs
-from core.data.readers import Reject
+from core.data.reading import Reading
+from core.data.rows import Reject
 from core.errors import InvalidRequest, Problem, ReasonError
 from core.spec import TrainSpec
 from core.spec.refs import parse_ref
@@ -235,7 +236,9 @@ def _rows(spec: TrainSpec, notes: list[str]) -> Iterator[tuple[int, TrainingRow 
             yield number, None
             continue
         try:
-            for row in read_pairs(Path(ref.target), source.split):
+            reading = Reading.of(source, source.split)
+            reading.labels = "defer"  # what they mean changes no length
+            for row in read_pairs(Path(ref.target), reading=reading):
                 yield number, row
         except (ReasonError, OSError, ImportError) as error:  # Parquet's library is the worker's
             notes.append(f"{source.ref} cannot be read: {error}")

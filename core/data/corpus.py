@@ -8,8 +8,11 @@ from core.data.dataset import read_facts, read_parquet
 from core.data.documents import AS_WRITTEN, read_passages
 from core.data.formats import is_documents, settle_format
 from core.data.judged import is_bright, is_judged, judged_files, read_texts, splits_of
+from core.data.nested import is_retrieval_json, read_retrieval_json
 from core.data.pairs import TrainingRow, is_dataset, read_pairs
-from core.data.readers import Reject, Row, read_rows
+from core.data.readers import read_rows
+from core.data.reading import Reading
+from core.data.rows import Reject, Row
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,23 @@ class CorpusText:
 
 def has_corpus(path: Path) -> bool:
     """Whether a dataset has a corpus of its own, beside the documents that answer."""
-    return read_facts(path)["type"] == "retrieval" if is_dataset(path) else is_judged(path)
+    if is_dataset(path):
+        return bool(read_facts(path)["type"] == "retrieval")
+    return is_judged(path) or is_retrieval_json(path)
 
 
-def read_corpus(path: Path, split: str | None = None) -> Iterator[CorpusText | Reject]:
+CORPUS_ROLES = ("positive", "negatives", "category", "group", "positive_id")
+"""Roles of rows' columns that make a corpus."""
+
+
+def read_corpus(
+    path: Path, split: str | None = None, reading: Reading | None = None
+) -> Iterator[CorpusText | Reject]:
     """In the order of the files. Rows' documents come as often as they stand there.
 
     ``split`` is a domain of BRIGHT; other sets have one corpus. Raises `BadData`.
     """
+    reading = reading or Reading(split)
     if is_dataset(path) and (kind := read_facts(path)["type"]) != "triplets":
         for row in read_parquet(path / ("corpus.parquet" if kind == "retrieval" else "chunks.parquet")):
             yield CorpusText(row["id"], row["text"], row.get("document"), row.get("category"))
@@ -44,24 +56,32 @@ def read_corpus(path: Path, split: str | None = None) -> Iterator[CorpusText | R
             yield from rejects
             rejects.clear()
     else:
-        form, where = settle_format(path, "auto")
-        if not is_documents(form):
-            yield from _of_rows(where)
-        elif form == "chunks" and _is_beirs(where):
-            unreadable: list[Reject] = []
-            for name, text in read_texts(where, rejects=unreadable):
-                yield CorpusText(name, text)
-            yield from unreadable
-        else:
-            for found in read_passages(where, form, None, AS_WRITTEN):
-                if isinstance(found, Reject):
-                    yield found
-                else:
-                    yield CorpusText(found.id, found.text, found.document, found.category)
+        yield from _of_files(path, reading)
 
 
-def _of_rows(path: Path) -> Iterator[CorpusText | Reject]:
-    for row in read_pairs(path):
+def _of_files(path: Path, reading: Reading) -> Iterator[CorpusText | Reject]:
+    if is_retrieval_json(path):
+        for name, text in read_retrieval_json(path, reading.encoding).corpus.items():
+            yield CorpusText(name, text)
+        return
+    form, where = settle_format(path, "auto")
+    if not is_documents(form):
+        yield from _of_rows(where, reading)
+    elif form == "chunks" and _is_beirs(where):
+        unreadable: list[Reject] = []
+        for name, text in read_texts(where, rejects=unreadable):
+            yield CorpusText(name, text)
+        yield from unreadable
+    else:
+        for found in read_passages(where, form, None, AS_WRITTEN):
+            if isinstance(found, Reject):
+                yield found
+            else:
+                yield CorpusText(found.id, found.text, found.document, found.category)
+
+
+def _of_rows(path: Path, reading: Reading) -> Iterator[CorpusText | Reject]:
+    for row in read_pairs(path, reading=reading):
         if isinstance(row, TrainingRow):
             yield CorpusText(row.positive_id, row.positive, row.group, row.category)
             for text in row.negatives:

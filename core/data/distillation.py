@@ -12,8 +12,9 @@ from typing import Any
 from core.data.folders import files_of_split, split_files
 from core.data.judged import read_texts
 from core.data.lookup import Texts
-from core.data.readers import Reject, Row, read_rows
+from core.data.readers import read_rows
 from core.data.record import TrainingRow, parse_row
+from core.data.rows import Reject, Row
 
 _QUERIES = ("queries",)
 _DOCUMENTS = ("documents", "corpus", "collection")

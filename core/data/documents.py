@@ -12,10 +12,12 @@ from typing import Any
 
 from core.data.blocks import PARSERS, Parsed
 from core.data.chunking import Passage, Span, chunk, sentences
+from core.data.columns import TEXT_NAMES
 from core.data.folders import split_files
 from core.data.python_source import SKIPPED_FOLDERS, functions
-from core.data.readers import Reject, Row, check_text, open_text, read_rows
-from core.data.record import TEXT_NAMES, id_of
+from core.data.readers import open_text, read_rows
+from core.data.record import id_of
+from core.data.rows import Reject, Row, check_text
 from core.errors import BadData
 from core.spec.prepare import Format, PrepareSpec, Queries
 

@@ -4,12 +4,13 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+from core.data.columns import PAIRS, QUERY_NAMES, TEXT_NAMES, plain_name
 from core.data.documents import DOCUMENT_FORMATS
 from core.data.folders import split_files
 from core.data.judged import is_judged
 from core.data.pairs import is_dataset
-from core.data.readers import Row, format_of, read_rows
-from core.data.record import QUERY_NAMES, TEXT_NAMES
+from core.data.readers import format_of, read_rows
+from core.data.rows import Row
 from core.errors import BadData
 from core.spec.prepare import Format
 
@@ -74,5 +75,6 @@ def _are_chunks(file: Path) -> bool:
     first = next((row for row in islice(read_rows(file), 3) if isinstance(row, Row)), None)
     if first is None:
         return False
-    names = first.values.keys()
-    return bool(names & set(TEXT_NAMES)) and not names & set(QUERY_NAMES)
+    names = {plain_name(name) for name in first.values}
+    queries = {*QUERY_NAMES, *(first for first, _ in PAIRS)}
+    return bool(names & set(TEXT_NAMES)) and not names & queries

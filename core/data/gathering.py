@@ -22,15 +22,28 @@ from core.data.hashing import text_hash
 from core.data.judged import is_bright, is_judged, splits_of
 from core.data.near_duplicates import Sketches
 from core.data.negatives import Passages
-from core.data.pairs import Reading, TrainingRow, read_pairs
-from core.data.readers import Reject
+from core.data.pairs import TrainingRow, read_pairs
+from core.data.reading import TEXT_ROLES, Reading, ReadingReport
 from core.data.rejects import Rejects
+from core.data.rows import Reject
 from core.data.splits import Column
 from core.errors import BadData
 from core.run.context import RunContext
 from core.spec.prepare import Cleaning, PrepareSpec, Source
 
 _ROWS = 2048
+_ROLES = (
+    *TEXT_ROLES,
+    "scores",
+    "difficulty",
+    "category",
+    "group",
+    "query_id",
+    "positive_id",
+    "negative_ids",
+)
+"""A prepared dataset keeps whatever has a role."""
+
 _TOLD_ROWS = 20_000
 """So often the job says how far it is."""
 
@@ -253,7 +266,7 @@ def gather(
         source = opened.source
         if opened.documents:
             form: Any = opened.form
-            columns = {str(name): there for name, there in source.columns.items()}
+            columns = {str(name): str(there) for name, there in source.columns.items()}
             for found in read_passages(opened.path, form, source.category, cutting, source.encoding, columns):
                 if isinstance(found, Reject):
                     gatherer.reject(found)
@@ -261,13 +274,15 @@ def gather(
                     gatherer.add_passage(found, asked=spec.task != "chunks")
             continue
         _tell_of_splits(opened, context)
-        for record in read_pairs(opened.path, reading=reading_of(opened, pairs)):
+        reading = reading_of(opened, pairs)
+        for record in read_pairs(opened.path, reading=reading):
             if isinstance(record, Reject):
                 gatherer.reject(record)
             elif record.category is None and source.category is not None:
                 gatherer.add(replace(record, category=source.category))
             else:
                 gatherer.add(record)
+        context.notices(reading.report.sentences(source.ref, _ROLES))
     return gatherer.close(pairs)
 
 
@@ -282,14 +297,12 @@ def _tell_of_splits(opened: Opened, context: RunContext) -> None:
 
 def reading_of(opened: Opened, pairs: Counter[str]) -> Reading:
     source = opened.source
-    return Reading(
-        source.split,
-        {str(name): there for name, there in source.columns.items()},
-        source.encoding,
+    return replace(
+        Reading.of(source, source.split),
         long=source.format == "bright_long",
         reasonir=True if source.format == "reasonir" else None,
         corpus=opened.corpus,
-        counts=pairs,
+        report=ReadingReport(counts=pairs),
     )
 
 

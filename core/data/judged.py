@@ -12,10 +12,12 @@ from pathlib import Path
 
 import zstandard
 
+from core.data.columns import ID_NAMES, QUERY_NAMES, TEXT_NAMES
 from core.data.folders import split_files
 from core.data.lookup import Texts
-from core.data.readers import Reject, Row, check_text, format_of, open_text, read_rows
-from core.data.record import ID_NAMES, QUERY_NAMES, TEXT_NAMES, TrainingRow, document_text, id_of
+from core.data.readers import format_of, open_text, read_rows
+from core.data.record import TrainingRow, document_text, id_of
+from core.data.rows import Reject, Row, check_text
 from core.errors import BadData
 
 _CORPUS = ("corpus", "collection", "documents", "docs")

@@ -2,19 +2,22 @@
 like."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from core.data.distillation import is_scored_by_ids, scored_rows
 from core.data.folders import files_of_split, split_files
 from core.data.judged import is_judged, judged_files, judged_pairs, read_texts
+from core.data.labels import LabelledPairs, graded_row, judge, mark_of
 from core.data.lookup import Texts
-from core.data.readers import Reject, Row, read_rows
+from core.data.nested import is_retrieval_json, retrieval_json_rows, unnested
+from core.data.readers import read_rows
+from core.data.reading import Reading, ReadingReport
 from core.data.reasonir import ReasonIR, is_reasonir, wanted_ids
-from core.data.record import TrainingRow, parse_row
+from core.data.record import RecordParser, TrainingRow
+from core.data.rows import Reject, Row
 from core.errors import BadData
 
 __all__ = ["DATASET_FACTS", "Reading", "TrainingRow", "is_dataset", "read_pairs", "rows_of"]
@@ -28,18 +31,7 @@ _LOOKED_AT = 100
 _IDS = {"positive_document_ids": "positive_passages", "negative_document_ids": "negative_passages"}
 """Tevatron's rows that name documents, and what they become when these are looked up."""
 
-
-@dataclass
-class Reading:
-    """How to read a source, where it is not the usual way. ``counts`` grow by what was done with pairs."""
-
-    split: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
-    encoding: str | None = None
-    long: bool = False  # BRIGHT's whole pages
-    reasonir: bool | None = None  # None: as the first records look
-    corpus: Path | None = None
-    counts: Counter[str] = field(default_factory=Counter)
+_Parse = Callable[[Row], Iterator[TrainingRow | Reject]]
 
 
 def read_pairs(
@@ -47,13 +39,14 @@ def read_pairs(
 ) -> Iterator[TrainingRow | Reject]:
     """Every training row of a file, of a folder of files, of a prepared dataset or of a judged set.
 
-    A record with several positives makes several rows. Raises `BadData`.
+    A record with several positives makes several rows. ``reading.report`` is complete when all were read.
+    Raises `BadData`.
     """
     reading = reading or Reading(split)
     if is_dataset(path):
         from core.data.dataset import read_split  # Parquet's library is the worker's
 
-        yield from read_split(path, reading.split or "train")
+        yield from _reported(read_split(path, reading.split or "train"), reading.report)
         return
     if is_judged(path):
         yield from judged_pairs(
@@ -64,32 +57,118 @@ def read_pairs(
         yield from scored_rows(path, reading.split, reading.counts, reading.encoding)
         return
     files = rows_of(path, reading.split)
-    first = [row.values for row in islice(_rows(files, reading), _LOOKED_AT) if isinstance(row, Row)]
-    has_ids = any(_IDS.keys() & values.keys() for values in first)
+    if path.is_dir():
+        _report_other_files(path, files, reading.report)
+    if all(map(is_retrieval_json, files)):
+        for file in files:
+            yield from retrieval_json_rows(file, reading)
+        return
+    yield from _of_records(path, files, reading)
+
+
+def _of_records(path: Path, files: list[Path], reading: Reading) -> Iterator[TrainingRow | Reject]:
+    """The rows of files of records, in the shape that the first records have."""
+    quiet = reading.quietly()
+    first = [row for row in islice(_rows(files, quiet), _LOOKED_AT) if isinstance(row, Row)]
     with ExitStack() as stack:
-        if reading.reasonir or (reading.reasonir is None and any(map(is_reasonir, first))):
+        if reading.reasonir or (reading.reasonir is None and any(is_reasonir(row.values) for row in first)):
             texts = None
             if reading.corpus is not None:
                 texts = stack.enter_context(Texts())
-                _look_up(texts, reading.corpus, wanted_ids(_rows(files, reading)), reading.counts)
-            parser = ReasonIR(texts, reading.counts)
-            parse = parser.rows
-        elif has_ids:
+                _look_up(texts, reading.corpus, wanted_ids(_rows(files, quiet)), reading.counts)
+            yield from _parsed(files, reading, ReasonIR(texts, reading.counts).rows)
+        elif any(_IDS.keys() & row.values.keys() for row in first):
             if reading.corpus is None:
                 raise BadData(f"{path.name} names documents by their ids: say where they are (corpus)")
             texts = stack.enter_context(Texts())
-            _look_up(texts, reading.corpus, _named(_rows(files, reading)), reading.counts)
-            found = texts
-
-            def parse(row: Row) -> Iterator[TrainingRow | Reject]:
-                return parse_row(_with_texts(row, found, reading.counts))
+            _look_up(texts, reading.corpus, _named(_rows(files, quiet)), reading.counts)
+            found, parser = texts, RecordParser(reading)
+            yield from _parsed(
+                files, reading, lambda row: parser.rows(_with_texts(row, found, reading.counts))
+            )
         else:
-            parse = parse_row
-        for row in _rows(files, reading):
-            if isinstance(row, Reject):
-                yield row
-            else:
-                yield from parse(_renamed(row, reading.columns) if reading.columns else row)
+            yield from _of_pairs(path, files, reading, first)
+
+
+def _parsed(files: list[Path], reading: Reading, parse: _Parse) -> Iterator[TrainingRow | Reject]:
+    for row in _rows(files, reading):
+        if isinstance(row, Reject):
+            yield row
+        else:
+            yield from parse(_renamed(row, reading))
+
+
+def _of_pairs(
+    path: Path, files: list[Path], reading: Reading, first: list[Row]
+) -> Iterator[TrainingRow | Reject]:
+    """The rows of records that hold their texts, by the labels beside them where there are any."""
+    parser = RecordParser(reading)
+    _check_columns(path, first, reading)
+    deferred = reading.labels in ("ignore", "defer") or reading.graded
+    probe = RecordParser(reading.quietly())
+    labelled = not deferred and any(
+        mark_of(row, probe.roles(row)) or getattr(reading.labels, "decides", False) for row in first
+    )
+    pairs = LabelledPairs(lambda: _rows(files, reading.quietly()), parser) if not deferred else None
+    for row in _rows(files, reading):
+        if isinstance(row, Reject):
+            yield row
+            continue
+        roles = parser.peek(row)
+        try:
+            verdict = None if pairs is None else judge(row, roles, reading.labels)
+        except ValueError as error:
+            yield Reject(row.file, row.line, str(error))
+            continue
+        column = roles.label or roles.score
+        if verdict is None and labelled and column is not None:
+            yield Reject(row.file, row.line, f"{column} is {row.values[column]!r}: no label of this pair")
+        elif verdict is not None and pairs is not None:
+            labelled = True
+            yield from pairs.rows(row, verdict)
+        elif reading.graded:
+            yield from _graded(row, parser, reading)
+        else:
+            yield from parser.rows(row)
+    if labelled and pairs is not None:
+        pairs.close()
+    elif not reading.graded and reading.labels != "defer":
+        reading.report.without("label", "score")
+
+
+def _graded(row: Row, parser: RecordParser, reading: Reading) -> Iterator[TrainingRow | Reject]:
+    roles = parser.peek(row)
+    for found in parser.rows(row):
+        try:
+            yield found if isinstance(found, Reject) else graded_row(row, roles, found, reading.labels)
+        except ValueError as error:
+            yield Reject(row.file, row.line, str(error))
+
+
+def _check_columns(path: Path, first: list[Row], reading: Reading) -> None:
+    """Raises `BadData` for a file in none of whose first records a query or a positive is known."""
+    parser = RecordParser(reading.quietly())
+    for role in ("query", "positive"):
+        if first and all(getattr(parser.roles(row), role) is None for row in first):
+            raise BadData(f"{path.name}: {parser.missing(role, first[0], parser.roles(first[0]))}")
+
+
+def _reported(rows: Iterator[TrainingRow], report: ReadingReport) -> Iterator[TrainingRow]:
+    """The rows of a prepared dataset, whose columns are named as the first ones fill them."""
+    first = list(islice(rows, 40 * _LOOKED_AT))
+    for row in first:
+        for role, value in vars(row).items():
+            if value not in (None, []):
+                report.used(role, role)
+    yield from chain(first, rows)
+
+
+def _report_other_files(folder: Path, files: list[Path], report: ReadingReport) -> None:
+    """Names what lies in the folder and is not read: other splits, and files that are no data."""
+    tops = {file.relative_to(folder).parts[0] if file.is_relative_to(folder) else "" for file in files}
+    for path in sorted(folder.iterdir()):
+        if path.name not in tops and not path.name.startswith("."):
+            report.files.append(f"{path.name}/" if path.is_dir() else path.name)
 
 
 def rows_of(path: Path, split: str | None) -> list[Path]:
@@ -108,14 +187,20 @@ def is_dataset(path: Path) -> bool:
 
 def _rows(files: list[Path], reading: Reading) -> Iterator[Row | Reject]:
     for file in files:
-        yield from read_rows(file, reading.encoding)
+        for row in read_rows(file, reading.encoding, header=reading.header, report=reading.report):
+            if isinstance(row, Row) and "paragraphs" in row.values:
+                yield from unnested(row)
+            else:
+                yield row
 
 
-def _renamed(row: Row, columns: dict[str, str]) -> Row:
-    """The record with its columns called as they are here; what else is called so steps aside."""
-    values = {name: value for name, value in row.values.items() if name not in columns}
-    for name, there in columns.items():
-        if there in row.values:
+def _renamed(row: Row, reading: Reading) -> Row:
+    """The record with the columns that the spec names under the names of their roles."""
+    if not reading.columns:
+        return row
+    values = {name: value for name, value in row.values.items() if name not in reading.columns}
+    for name, there in reading.columns.items():
+        if isinstance(there, str) and there in row.values:
             values[name] = row.values[there]
     return Row(row.file, row.line, values)
 

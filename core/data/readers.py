@@ -1,24 +1,25 @@
-"""Rows out of files: JSON, JSON Lines, CSV, TSV, Parquet and Arrow, plain or compressed. Streaming, with line
-numbers.
+"""Rows out of files: JSON, JSON Lines, CSV, TSV, Excel, Parquet and Arrow, plain or compressed. Streaming,
+with line numbers.
 
 A row that cannot be read is a `Reject`, not an exception: one bad line must not lose a million good ones.
 """
 
 import codecs
-import csv
 import gzip
 import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 import zstandard
 
+from core.data.cells import csv_rows, excel_rows
+from core.data.encodings import Undecodable
 from core.data.json_lists import read_list
+from core.data.reading import ReadingReport
+from core.data.rows import Reject, Row
 from core.errors import BadData
 
 FORMATS = {
@@ -29,43 +30,12 @@ FORMATS = {
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".arrow": "arrow",
+    ".xlsx": "excel",
+    ".xlsm": "excel",
 }
 _COMPRESSED = (".gz", ".zst")
-_MAX_FIELD = 64 << 20
 _HEAD = 1 << 16
 _LONGEST_LINE = 64 << 20
-
-
-@dataclass(frozen=True)
-class Row:
-    """One record and where it stands: file and line (from 1; for Parquet, Arrow and JSON lists its
-    number)."""
-
-    file: str
-    line: int
-    values: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A record that cannot be used, and why."""
-
-    file: str
-    line: int
-    reason: str
-
-    def __post_init__(self) -> None:
-        # A reason may quote what is wrong; it must be writable all the same.
-        object.__setattr__(self, "reason", self.reason.encode("utf-8", "backslashreplace").decode())
-
-
-def check_text(text: str) -> str:
-    """The text, if it is Unicode. Raises `ValueError` for half characters and bytes that are not UTF-8."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"not valid Unicode at character {error.start + 1}") from error
-    return text
 
 
 def format_of(path: Path) -> str | None:
@@ -76,26 +46,39 @@ def format_of(path: Path) -> str | None:
     return FORMATS.get(suffixes[-1]) if suffixes else None
 
 
-def read_rows(path: Path, encoding: str | None = None) -> Iterator[Row | Reject]:
+def read_rows(
+    path: Path,
+    encoding: str | None = None,
+    *,
+    header: bool = True,
+    report: ReadingReport | None = None,
+) -> Iterator[Row | Reject]:
     """Every record of a file. Raises `BadData` when the file is missing or of no known format.
 
-    ``encoding`` is that of text which is neither UTF-8 nor begins with a byte order mark.
+    ``encoding`` is that of text which is neither UTF-8 nor begins with a byte order mark. Without a
+    ``header`` the columns of a table are called by their numbers, from 1.
     """
     if not path.exists():
         raise BadData(f"There is no file {path}")
-    match format_of(path):
+    report = report if report is not None else ReadingReport()
+    known = format_of(path)
+    if not header and known not in ("csv", "tsv", "excel"):
+        raise BadData(f"{path.name}: columns by number are for CSV, TSV and Excel files; give their names")
+    match known:
         case "jsonl":
             return _jsonl(path, encoding)
         case "json":
             return _json(path, encoding)
-        case "csv":
-            return _csv(path, ",", encoding)
-        case "tsv":
-            return _csv(path, "\t", encoding)
+        case "csv" | "tsv":
+            return _csv(path, "," if known == "csv" else "\t", encoding, header, report)
+        case "excel":
+            return excel_rows(path, header=header, report=report)
         case "parquet":
             return _parquet(path)
         case "arrow":
             return _arrow(path)
+    if path.suffix.lower() in (".xls", ".ods", ".numbers"):
+        raise BadData(f"{path.name}: spreadsheets are read as .xlsx or CSV; save it as one of them")
     raise BadData(
         f"{path.name}: expected one of {', '.join(sorted(FORMATS))} (with .gz or .zst if compressed)"
     )
@@ -132,10 +115,22 @@ def open_text(path: Path, encoding: str | None = None) -> IO[str]:
     return io.TextIOWrapper(raw, marked or unmarked or "utf-8", errors="surrogateescape", newline="")
 
 
+def _undecodable(path: Path, encoding: str | None) -> Undecodable:
+    def head() -> bytes:
+        with open_bytes(path) as file:
+            return file.read(1 << 18)
+
+    return Undecodable(path, encoding, head)
+
+
 def _jsonl(path: Path, encoding: str | None) -> Iterator[Row | Reject]:
+    undecodable = _undecodable(path, encoding)
     with _reading(path, encoding) as file:
         for number, line in enumerate(_lines(file, path), 1):
             if not line.strip():
+                continue
+            if problem := undecodable.problem(line):
+                yield Reject(path.name, number, problem)
                 continue
             try:
                 values = json.loads(line)
@@ -201,38 +196,14 @@ def _json(path: Path, encoding: str | None) -> Iterator[Row | Reject]:
             raise BadData(f"{path.name} breaks off or is damaged: {error}") from error
 
 
-def _csv(path: Path, delimiter: str, encoding: str | None) -> Iterator[Row | Reject]:
-    csv.field_size_limit(_MAX_FIELD)
+def _csv(
+    path: Path, delimiter: str, encoding: str | None, header: bool, report: ReadingReport
+) -> Iterator[Row | Reject]:
+    undecodable = _undecodable(path, encoding)
     with _reading(path, encoding) as file:
-        lines = _lines(file, path)
-        first = next((line for line in lines if line.strip()), "")
-        if delimiter == "," and "," not in first:  # Excel's, in half of the world
-            delimiter = next((other for other in ";\t" if other in first), delimiter)
-        reader = csv.DictReader(chain([first], lines), delimiter=delimiter, strict=True)
-        try:
-            columns = reader.fieldnames or []  # reads the header, so that the lines below are counted right
-        except csv.Error as error:
-            raise BadData(f"{path.name}, line 1: not CSV: {error}") from error
-        if twice := {name for name in columns if columns.count(name) > 1}:
-            raise BadData(f"{path.name}: the column {', '.join(sorted(twice))} comes twice")
-        while True:
-            line = reader.line_num + 1
-            try:
-                values = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                if "unexpected end of data" in str(error):
-                    raise BadData(
-                        f"{path.name}: a quote that is opened at or after line {line} is never closed, so "
-                        "that nothing behind it can be read"
-                    ) from error
-                yield Reject(path.name, line, f"not CSV: {error}")
-                continue
-            if None in values or None in values.values():
-                yield Reject(path.name, line, f"{len(columns)} columns are needed")
-            else:
-                yield Row(path.name, line, values)
+        for row in csv_rows(_lines(file, path), path, delimiter, header=header, report=report):
+            problem = undecodable.problem(*row.values, *row.values.values()) if isinstance(row, Row) else None
+            yield Reject(path.name, row.line, problem) if problem else row
 
 
 def _parquet(path: Path) -> Iterator[Row | Reject]:
@@ -250,14 +221,15 @@ def _parquet(path: Path) -> Iterator[Row | Reject]:
 
 
 def _records(batch: Any, path: Path, number: int) -> Iterator[Row | Reject]:
-    """A batch's rows without moments and dates: nothing here asks for them, and Python cannot tell all."""
+    """A batch's rows. Times and dates become None: no reader uses them, and not all fit Python's types."""
     import pyarrow as pa
 
     kept = [field.name for field in batch.schema if not pa.types.is_temporal(field.type)]
+    dropped = {field.name: None for field in batch.schema if pa.types.is_temporal(field.type)}
     batch = batch.select(kept)
     try:
         for place, values in enumerate(batch.to_pylist(), number + 1):
-            yield Row(path.name, place, values)
+            yield Row(path.name, place, {**values, **dropped})
     except (ValueError, OverflowError):  # a row of them: which?
         for place in range(batch.num_rows):
             try:
@@ -265,7 +237,7 @@ def _records(batch: Any, path: Path, number: int) -> Iterator[Row | Reject]:
             except (ValueError, OverflowError) as error:
                 yield Reject(path.name, number + place + 1, str(error))
             else:
-                yield Row(path.name, number + place + 1, values)
+                yield Row(path.name, number + place + 1, {**values, **dropped})
 
 
 def _arrow(path: Path) -> Iterator[Row | Reject]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.data.lookup import Texts
-from core.data.readers import Reject, Row, check_text
 from core.data.record import TrainingRow
+from core.data.rows import Reject, Row, check_text
 
 _ID = re.compile(r"^\S*[/_]\S*$|^\S+\.(txt|json)$|^\d+$")
 """What stands for a document: one word that looks like a path, a file or a number."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from core.data.readers import Reject
+from core.data.rows import Reject
 from core.errors import BadData
 
 _SHOWN = 5

@@ -8,13 +8,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.data.judged import RetrievalSet, is_bright, is_judged, read_judged
+from core.data.nested import is_retrieval_json, read_retrieval_json
 from core.data.pairs import TrainingRow, is_dataset, read_pairs
-from core.data.readers import Reject
+from core.data.reading import Reading
 from core.data.rejects import Rejects
+from core.data.rows import Reject
 from core.errors import BadData
 
 
-def read_retrieval(path: Path, split: str | None = None, max_reject_share: float = 0.0) -> RetrievalSet:
+def read_retrieval(
+    path: Path,
+    split: str | None = None,
+    max_reject_share: float = 0.0,
+    reading: Reading | None = None,
+) -> RetrievalSet:
     """The retrieval set at ``path``. For judged and prepared sets the split is ``test`` unless said
     otherwise, for BRIGHT all domains together.
 
@@ -31,10 +38,13 @@ def read_retrieval(path: Path, split: str | None = None, max_reject_share: float
             return prepared
     elif is_judged(path):
         return read_judged(path, split or (None if is_bright(path) else "test"))
+    reading = reading or Reading(split)
+    if is_retrieval_json(path):
+        return read_retrieval_json(path, reading.encoding)
     rejects = Rejects()
 
     def good() -> Iterator[TrainingRow]:
-        for row in read_pairs(path, split):
+        for row in read_pairs(path, reading=reading):
             if isinstance(row, Reject):
                 rejects.add(row)
             else:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from core.data.readers import Reject
 from core.data.record import TrainingRow
 from core.data.rejects import Rejects
+from core.data.rows import Reject
 
 SCHEMA = pa.schema(
     [

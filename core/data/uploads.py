@@ -16,8 +16,10 @@ from core.data.folders import split_files
 from core.data.formats import is_documents, settle_format
 from core.data.judged import is_bright, is_judged, judged_files, splits_of
 from core.data.pairs import TrainingRow, is_dataset, read_pairs
-from core.data.readers import Reject, Row, format_of, read_rows
+from core.data.readers import format_of, read_rows
+from core.data.reading import Reading
 from core.data.reasonir import is_reasonir
+from core.data.rows import Reject, Row
 from core.data.statistics import PREVIEW_ROWS, Statistics
 from core.errors import BadData
 from core.spec.prepare import Format
@@ -150,7 +152,8 @@ def _rows(path: Path, split: str | None, name: str, found: Inspected) -> None:
                 else:
                     found.splits[name] += 1
         return
-    for row in _kept(read_pairs(path, split), name, found):
+    reading = Reading(split, labels="defer")
+    for row in _kept(read_pairs(path, reading=reading), name, found):
         found.statistics.difficulty.update(row.difficulty)
         if row.category is not None:
             found.statistics.categories[row.category] += 1

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from core.data.judged import RetrievalSet
+from core.data.reading import TEXT_ROLES, Reading
 from core.data.retrieval import read_retrieval
 from core.errors import BadData
 from core.evaluation.metrics import Run
@@ -46,7 +47,9 @@ def read_sets(spec: EvaluateSpec, context: RunContext) -> list[NamedSet]:
     for source in spec.datasets:
         context.check_stop()
         path = context.dataset_path(source.ref)
-        dataset = read_retrieval(path, source.split, spec.max_reject_share)
+        reading = Reading.of(source, source.split)
+        dataset = read_retrieval(path, source.split, spec.max_reject_share, reading)
+        context.notices(reading.report.sentences(source.ref, TEXT_ROLES))
         if dataset.rejects:
             context.notice(
                 f"{source.ref}: {dataset.rejects} rows were left out of the evaluation.", "warning"

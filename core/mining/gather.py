@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from core.data.corpus import has_corpus, read_corpus
+from core.data.corpus import CORPUS_ROLES, has_corpus, read_corpus
 from core.data.dataset import SCHEMA
 from core.data.pairs import TrainingRow, read_pairs
-from core.data.readers import Reject
+from core.data.reading import TEXT_ROLES, Reading
 from core.data.rejects import Rejects
+from core.data.rows import Reject
 from core.errors import BadData
 from core.mining.pool import Pool
 from core.run.context import RunContext
@@ -45,7 +46,8 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
     corpora = dict.fromkeys(spec.corpora) or ({spec.dataset.ref: spec.dataset.split} if own else {})
     for reference, split in corpora.items():
         count = unreadable = 0
-        for document in read_corpus(context.dataset_path(reference), split):
+        reading = Reading(split)
+        for document in read_corpus(context.dataset_path(reference), split, reading):
             if isinstance(document, Reject):
                 unreadable += 1
                 continue
@@ -56,12 +58,14 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
                 context.check_stop()
         if not count:
             raise BadData(f"{reference} has no documents")
+        context.notices(reading.report.sentences(reference, CORPUS_ROLES))
         if unreadable:
             context.notice(f"{reference}: {unreadable} documents cannot be read and are left out.", "warning")
     candidates = len(documents) if corpora else None
     rejects, pairs, categories, groups = Rejects(), [], [], []
     with _RowFile(work / "rows.arrow", context) as file:
-        for row in read_pairs(source, spec.dataset.split):
+        reading = Reading.of(spec.dataset, spec.dataset.split)
+        for row in read_pairs(source, reading=reading):
             if isinstance(row, Reject):
                 rejects.add(row)
                 continue
@@ -77,6 +81,7 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
             groups.append(row.group)
             file.add(replace(row, negatives=[], scores=[], difficulty=[], negative_ids=[]))
     rejects.check(spec.max_reject_share)
+    context.notices(reading.report.sentences(spec.dataset.ref, _roles(has_corpus=candidates is not None)))
     queries.close()
     documents.close()
     return Gathered(
@@ -89,6 +94,12 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
         len(documents) if candidates is None else candidates,
         rejects,
     )
+
+
+def _roles(*, has_corpus: bool) -> list[str]:
+    """The roles of columns that mining uses. Without a corpus the rows' own negatives are candidates."""
+    roles = [*TEXT_ROLES, "category", "group", "query_id", "positive_id", "negative_ids"]
+    return [role for role in roles if not (has_corpus and role in ("negatives", "negative_ids"))]
 
 
 class _RowFile:

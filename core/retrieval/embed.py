@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from core.artifacts import fresh_folder
-from core.data.corpus import read_corpus
+from core.data.corpus import CORPUS_ROLES, read_corpus
 from core.data.hashing import text_hash
-from core.data.readers import Reject
+from core.data.reading import Reading
 from core.data.rejects import Rejects
+from core.data.rows import Reject
 from core.errors import BadData, BadModel, BadSpec
 from core.families.detect import family_in
 from core.families.late_interaction import Ragged
@@ -75,7 +76,8 @@ def _read(spec: EmbedSpec, context: RunContext, path: Path) -> tuple[TextFile, R
         for number, text in enumerate(spec.texts):
             texts.add(str(number), text)
     if spec.corpus is not None:
-        for found in read_corpus(context.dataset_path(spec.corpus), spec.split):
+        reading = Reading(spec.split)
+        for found in read_corpus(context.dataset_path(spec.corpus), spec.split, reading):
             if (rejects.kept + rejects.count) % 4096 == 0:
                 context.check_stop()
             if isinstance(found, Reject):
@@ -86,6 +88,7 @@ def _read(spec: EmbedSpec, context: RunContext, path: Path) -> tuple[TextFile, R
             if found.name or not texts.has(name):  # rows name no document, and say the same one often
                 texts.add(name, found.text)
         rejects.check(spec.max_reject_share)
+        context.notices(reading.report.sentences(spec.corpus, CORPUS_ROLES))
     texts.close()
     if empty := sum(not text.strip() for text in texts.texts()):
         context.notice(f"{empty} of {len(texts)} texts are empty: their vectors say nothing.", "warning")

@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,11 @@ class RunContext:
     def notice(self, message: str, level: str = "info") -> None:
         """A sentence for the user."""
         self._emit(EventType.NOTICE, level=level, message=message)
+
+    def notices(self, sentences: Iterable[tuple[str, str]]) -> None:
+        """Sentences, each with its level."""
+        for message, level in sentences:
+            self.notice(message, level)
 
     def checkpointed(self, step: int, size: int, seconds: float) -> None:
         self._emit(EventType.CHECKPOINT, step=step, bytes=size, seconds=round(seconds, 3))

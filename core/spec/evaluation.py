@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from core.spec.base import Strict, with_bare_references
 from core.spec.models import ModelOrWords
 from core.spec.refs import DatasetReference
+from core.spec.rows import RowOptions
 
 TRIPLET_METRICS = ("triplet_accuracy", "positive_score", "negative_score", "margin")
 
@@ -35,8 +36,8 @@ def rises(metric: str) -> bool:
     return metric != "negative_score"
 
 
-class DatasetSource(Strict):
-    """A dataset with a choice: which split of it, and what to call it in reports."""
+class DatasetSource(RowOptions):
+    """A dataset, the split to read, and its name in reports."""
 
     ref: DatasetReference
     split: str | None = Field(None, pattern=r"^[\w-]+$", description="For a BEIR folder: which qrels file.")

@@ -1,6 +1,5 @@
 """``kind: prepare``: data as it is found, into one clean dataset that says what became of every row."""
 
-import codecs
 from typing import Annotated, Literal
 
 from pydantic import Field, Tag, field_validator, model_validator
@@ -8,9 +7,7 @@ from pydantic import Field, Tag, field_validator, model_validator
 from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict
 from core.spec.job import Difficulty, JobSpec, Resources
 from core.spec.refs import DatasetReference
-
-Column = Literal["query", "positive", "negatives", "scores", "category", "group", "instruction", "difficulty"]
-"""What training knows of a row. ``group`` is what belongs together: a page, a module, a conversation."""
+from core.spec.rows import RowOptions
 
 Format = Literal[
     "auto",
@@ -32,40 +29,20 @@ Asking = Literal["headings", "descriptions", "first_sentences", "docstrings"]
 BRIGHT_DOCUMENTS = "hf:xlangai/BRIGHT:documents"
 
 
-class Source(Strict):
+class Source(RowOptions):
     """Data in files, and how to read it."""
 
     ref: DatasetReference
-    format: Format = Field("auto", description="auto looks at names and at the first record.")
+    format: Format = Field("auto", description="auto: by the names of the files and the first record.")
     split: str | None = Field(
-        None, pattern=r"^[\w-]+$", description="Of a folder: which split, qrels file or domain of BRIGHT."
-    )
-    columns: dict[Column, Annotated[str, Field(min_length=1, max_length=200)]] = Field(
-        default_factory=dict,
-        description="What a column is called there, where it is not the usual: {query: question_text}.",
+        None, pattern=r"^[\w-]+$", description="Folders only: a split, a qrels file or a domain of BRIGHT."
     )
     category: str | None = Field(
-        None, min_length=1, max_length=200, description="Of all its rows that name none themselves."
+        None, min_length=1, max_length=200, description="Category of all rows that have none themselves."
     )
     corpus: DatasetReference | None = Field(
         None, description="Documents by id, for rows that name documents: Tevatron, ReasonIR HQ."
     )
-    encoding: str | None = Field(
-        None, max_length=40, description="Of text that is neither UTF-8 nor has a byte order mark."
-    )
-
-    @field_validator("encoding")
-    @classmethod
-    def _known(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            name = codecs.lookup(value).name
-            if "a1".encode(name).decode(name) != "a1" or name in ("punycode", "idna"):
-                raise LookupError(value)
-        except (LookupError, UnicodeError) as error:
-            raise ValueError(f"{value!r} is no encoding of text that is known here") from error
-        return name
 
 
 _OneOrSeveral = Annotated[

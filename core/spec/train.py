@@ -77,11 +77,13 @@ class Loss(Strict):
     2020, arXiv 2010.02666) and ``distillation`` (as in ColBERTv2, arXiv 2112.01488) learn a teacher's scores
     of each query's own documents. Of cross-encoders also ``bce``: binary cross entropy of each pair, and
     ``lambda``: pairs weighed by what their exchange would do to nDCG (LambdaLoss, Wang et al. 2018, "The
-    LambdaLoss Framework for Ranking Metric Optimization"). ``cached`` computes the same loss in micro-batches
-    (GradCache, Gao et al. 2021, arXiv 2101.06983).
+    LambdaLoss Framework for Ranking Metric Optimization"). ``cosent`` and ``regression`` learn the label or
+    score beside each pair: its order among the batch's pairs (CoSENT, Su 2022), or its value (squared error;
+    cosines from -1 to 1, of cross-encoders through a sigmoid from 0 to 1). ``cached`` computes the same loss
+    in micro-batches (GradCache, Gao et al. 2021, arXiv 2101.06983).
     """
 
-    name: Literal["mnrl", "margin_mse", "distillation", "bce", "lambda"] = Field(
+    name: Literal["mnrl", "margin_mse", "distillation", "bce", "lambda", "cosent", "regression"] = Field(
         "mnrl", description="Default of cross-encoders: bce."
     )
     temperature: float = Field(
@@ -122,8 +124,13 @@ class Loss(Strict):
 
     @property
     def needs_scores(self) -> bool:
-        """Whether it learns from a teacher's scores."""
-        return self.name in ("margin_mse", "distillation")
+        """Whether it learns scores: a teacher's, or those beside the pairs."""
+        return self.name in ("margin_mse", "distillation") or self.learns_pair_scores
+
+    @property
+    def learns_pair_scores(self) -> bool:
+        """Whether it learns the label or score beside each pair."""
+        return self.name in ("cosent", "regression")
 
 
 class Matryoshka(Strict):
@@ -344,6 +351,16 @@ class TrainSpec(JobSpec):
                     raise ValueError(f"{name} is of {family} models alone, and family is {self.family}")
         if self.family != "cross_encoder" and self.loss.name in ("bce", "lambda"):
             raise ValueError(f"loss {self.loss.name} is of cross_encoder models alone")
+        if self.family == "late_interaction" and self.loss.learns_pair_scores:
+            raise ValueError(
+                f"loss {self.loss.name} learns similarities on one scale, and MaxSim's sums over tokens have "
+                "none: use it with dense or cross_encoder"
+            )
+        if self.loss.learns_pair_scores and self.evaluation.holdout is not None:
+            raise ValueError(
+                f"evaluation.holdout takes every pair for a relevant one; with loss {self.loss.name} name "
+                "evaluation.datasets"
+            )
         if self.family == "cross_encoder" and (self.loss.symmetric or self.loss.guide):
             raise ValueError("symmetric and guide need the scores of all pairs: not with cross_encoder")
         return self

@@ -99,6 +99,8 @@ _LOSSES = {
     "distillation": "distillation (Kullback-Leibler divergence)",
     "bce": "binary cross entropy",
     "lambda": "LambdaLoss",
+    "cosent": "CoSENT loss",
+    "regression": "squared error of similarity and score",
 }
 
 

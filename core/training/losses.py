@@ -186,9 +186,52 @@ class LambdaRank(nn.Module):
         return (functional.softplus(-leads) * weights[negatives]).mean() / math.log(2)
 
 
-def make_loss(spec: Loss) -> nn.Module:
-    """The loss that a spec names."""
+class CoSENT(nn.Module):
+    """Rank all pairs of the batch by their scores: log(1 + sum of exp(s_j - s_i) over pairs with a higher
+    score of i than of j), where s are similarities over temperature (Su 2022, "CoSENT: a more efficient
+    sentence vector scheme than Sentence-BERT", kexue.fm/archives/8847; sentence-transformers' CoSENTLoss).
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, similarities: torch.Tensor, layout: Layout) -> torch.Tensor:
+        assert layout.teacher is not None
+        scores = _of_own_pairs(similarities, layout).float() / self.temperature  # [documents]
+        above = layout.teacher[:, None] > layout.teacher[None, :]  # [documents, documents]
+        excess = (scores[None, :] - scores[:, None])[above]
+        # With equal scores alone there is nothing to rank: the loss is log(1) and has no gradient.
+        return torch.cat([scores.new_zeros(1), excess]).logsumexp(0) + 0 * scores.sum()
+
+
+class Regression(nn.Module):
+    """Squared error between each pair's similarity and its score (sentence-transformers'
+    CosineSimilarityLoss). ``logits``: similarities are logits, and go through a sigmoid first."""
+
+    def __init__(self, *, logits: bool) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, similarities: torch.Tensor, layout: Layout) -> torch.Tensor:
+        assert layout.teacher is not None
+        scores = _of_own_pairs(similarities, layout).float()  # [documents]
+        return functional.mse_loss(scores.sigmoid() if self.logits else scores, layout.teacher.float())
+
+
+def _of_own_pairs(similarities: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """similarities [queries, documents] -> of each document with its own query [documents]."""
+    owners = layout.owners.to(similarities.device)
+    return similarities[owners, torch.arange(len(owners), device=similarities.device)]
+
+
+def make_loss(spec: Loss, *, logits: bool = False) -> nn.Module:
+    """The loss that a spec names. ``logits``: it is taken of a cross-encoder's logits."""
     match spec.name:
+        case "cosent":
+            return CoSENT(spec.temperature)
+        case "regression":
+            return Regression(logits=logits)
         case "mnrl":
             return MultipleNegativesRanking(spec.temperature, symmetric=spec.symmetric)
         case "margin_mse":

@@ -14,6 +14,7 @@ from core.artifacts import sha256_of
 from core.data.dataset import read_facts
 from core.data.judged import RetrievalSet
 from core.data.pairs import is_dataset, read_pairs
+from core.data.reading import TEXT_ROLES, Reading
 from core.data.retrieval import choose_queries, hold_out, read_retrieval
 from core.data.table import open_table, write_table
 from core.errors import BadData
@@ -73,14 +74,16 @@ def read_rows(
     sizes = [table.num_rows for table in tables]
     licences = _licences(spec, context)
     rows = Rows(tokens, guide_tokens, sizes, sha256, rejects, bool(evaluation_sets), licences, pruned)
-    if spec.loss.needs_scores and (without := rows.open().rows_without_scores):
+    if spec.loss.learns_pair_scores:
+        _check_pair_scores(spec, rows)
+    elif spec.loss.needs_scores and (without := rows.open().rows_without_scores):
         raise BadData(
             f"loss {spec.loss.name} learns a teacher's scores of a positive and its negatives; {without} of "
             f"{sum(sizes)} rows have none (columns: scores, or pos_scores and neg_scores)"
         )
-    if spec.loss.needs_scores:
+    if spec.loss.needs_scores and not spec.loss.learns_pair_scores:
         _tell_teachers(spec, context)
-    elif spec.family == "cross_encoder" and spec.loss.in_batch_negatives == 0:
+    elif spec.family == "cross_encoder" and not spec.loss.needs_scores and spec.loss.in_batch_negatives == 0:
         _, _, starts = rows.open().numbers()
         if alone := int((np.diff(starts) == 1).sum()):
             raise BadData(
@@ -88,6 +91,27 @@ def read_rows(
                 "nothing that their positives could be told apart from"
             )
     return rows, evaluation_sets
+
+
+def _check_pair_scores(spec: TrainSpec, rows: Rows) -> None:
+    """Raises `BadData` for rows without a score, scores that are all equal, or out of the loss's range."""
+    table = rows.open()
+    if without := table.rows_without_scores:
+        raise BadData(
+            f"loss {spec.loss.name} learns the score beside each pair; {without} of {sum(rows.sizes)} rows "
+            "have none (a column label, score or similarity; labels.column names another)"
+        )
+    scores = np.asarray(table.all_scores)
+    least, most = float(scores.min()), float(scores.max())
+    if least == most:
+        raise BadData(f"loss {spec.loss.name}: every score is {least:g}, so there is nothing to learn")
+    lowest = 0.0 if spec.family == "cross_encoder" else -1.0
+    if spec.loss.name == "regression" and not lowest <= least <= most <= 1.0:
+        raise BadData(
+            f"loss regression learns scores from {lowest:g} to 1, and these are from {least:g} to {most:g}. "
+            f"Divide them: `labels: {{divide_by: {max(abs(least), abs(most)):g}}}`; or use cosent, which "
+            "learns their order"
+        )
 
 
 def _prune(spec: TrainSpec, context: RunContext, tokens: Path, model: Any) -> tuple[Path, tuple[int, int]]:
@@ -139,8 +163,9 @@ def _read_datasets(spec: TrainSpec, context: RunContext, work: Path) -> tuple[li
     """Every dataset's rows, memory-mapped, and how many rows of all could not be used."""
     tables, rejected = [], 0
     for index, source in enumerate(spec.datasets):
+        reading = Reading.of(source, source.split, graded=spec.loss.learns_pair_scores)
         rejects = write_table(
-            read_pairs(context.dataset_path(source.ref), source.split),
+            read_pairs(context.dataset_path(source.ref), reading=reading),
             work / f"rows-{index}.arrow",
             work / f"rejects-{index}.jsonl",
             spec.max_reject_share,
@@ -155,6 +180,7 @@ def _read_datasets(spec: TrainSpec, context: RunContext, work: Path) -> tuple[li
             )
             with (work / "rejects.jsonl").open("ab") as all_of_them:
                 all_of_them.write((work / f"rejects-{index}.jsonl").read_bytes())
+        context.notices(reading.report.sentences(source.ref, _roles(spec)))
         rejected += rejects.count
         table = open_table(work / f"rows-{index}.arrow")
         if spec.sample is not None and spec.sample < table.num_rows:
@@ -163,6 +189,18 @@ def _read_datasets(spec: TrainSpec, context: RunContext, work: Path) -> tuple[li
             table = table.take(chosen.numpy())
         tables.append(table)
     return tables, rejected
+
+
+def _roles(spec: TrainSpec) -> list[str]:
+    """The roles of columns that this training uses."""
+    roles = [*TEXT_ROLES]
+    if spec.loss.needs_scores:
+        roles.append("scores")
+    if spec.curriculum is not None or (spec.resample is not None and spec.resample.max_per_difficulty):
+        roles.append("difficulty")
+    if spec.remine is not None and spec.remine.at_start:
+        roles.remove("negatives")
+    return roles
 
 
 def _rows_sha256(spec: TrainSpec, work: Path, count: int) -> str:
@@ -205,7 +243,9 @@ def _evaluation_sets(spec: TrainSpec, context: RunContext) -> dict[str, Retrieva
         path = context.dataset_path(source.ref)
         name = source.name or path.name.split(".")[0]
         name = free_name(name, sets)
-        sets[name] = read_retrieval(path, source.split, spec.max_reject_share)
+        reading = Reading.of(source, source.split)
+        sets[name] = read_retrieval(path, source.split, spec.max_reject_share, reading)
+        context.notices(reading.report.sentences(name, TEXT_ROLES))
         if sets[name].rejects:
             context.notice(f"{name}: {sets[name].rejects} rows cannot be used and were left out.", "warning")
         context.check_stop()

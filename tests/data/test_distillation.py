@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.data.pairs import read_pairs
-from core.data.readers import Reject
+from core.data.rows import Reject
 
 
 @pytest.fixture

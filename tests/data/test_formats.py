@@ -4,7 +4,6 @@ import io
 import json
 import tarfile
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,9 +19,10 @@ from core.data.formats import settle_format
 from core.data.hub import fetch_dataset
 from core.data.judged import read_judged
 from core.data.pairs import Reading, read_pairs
-from core.data.readers import Reject, Row, read_rows
+from core.data.readers import read_rows
 from core.data.record import TrainingRow, parse_row
 from core.data.retrieval import read_retrieval
+from core.data.rows import Reject, Row
 from core.errors import BadData, InvalidRequest
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
@@ -87,15 +87,14 @@ def test_tevatron_with_ids_and_a_corpus(tmp_path):
             },
         ],
     )
-    counts: Counter[str] = Counter()
-    reading = Reading(corpus=tmp_path / "corpus.jsonl", counts=counts)
+    reading = Reading(corpus=tmp_path / "corpus.jsonl")
     row, reject = read_pairs(tmp_path / "train.jsonl", reading=reading)
     assert row == TrainingRow(
         "what", "document 1", ["document 3"], query_id="1", positive_id="d1", negative_ids=["d3"]
     )
     assert reject.reason == "there is no positive"
-    assert counts["mapped from an id"] == 2
-    assert counts["an id of no document"] == 2
+    assert reading.counts["mapped from an id"] == 2
+    assert reading.counts["an id of no document"] == 2
     with pytest.raises(BadData, match="say where they are"):
         list(read_pairs(tmp_path / "train.jsonl"))
 
@@ -261,7 +260,7 @@ def test_a_json_list_that_breaks_off(tmp_path):
 def test_an_encoding_that_was_said(tmp_path):
     (tmp_path / "rows.csv").write_bytes("query,positive\r\nWas heißt Größe?,Ausmaß\r\n".encode("cp1252"))
     result = prepare(tmp_path / "bad", f"file:{tmp_path / 'rows.csv'}")
-    assert "not valid Unicode" in result.end_reason.message
+    assert "`encoding: cp1252`" in result.end_reason.message
     source = {"ref": f"file:{tmp_path / 'rows.csv'}", "encoding": "cp1252"}
     assert prepare(tmp_path / "out", source).state == "succeeded"
     assert rows(tmp_path / "out")[0]["query"] == "Was heißt Größe?"
@@ -420,10 +419,10 @@ def test_an_endless_line(tmp_path, monkeypatch):
 def test_one_odd_record_does_not_decide_the_shape(tmp_path, first):
     good = {"query": ["", "what"], "pos": [["", "this is a text"], ["", "label"]], "neg": []}
     write(tmp_path / "vl.jsonl", [first, good])
-    counts: Counter[str] = Counter()
-    found = list(read_pairs(tmp_path / "vl.jsonl", reading=Reading(counts=counts)))
+    reading = Reading()
+    found = list(read_pairs(tmp_path / "vl.jsonl", reading=reading))
     assert [row.positive for row in found if isinstance(row, TrainingRow)] == ["this is a text"]
-    assert counts["positive: a label of one word"] == 1
+    assert reading.counts["positive: a label of one word"] == 1
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import zstandard
 
 from core.data.judged import read_judged
 from core.data.pairs import TrainingRow, read_pairs
-from core.data.readers import Reject
 from core.data.retrieval import read_retrieval
+from core.data.rows import Reject
 from core.data.table import open_table, write_table
 from core.errors import BadData
 from tests.conftest import SHARED
@@ -52,7 +52,7 @@ def test_every_known_shape(tmp_path, row, expected):
         ('{"query": "what"}', "no positive column"),
         ('{"query": "", "positive": "this"}', "query is empty"),
         ('{"query": "what", "positive": "  "}', "no positive"),
-        ('{"query": 3, "positive": "this"}', "text is needed"),
+        ('{"query": true, "positive": "this"}', "text is needed"),
         ('{"query": "half \\ud83d", "positive": "this"}', "not valid Unicode at character 6"),
         ('{"\\ud800": 1}', "no query column"),
         ("[" * 100_000, "nested too deeply"),

@@ -34,8 +34,8 @@ def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> Cros
     if evaluated and spec.evaluation.rerank.retriever != "bm25":
         # Loaded again when it is wanted: now it is only looked at, before hours are spent.
         load_retriever(context, spec.evaluation.rerank, "cpu")
-    if spec.loss.name != "bce":
-        # What these losses learn are logits: through a sigmoid, large ones would all be 1.
+    if spec.loss.name not in ("bce", "regression"):
+        # What the other losses learn are logits: through a sigmoid, large ones would all be 1.
         model.set_activation_fn(nn.Identity())
     if not made_for_scores(model.config):
         context.notice(

@@ -37,4 +37,4 @@ class Objective(nn.Module):
 def make_objective(
     model: Any, spec: TrainSpec, guide: Any, gather: Callable[[torch.Tensor], torch.Tensor] | None
 ) -> Objective:
-    return Objective(make_loss(spec.loss))
+    return Objective(make_loss(spec.loss, logits=True))

@@ -1,0 +1,116 @@
+"""How the rows of a dataset are read where they do not have the usual form: columns, labels, encoding."""
+
+import codecs
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from core.spec.base import Strict
+
+Column = Literal["query", "positive", "negatives", "scores", "category", "group", "instruction", "difficulty"]
+"""Roles of a column. ``group`` marks what belongs together: a page, a module, a conversation."""
+
+_Name = Annotated[str, Field(min_length=1, max_length=200)] | Annotated[int, Field(ge=1, le=10_000)]
+ColumnName = _Name | Annotated[list[_Name], Field(min_length=1, max_length=1000)]
+
+Columns = Annotated[
+    dict[Column, ColumnName],
+    Field(
+        description="Names of the file's columns by role: {query: question_text, positive: body}. Numbers, "
+        "from 1, for a file without a header: {query: 1, positive: 2}. negatives may be a list.",
+    ),
+]
+
+_Value = str | bool | int | float
+
+
+class Labels(Strict):
+    """Which pairs are positives, by a column of labels or scores beside them.
+
+    Either by value (``positive``, ``negative``) or by threshold (``min_positive``, ``max_negative``). A pair
+    that is neither is left out and counted. A negative pair becomes a negative of the rows of its query.
+    """
+
+    column: str | None = Field(
+        None, min_length=1, max_length=200, description="Default: label, score, similarity and the like."
+    )
+    positive: list[_Value] | None = Field(
+        None, min_length=1, max_length=100, description="Values that mark a positive: [1] or [entailment]."
+    )
+    negative: list[_Value] | None = Field(
+        None, max_length=100, description="Values that mark a negative: [0] or [contradiction]."
+    )
+    min_positive: float | None = Field(None, description="Least score of a positive.")
+    max_negative: float | None = Field(
+        None, description="Largest score of a negative. Default: no pair is a negative."
+    )
+    divide_by: float | None = Field(
+        None,
+        gt=0,
+        description="cosent and regression learn the score divided by this: 5 for scores from 0 to 5.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Labels":
+        by_value = self.positive is not None or self.negative is not None
+        by_threshold = self.min_positive is not None or self.max_negative is not None
+        if by_value and by_threshold:
+            raise ValueError("give values (positive, negative) or thresholds (min_positive, max_negative)")
+        if by_value and self.positive is None:
+            raise ValueError("negative needs positive: which values mark a positive?")
+        if by_threshold and self.min_positive is None:
+            raise ValueError("max_negative needs min_positive: from which score on is a pair a positive?")
+        if by_value and {str(value) for value in self.positive or ()} & {
+            str(value) for value in self.negative or ()
+        }:
+            raise ValueError("a value is both positive and negative")
+        if self.max_negative is not None and self.min_positive is not None:
+            if self.max_negative < self.min_positive:
+                return self
+            raise ValueError("max_negative must be below min_positive")
+        return self
+
+    @property
+    def decides(self) -> bool:
+        """Whether it says which pairs are positives."""
+        return self.positive is not None or self.min_positive is not None
+
+
+class RowOptions(Strict):
+    """How to read rows that do not have the usual form."""
+
+    columns: Columns = Field(default_factory=dict)
+    labels: Literal["auto", "ignore"] | Labels = Field(
+        "auto",
+        description="What a label or score beside a pair means. auto: in a column of labels, 1 marks a "
+        "positive and 0 a negative of its query; other labels and scores are refused. ignore: every pair is "
+        "a positive.",
+    )
+    encoding: str | None = Field(
+        None, max_length=40, description="Encoding of text files that are not UTF-8: cp1252, shift_jis."
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _names_or_numbers(cls, value: dict[Column, ColumnName]) -> dict[Column, ColumnName]:
+        names = [name for found in value.values() for name in (found if isinstance(found, list) else [found])]
+        if len({isinstance(name, int) for name in names}) > 1:
+            raise ValueError("give all columns by name, or all by number (a file without a header)")
+        if several := [
+            role for role, found in value.items() if isinstance(found, list) and role != "negatives"
+        ]:
+            raise ValueError(f"{several[0]} is one column; only negatives may be a list")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            name = codecs.lookup(value).name
+            if "a1".encode(name).decode(name) != "a1" or name in ("punycode", "idna"):
+                raise LookupError(value)
+        except (LookupError, UnicodeError) as error:
+            raise ValueError(f"{value!r} is not a known text encoding") from error
+        return name
