@@ -100,7 +100,7 @@ def _question(row: Row, mark: _Mark, *, is_premise: bool) -> str:
     rest = "or `labels: ignore` to train on every pair as a positive"
     of_column = f"column: {mark.column}, "
     if mark.number is None:
-        word = str(mark.value)
+        word = repr(str(mark.value))  # quoted: YAML takes yes and no for booleans
         return (
             f"{place}. Which values mark a positive? For example "
             f"`labels: {{{of_column}positive: [{word}], negative: []}}`; {rest}."

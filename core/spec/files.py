@@ -1,24 +1,53 @@
 """Specs as people write them: YAML files, ``--set path=value``, plain paths."""
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
+from yaml.nodes import MappingNode
 
 from core.errors import InvalidRequest, Problem
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice: YAML would keep the last one and drop the first in silence."""
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, Any] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # "<<": its keys may be overridden
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # the library's own error
+            if key in seen:
+                line, first = key_node.start_mark.line + 1, seen[key].line + 1
+                raise ConstructorError(
+                    None, None, f"the key {key!r} is on line {line} and on line {first}", key_node.start_mark
+                )
+            seen[key] = key_node.start_mark
+        return super().construct_mapping(node, deep)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, _UniqueKeys)  # noqa: S506 - a subclass of SafeLoader
+
+
 def read_spec(path: Path) -> dict[str, Any]:
-    """A YAML or JSON file as a mapping. Raises `InvalidRequest`."""
+    """A YAML or JSON file as a mapping. Keys of its top level that begin with ``x-`` are left out: they hold
+    anchors for the others. Raises `InvalidRequest`, also for a key that a mapping has twice.
+    """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = _parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InvalidRequest(f"There is no file {path}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InvalidRequest(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise InvalidRequest(f"{path} must hold one mapping, as configs/*.yaml do")
-    return data
+    return {key: value for key, value in data.items() if not str(key).startswith("x-")}
 
 
 def apply_settings(spec: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -34,7 +63,7 @@ def apply_settings(spec: dict[str, Any], settings: list[str]) -> dict[str, Any]:
         for part in [*parents, last][:-1]:
             target = _child(target, part, setting)
         try:
-            parsed = yaml.safe_load(value)
+            parsed = _parse(value)
             target[int(last) if isinstance(target, list) else last] = parsed
         except (yaml.YAMLError, ValueError, IndexError, TypeError) as error:
             raise InvalidRequest(f"--set {setting}: {error}") from error

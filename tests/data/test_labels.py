@@ -79,7 +79,7 @@ def test_a_pair_that_is_labelled_both_ways_stays_a_positive(tmp_path):
         (("query", "document", "label"), 0.5, "labels: {column: label"),
         (("premise", "hypothesis", "label"), 0, "positive: [0], negative: [2]"),
         (("premise", "hypothesis", "label"), 1, "positive: [0], negative: [2]"),
-        (("query", "document", "label"), "yes", "positive: [yes]"),
+        (("query", "document", "label"), "yes", "positive: ['yes']"),
     ],
 )
 def test_what_would_have_to_be_guessed_is_refused_with_the_lines_that_say_it(tmp_path, names, value, remedy):

@@ -6,6 +6,8 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import (
+    CoSENTLoss,
+    CosineSimilarityLoss,
     DistillKLDivLoss,
     MarginMSELoss,
     MatryoshkaLoss,
@@ -18,10 +20,12 @@ from core.spec.train import Guide, Matryoshka, Prompts
 from core.training.batching import Packing
 from core.training.encoding import encode_micro_batches
 from core.training.losses import (
+    CoSENT,
     Distillation,
     Layout,
     MarginMSE,
     MultipleNegativesRanking,
+    Regression,
     find_false_negatives,
 )
 from core.training.tokens import Frame
@@ -182,3 +186,30 @@ def test_the_guide_reads_the_batch_with_its_own_tokenizer_and_is_not_trained(mod
     layout = Layout(len(ROWS), batch["owners"])
     expected = MultipleNegativesRanking(0.05)(similarities(embeddings, len(ROWS), cosine=True), layout, found)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cosent", "regression"])
+def test_losses_of_pair_scores_equal_sentence_transformers(model, name):
+    rows = [
+        {"query": row["query"], "positive": row["positive"], "scores": [(7 * index % 10) / 10]}
+        for index, row in enumerate(ROWS)
+    ]
+    theirs = CoSENTLoss(model, scale=20.0) if name == "cosent" else CosineSimilarityLoss(model)
+    features = [model.tokenize([row[column] for row in rows]) for column in ("query", "positive")]
+    expected = theirs(features, torch.tensor([row["scores"][0] for row in rows]))
+    wanted = gradients(model, expected)
+    collator = Collator(Reader(Frame.of(model.tokenizer), 512), {"query": 64, "document": 64}, Packing(64))
+    batch = collator(token_rows(model.tokenizer, rows))
+    objective = Objective(CoSENT(0.05) if name == "cosent" else Regression(logits=False))
+    ours = objective(encode_micro_batches(model, batch), batch)
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
+    for mine, other in zip(gradients(model, ours), wanted, strict=True):
+        assert torch.allclose(mine, other, atol=1e-4)
+
+
+def test_equal_scores_leave_nothing_to_rank():
+    similarities = SIMILARITIES.clone().requires_grad_()
+    loss = CoSENT(0.05)(similarities, Layout(2, OWNERS, torch.ones(5)))
+    loss.backward()
+    assert loss.item() == 0
+    assert similarities.grad.abs().sum() == 0

@@ -162,3 +162,45 @@ def test_a_family_has_its_usual_loss():
     }
     told = parse_spec({**train, "family": "cross_encoder", "loss": {"name": "mnrl", "temperature": 0.1}}).loss
     assert (told.name, told.temperature) == ("mnrl", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("kind: train\nbase_model: a/b\nkind: mine\n", ("line 3", "line 1")),
+        ("loss:\n  name: mnrl\n  temperature: 1\n  name: bce\n", ("line 4", "line 2")),
+        ("datasets:\n  - {ref: a, ref: b}\n", ("line 2", "line 2")),
+        ('{"kind": "train", "kind": "mine"}', ("line 1", "line 1")),
+        ("x-base: &base {seed: 1, seed: 2}\n", ("line 1", "line 1")),
+        ("1: a\n1: b\n", ("line 2", "line 1")),
+    ],
+)
+def test_a_key_twice_is_refused_with_both_lines(tmp_path, text, lines):
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(InvalidRequest) as refused:
+        read_spec(tmp_path / "spec.yaml")
+    for line in lines:
+        assert line in str(refused.value)
+
+
+def test_x_keys_hold_anchors(tmp_path):
+    (tmp_path / "spec.yaml").write_text(
+        "x-loss: &loss {name: mnrl, temperature: 0.05}\nkind: train\nloss: {<<: *loss, temperature: 0.1}\n"
+    )
+    assert read_spec(tmp_path / "spec.yaml") == {
+        "kind": "train",
+        "loss": {"name": "mnrl", "temperature": 0.1},
+    }
+
+
+def test_a_key_twice_in_a_setting_is_refused():
+    with pytest.raises(InvalidRequest, match="on line"):
+        apply_settings({}, ["loss={name: mnrl, name: bce}"])
+
+
+def test_losses_of_pair_scores_are_of_families_with_one_scale():
+    train = {"kind": "train", "base_model": "a/b", "dataset": "file:x.jsonl", "loss": {"name": "cosent"}}
+    with pytest.raises(InvalidRequest, match="dense or cross_encoder"):
+        parse_spec({**train, "family": "late_interaction"})
+    with pytest.raises(InvalidRequest, match="holdout"):
+        parse_spec({**train, "evaluation": {"holdout": 0.1}})
