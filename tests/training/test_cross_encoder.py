@@ -226,3 +226,30 @@ def test_the_retriever_is_looked_at_first_and_its_own_scores_are_told(folder, tm
     spec["evaluation"]["rerank"]["retriever"] = f"file:{tmp_path}"
     result, _ = run(spec, tmp_path / "wrong")
     assert result.end_reason.code == "bad_model"
+
+
+@pytest.mark.parametrize("name", ["regression", "cosent"])
+def test_losses_of_pair_scores_equal_their_definition(model, name):
+    rows = [
+        {"query": row["query"], "positive": row["positive"], "scores": [(7 * index % 10) / 10]}
+        for index, row in enumerate(ROWS)
+    ]
+    wanted = torch.tensor([row["scores"][0] for row in rows])
+    features = model.tokenizer(
+        [row["query"] for row in rows], [row["positive"] for row in rows], padding=True, return_tensors="pt"
+    )
+    logits = model(**features).logits[:, 0]
+    if name == "regression":
+        theirs = (logits.sigmoid() - wanted).square().mean()
+    else:
+        terms = [
+            torch.exp((logits[low] - logits[high]) / 0.5)
+            for high in range(10)
+            for low in range(10)
+            if wanted[high] > wanted[low]
+        ]
+        theirs = torch.log(1 + torch.stack(terms).sum())
+    spec = spec_of(name=name, temperature=0.5)
+    batch = collate(model, spec.loss, rows)
+    scores = encode_micro_batches(model, batch, forward=make_forward(spec))
+    assert_equal(model, Objective(make_loss(spec.loss, logits=True))(scores, batch), theirs)
