@@ -4,6 +4,7 @@ BEIR folders (Thakur et al. 2021, arXiv 2104.08663), MS MARCO's and TREC's files
 (arXiv 2407.12883) are one thing here: files of documents, files of queries, and judgments.
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -41,6 +42,22 @@ class RetrievalSet:
     rejects: int = 0
     excluded: dict[str, set[str]] = field(default_factory=dict)
     categories: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Of everything that a ranking and its scores depend on."""
+        digest = hashlib.sha256()
+        for texts in (self.queries, self.corpus):
+            for key, text in texts.items():
+                for part in (key, text):
+                    encoded = part.encode()
+                    digest.update(len(encoded).to_bytes(8, "little") + encoded)
+            digest.update(b"\0")
+        for query in sorted(self.excluded):
+            digest.update(repr((query, sorted(self.excluded[query]))).encode())
+        for query in sorted(self.qrels):
+            digest.update(repr((query, sorted(self.qrels[query].items()))).encode())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

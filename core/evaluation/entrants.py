@@ -4,9 +4,11 @@ Each ranks a whole retrieval set, says what its corpus takes to keep, and can be
 latency. One is loaded at a time.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +24,8 @@ from core.families import cross_encoder, dense, late_interaction
 from core.families.cross_encoder.evaluator import find_by_words, rerank
 from core.families.detect import family_in
 from core.families.family import Use
+from core.families.identity import Identity
 from core.families.late_interaction import Ragged, score_all
-from core.families.loading import weights_sha256
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, packing_for
 from core.retrieval.search import search, shard_vectors
 from core.run.context import RunContext
@@ -52,7 +54,10 @@ class Ranking:
 
 
 class Entrant(Protocol):
+    """``facts`` are for people; ``key`` is of everything that its scores depend on."""
+
     facts: dict[str, Any]
+    key: str
 
     def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
         """Every query's best documents, without those that it must leave out."""
@@ -101,6 +106,13 @@ class Candidates:
             self._found[id(dataset)] = self.retriever().rank(dataset, self.asked.depth)
         return self._found[id(dataset)]
 
+    def key_of(self, dataset: RetrievalSet) -> str:
+        """Of everything that the candidates depend on, beside the dataset."""
+        found = self._found.get(id(dataset))
+        if found is not None and not found.seconds:  # a run that was given
+            return hashlib.sha256(repr(found.run).encode()).hexdigest()
+        return f"{self.asked.depth} {self.retriever().key}"
+
     def retriever(self) -> Entrant:
         if self._retriever is None:
             asked = EvaluatedModel(ref=self.asked.retriever, family=self.asked.family)
@@ -114,6 +126,7 @@ class WordEntrant:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self.facts: dict[str, Any] = {"model": "bm25", "family": "lexical", "similarity": "bm25"}
+        self.key = f"bm25, bm25s {version('bm25s')}"
 
     def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
         begun = time.monotonic()
@@ -152,7 +165,7 @@ class DenseEntrant:
         self.encoder = DenseEncoder(
             context, asked.ref, prompts=asked.prompts, max_length=asked.max_length, compute=spec.compute
         )
-        self.facts = self.encoder.facts
+        self.facts, self.key = self.encoder.facts, self.encoder.key
         # By the id of the dataset: rankings, other precisions and latency all ask for them.
         self._shards: dict[int, list[Path]] = {}
         self._asked: dict[int, np.ndarray] = {}
@@ -225,7 +238,7 @@ class TokenEntrant:
             max_length=asked.max_length,
             prune=asked.prune_embeddings,
         )
-        self.facts = self._encoder.facts
+        self.facts, self.key = self._encoder.facts, self._encoder.key
         self._use = Use(
             prompts=asked.prompts, prune_embeddings=asked.prune_embeddings, index=spec.index, seed=spec.seed
         )
@@ -285,11 +298,14 @@ class PairEntrant:
         context.phase("loading")
         model = cross_encoder.load_model(context, asked.ref, device, asked.max_length)
         self._score = cross_encoder.make_score(model, Use(asked.prompts), packing_for(device), context)
+        identity = Identity.of(model)
+        self.key = identity.key(asked.prompts.model_dump())
         self.facts: dict[str, Any] = {
             "model": asked.ref,
             "family": "cross_encoder",
             "similarity": f"score through {type(model.activation_fn).__name__}",
-            "weights_sha256": weights_sha256(model),
+            "weights_sha256": identity.weights_sha256,
+            "model_sha256": identity.model_sha256,
             "max_length": model.tokenizer.model_max_length,
             "device": device,
             "reranks": candidates.asked.retriever,

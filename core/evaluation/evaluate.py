@@ -49,7 +49,7 @@ def evaluate(spec: EvaluateSpec, context: RunContext) -> None:
             check_dimensions(entrant, spec)
         context.phase("evaluating")
         for named in found.sets:
-            result = _evaluate_one(spec, context, asked, entrant, named, kept)
+            result = _evaluate_one(spec, context, asked, entrant, candidates, named, kept)
             found.results[name, named.name] = result
             if isinstance(entrant, PairEntrant) and named.name not in found.candidates:
                 given_run = candidates.of(named.dataset).run
@@ -66,12 +66,14 @@ def _evaluate_one(
     context: RunContext,
     asked: EvaluatedModel,
     entrant: Entrant,
+    candidates: Candidates,
     named: NamedSet,
     kept: Path,
 ) -> Result:
     """What the model does, or what an earlier attempt of this job has seen it do."""
     measured = spec.model_dump(include=_MEASURED)
-    same = [asked, entrant.facts, named.sha256, named.dataset.qrels, named.run, measured]
+    given = candidates.key_of(named.dataset) if isinstance(entrant, PairEntrant) else None
+    same = [asked, entrant.facts, entrant.key, named.sha256, given, measured]
     path = kept / f"{hashlib.sha256(repr(same).encode()).hexdigest()}.json"
     if path.exists():
         return Result.from_json(path.read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from core.families import cross_encoder
-from core.families.loading import weights_sha256
+from core.families.identity import Identity
 from core.mining.filters import Candidates, bar_of
 from core.mining.gather import Gathered
 from core.retrieval.encoders import packing_for
@@ -27,7 +27,12 @@ class Checker:
         model = cross_encoder.load_model(context, asked.model, device, asked.max_length)
         self._score = cross_encoder.score_with(model, packing_for(device), context.check_stop)
         self._asked, self._gathered = asked, gathered
-        self.facts: dict[str, Any] = {"model": asked.model, "weights_sha256": weights_sha256(model)}
+        identity = Identity.of(model)
+        self.facts: dict[str, Any] = {
+            "model": asked.model,
+            "weights_sha256": identity.weights_sha256,
+            "model_sha256": identity.model_sha256,
+        }
         self.pairs_scored = 0
 
     def of_pairs(self, rows: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """A corpus as embeddings on disk: in shards that are kept by what they were made of.
 
-A shard's name is a hash of its texts and of everything that decides what becomes of them: the model's
-weights, not its name, the tokenizer, the prompt, the length. So a job that was killed goes on with the first
+A shard's name is a hash of its texts; its folder's is the key of everything that decides what becomes of
+them (`core.families.identity.encoding_key`): weights and configurations of all modules, tokenizer, prompts,
+lengths, precision, libraries, and never the model's name. So a job that was killed goes on with the first
 shard that is missing, and a later job on the same texts finds them all.
 """
 
@@ -45,7 +46,7 @@ def encode_to_shards(
     texts: Iterable[str],
     role: Role,
     encode: EncodeShard,
-    identity: str,
+    key: str,
     cache: Path,
     *,
     size: int | None = None,
@@ -56,11 +57,11 @@ def encode_to_shards(
     """The files of all shards, in the order of the texts. ``tell`` hears of each: how many texts, known
     before.
 
-    ``identity`` stands for the model and its settings. ``half`` keeps float16; ``size`` is texts in a shard.
+    ``key`` stands for the model and its settings. ``half`` keeps float16; ``size`` is texts in a shard.
     A shard is an array [texts, dim], or, of one vector a token, the arrays ``vectors`` and ``counts``. Raises
     whatever ``encode`` does.
     """
-    folder = cache / "embeddings" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+    folder = cache / "embeddings" / hashlib.sha256(key.encode()).hexdigest()[:32]
     folder.mkdir(parents=True, exist_ok=True)
     kept = np.float16 if half else np.float32
     paths = []

@@ -13,14 +13,13 @@ import numpy as np
 import torch
 
 from core.families import dense, late_interaction
+from core.families.identity import Identity
 from core.families.late_interaction import Ragged
-from core.families.loading import weights_sha256
 from core.retrieval.encode import TOKENS, EncodeShard, Role, encode_to_shards
 from core.run.context import RunContext
 from core.spec.models import Prompts, PruneEmbeddings
 from core.training.arguments import choose_precision
 from core.training.batching import Packing
-from core.training.tokens import fingerprint
 
 _FLOAT = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -45,7 +44,7 @@ class DenseEncoder:
         self.model = dense.load_model(context, reference, self.device).eval()
         if max_length is not None:
             self.model.max_seq_length = min(max_length, dense.context_length(self.model))
-        weights = weights_sha256(self.model)
+        identity = Identity.of(self.model)
         self.model.to(_FLOAT[precision])
         packing = packing_for(self.device)
         if self.device == "cuda":
@@ -54,18 +53,18 @@ class DenseEncoder:
         self.facts: dict[str, Any] = {
             "model": reference,
             "family": "dense",
-            "weights_sha256": weights,
+            "weights_sha256": identity.weights_sha256,
+            "model_sha256": identity.model_sha256,
             "max_length": self.model.max_seq_length,
             "similarity": self.model.similarity_fn_name,
             "precision": precision,
             "dimension": self.model.get_sentence_embedding_dimension(),
             "device": self.device,
         }
-        known = [self.facts[fact] for fact in ("weights_sha256", "max_length", "similarity", "precision")]
-        tokenizer = fingerprint(self.model.tokenizer)
-        self._identity = {
-            role: repr([*known, tokenizer, getattr(prompts, role)]) for role in ("query", "document")
+        self._keys = {
+            role: identity.key(role, precision, getattr(prompts, role)) for role in ("query", "document")
         }
+        self.key = identity.key(precision, prompts.model_dump())
 
     def vectors(self, texts: Iterable[str]) -> np.ndarray:
         """Of queries, which are few. [texts, dim]"""
@@ -80,7 +79,7 @@ class DenseEncoder:
             name,
             role,
             self.encode,
-            self._identity[role],
+            self._keys[role],
             half=self._half,
         )
 
@@ -107,21 +106,21 @@ class TokenEncoder:
         self.encode = late_interaction.make_encode(
             self.model, packing_for(self.device), context.check_stop, prune=prune
         )
-        model = self.model
-        settings = [model.query_length, model.document_length, model.query_prefix, model.document_prefix]
-        settings += [model.skiplist_words, model.do_query_expansion, model.attend_to_expansion_tokens]
+        model, identity = self.model, Identity.of(self.model)
         self.facts: dict[str, Any] = {
             "model": reference,
             "family": "late_interaction",
-            "weights_sha256": weights_sha256(model),
+            "weights_sha256": identity.weights_sha256,
+            "model_sha256": identity.model_sha256,
             "max_length": model.document_length,
             "similarity": "maxsim",
             "precision": "fp32",
             "dimension": model[-1].out_features,
             "device": self.device,
         }
-        settings += [prune.model_dump()] if prune is not None else []
-        self._identity = repr([self.facts["weights_sha256"], fingerprint(model.tokenizer), settings])
+        pruned = prune.model_dump() if prune is not None else None
+        self._key = identity.key(pruned)  # prompts are a part of the texts
+        self.key = identity.key(pruned, prompts.model_dump())
 
     def vectors(self, texts: Iterable[str]) -> Ragged:
         """Of queries, which are few."""
@@ -138,7 +137,7 @@ class TokenEncoder:
             name,
             role,
             self.encode,
-            self._identity,
+            self._key,
             half=self._half,
             size=self.SHARD,
         )
@@ -162,7 +161,7 @@ def encode_and_tell(
     name: str,
     role: Role,
     encode: EncodeShard,
-    identity: str,
+    key: str,
     *,
     half: bool,
     size: int | None = None,
@@ -180,7 +179,7 @@ def encode_and_tell(
         texts,
         role,
         encode,
-        identity,
+        key,
         context.request.cache,
         size=size,
         half=half,

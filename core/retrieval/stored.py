@@ -53,14 +53,16 @@ class StoredEmbeddings:
             self._tokens = TokenEncoder(
                 context, reference, prompts=prompts, max_length=self.page["max_length"]
             )
-            weights = self._tokens.facts["weights_sha256"]
+            facts = self._tokens.facts
         else:
             self._dense = DenseEncoder(
                 context, reference, prompts=prompts, max_length=self.page["max_length"], compute="fp32"
             )
-            weights = self._dense.facts["weights_sha256"]
-        if weights != self.page["weights_sha256"]:
-            raise BadModel(f"{reference} is not the model that made these embeddings: its weights differ")
+            facts = self._dense.facts
+        for name, what in (("weights_sha256", "weights"), ("model_sha256", "configuration")):
+            # Embeddings of older versions have no model_sha256.
+            if facts[name] != self.page.get(name, facts[name]):
+                raise BadModel(f"{reference} is not the model that made these embeddings: its {what} differ")
 
     def ask(self, queries: Sequence[str], depth: int) -> list[list[Hit]]:
         """Best first, for each query."""

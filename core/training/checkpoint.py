@@ -36,7 +36,7 @@ class TrainingState:
     tokens_seen: int = 0
     training_seconds: float = 0.0
     limits: Limits | None = None  # as far as they have been narrowed
-    base_model_sha256: str = ""  # a frozen base is in no checkpoint: it must be there again
+    depends_on: dict[str, str] = field(default_factory=dict)  # see `core.training.resuming`
 
 
 class Checkpoints:
@@ -109,6 +109,8 @@ class Checkpoints:
     def state(path: Path) -> TrainingState:
         values = json.loads((path / _STATE).read_text(encoding="utf-8"))
         limits = values.pop("limits", None)
+        base = values.pop("base_model_sha256", "")  # of versions that kept nothing else
+        values.setdefault("depends_on", {"base model's weights": base} if base else {})
         return TrainingState(**values, limits=Limits(**limits) if limits else None)
 
     def _all(self) -> list[Path]:

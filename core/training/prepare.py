@@ -11,7 +11,8 @@ from core.data.judged import RetrievalSet
 from core.errors import BadData
 from core.families import dense
 from core.families.family import Family, Reader, family_of
-from core.families.loading import context_length, transformer_of, weights_sha256
+from core.families.identity import Identity
+from core.families.loading import context_length, transformer_of
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable
@@ -22,6 +23,7 @@ from core.training.memory import PACKING_TOKENS, ModelShape, Step, shape_of, tra
 from core.training.mined import MinedNegatives, mined_folder
 from core.training.negatives import ChosenNegatives, choose_negatives
 from core.training.ranks import Ranks
+from core.training.resuming import dependencies
 from core.training.rows import Rows, dataset_names, read_rows
 from core.training.tokens import TokenTable
 
@@ -42,6 +44,7 @@ class Prepared:
     family: Family
     model: Any
     base_model_sha256: str
+    depends_on: dict[str, str]  # what a checkpoint depends on
     trainable: int
     parameters: int
     rows: Rows
@@ -70,7 +73,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     family = family_of(spec.family)
     model = family.load_for_training(context, spec, device)
     check_lengths(spec.lengths, context_length(model))
-    base_model_sha256 = weights_sha256(model)
+    base = Identity.of(model)
     shape = shape_of_model(model)
     trainable, parameters = choose_trainable(spec, model, transformer_of(model))
     if trainable < parameters:
@@ -123,7 +126,14 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     return Prepared(
         family=family,
         model=model,
-        base_model_sha256=base_model_sha256,
+        base_model_sha256=base.weights_sha256,
+        depends_on=dependencies(
+            spec,
+            base=base,
+            guide=Identity.of(guide) if guide is not None else None,
+            rows_sha256=rows.sha256,
+            evaluation_sets=evaluation_sets,
+        ),
         trainable=trainable,
         parameters=parameters,
         rows=rows,

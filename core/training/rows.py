@@ -18,7 +18,8 @@ from core.data.reading import TEXT_ROLES, Reading
 from core.data.retrieval import choose_queries, hold_out, read_retrieval
 from core.data.table import open_table, write_table
 from core.errors import BadData
-from core.families.loading import context_length, weights_sha256
+from core.families.identity import Identity
+from core.families.loading import context_length
 from core.run.context import RunContext
 from core.spec.refs import free_name
 from core.spec.train import Prompts, TrainSpec
@@ -122,7 +123,7 @@ def _prune(spec: TrainSpec, context: RunContext, tokens: Path, model: Any) -> tu
         TokenTable(tokens),
         spec.prune_tokens,
         model,
-        f"{tokens.name} {weights_sha256(model)}",
+        f"{tokens.name} {Identity.of(model).key()}",
         context.request.cache,
         context.check_stop,
     )

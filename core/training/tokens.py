@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,16 @@ def tokens_of_table(
 
     ``rows_sha256`` stands for the table's content. Columns: see `core.data.table`.
     """
-    identity = [_FORMAT, rows_sha256, fingerprint(tokenizer), prompts.query, prompts.document, context]
+    libraries = [version("tokenizers"), version("transformers")]
+    identity = [
+        _FORMAT,
+        libraries,
+        rows_sha256,
+        fingerprint(tokenizer),
+        prompts.query,
+        prompts.document,
+        context,
+    ]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     final = cache / "tokens" / key
     if is_whole(final):
@@ -298,7 +308,10 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         content["truncation"] = content["padding"] = None  # as the last call left them
     else:
         content = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
-    whole = json.dumps([content, tokenizer.truncation_side], sort_keys=True)
+    sides = [tokenizer.truncation_side, tokenizer.padding_side]
+    specials = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    lower = bool(getattr(tokenizer, "do_lower_case", False))
+    whole = json.dumps([content, sides, specials, lower], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 

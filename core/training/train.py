@@ -10,7 +10,7 @@ import torch
 
 from core.artifacts import fresh_folder
 from core.data.judged import RetrievalSet
-from core.errors import BadModel, OutOfMemory
+from core.errors import OutOfMemory
 from core.evaluation.comparison import Compared, compare_models
 from core.evaluation.scores import Scores as Judged
 from core.evaluation.scores import judge as judge_by
@@ -33,6 +33,7 @@ from core.training.ranks import Ranks, open_ranks
 from core.training.recovery import Limits
 from core.training.remining import Remining
 from core.training.report import write_report
+from core.training.resuming import check_resumable
 from core.training.rows import dataset_names
 from core.training.tokens import Frame
 from core.training.trainer import PairTrainer
@@ -71,7 +72,9 @@ def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
             if ranks.first:
                 publish_estimate(spec, context, prepared)
             return
-        _check_base(prepared, state)
+        if ranks.first:
+            check_resumable(context, state.depends_on, prepared.depends_on)
+        state.depends_on = prepared.depends_on
         throughput = Throughput()
         remining = Remining(spec, context, ranks, prepared, state) if spec.remine else None
         trainer, evaluation = build_trainer(
@@ -95,14 +98,6 @@ def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
             finish(spec, context, prepared, trainer, state, checkpoints)
     finally:
         checkpoints.wait()  # a job that stops leaves its copy whole
-
-
-def _check_base(prepared: Prepared, state: TrainingState) -> None:
-    """Trained parts of a model go back onto the base that they were trained on, or nowhere."""
-    frozen = prepared.trainable < prepared.parameters
-    if frozen and state.base_model_sha256 not in ("", prepared.base_model_sha256):
-        raise BadModel("The base model is another one than when the checkpoint was made: submit a new job.")
-    state.base_model_sha256 = prepared.base_model_sha256
 
 
 def build_trainer(

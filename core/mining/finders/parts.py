@@ -56,7 +56,7 @@ class PartsFinder:
         if numbers != list(range(1, pages[0]["part"]["of"] + 1)):
             raise BadData(f"candidates are parts {numbers} of {pages[0]['part']['of']}: all are needed")
         self.facts: dict[str, Any] = {**self._parts[0][0]["facts"], "parts": len(numbers)}
-        same = ("weights_sha256", "max_length", "similarity", "precision")
+        same = ("model_sha256", "max_length", "similarity", "precision")
         if len({repr([page["facts"][name] for name in same]) for page in pages}) > 1:
             raise BadData("candidates were found by different models")
 
