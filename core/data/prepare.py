@@ -25,6 +25,7 @@ from core.data.statistics import PREVIEW_ROWS, Statistics, write_preview
 from core.errors import BadData, BadSpec
 from core.run.context import RunContext
 from core.spec.prepare import Balance, PrepareSpec
+from core.spec.unused import unused_in_preparation
 
 _REASONIR_LICENCE = "CC BY-NC 4.0 (ReasonIR)"
 
@@ -71,7 +72,10 @@ def prepare(spec: PrepareSpec, context: RunContext) -> None:
     sources = open_sources(spec, context, work)
     task = settle_task(spec, sources)
     page: dict[str, Any] = {"task": task}
-    if task == "retrieval" and all(_is_judged(opened) for opened in sources):
+    judged = task == "retrieval" and all(_is_judged(opened) for opened in sources)
+    documents = any(opened.documents for opened in sources)
+    context.tell_unused(unused_in_preparation(spec, task, documents=documents, judged=judged))
+    if judged:
         page |= write_judged(spec, context, sources, out)
         kind = "retrieval"
     else:

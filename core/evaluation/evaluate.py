@@ -18,6 +18,7 @@ from core.evaluation.triplets import score_triplets
 from core.run.context import RunContext
 from core.spec.evaluate import EvaluatedModel, EvaluateSpec
 from core.spec.refs import free_name, short_name
+from core.spec.unused import describe_unused
 
 _MEASURED = {"metrics", "rerank", "index", "precisions", "dimensions", "rescore", "latency_queries", "seed"}
 """What of a spec decides what is measured of a model."""
@@ -56,9 +57,23 @@ def evaluate(spec: EvaluateSpec, context: RunContext) -> None:
                 found.candidates[named.name] = score_run(given_run, named.dataset, spec.metrics)
             _tell(context, found, name, named)
         del entrant
+    context.tell_unused(_unused(spec, found))
     publish(spec, context, found)
     shutil.rmtree(kept)
     shutil.rmtree(context.folder / "work")
+
+
+def _unused(spec: EvaluateSpec, found: Evaluated) -> list[str]:
+    """Settings of families of which no model is."""
+    families = {facts["family"] for facts in found.models.values()}
+    rules = (
+        ("rerank", "cross_encoder", "no model is a cross-encoder"),
+        ("index", "late_interaction", "no model is of late interaction"),
+        *((name, "dense", "no model is a bi-encoder") for name in ("compute", "precisions", "dimensions")),
+    )
+    return describe_unused(
+        spec, [(path, lambda _, of=of: of not in families, reason) for path, of, reason in rules]
+    )
 
 
 def _evaluate_one(

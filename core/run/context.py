@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,11 @@ class RunContext:
         """Sentences, each with its level."""
         for message, level in sentences:
             self.notice(message, level)
+
+    def tell_unused(self, settings: Sequence[str]) -> None:
+        """Name the settings of the spec that have no effect."""
+        if settings:
+            self.notice(f"Settings without effect: {'; '.join(settings)}.")
 
     def checkpointed(self, step: int, size: int, seconds: float) -> None:
         self._emit(EventType.CHECKPOINT, step=step, bytes=size, seconds=round(seconds, 3))

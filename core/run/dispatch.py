@@ -2,11 +2,13 @@
 
 from core.run.context import RunContext
 from core.spec import parse_spec
+from core.spec.unused import unused_settings
 
 
 def run_job(context: RunContext) -> None:
     """Does the job of the context's request. Raises `Stopped` or a `JobFailure`."""
     spec = parse_spec(context.request.spec)
+    context.tell_unused(unused_settings(spec))
     match spec.kind:
         case "train":
             from core.training.train import train
