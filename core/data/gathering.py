@@ -20,6 +20,7 @@ from core.data.documents import Cutting, read_passages
 from core.data.formats import is_documents, settle_format
 from core.data.hashing import text_hash
 from core.data.judged import is_bright, is_judged, splits_of
+from core.data.labels import LEFT_OUT, MADE_NEGATIVES
 from core.data.near_duplicates import Sketches
 from core.data.negatives import Passages
 from core.data.pairs import TrainingRow, read_pairs
@@ -282,7 +283,10 @@ def gather(
                 gatherer.add(replace(record, category=source.category))
             else:
                 gatherer.add(record)
+        for reason in (LEFT_OUT, MADE_NEGATIVES):
+            gatherer.left_out[reason] += pairs.pop(reason, 0)
         context.notices(reading.report.sentences(source.ref, _ROLES))
+    gatherer.left_out += Counter()  # without the reasons that never came
     return gatherer.close(pairs)
 
 

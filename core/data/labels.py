@@ -17,6 +17,9 @@ from core.data.rows import Reject, Row
 from core.errors import BadData
 from core.spec.rows import Labels
 
+LEFT_OUT, MADE_NEGATIVES = "left out by its label", "a negative of its query, by its label"
+"""Names of counts: pairs that make no row."""
+
 Verdict = Literal["positive", "negative", "neither"]
 
 _ENTAILMENT: dict[str, Verdict] = {
@@ -233,7 +236,8 @@ class LabelledPairs:
         if both:
             sentence += f", {both} are left out (labelled both ways)"
         report.note(f"{sentence}.", "warning" if alone or neither or both else "info")
-        report.counts["left out by their label"] += alone + neither + both
+        report.counts[LEFT_OUT] += alone + neither + both
+        report.counts[MADE_NEGATIVES] += used
 
     def close(self) -> None:
         """Report sources that have no positive at all, and free the disk. Raises `BadData`."""

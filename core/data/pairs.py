@@ -44,10 +44,8 @@ def read_pairs(
     """
     reading = reading or Reading(split)
     if is_dataset(path) or is_judged(path) or is_scored_by_ids(path):
-        options = [
-            name for name, given in (("columns", reading.columns), ("labels", _asks(reading))) if given
-        ]
-        if options:
+        asked = {"columns": reading.columns, "labels": reading.labels not in ("auto", "defer")}
+        if options := [name for name, given in asked.items() if given]:
             reading.report.note(f"{' and '.join(options)} have no effect: its columns are fixed", "warning")
     if is_dataset(path):
         from core.data.dataset import read_split  # Parquet's library is the worker's

@@ -6,6 +6,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from core.data.labels import LEFT_OUT
 from core.data.pairs import Reading, read_pairs
 from core.data.record import TrainingRow
 from core.data.rows import Reject
@@ -53,7 +54,7 @@ def test_label_0_is_a_negative_of_its_query(tmp_path, ending, names, values):
     found, every, reading = read(write(tmp_path / f"rows.{ending}", names, *rows))
     assert found == [TrainingRow("q", "good", ["before", "after"]), TrainingRow("s", "fine")]
     assert len(every) == 2
-    assert reading.counts["left out by their label"] == 1
+    assert reading.counts[LEFT_OUT] == 1
     [sentence] = [s for s, _ in reading.report.sentences("it", ("label",)) if "labels:" in s]
     assert "2 pairs are positives, 2 are negatives of their query, 1 are left out" in sentence
 
@@ -64,7 +65,7 @@ def test_a_pair_that_is_labelled_both_ways_stays_a_positive(tmp_path):
     )
     found, _, reading = read(path)
     assert found == [TrainingRow("q", "p", ["n"])]
-    assert reading.counts["left out by their label"] == 1
+    assert reading.counts[LEFT_OUT] == 1
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_entailment_in_words(tmp_path):
     rows = [("q", "p", "entailment"), ("q", "n", "Contradiction"), ("q", "m", "neutral"), ("r", "x", "-")]
     found, _, reading = read(write(tmp_path / "nli.csv", ("premise", "hypothesis", "gold_label"), *rows))
     assert found == [TrainingRow("q", "p", ["n"])]
-    assert reading.counts["left out by their label"] == 2
+    assert reading.counts[LEFT_OUT] == 2
 
 
 def test_a_label_of_something_else_is_a_column_that_is_not_used(tmp_path):
@@ -127,7 +128,7 @@ def test_thresholds_and_values(tmp_path, labels, expected):
         labels.model_copy(update={"column": "grade"}),
     )
     assert [(row.query, row.positive, row.negatives) for row in found] == expected[0]
-    assert reading.counts["left out by their label"] == expected[1]
+    assert reading.counts[LEFT_OUT] == expected[1]
 
 
 def test_an_empty_label_among_labels_is_a_reject(tmp_path):
