@@ -6,7 +6,9 @@ arXiv 2407.12883), and ``mteb:TASK``, whose place the package mteb knows.
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from core.spec.refs import Ref
 
 Load = Callable[..., Any]
 """`datasets.load_dataset`, or what stands in for it: (repository, configuration) -> rows by split."""
+
+CONVERSION = 1
+"""Version of the folders written here: raise it with any change of what is in them."""
 
 NANO_BEIR = (
     "ArguAna",
@@ -38,9 +43,31 @@ def fetch_benchmark(ref: Ref, folder: Path, load: Load) -> None:
 
     Raises `BadSpec` for a name that is not known, and what ``load`` raises.
     """
-    staging = folder.with_name(f".{folder.name}")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    with staged(folder) as staging:
+        staging.mkdir()
+        _fetch(ref, staging, load)
+
+
+@contextmanager
+def staged(final: Path) -> Iterator[Path]:
+    """A path beside ``final`` that takes its name at the end, or is gone after an error.
+
+    It is this call's own: two jobs of one host may fetch the same set, and the first one's stays.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staging = final.with_name(f".{final.name}-{uuid.uuid4().hex}")
+    try:
+        yield staging
+        try:
+            staging.rename(final)
+        except OSError:
+            if not final.is_dir():  # else another job has just made the same
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _fetch(ref: Ref, staging: Path, load: Load) -> None:
     match ref.scheme:
         case "beir":
             _write_beir(
@@ -63,7 +90,6 @@ def fetch_benchmark(ref: Ref, folder: Path, load: Load) -> None:
             except ValueError:  # there is no such configuration
                 qrels = load(repository, "qrels", revision=revision)
             _write_beir(staging, corpus, queries, qrels)
-    staging.rename(folder)
 
 
 def _nano_name(name: str) -> str:

@@ -1,13 +1,12 @@
 """Datasets from a hub, as folders that the readers here understand."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from core.data.benchmarks import fetch_benchmark
+from core.data.benchmarks import CONVERSION, fetch_benchmark, staged
 from core.errors import BadData
 from core.spec.refs import BENCHMARKS, Ref
 
@@ -25,7 +24,8 @@ def fetch_dataset(ref: Ref, cache: Path, *, offline: bool) -> Path:
     try:
         with _offline() if offline else nullcontext():
             if ref.scheme in BENCHMARKS:
-                benchmark = folder / f"{ref.scheme}-{ref.target}"
+                # The version of our own conversion: an older one's files are not taken for today's.
+                benchmark = folder / f"v{CONVERSION}" / f"{ref.scheme}-{ref.target}"
                 if not benchmark.is_dir():
                     fetch_benchmark(ref, benchmark, load_dataset)
                 return benchmark
@@ -43,10 +43,8 @@ def fetch_dataset(ref: Ref, cache: Path, *, offline: bool) -> Path:
     name = re.sub(r"[^\w.-]+", "-", str(ref).removeprefix("hf:"))
     final = folder / f"{name}-{'-'.join(marks)[:80]}"
     if not final.is_dir():
-        staging = final.with_name(f".{final.name}")
-        shutil.rmtree(staging, ignore_errors=True)
-        found.save_to_disk(str(staging))
-        staging.rename(final)
+        with staged(final) as staging:
+            found.save_to_disk(str(staging))
     return final
 
 
