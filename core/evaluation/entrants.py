@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.errors import BadModel
 from core.evaluation.lexical import WordIndex, best_of
-from core.evaluation.metrics import Run
+from core.evaluation.metrics import Run, in_order
 from core.evaluation.retrieval import depth_with_excluded, run_of
 from core.families import cross_encoder, dense, late_interaction
 from core.families.cross_encoder.evaluator import find_by_words, rerank
@@ -309,7 +309,7 @@ class PairEntrant:
         self._context.phase("evaluating")
         begun = time.monotonic()
         best = {
-            query: dict(sorted(found.items(), key=lambda item: -item[1])[: self.facts["depth"]])
+            query: {name: found[name] for name in in_order(found)[: self.facts["depth"]]}
             for query, found in candidates.run.items()
         }
         run: Run = {}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from core.artifacts import fresh_folder
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.errors import BadModel, OutOfMemory
 from core.evaluation.comparison import Compared, compare_models
 from core.evaluation.scores import Scores as Judged

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.errors import BadData
 from core.evaluation.runs import read_run, write_run
 

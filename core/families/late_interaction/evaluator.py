@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pylate.models import ColBERT
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.evaluation.metrics import Run
 from core.evaluation.retrieval import depth_with_excluded, run_of
 from core.evaluation.triplets import Score
