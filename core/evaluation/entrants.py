@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from core.data.judgments import RetrievalSet
+from core.data.words import TOKENIZER
 from core.errors import BadModel
 from core.evaluation.lexical import WordIndex, best_of
 from core.evaluation.metrics import Run, in_order
@@ -113,7 +114,12 @@ class WordEntrant:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self.facts: dict[str, Any] = {"model": "bm25", "family": "lexical", "similarity": "bm25"}
+        self.facts: dict[str, Any] = {
+            "model": "bm25",
+            "family": "lexical",
+            "similarity": "bm25",
+            "tokenizer": TOKENIZER,
+        }
 
     def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
         begun = time.monotonic()
@@ -295,6 +301,8 @@ class PairEntrant:
             "reranks": candidates.asked.retriever,
             "depth": candidates.asked.depth,
         }
+        if candidates.asked.retriever == "bm25":
+            self.facts["retriever_tokenizer"] = TOKENIZER
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         found = []

@@ -76,6 +76,7 @@ def make_document(
             ],
             words=4,
         ),
+        *_tokenizer_blocks(page),
     ]
     return Document(spec.name or "Evaluation", blocks)
 
@@ -88,6 +89,14 @@ def _remark_blocks(found: Evaluated) -> list[Block]:
         for sentence, _ in named.dataset.remarks.sentences()
     ]
     return [Listing(sentences)] if sentences else []
+
+
+def _tokenizer_blocks(page: dict[str, Any]) -> list[Block]:
+    """What BM25 counts, where it takes part or finds candidates."""
+    known = {
+        facts.get("tokenizer") or facts.get("retriever_tokenizer") for facts in page["models"].values()
+    } - {None}
+    return [Text(f"Tokens of BM25: {tokenizer}.") for tokenizer in sorted(known)]
 
 
 def _judged_apart(page: dict[str, Any], dataset: str) -> bool:
