@@ -23,7 +23,7 @@ from core.data.judgments import Judging, OnMissing, RetrievalSet
 from core.data.lookup import Texts
 from core.data.pairs import DATASET_FACTS, TrainingRow
 from core.data.qrels import Judgment
-from core.data.remarks import first_texts
+from core.data.remarks import first_judgments, first_texts
 from core.errors import BadData
 
 _VERSION = 1
@@ -163,8 +163,11 @@ def read_retrieval_split(folder: Path, split: str, on_missing: OnMissing = "fail
     texts = {name: row["text"] for name, row in asked.items()}
     judging = Judging(found, folder.name, on_missing)
     qrels = folder / "qrels" / f"{split}.parquet"
-    for number, row in enumerate(read_parquet(qrels), 1):
-        judgment = Judgment(row["query_id"], row["document_id"], row["grade"], f"qrels/{qrels.name}", number)
+    judgments = (
+        Judgment(row["query_id"], row["document_id"], row["grade"], f"qrels/{qrels.name}", number)
+        for number, row in enumerate(read_parquet(qrels), 1)
+    )
+    for judgment in first_judgments(judgments, found.remarks):
         judging.add(judgment, texts)
     judging.close()
     for name in found.queries:

@@ -6,7 +6,7 @@ BEIR folders (Thakur et al. 2021, arXiv 2104.08663), MS MARCO's and TREC's files
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from core.data.lookup import Texts
 from core.data.qrels import Judgment, read_qrels, text_lines
 from core.data.readers import Reject, Row, check_text, format_of, read_rows
 from core.data.record import ID_NAMES, QUERY_NAMES, TEXT_NAMES, TrainingRow, document_text, id_of
-from core.data.remarks import first_texts
+from core.data.remarks import Irregularity, Remarks, first_judgments, first_texts
 from core.errors import BadData
 
 _CORPUS = ("corpus", "collection", "documents", "docs")
@@ -147,7 +147,7 @@ def read_judged(
         queries = {
             prefix + name: text for name, text in first_texts(files.questions(), "query", found.remarks)
         }
-        for judgment in files.judgments():
+        for judgment in first_judgments(files.judgments(), found.remarks):
             judging.add(judgment.within(prefix), queries)
         excluded = {prefix + name: others for name, others in files.excluded().items()}
         for query in found.queries.keys() & queries.keys():
@@ -166,26 +166,27 @@ def judged_pairs(
     long: bool = False,
     encoding: str | None = None,
     counts: Counter[str] | None = None,
+    remarks: Remarks | None = None,
 ) -> Iterator[TrainingRow | Reject]:
     """A row for each relevant judgment, in the order of the judgments; a reject where a text is missing.
 
-    ``counts`` grow by ids that have several texts, of which the first counts. Memory: the ids of relevant
-    documents, and the queries; documents lie on disk meanwhile.
+    Of ids and judgments that come twice the first counts: ``counts`` and ``remarks`` grow by them. Memory:
+    the ids of relevant documents, and the queries; documents lie on disk meanwhile.
     """
+    remarks = remarks if remarks is not None else Remarks()
     for files in judged_files(folder, split, long=long, encoding=encoding):
-        relevant = [judgment for judgment in files.judgments() if judgment.grade > 0]
+        judgments = first_judgments(files.judgments(), remarks)
+        relevant = [judgment for judgment in judgments if judgment.grade > 0]
         asked = {judgment.query for judgment in relevant}
         rejects: list[Reject] = []
-        queries: dict[str, str] = {}
-        for name, text in files.questions(rejects):
-            if name in asked:
-                queries.setdefault(name, text)
+        queries = dict(first_texts(_only(asked, files.questions(rejects)), "query", remarks))
+        conflicts = remarks.count(Irregularity.DOCUMENT_CONFLICT)
         with Texts() as documents:
             wanted = {judgment.document for judgment in relevant}
-            documents.add(files.documents(rejects), wanted=wanted)
+            documents.add(first_texts(_only(wanted, files.documents(rejects)), "document", remarks))
             yield from rejects
             if counts is not None:
-                counts["ids with several texts"] += documents.repeated
+                counts["ids with several texts"] += remarks.count(Irregularity.DOCUMENT_CONFLICT) - conflicts
             for judgment in relevant:
                 query, texts = queries.get(judgment.query, ""), documents.of(judgment.document)
                 if not query.strip() or not texts or not texts[0].strip():
@@ -201,6 +202,10 @@ def judged_pairs(
                         query_id=judgment.query,
                         positive_id=judgment.document,
                     )
+
+
+def _only(wanted: Container[str], texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    return ((name, text) for name, text in texts if name in wanted)
 
 
 def read_texts(

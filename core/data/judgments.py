@@ -50,7 +50,7 @@ class RetrievalSet:
 
 
 class Judging:
-    """Enters judgments into a set whose corpus is read. Of a judgment that comes twice the first counts."""
+    """Enters judgments into a set whose corpus is read."""
 
     def __init__(self, found: RetrievalSet, where: str, on_missing: OnMissing) -> None:
         """``where`` is the name of the set in messages."""
@@ -77,13 +77,7 @@ class Judging:
                 self._lost.add(query)
             return
         self._found.queries[query] = queries[query]
-        grades = self._found.qrels.setdefault(query, {})
-        if document not in grades:
-            grades[document] = judgment.grade
-        elif grades[document] == judgment.grade:
-            remarks.add(Irregularity.JUDGMENT_REPEATED, f"{query} {document}")
-        else:
-            remarks.add(Irregularity.JUDGMENT_CONFLICT, f"{query} {document}")
+        self._found.qrels.setdefault(query, {})[document] = judgment.grade
 
     def _note_missing(self, judgment: Judgment, what: str, name: str) -> None:
         self._missing += 1

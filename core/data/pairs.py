@@ -15,6 +15,7 @@ from core.data.lookup import Texts
 from core.data.readers import Reject, Row, read_rows
 from core.data.reasonir import ReasonIR, is_reasonir, wanted_ids
 from core.data.record import TrainingRow, parse_row
+from core.data.remarks import Irregularity, Level, Remarks
 from core.errors import BadData
 
 __all__ = ["DATASET_FACTS", "Reading", "TrainingRow", "is_dataset", "read_pairs", "rows_of"]
@@ -29,6 +30,10 @@ _IDS = {"positive_document_ids": "positive_passages", "negative_document_ids": "
 """Tevatron's rows that name documents, and what they become when these are looked up."""
 
 
+_AMBIGUOUS = ("ids with several texts", "ids repeated in a domain with another text")
+"""Labels of counts."""
+
+
 @dataclass
 class Reading:
     """How to read a source, where it is not the usual way. ``counts`` grow by what was done with pairs."""
@@ -40,6 +45,14 @@ class Reading:
     reasonir: bool | None = None  # None: as the first records look
     corpus: Path | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    remarks: Remarks = field(default_factory=Remarks)
+
+    def irregularities(self) -> Iterator[tuple[str, Level]]:
+        """A sentence and its level for each kind of id that came twice."""
+        yield from self.remarks.sentences()
+        for label in _AMBIGUOUS:
+            if self.counts[label] and not self.remarks.count(Irregularity.DOCUMENT_CONFLICT):
+                yield f"{label}: {self.counts[label]:,}. The first text of an id is used.", "warning"
 
 
 def read_pairs(
@@ -57,7 +70,12 @@ def read_pairs(
         return
     if is_judged(path):
         yield from judged_pairs(
-            path, reading.split, long=reading.long, encoding=reading.encoding, counts=reading.counts
+            path,
+            reading.split,
+            long=reading.long,
+            encoding=reading.encoding,
+            counts=reading.counts,
+            remarks=reading.remarks,
         )
         return
     if is_scored_by_ids(path):

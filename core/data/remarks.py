@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from core.data.hashing import text_hash
+from core.data.qrels import Judgment
 
 Level = Literal["info", "warning"]
 
@@ -139,6 +140,9 @@ class Remarks:
     def count(self, kind: Irregularity) -> int:
         return self._counts.get(kind, 0)
 
+    def examples(self, kind: Irregularity) -> list[str]:
+        return self._examples.get(kind, [])
+
     def sentences(self) -> Iterator[tuple[str, Level]]:
         """A sentence and its level for each kind."""
         for kind, count in self._counts.items():
@@ -174,6 +178,13 @@ class FirstTexts:
         self._remarks.add(self._same if first == of_text else self._other, name)
         return False
 
+    def knows(self, name: str) -> bool:
+        return text_hash(name) in self._known
+
+    def forget(self) -> None:
+        """Give back the memory; the remarks stay."""
+        self._known.clear()
+
 
 def first_texts(
     texts: Iterable[tuple[str, str]], what: Literal["document", "query"], remarks: Remarks
@@ -183,3 +194,18 @@ def first_texts(
     for name, text in texts:
         if seen.is_first(name, text):
             yield name, text
+
+
+def first_judgments(judgments: Iterable[Judgment], remarks: Remarks) -> Iterator[Judgment]:
+    """Every judgment whose query and document have not come before. Memory: about 150 bytes a judgment."""
+    known: dict[int, int] = {}  # hash of query and document -> grade
+    for judgment in judgments:
+        pair = text_hash(f"{judgment.query}\0{judgment.document}")
+        first = known.get(pair)
+        if first is None:
+            known[pair] = judgment.grade
+            yield judgment
+            continue
+        same = first == judgment.grade
+        kind = Irregularity.JUDGMENT_REPEATED if same else Irregularity.JUDGMENT_CONFLICT
+        remarks.add(kind, f"{judgment.query} {judgment.document}")

@@ -26,9 +26,14 @@ class TripletScores:
 
 
 def triplets_of(dataset: RetrievalSet) -> list[tuple[str, str, str]]:
-    """(query, relevant document, judged irrelevant document), by id; no more than fifty thousand."""
+    """(query, relevant document, judged irrelevant document), by id; no more than fifty thousand.
+
+    A document that the query's ranking leaves out is none of them.
+    """
     found = []
-    for query, grades in dataset.qrels.items():
+    for query, judged in dataset.qrels.items():
+        excluded = dataset.excluded.get(query, ())
+        grades = {name: grade for name, grade in judged.items() if name not in excluded}
         negatives = [name for name, grade in grades.items() if grade <= 0]
         for positive in (name for name, grade in grades.items() if grade > 0):
             found += [(query, positive, negative) for negative in negatives]

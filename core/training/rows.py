@@ -13,7 +13,7 @@ import torch
 from core.artifacts import sha256_of
 from core.data.dataset import read_facts
 from core.data.judgments import RetrievalSet
-from core.data.pairs import is_dataset, read_pairs
+from core.data.pairs import Reading, is_dataset, read_pairs
 from core.data.retrieval import choose_queries, hold_out, read_retrieval
 from core.data.table import open_table, write_table
 from core.errors import BadData
@@ -140,13 +140,16 @@ def _read_datasets(spec: TrainSpec, context: RunContext, work: Path) -> tuple[li
     """Every dataset's rows, memory-mapped, and how many rows of all could not be used."""
     tables, rejected = [], 0
     for index, source in enumerate(spec.datasets):
+        reading = Reading(source.split)
         rejects = write_table(
-            read_pairs(context.dataset_path(source.ref), source.split),
+            read_pairs(context.dataset_path(source.ref), source.split, reading),
             work / f"rows-{index}.arrow",
             work / f"rejects-{index}.jsonl",
             spec.max_reject_share,
             context.check_stop,
         )
+        for sentence, level in reading.irregularities():
+            context.notice(f"{source.ref}: {sentence}", level)
         if rejects.count:
             first = rejects.examples[0]
             context.notice(

@@ -291,6 +291,10 @@ def finish(
         "baseline": baseline,
         "finetuned": final,
         "best_step": state.best_step,
+        "evaluation_sets": {
+            name: [sentence for sentence, _ in dataset.remarks.sentences()]
+            for name, dataset in prepared.evaluation_sets.items()
+        },
         "comparisons": [item.as_dict() for item in compared],
         "pruned_tokens": prepared.rows.pruned,
         "seconds_saved": _seconds_saved(prepared, state),
