@@ -27,7 +27,8 @@ class LeftOut:
 
     def __init__(self, source: Path, split: str | None) -> None:
         self._named = dict(_excluded_ids(source, split))
-        self._excluded: dict[str, set[int]] = defaultdict(set)  # id of a document -> numbers of queries
+        # Id of a document -> (category, number) of queries: domains of BRIGHT may use an id each.
+        self._excluded: dict[str, set[tuple[str | None, int]]] = defaultdict(set)
         self._queries: dict[str, int] = {}  # id of a query -> its number
 
     def note(self, row: TrainingRow, query: int) -> None:
@@ -36,7 +37,7 @@ class LeftOut:
             return
         self._queries.setdefault(row.query_id, query)
         for name in self._named.get((row.category or "", row.query_id), ()):
-            self._excluded[name].add(query)
+            self._excluded[name].add((row.category, query))
 
     def documents_of(
         self, queries: Pool, documents: Pool, pairs: np.ndarray, setting: IdenticalIds, context: RunContext
@@ -46,12 +47,14 @@ class LeftOut:
         own: dict[str, tuple[int, int]] = {}
         if not self._queries:
             return found
+        categories = documents.labels("category")
         for start in range(0, len(documents), _AT_ONCE):
             context.check_stop()
             numbers = range(start, min(start + _AT_ONCE, len(documents)))
             for number, name in zip(numbers, documents.ids(list(numbers)), strict=True):
-                for query in self._excluded.get(name, ()):
-                    found[query].add(number)
+                for category, query in self._excluded.get(name, ()):
+                    if categories[number] in (-1, documents.label_number("category", category)):
+                        found[query].add(number)
                 if name in self._queries:
                     own[name] = (self._queries[name], number)
         answers = {(int(query), int(document)) for query, document in pairs}
