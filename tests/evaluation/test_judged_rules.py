@@ -2,13 +2,19 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from core.errors import BadModel, Diverged
+from core.families.inference import check_finite
 from core.jobs.events import EventType
+from core.retrieval.search import shard_vectors
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
+from core.training.train import _broken_by_training
 from tests.data.test_judgments import write_set
 from tests.evaluation.test_evaluate_job import evaluate, report
 from tests.tiny import WORDS
@@ -209,6 +215,23 @@ def test_a_broken_base_model_is_told_before_training(broken, arguments, tmp_path
     result = run_local(spec, tmp_path / "out", RecordingReporter())
     assert (result.state, result.end_reason.code) == ("failed", "bad_model")
     assert "broken-one gives" in result.end_reason.message
+
+
+def test_a_model_that_training_has_broken_has_diverged():
+    trainer = SimpleNamespace(state=SimpleNamespace(global_step=7))
+    with (
+        pytest.raises(Diverged, match=r"after step 7: m gives .* Lower learning_rate"),
+        _broken_by_training(trainer),
+    ):
+        check_finite(SimpleNamespace(loaded_from="m"), np.array([[1.0, 2.0], [np.inf, 0.0]]), "vectors")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_stored_embeddings_that_are_not_finite_are_refused(tmp_path, value):
+    """A dot product of more than 65,504 is infinite in float16."""
+    np.save(tmp_path / "shard.npy", np.array([[1.0, value]], np.float16))
+    with pytest.raises(BadModel, match="half: false"):
+        list(shard_vectors([tmp_path / "shard.npy"]))
 
 
 # -- BM25 where there is little to count -------------------------------------------------------------

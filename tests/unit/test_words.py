@@ -7,6 +7,7 @@ import bm25s
 import numpy as np
 import pytest
 
+from core.data.negatives import _by_words
 from core.data.retrieval import read_retrieval
 from core.data.words import words_of
 from core.evaluation.lexical import WordIndex, best_of
@@ -66,6 +67,24 @@ def test_nothing_in_common_is_an_empty_ranking(texts, query):
     scores = WordIndex(texts).scores(query)
     assert scores.shape == (len(texts),)
     assert best_of(scores, 5).tolist() == ([1] if query in texts and query == "river" else [])
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        pytest.param(["今天天气很好", "明天天气不好", "股票市场"], [{0, 1}, {0, 1}, {2}], id="chinese"),
+        pytest.param(["", " ", ""], [set(), set(), set()], id="blank"),
+        pytest.param(["?", "!", "?"], [{0, 2}, {1}, {0, 2}], id="punctuation"),
+    ],
+)
+def test_prepared_negatives_are_found_in_every_script(texts, found):
+    numbers = np.arange(len(texts))
+
+    def of(some):
+        return [texts[number] for number in some]
+
+    ranked = _by_words(numbers, numbers, numbers, len(texts), of, of, lambda: None)
+    assert [{number for number in row if number >= 0} for row in ranked.tolist()] == found
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not beside the checkout")
