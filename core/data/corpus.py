@@ -52,7 +52,7 @@ def read_corpus(
         rejects: list[Reject] = []
         for files in judged_files(path, of_split):
             for name, text in files.documents(rejects):
-                yield CorpusText(name, text)
+                yield CorpusText(name, text, category=files.domain or None)
             yield from rejects
             rejects.clear()
     else:

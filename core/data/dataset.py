@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.data import table
-from core.data.judged import RetrievalSet
+from core.data.judgments import Judging, OnMissing, RetrievalSet
 from core.data.lookup import Texts
 from core.data.pairs import DATASET_FACTS, TrainingRow
+from core.data.qrels import Judgment
+from core.data.remarks import first_judgments, first_texts
 from core.errors import BadData
 
 _VERSION = 1
@@ -148,22 +150,31 @@ def read_split(folder: Path, split: str) -> Iterator[TrainingRow]:
         yield TrainingRow(**{**known, **{name: known[name] or [] for name in _LISTS}})
 
 
-def read_retrieval_split(folder: Path, split: str) -> RetrievalSet | None:
+def read_retrieval_split(folder: Path, split: str, on_missing: OnMissing = "fail") -> RetrievalSet | None:
     """A split of a retrieval set; None for triplets, of which one can be made. Raises `BadData`."""
     facts = read_facts(folder)
     _check_split(facts, split)
     if facts.get("type") != "retrieval":
         return None
-    found = RetrievalSet({}, {row["id"]: row["text"] for row in read_parquet(folder / "corpus.parquet")})
-    for row in read_parquet(folder / "qrels" / f"{split}.parquet"):
-        found.qrels.setdefault(row["query_id"], {})[row["document_id"]] = row["grade"]
-    for row in read_parquet(folder / "queries.parquet"):
-        if row["id"] in found.qrels:
-            found.queries[row["id"]] = row["text"]
-            if row["category"]:
-                found.categories[row["id"]] = row["category"]
-            if row["excluded_ids"]:
-                found.excluded[row["id"]] = set(row["excluded_ids"])
+    found = RetrievalSet()
+    corpus = ((row["id"], row["text"]) for row in read_parquet(folder / "corpus.parquet"))
+    found.corpus = dict(first_texts(corpus, "document", found.remarks))
+    asked = {row["id"]: row for row in read_parquet(folder / "queries.parquet")}
+    texts = {name: row["text"] for name, row in asked.items()}
+    judging = Judging(found, folder.name, on_missing)
+    qrels = folder / "qrels" / f"{split}.parquet"
+    judgments = (
+        Judgment(row["query_id"], row["document_id"], row["grade"], f"qrels/{qrels.name}", number)
+        for number, row in enumerate(read_parquet(qrels), 1)
+    )
+    for judgment in first_judgments(judgments, found.remarks):
+        judging.add(judgment, texts)
+    judging.close()
+    for name in found.queries:
+        if category := asked[name]["category"]:
+            found.categories[name] = category
+        if excluded := asked[name]["excluded_ids"]:
+            found.excluded[name] = set(excluded)
     return found
 
 

@@ -1,18 +1,8 @@
-"""Texts as 64-bit numbers, and numbers spread evenly."""
+"""Texts as 64-bit numbers. The server imports this: no numpy here."""
 
 import hashlib
-from typing import Any
-
-import numpy as np
 
 
 def text_hash(text: str) -> int:
     """64 bits of a text."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def mix(values: np.ndarray) -> Any:
-    """Spreads 64-bit numbers evenly (the end of splitmix64, Steele et al. 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -4,71 +4,28 @@ BEIR folders (Thakur et al. 2021, arXiv 2104.08663), MS MARCO's and TREC's files
 (arXiv 2407.12883) are one thing here: files of documents, files of queries, and judgments.
 """
 
-import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-import zstandard
 
 from core.data.columns import ID_NAMES, QUERY_NAMES, TEXT_NAMES
 from core.data.folders import split_files
+from core.data.judgments import Judging, OnMissing, RetrievalSet
 from core.data.lookup import Texts
-from core.data.readers import format_of, open_text, read_rows
+from core.data.qrels import Judgment, read_qrels, text_lines
+from core.data.readers import format_of, read_rows
 from core.data.record import TrainingRow, document_text, id_of
+from core.data.remarks import Irregularity, Remarks, first_judgments, first_texts
 from core.data.rows import Reject, Row, check_text
 from core.errors import BadData
 
 _CORPUS = ("corpus", "collection", "documents", "docs")
 _ENDINGS = ("", ".gz", ".zst")
 _TREC = (".trec", ".sgml", ".xml", ".topics")
-_QRELS_HEADING = ("query-id", "query_id", "qid", "query", "topic")
 _TEXT = (".txt", ".qrels", ".test", *_TREC)
 _HEADER = {name.lower() for name in (*ID_NAMES, *QUERY_NAMES, *TEXT_NAMES, "title", "url")}
-
-
-@dataclass
-class RetrievalSet:
-    """Texts by id, and grades by query and document (0 is judged irrelevant).
-
-    ``excluded`` are documents that a query's ranking must leave out; ``categories`` are those of queries.
-    """
-
-    queries: dict[str, str] = field(default_factory=dict)
-    corpus: dict[str, str] = field(default_factory=dict)
-    qrels: dict[str, dict[str, int]] = field(default_factory=dict)
-    rejects: int = 0
-    excluded: dict[str, set[str]] = field(default_factory=dict)
-    categories: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def sha256(self) -> str:
-        """Of everything that a ranking and its scores depend on."""
-        digest = hashlib.sha256()
-        for texts in (self.queries, self.corpus):
-            for key, text in texts.items():
-                for part in (key, text):
-                    encoded = part.encode()
-                    digest.update(len(encoded).to_bytes(8, "little") + encoded)
-            digest.update(b"\0")
-        for query in sorted(self.excluded):
-            digest.update(repr((query, sorted(self.excluded[query]))).encode())
-        for query in sorted(self.qrels):
-            digest.update(repr((query, sorted(self.qrels[query].items()))).encode())
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Judgment:
-    """A line of the qrels, and where it stands."""
-
-    query: str
-    document: str
-    grade: int
-    file: str
-    line: int
 
 
 @dataclass(frozen=True)
@@ -95,7 +52,7 @@ class JudgedFiles:
     def judgments(self) -> Iterator[Judgment]:
         """In the order of the file. Raises `BadData`."""
         if self.qrels is not None:
-            yield from _qrels(self.qrels, self.encoding)
+            yield from read_qrels(self.qrels, self.encoding)
             return
         for row in self.examples():
             for document in _names(row, "gold_ids_long" if self.long else "gold_ids"):
@@ -174,32 +131,33 @@ def judged_files(
     return [JudgedFiles(corpus, queries, qrels, encoding=encoding)]
 
 
-def read_judged(folder: Path, split: str | None, *, long: bool = False) -> RetrievalSet:
+def read_judged(
+    folder: Path, split: str | None, *, long: bool = False, on_missing: OnMissing = "fail"
+) -> RetrievalSet:
     """A split: its judged queries and the whole corpus. Several domains are one set, keyed domain/id.
 
-    Raises `BadData` for judgments that name documents or queries that are not there, and for unreadable
-    lines: a corpus with holes makes wrong scores.
+    Raises `BadData` for unreadable lines, because a corpus with holes makes wrong scores, and as `Judging`
+    does for judgments that name absent texts.
     """
     found = RetrievalSet()
+    judging = Judging(found, folder.name, on_missing)
     parts = judged_files(folder, split, long=long)
     for files in parts:
         prefix = f"{files.domain}/" if len(parts) > 1 else ""
-        corpus = {prefix + name: text for name, text in files.documents()}
-        queries = {prefix + name: text for name, text in files.questions()}
-        found.corpus |= corpus
-        for judgment in files.judgments():
-            query, document = prefix + judgment.query, prefix + judgment.document
-            for wanted, there, what in ((query, queries, "query"), (document, corpus, "document")):
-                if wanted not in there:
-                    raise BadData(f"{judgment.file} judges {what} {wanted!r}, which is not in {folder.name}")
-            found.queries[query] = queries[query]
-            found.qrels.setdefault(query, {})[document] = judgment.grade
+        for name, text in first_texts(files.documents(), "document", found.remarks):
+            found.corpus[prefix + name] = text
+        queries = {
+            prefix + name: text for name, text in first_texts(files.questions(), "query", found.remarks)
+        }
+        for judgment in first_judgments(files.judgments(), found.remarks):
+            judging.add(judgment.within(prefix), queries)
+        excluded = {prefix + name: others for name, others in files.excluded().items()}
+        for query in found.queries.keys() & queries.keys():
             if files.domain:
                 found.categories[query] = files.domain
-        for query, names in files.excluded().items():
-            found.excluded[prefix + query] = {prefix + name for name in names}
-    if not any(grade > 0 for judged in found.qrels.values() for grade in judged.values()):
-        raise BadData(f"{folder.name} has no relevant document for any query")
+            if query in excluded:
+                found.excluded[query] = {prefix + name for name in excluded[query]}
+    judging.close()
     return found
 
 
@@ -210,26 +168,27 @@ def judged_pairs(
     long: bool = False,
     encoding: str | None = None,
     counts: Counter[str] | None = None,
+    remarks: Remarks | None = None,
 ) -> Iterator[TrainingRow | Reject]:
     """A row for each relevant judgment, in the order of the judgments; a reject where a text is missing.
 
-    ``counts`` grow by ids that have several texts, of which the first counts. Memory: the ids of relevant
-    documents, and the queries; documents lie on disk meanwhile.
+    Of ids and judgments that come twice the first counts: ``counts`` and ``remarks`` grow by them. Memory:
+    the ids of relevant documents, and the queries; documents lie on disk meanwhile.
     """
+    remarks = remarks if remarks is not None else Remarks()
     for files in judged_files(folder, split, long=long, encoding=encoding):
-        relevant = [judgment for judgment in files.judgments() if judgment.grade > 0]
+        judgments = first_judgments(files.judgments(), remarks)
+        relevant = [judgment for judgment in judgments if judgment.grade > 0]
         asked = {judgment.query for judgment in relevant}
         rejects: list[Reject] = []
-        queries: dict[str, str] = {}
-        for name, text in files.questions(rejects):
-            if name in asked:
-                queries.setdefault(name, text)
+        queries = dict(first_texts(_only(asked, files.questions(rejects)), "query", remarks))
+        conflicts = remarks.count(Irregularity.DOCUMENT_CONFLICT)
         with Texts() as documents:
             wanted = {judgment.document for judgment in relevant}
-            documents.add(files.documents(rejects), wanted=wanted)
+            documents.add(first_texts(_only(wanted, files.documents(rejects)), "document", remarks))
             yield from rejects
             if counts is not None:
-                counts["ids with several texts"] += documents.repeated
+                counts["ids with several texts"] += remarks.count(Irregularity.DOCUMENT_CONFLICT) - conflicts
             for judgment in relevant:
                 query, texts = queries.get(judgment.query, ""), documents.of(judgment.document)
                 if not query.strip() or not texts or not texts[0].strip():
@@ -245,6 +204,10 @@ def judged_pairs(
                         query_id=judgment.query,
                         positive_id=judgment.document,
                     )
+
+
+def _only(wanted: Container[str], texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    return ((name, text) for name, text in texts if name in wanted)
 
 
 def read_texts(
@@ -286,7 +249,7 @@ def _texts(path: Path, encoding: str | None) -> Iterator[tuple[str, str] | Rejec
 
 
 def _tabbed(path: Path, encoding: str | None) -> Iterator[tuple[str, str] | Reject]:
-    for number, line in enumerate(_text_lines(path, encoding), 1):
+    for number, line in enumerate(text_lines(path, encoding), 1):
         cells = line.rstrip("\r\n").split("\t")
         if number == 1 and len(cells) > 1 and {cell.lower() for cell in cells} <= _HEADER:
             continue
@@ -306,7 +269,7 @@ _TAGS = re.compile(r"<[^<>]*>")
 def _trec(path: Path, encoding: str | None) -> Iterator[tuple[str, str] | Reject]:
     """<DOC> with <DOCNO>, <TITLE> and <TEXT>; <top> with <num> and <title>."""
     inside: list[str] = []
-    for number, line in enumerate(_text_lines(path, encoding), 1):
+    for number, line in enumerate(text_lines(path, encoding), 1):
         if re.match(r"\s*<(DOC|top)\b", line, re.IGNORECASE):
             inside = []
         inside.append(line)
@@ -325,31 +288,6 @@ def _field(block: str, tag: str) -> str:
     """What stands after a tag, up to its end or the next one."""
     found = re.search(rf"<{tag}>(.*?)(?=</{tag}>|<(?:num|title|desc|narr)>|</top>|\Z)", block, re.S | re.I)
     return " ".join(_TAGS.sub(" ", found[1]).split()) if found else ""
-
-
-def _qrels(path: Path, encoding: str | None) -> Iterator[Judgment]:
-    """TREC's four columns, or BEIR's three with or without a heading."""
-    for number, line in enumerate(_text_lines(path, encoding), 1):
-        if not line.strip():
-            continue
-        cells = [cell.strip() for cell in (line.split("\t") if "\t" in line else line.split())]
-        try:
-            query, document, grade = cells if len(cells) == 3 else (cells[0], cells[2], cells[3])
-            if not float(grade).is_integer():
-                raise ValueError(grade)
-            yield Judgment(query, document, int(float(grade)), path.name, number)
-        except (ValueError, IndexError, OverflowError) as error:
-            if number == 1 and cells[0].lower() in _QRELS_HEADING:
-                continue
-            raise BadData(f"{path.name}, line {number}: query-id, corpus-id and score are needed") from error
-
-
-def _text_lines(path: Path, encoding: str | None) -> Iterator[str]:
-    try:
-        with open_text(path, encoding) as file:
-            yield from file
-    except (OSError, EOFError, UnicodeError, zstandard.ZstdError) as error:
-        raise BadData(f"{path.name} breaks off or is damaged: {error}") from error
 
 
 def _checked(name: str, text: str, path: Path, number: int) -> tuple[str, str] | Reject:

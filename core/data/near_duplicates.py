@@ -14,7 +14,8 @@ from typing import IO
 import numpy as np
 import rensa
 
-from core.data.hashing import mix, text_hash
+from core.data.hashing import text_hash
+from core.data.mixing import mix
 
 _PERMUTATIONS = 128
 _HIGH = 0.7

@@ -7,11 +7,11 @@ query, is never a negative.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import bm25s
 import numpy as np
 
+from core.data.words import tokenized, words_of
 from core.spec.job import Difficulty
 from core.spec.prepare import Negatives
 
@@ -252,14 +252,18 @@ def _by_words(
     check_stop: Callable[[], None],
 ) -> np.ndarray:
     """For each row the passages of the pool that BM25 ranks first for its query, then -1. [rows, depth]"""
+    found = np.full((len(rows), depth), -1, np.int64)
+    tokens = tokenized(texts(pool))
+    if not tokens.vocab:  # bm25s cannot index texts without any token
+        return found
     index = bm25s.BM25()
-    index.index(_tokens(texts(pool)), show_progress=False)
+    index.index(tokens, show_progress=False)
 
     def look(asked: list[str]) -> np.ndarray:
-        ranked, scores = index.retrieve(_tokens(asked), k=depth, show_progress=False)
+        known = [[word for word in words_of(text) if word in tokens.vocab] for text in asked]
+        ranked, scores = index.retrieve(known, k=depth, show_progress=False)
         return np.where(scores > 0, pool[ranked], -1)
 
-    found = np.empty((len(rows), depth), np.int64)
     for start in range(0, len(rows), 2048):
         check_stop()
         part = rows[start : start + 2048]
@@ -273,7 +277,3 @@ def _by_words(
             )
         found[start : start + len(part)] = ranked
     return found
-
-
-def _tokens(texts: list[str]) -> Any:
-    return bm25s.tokenize(texts, show_progress=False, stopwords=None)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import Judging, OnMissing, RetrievalSet
+from core.data.qrels import Judgment
 from core.data.readers import format_of, open_text
 from core.data.reading import Reading
 from core.data.record import TrainingRow
@@ -53,36 +54,30 @@ def is_retrieval_json(path: Path) -> bool:
         return False  # the reader of rows says what is wrong with it
 
 
-def read_retrieval_json(path: Path, encoding: str | None = None) -> RetrievalSet:
+def read_retrieval_json(
+    path: Path, encoding: str | None = None, *, on_missing: OnMissing = "fail"
+) -> RetrievalSet:
     """The retrieval set of such a file, as LlamaIndex and sentence-transformers' evaluators write it.
 
-    The file is held in memory whole. Raises `BadData`, also where a relevant document is not in the corpus.
+    The file is held in memory whole. Raises `BadData`, also where a judged query or document is missing,
+    unless these may be dropped.
     """
     try:
         with open_text(path, encoding) as file:
             values = json.load(file)
         queries, corpus, relevant = (dict(values[name]) for name in ("queries", "corpus", "relevant_docs"))
-        found = RetrievalSet(
-            {str(name): _text(text) for name, text in queries.items()},
-            {str(name): _text(text) for name, text in corpus.items()},
-        )
+        found = RetrievalSet({}, {str(name): _text(text) for name, text in corpus.items()})
+        texts = {str(name): _text(text) for name, text in queries.items()}
+        judging = Judging(found, path.name, on_missing)
         for query, documents in relevant.items():
             grades = documents if isinstance(documents, dict) else dict.fromkeys(documents, 1)
-            found.qrels[str(query)] = {str(name): int(grade) for name, grade in grades.items()}
+            for document, grade in grades.items():
+                judging.add(Judgment(str(query), str(document), int(grade), path.name, 1), texts)
     except (ValueError, TypeError, KeyError, OSError, EOFError, RecursionError) as error:
         raise BadData(
             f"{path.name} is not one object of queries, corpus and relevant_docs: {error!r}"
         ) from error
-    for query, grades in found.qrels.items():
-        if query not in found.queries:
-            raise BadData(f"{path.name}: relevant_docs names query {query!r}, which queries does not have")
-        if missing := next((name for name in grades if name not in found.corpus), None):
-            raise BadData(
-                f"{path.name}: relevant_docs names document {missing!r}, which corpus does not have"
-            )
-    found.queries = {name: text for name, text in found.queries.items() if name in found.qrels}
-    if not any(grade > 0 for grades in found.qrels.values() for grade in grades.values()):
-        raise BadData(f"{path.name} has no relevant document for any query")
+    judging.close()
     return found
 
 

@@ -54,7 +54,12 @@ def read_pairs(
         return
     if is_judged(path):
         yield from judged_pairs(
-            path, reading.split, long=reading.long, encoding=reading.encoding, counts=reading.counts
+            path,
+            reading.split,
+            long=reading.long,
+            encoding=reading.encoding,
+            counts=reading.counts,
+            remarks=reading.report.remarks,
         )
         return
     if is_scored_by_ids(path):

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from core.artifacts import fresh_folder
 from core.data.dataset import CHUNKS, SCHEMA, ParquetFile, read_facts, write_facts
 from core.data.gathering import Gathered, Opened, batches_of, gather, open_sources
-from core.data.hashing import mix
 from core.data.judged import is_judged
+from core.data.mixing import mix
 from core.data.negatives import LEVELS, Chosen, choose
 from core.data.pairs import is_dataset
 from core.data.retrieval_set import write_judged, write_retrieval

@@ -1,16 +1,18 @@
 """How a source is read, and what the readers report beside its rows."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from core.data.remarks import Irregularity, Level, Remarks
 from core.spec.rows import ColumnName, Labels, RowOptions
 
-Level = Literal["info", "warning"]
-
 _LISTED = 12
+
+_AMBIGUOUS = ("ids with several texts", "ids repeated in a domain with another text")
+"""Labels of counts."""
 
 TEXT_ROLES = ("query", "positive", "negatives", "instruction", "label", "score")
 """Roles that every job uses which trains or evaluates on rows."""
@@ -29,6 +31,7 @@ class ReadingReport:
     counts: Counter[str] = field(default_factory=Counter)
     files: list[str] = field(default_factory=list)
     notes: dict[str, Level] = field(default_factory=dict)
+    remarks: Remarks = field(default_factory=Remarks)
 
     def used(self, role: str, column: str) -> None:
         self.columns.setdefault(role, {})[column] = None
@@ -53,6 +56,7 @@ class ReadingReport:
             if role not in wanted:
                 unused |= dict.fromkeys(columns)
         told: list[tuple[str, Level]] = [(f"{source}: {note}", level) for note, level in self.notes.items()]
+        told += [(f"{source}: {sentence}", level) for sentence, level in self.irregularities()]
         if unused:
             told.append((f"{source}: columns that are not used: {_listed(unused)}.", "info"))
         if self.files:
@@ -68,6 +72,13 @@ class ReadingReport:
                 (f"{source}: {short} rows have fewer cells than the header; those cells are empty.", "info")
             )
         return told
+
+    def irregularities(self) -> Iterator[tuple[str, Level]]:
+        """A sentence and its level for each kind of id that came twice."""
+        yield from self.remarks.sentences()
+        for label in _AMBIGUOUS:
+            if self.counts[label] and not self.remarks.count(Irregularity.DOCUMENT_CONFLICT):
+                yield f"{label}: {self.counts[label]:,}. The first text of an id is used.", "warning"
 
     def facts(self) -> dict[str, object]:
         """For a dataset's page: roles of columns, and columns and files without one."""

@@ -7,8 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.data.judged import RetrievalSet, is_bright, is_judged, read_judged
+from core.data.judged import is_bright, is_judged, read_judged
+from core.data.judgments import IdenticalIds, OnMissing, RetrievalSet
 from core.data.nested import is_retrieval_json, read_retrieval_json
+from core.data.own_documents import exclude_own_documents, note_excluded_relevant
 from core.data.pairs import TrainingRow, is_dataset, read_pairs
 from core.data.reading import Reading
 from core.data.rejects import Rejects
@@ -21,26 +23,48 @@ def read_retrieval(
     split: str | None = None,
     max_reject_share: float = 0.0,
     reading: Reading | None = None,
+    *,
+    on_missing: OnMissing = "fail",
+    identical_ids: IdenticalIds = "auto",
 ) -> RetrievalSet:
     """The retrieval set at ``path``. For judged and prepared sets the split is ``test`` unless said
     otherwise, for BRIGHT all domains together.
 
     Of a file of pairs, every distinct query is a query, and every distinct document, negatives included,
     belongs to the corpus; a query's positives are its relevant documents, its negatives are judged as none.
-    Raises `BadData`, also when more than ``max_reject_share`` of the rows is unreadable: scores over a part
-    of the set would be too good.
+
+    ``on_missing`` and ``identical_ids`` are those of `core.spec.evaluation.JudgedSource`: every reader of a
+    set to rank comes through here, so that all of them leave out the same documents. Raises `BadData`, also
+    when more than ``max_reject_share`` of the rows is unreadable: scores over a part of the set would be too
+    good.
     """
+    reading = reading or Reading(split)
+    found = _read_judged(path, reading, on_missing)
+    if found is None:
+        found = _read_rows(path, reading, max_reject_share)
+    note_excluded_relevant(found)
+    found.coincidence = exclude_own_documents(found, identical_ids)
+    return found
+
+
+def _read_judged(path: Path, reading: Reading, on_missing: OnMissing) -> RetrievalSet | None:
+    """A judged set or a prepared one; None for rows."""
+    split = reading.split
+    if is_retrieval_json(path):
+        return read_retrieval_json(path, reading.encoding, on_missing=on_missing)
     if is_dataset(path):
         from core.data.dataset import read_retrieval_split  # Parquet's library is the worker's
 
-        split = split or "test"
-        if (prepared := read_retrieval_split(path, split)) is not None:
-            return prepared
-    elif is_judged(path):
-        return read_judged(path, split or (None if is_bright(path) else "test"))
-    reading = reading or Reading(split)
-    if is_retrieval_json(path):
-        return read_retrieval_json(path, reading.encoding)
+        return read_retrieval_split(path, split or "test", on_missing)
+    if is_judged(path):
+        return read_judged(path, split or (None if is_bright(path) else "test"), on_missing=on_missing)
+    return None
+
+
+def _read_rows(path: Path, reading: Reading, max_reject_share: float) -> RetrievalSet:
+    """A set made of training rows."""
+    if is_dataset(path):
+        reading.split = reading.split or "test"
     rejects = Rejects()
 
     def good() -> Iterator[TrainingRow]:

@@ -14,6 +14,7 @@ from core.data.gathering import Gathered, Opened, batches_of
 from core.data.hashing import text_hash
 from core.data.judged import JudgedFiles, is_bright, judged_files, splits_of
 from core.data.pairs import is_dataset
+from core.data.remarks import Remarks, first_judgments, first_texts
 from core.errors import BadData, BadSpec
 from core.run.context import RunContext
 from core.spec.prepare import PrepareSpec
@@ -99,11 +100,13 @@ def write_retrieval(
 def write_judged(spec: PrepareSpec, context: RunContext, sources: list[Opened], out: Path) -> dict[str, Any]:
     """Judged sets with their ids, grades and splits. Several sources, or domains, are keyed SOURCE/ID.
 
+    Of ids and judgments that come twice the first counts; notices and the page's ``remarks`` tell of them.
     Raises `BadData` for judgments that name what is not there, and `BadSpec` when other splits are asked for.
     """
     if spec.split.dev or spec.split.test:
         raise BadSpec("split: a judged set keeps the splits it has")
     files = RetrievalFiles(out)
+    remarks = Remarks()
     for index, opened in enumerate(sources):
         if is_dataset(opened.path):
             raise BadSpec(f"{opened.source.ref} is a prepared retrieval set already")
@@ -111,8 +114,12 @@ def write_judged(spec: PrepareSpec, context: RunContext, sources: list[Opened], 
             prefix = "/".join(
                 [*([str(index)] if len(sources) > 1 else []), *([domain] if domain else []), ""]
             )
-            _write_part(files, parts, prefix, domain or opened.source.category, context)
-    page = files.close()
+            _write_part(files, parts, prefix, domain or opened.source.category, context, remarks)
+    page: dict[str, Any] = files.close()
+    for sentence, level in remarks.sentences():
+        context.notice(sentence, level)
+    if found := remarks.as_dict():
+        page["remarks"] = found
     rows = sum(page["splits"].values())
     if not rows:
         raise BadData("nothing is judged: the qrels are empty")
@@ -139,25 +146,32 @@ def _write_part(
     prefix: str,
     category: str | None,
     context: RunContext,
+    remarks: Remarks,
 ) -> None:
     """A corpus, and what is judged of it."""
     first = next(iter(parts.values()))
-    documents = _copy(files.corpus, first.documents(), prefix, category, {}, context)
+    corpus = first_texts(first.documents(), "document", remarks)
+    documents = _copy(files.corpus, corpus, prefix, category, {}, context)
     known: set[str] = set()
     for split, part in parts.items():
         asked: set[str] = set()
-        for judgment in part.judgments():
+        for judgment in first_judgments(part.judgments(), remarks):
             if judgment.document not in documents:
                 raise BadData(
-                    f"{judgment.file}, line {judgment.line}: there is no document {judgment.document!r}"
+                    f"{judgment.file}, line {judgment.line}: there is no document {judgment.document!r} "
+                    "(evaluate the folder as it is, with on_missing: drop, or remove the judgment)"
                 )
             asked.add(judgment.query)
             files.judge(split, prefix + judgment.query, prefix + judgment.document, judgment.grade)
         new = asked - known
-        texts = ((name, text) for name, text in part.questions() if name in new)
+        asked_now = ((name, text) for name, text in part.questions() if name in new)
+        texts = first_texts(asked_now, "query", remarks)
         found = _copy(files.queries, texts, prefix, category or part.domain or None, part.excluded(), context)
         if missing := new - found:
-            raise BadData(f"query {min(missing)!r} is judged, and is not there")
+            raise BadData(
+                f"query {min(missing)!r} is judged, and is not there (evaluate the folder as it is, with "
+                "on_missing: drop, or remove its judgments)"
+            )
         known |= new
 
 
@@ -169,13 +183,11 @@ def _copy(
     excluded: dict[str, set[str]],
     context: RunContext,
 ) -> set[str]:
-    """Writes texts under their ids. Returns the ids. Raises `BadData` for one that comes twice."""
+    """Write texts under their ids. Returns the ids."""
     found: set[str] = set()
     for number, (name, text) in enumerate(texts):
         if number % 4096 == 0:
             context.check_stop()
-        if name in found:
-            raise BadData(f"the id {name!r} comes twice in what is judged")
         found.add(name)
         left_out = [prefix + other for other in sorted(excluded.get(name, ()))] or None
         file.add({"id": prefix + name, "text": text, "category": category, "excluded_ids": left_out})

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from core.data.hashing import mix
+from core.data.mixing import mix
 
 
 @dataclass(frozen=True)

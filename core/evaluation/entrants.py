@@ -15,10 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
+from core.data.words import TOKENIZER
 from core.errors import BadModel
 from core.evaluation.lexical import WordIndex, best_of
-from core.evaluation.metrics import Run
+from core.evaluation.metrics import Run, in_order
 from core.evaluation.retrieval import depth_with_excluded, run_of
 from core.families import cross_encoder, dense, late_interaction
 from core.families.cross_encoder.evaluator import find_by_words, rerank
@@ -125,8 +126,13 @@ class WordEntrant:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self.facts: dict[str, Any] = {"model": "bm25", "family": "lexical", "similarity": "bm25"}
-        self.key = f"bm25, bm25s {version('bm25s')}"
+        self.facts: dict[str, Any] = {
+            "model": "bm25",
+            "family": "lexical",
+            "similarity": "bm25",
+            "tokenizer": TOKENIZER,
+        }
+        self.key = f"bm25, bm25s {version('bm25s')}, {TOKENIZER}"
 
     def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
         begun = time.monotonic()
@@ -311,6 +317,8 @@ class PairEntrant:
             "reranks": candidates.asked.retriever,
             "depth": candidates.asked.depth,
         }
+        if candidates.asked.retriever == "bm25":
+            self.facts["retriever_tokenizer"] = TOKENIZER
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         found = []
@@ -325,7 +333,7 @@ class PairEntrant:
         self._context.phase("evaluating")
         begun = time.monotonic()
         best = {
-            query: dict(sorted(found.items(), key=lambda item: -item[1])[: self.facts["depth"]])
+            query: {name: found[name] for name in in_order(found)[: self.facts["depth"]]}
             for query, found in candidates.run.items()
         }
         run: Run = {}

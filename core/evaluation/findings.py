@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from core.artifacts import fresh_folder
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.evaluation.comparison import Compared, compare_models
+from core.evaluation.metrics import in_order
 from core.evaluation.report import make_document
 from core.evaluation.results import Evaluated, Result
 from core.evaluation.runs import write_run
@@ -130,6 +131,8 @@ def _about(ref: str, dataset: RetrievalSet) -> dict[str, Any]:
         "grades": sorted(set(grades)),
         "excluded": sum(map(len, dataset.excluded.values())),
         "unreadable": dataset.rejects,
+        "identical_ids": dataset.coincidence.as_dict() if dataset.coincidence else None,
+        "remarks": dataset.remarks.as_dict(),
     }
 
 
@@ -190,7 +193,7 @@ def _first(
     ranked = found.results[model, name].ranking.run.get(query)
     if not ranked:
         return None
-    document = max(ranked, key=lambda candidate: ranked[candidate])
+    document = in_order(ranked)[0]
     return {
         "id": document,
         "text": _shown(dataset.corpus[document]),

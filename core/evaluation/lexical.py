@@ -5,20 +5,27 @@ from collections.abc import Sequence
 import bm25s
 import numpy as np
 
+from core.data.words import tokenized, words_of
+
 
 class WordIndex:
-    """Texts that can be asked by their words."""
+    """Texts that can be searched by their words, in any script."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self._index = bm25s.BM25(method="lucene")
-        self._index.index(bm25s.tokenize(texts, show_progress=False, stopwords=None), show_progress=False)
         self._count = len(texts)
+        self._index = bm25s.BM25(method="lucene")
+        tokens = tokenized(texts)
+        self._vocabulary: dict[str, int] = dict(tokens.vocab)
+        if self._vocabulary:  # bm25s cannot index texts without any token
+            self._index.index(tokens, show_progress=False)
 
     def scores(self, query: str) -> np.ndarray:
-        """Of every text; 0 for what shares no word with the query. [texts]"""
-        tokens = bm25s.tokenize(query, show_progress=False, stopwords=None, return_ids=False)[0]
-        known = [token for token in tokens if token in self._index.vocab_dict]
-        return self._index.get_scores(known) if known else np.zeros(self._count, np.float32)
+        """Of every text; 0 for a text that shares no token with the query. [texts]"""
+        known = [self._vocabulary[token] for token in words_of(query) if token in self._vocabulary]
+        if not known:
+            return np.zeros(self._count, np.float32)
+        found: np.ndarray = self._index.get_scores_from_ids(known)
+        return found
 
 
 def best_of(scores: np.ndarray, depth: int) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Ranking metrics, computed by trec_eval's own code (pytrec-eval)."""
 
+from collections.abc import Mapping
+
+import numpy as np
 import pytrec_eval
 
 Run = dict[str, dict[str, float]]
@@ -39,7 +42,13 @@ def mean(scores: dict[str, float]) -> float:
     return sum(scores.values()) / len(scores) if scores else 0.0
 
 
-def _top(documents: dict[str, float], count: int) -> dict[str, float]:
-    # trec_eval orders by falling score, then by falling document id.
-    ranked = sorted(documents.items(), key=lambda item: (item[1], item[0]), reverse=True)
-    return dict(ranked[:count])
+def in_order(documents: Mapping[str, float]) -> list[str]:
+    """The documents of a ranking as trec_eval orders them.
+
+    By falling score, compared in single precision; equal scores by falling document id.
+    """
+    return sorted(documents, key=lambda name: (np.float32(documents[name]), name), reverse=True)
+
+
+def _top(documents: Mapping[str, float], count: int) -> dict[str, float]:
+    return {name: documents[name] for name in in_order(documents)[:count]}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.errors import BadSpec
 from core.evaluation.entrants import DenseEntrant
 from core.evaluation.metrics import depth_of, evaluate_run, mean

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.evaluation.comparison import Compared, said_p_value
 from core.evaluation.metrics import evaluate_run, mean
 from core.evaluation.results import Evaluated
@@ -60,6 +60,7 @@ def make_document(
             ],
             words=2,
         ),
+        *_remark_blocks(found),
         Table(
             ["model", "from", "family", "weights", "tokens of a text", "seconds"],
             [
@@ -75,8 +76,27 @@ def make_document(
             ],
             words=4,
         ),
+        *_tokenizer_blocks(page),
     ]
     return Document(spec.name or "Evaluation", blocks)
+
+
+def _remark_blocks(found: Evaluated) -> list[Block]:
+    """The irregularities of the datasets, and what was done about them."""
+    sentences = [
+        f"{named.name}: {sentence}"
+        for named in found.sets
+        for sentence, _ in named.dataset.remarks.sentences()
+    ]
+    return [Listing(sentences)] if sentences else []
+
+
+def _tokenizer_blocks(page: dict[str, Any]) -> list[Block]:
+    """What BM25 counts, where it takes part or finds candidates."""
+    known = {
+        facts.get("tokenizer") or facts.get("retriever_tokenizer") for facts in page["models"].values()
+    } - {None}
+    return [Text(f"Tokens of BM25: {tokenizer}.") for tokenizer in sorted(known)]
 
 
 def _judged_apart(page: dict[str, Any], dataset: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.evaluation.metrics import Run
 
 Encode = Callable[[list[str], Literal["query", "document"]], torch.Tensor]

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from core.data.judged import RetrievalSet
-from core.evaluation.metrics import Run, depth_of, evaluate_run, mean
+from core.data.judgments import RetrievalSet
+from core.evaluation.metrics import Run, depth_of, evaluate_run, in_order, mean
 from core.evaluation.triplets import Score, TripletScores, score_triplets
 
 
@@ -57,7 +57,7 @@ def unjudged_share(qrels: Mapping[str, Mapping[str, int]], run: Run, depth: int)
     seen = unjudged = 0
     for query, grades in qrels.items():
         documents = run.get(query, {})
-        for name in sorted(documents, key=lambda name: (-documents[name], name))[:depth]:
+        for name in in_order(documents)[:depth]:
             seen += 1
             unjudged += name not in grades
     return unjudged / seen if seen else 0.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.data.reading import TEXT_ROLES, Reading
 from core.data.retrieval import read_retrieval
 from core.errors import BadData
@@ -38,17 +38,33 @@ def read_sets(spec: EvaluateSpec, context: RunContext) -> list[NamedSet]:
         context.check_stop()
         path = context.dataset_path(source.ref)
         reading = Reading.of(source, source.split)
-        dataset = read_retrieval(path, source.split, spec.max_reject_share, reading)
+        dataset = read_retrieval(
+            path,
+            source.split,
+            spec.max_reject_share,
+            reading,
+            on_missing=source.on_missing,
+            identical_ids=source.identical_ids,
+        )
         context.notices(reading.report.sentences(source.ref, TEXT_ROLES))
         if dataset.rejects:
             context.notice(
                 f"{source.ref}: {dataset.rejects} rows were left out of the evaluation.", "warning"
             )
-        run = read_run(context.dataset_path(source.run), dataset) if source.run else None
+        run = None
+        if source.run:
+            run = read_run(context.dataset_path(source.run), dataset, source.on_missing)
+        tell_remarks(context, source.ref, dataset)
         default = short_name(source.ref) + (f"-{source.split}" if source.split else "")
         name = free_name(source.name or default, found)
         found[name] = NamedSet(name, source.ref, dataset, run)
     return list(found.values())
+
+
+def tell_remarks(context: RunContext, name: str, dataset: RetrievalSet) -> None:
+    """A notice for each kind of irregularity of a set."""
+    for sentence, level in dataset.remarks.sentences():
+        context.notice(f"{name}: {sentence}", level)
 
 
 def check_metrics(spec: EvaluateSpec, sets: list[NamedSet], context: RunContext) -> None:

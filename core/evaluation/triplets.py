@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.spec.evaluation import TRIPLET_METRICS
 
 Score = Callable[[Sequence[tuple[str, str]]], np.ndarray]
@@ -26,9 +26,14 @@ class TripletScores:
 
 
 def triplets_of(dataset: RetrievalSet) -> list[tuple[str, str, str]]:
-    """(query, relevant document, judged irrelevant document), by id; no more than fifty thousand."""
+    """(query, relevant document, judged irrelevant document), by id; no more than fifty thousand.
+
+    A document that the query's ranking leaves out is none of them.
+    """
     found = []
-    for query, grades in dataset.qrels.items():
+    for query, judged in dataset.qrels.items():
+        excluded = dataset.excluded.get(query, ())
+        grades = {name: grade for name, grade in judged.items() if name not in excluded}
         negatives = [name for name, grade in grades.items() if grade <= 0]
         for positive in (name for name, grade in grades.items() if grade > 0):
             found += [(query, positive, negative) for negative in negatives]

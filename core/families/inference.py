@@ -3,10 +3,34 @@
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
+
+from core.errors import BadModel
 from core.run.heap import HELD_BYTES, give_back_freed_memory
 from core.training.recovery import MicroBatch, in_halves
 
 T = TypeVar("T")
+
+
+class NotFinite(BadModel):
+    """A model's vectors or scores are NaN or infinite: nothing can be ranked by them."""
+
+
+def check_finite(model: Any, values: torch.Tensor | np.ndarray, what: str) -> None:
+    """Raise `NotFinite` unless all numbers of ``values`` [rows] or [rows, dim] are finite.
+
+    ``what`` names them in the message. `core.families.loading.load` notes where a model is from.
+    """
+    finite = values.isfinite() if isinstance(values, torch.Tensor) else np.isfinite(values)
+    if bool(finite.all()):
+        return
+    rows = finite.reshape(len(values), -1).all(-1)
+    bad = len(values) - int(rows.sum())
+    raise NotFinite(
+        f"{getattr(model, 'loaded_from', 'the model')} gives {bad:,} of {len(values):,} {what} that are not "
+        "finite numbers (NaN or infinity): its weights are broken, or its values overflow in half precision"
+    )
 
 
 def pieces_of(

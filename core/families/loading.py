@@ -34,7 +34,7 @@ def load(
     told = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # tables of weights that older checkpoints have in excess
     try:
-        return make(
+        model: Any = make(
             name,
             device=device,
             revision=revision,
@@ -47,6 +47,8 @@ def load(
         raise BadModel(_explain(source, reference, error, offline=context.request.offline)) from error
     finally:
         transformers_logging.set_verbosity(told)
+    model.loaded_from = reference  # for messages about what it computes
+    return model
 
 
 def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> None:

@@ -12,7 +12,8 @@ from core.spec.filters import Filters
 
 
 class Answers:
-    """Of each query the documents that answer it, nearly repeat one that does, or share its group.
+    """Of each query the documents that answer it, nearly repeat one that does, or share its group, and those
+    that its rankings leave out.
 
     Groups are looked up and not listed query by query: one may hold half of the corpus. ``alike`` is of the
     documents.
@@ -33,6 +34,8 @@ class Answers:
             texts[query] |= alike.of(positive)
             # A row that says its group means that one: its text may stand on other pages, too.
             groups[query].update([own] if own >= 0 else groups_of[positive])
+        for query, excluded in gathered.excluded.items():
+            texts[query] |= excluded
         # What answers a query answers those that ask the same, or nearly.
         asking = Alike(gathered.queries)
         same = [asking.of(query) for query in range(count)]

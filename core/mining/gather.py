@@ -1,6 +1,6 @@
 """What is mined: rows onto the disk, their distinct texts and the corpus's into pools of numbers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from core.data.dataset import SCHEMA
 from core.data.pairs import TrainingRow, read_pairs
 from core.data.reading import TEXT_ROLES, Reading
 from core.data.rejects import Rejects
+from core.data.remarks import FirstTexts, Irregularity, Remarks
 from core.data.rows import Reject
 from core.errors import BadData
+from core.mining.excluded import LeftOut
 from core.mining.pool import Pool
 from core.run.context import RunContext
 from core.spec.mine import MineSpec
@@ -34,6 +36,8 @@ class Gathered:
     documents: Pool
     candidates: int
     rejects: Rejects
+    excluded: dict[int, set[int]] = field(default_factory=dict)
+    """Of each query the documents that its rankings leave out: `core.mining.excluded`."""
 
 
 def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gathered:
@@ -45,26 +49,12 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
     own = has_corpus(source)
     corpora = dict.fromkeys(spec.corpora) or ({spec.dataset.ref: spec.dataset.split} if own else {})
     for reference, split in corpora.items():
-        count = unreadable = 0
-        reading = Reading(split)
-        for document in read_corpus(context.dataset_path(reference), split, reading):
-            if isinstance(document, Reject):
-                unreadable += 1
-                continue
-            labels = {"category": document.category, "dataset": reference}
-            documents.add(document.text, document.name, document.group, **labels)
-            count += 1
-            if count % _ROWS == 0:
-                context.check_stop()
-        if not count:
-            raise BadData(f"{reference} has no documents")
-        context.notices(reading.report.sentences(reference, CORPUS_ROLES))
-        if unreadable:
-            context.notice(f"{reference}: {unreadable} documents cannot be read and are left out.", "warning")
+        _add_corpus(context, reference, split, documents)
     candidates = len(documents) if corpora else None
     rejects, pairs, categories, groups = Rejects(), [], [], []
+    left_out = LeftOut(source, spec.dataset.split)
+    reading = Reading.of(spec.dataset, spec.dataset.split)
     with _RowFile(work / "rows.arrow", context) as file:
-        reading = Reading.of(spec.dataset, spec.dataset.split)
         for row in read_pairs(source, reading=reading):
             if isinstance(row, Reject):
                 rejects.add(row)
@@ -76,23 +66,30 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
                 names = row.negative_ids or [None] * len(row.negatives)
                 for text, name in zip(row.negatives, names, strict=True):
                     documents.add(text, name or None, dataset=spec.dataset.ref)
-            pairs.append((queries.add(row.query, row.query_id, category=row.category), positive))
+            query = queries.add(row.query, row.query_id, category=row.category)
+            left_out.note(row, query)
+            pairs.append((query, positive))
             categories.append(row.category)
             groups.append(row.group)
             file.add(replace(row, negatives=[], scores=[], difficulty=[], negative_ids=[]))
     rejects.check(spec.max_reject_share)
-    context.notices(reading.report.sentences(spec.dataset.ref, _roles(has_corpus=candidates is not None)))
+    report = reading.report
+    if own:  # the corpus has told of the same ids
+        report.remarks = Remarks()
+    context.notices(report.sentences(spec.dataset.ref, _roles(has_corpus=candidates is not None)))
     queries.close()
     documents.close()
+    of_rows = np.array(pairs, np.int64)
     return Gathered(
         work / "rows.arrow",
-        np.array(pairs, np.int64),
+        of_rows,
         np.array([documents.label_number("category", category) for category in categories], np.int64),
         np.array([documents.group_number(group) for group in groups], np.int64),
         queries,
         documents,
         len(documents) if candidates is None else candidates,
         rejects,
+        left_out.documents_of(queries, documents, of_rows, spec.dataset.identical_ids, context),
     )
 
 
@@ -100,6 +97,43 @@ def _roles(*, has_corpus: bool) -> list[str]:
     """The roles of columns that mining uses. Without a corpus the rows' own negatives are candidates."""
     roles = [*TEXT_ROLES, "category", "group", "query_id", "positive_id", "negative_ids"]
     return [role for role in roles if not (has_corpus and role in ("negatives", "negative_ids"))]
+
+
+def _add_corpus(context: RunContext, reference: str, split: str | None, documents: Pool) -> None:
+    """Every document of a corpus into the pool. Raises `BadData` where there is none."""
+    count = unreadable = 0
+    remarks = Remarks()
+    seen = FirstTexts("document", remarks)
+    reading = Reading(split)
+    for document in read_corpus(context.dataset_path(reference), split, reading):
+        if isinstance(document, Reject):
+            unreadable += 1
+            continue
+        if document.name is not None:
+            seen.is_first(document.name, document.text)
+        labels = {"category": document.category, "dataset": reference}
+        documents.add(document.text, document.name, document.group, **labels)
+        count += 1
+        if count % _ROWS == 0:
+            context.check_stop()
+    if not count:
+        raise BadData(f"{reference} has no documents")
+    context.notices(reading.report.sentences(reference, CORPUS_ROLES))
+    if unreadable:
+        context.notice(f"{reference}: {unreadable} documents cannot be read and are left out.", "warning")
+    if conflicts := remarks.count(Irregularity.DOCUMENT_CONFLICT):
+        examples = ", ".join(remarks.examples(Irregularity.DOCUMENT_CONFLICT))
+        context.notice(
+            f"{reference}: documents with the id of an earlier one, but another text: {conflicts:,} "
+            f"({examples}). All texts are candidates, and negative_ids do not tell them apart.",
+            "warning",
+        )
+    if repeated := remarks.count(Irregularity.DOCUMENT_REPEATED):
+        examples = ", ".join(remarks.examples(Irregularity.DOCUMENT_REPEATED))
+        context.notice(
+            f"{reference}: documents with the id and the text of an earlier one: {repeated:,} ({examples}). "
+            "Each text counts once."
+        )
 
 
 class _RowFile:

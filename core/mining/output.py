@@ -187,6 +187,7 @@ def _document(
                 f"{page['kept']} rows, {mining['queries']} queries, {mining['corpus']} documents, "
                 f"{mining['model']}."
             ),
+            *([Text(f"Tokens of BM25: {mining['tokenizer']}.")] if "tokenizer" in mining else []),
             Table(
                 ["taken out by", "candidates"],
                 [[name, f"{count:,}"] for name, count in mining["removed"].items()],

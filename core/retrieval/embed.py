@@ -14,6 +14,7 @@ from core.data.corpus import CORPUS_ROLES, read_corpus
 from core.data.hashing import text_hash
 from core.data.reading import Reading
 from core.data.rejects import Rejects
+from core.data.remarks import Irregularity, Remarks
 from core.data.rows import Reject
 from core.errors import BadData, BadModel, BadSpec
 from core.families.detect import family_in
@@ -94,11 +95,21 @@ def _read(spec: EmbedSpec, context: RunContext, path: Path) -> tuple[TextFile, R
         context.notice(f"{empty} of {len(texts)} texts are empty: their vectors say nothing.", "warning")
     if not len(texts):
         raise BadData(f"{spec.corpus} has no documents")
-    if texts.repeated:
-        context.notice(f"{texts.repeated} of {len(texts)} ids came before: all are kept.", "warning")
+    _tell_repeated(context, texts.remarks)
     if rejects.count:
         context.notice(f"{rejects.count} documents cannot be read and are left out.", "warning")
     return texts, rejects
+
+
+def _tell_repeated(context: RunContext, remarks: Remarks) -> None:
+    """Texts whose id came before are kept: who searches sees both under one id."""
+    for kind, what in (
+        (Irregularity.DOCUMENT_REPEATED, "with the id and the text of an earlier one"),
+        (Irregularity.DOCUMENT_CONFLICT, "with the id of an earlier one, but another text"),
+    ):
+        if count := remarks.count(kind):
+            examples = ", ".join(remarks.examples(kind))
+            context.notice(f"texts {what}: {count:,} ({examples}). All of them are kept.", "warning")
 
 
 # -- one vector a text -------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from core.families import dense, late_interaction
 from core.families.identity import Identity
 from core.families.late_interaction import Ragged
 from core.retrieval.encode import TOKENS, EncodeShard, Role, encode_to_shards
+from core.retrieval.search import check_shard
 from core.run.context import RunContext
 from core.spec.models import Prompts, PruneEmbeddings
 from core.training.arguments import choose_precision
@@ -144,9 +145,11 @@ class TokenEncoder:
 
 
 def read_tokens(path: Path) -> Ragged:
-    """A shard of a `TokenEncoder`."""
+    """A shard of a `TokenEncoder`. Raises `BadModel`."""
     with np.load(path) as file:
-        return Ragged(file["vectors"], file["counts"])
+        vectors = file["vectors"]
+        check_shard(vectors)
+        return Ragged(vectors, file["counts"])
 
 
 def packing_for(device: str) -> Packing:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from core.errors import BadModel
+
 SCORES = 1 << 24
 """Numbers in a block of scores: 64 MiB in float32."""
 
@@ -30,9 +32,20 @@ class Nearest:
 
 
 def shard_vectors(paths: Sequence[Path]) -> Iterator[np.ndarray]:
-    """Embeddings [texts, dim] of one shard after the other, read and not mapped."""
+    """Embeddings [texts, dim] of one shard after the other, read and not mapped. Raises `BadModel`."""
     for path in paths:
-        yield np.load(path)
+        vectors = np.load(path)
+        check_shard(vectors)
+        yield vectors
+
+
+def check_shard(vectors: np.ndarray) -> None:
+    """Raise `BadModel` for embeddings that are not finite: a search would pass over their texts silently."""
+    if not np.isfinite(vectors).all():
+        raise BadModel(
+            "the stored embeddings have values that are not finite numbers (NaN or infinity): the model is "
+            "broken, or its values are too large for float16 (half: false keeps float32)"
+        )
 
 
 def search(

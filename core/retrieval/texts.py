@@ -5,37 +5,36 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from core.data.hashing import text_hash
+from core.data.remarks import FirstTexts, Remarks
 
 _ROWS = 4096
 _SCHEMA = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])
 
 
 class TextFile:
-    """``repeated`` counts ids that came again."""
+    """``remarks`` tell of ids that came again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, _SCHEMA)
         self._waiting: list[dict[str, str]] = []
-        self._known: set[int] = set()
-        self._count = self.repeated = 0
+        self.remarks = Remarks()
+        self._seen = FirstTexts("document", self.remarks)
+        self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, name: str, text: str) -> None:
-        mark = text_hash(name)
-        self.repeated += mark in self._known
-        self._known.add(mark)
+        self._seen.is_first(name, text)
         self._count += 1
         self._waiting.append({"id": name, "text": text})
         if len(self._waiting) == _ROWS:
             self._flush()
 
     def has(self, name: str) -> bool:
-        return text_hash(name) in self._known
+        return self._seen.knows(name)
 
     def _flush(self) -> None:
         if self._waiting:
@@ -47,7 +46,7 @@ class TextFile:
         self._flush()
         self._writer.close()
         self._sink.close()
-        self._known.clear()
+        self._seen.forget()
 
     def texts(self) -> Iterator[str]:
         """All of them, one after the other."""

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from core.spec.base import BARE_REFERENCES, Strict
 from core.spec.embed import Compute, Precision
-from core.spec.evaluation import DatasetSource, Metric, Rerank
+from core.spec.evaluation import JudgedSource, Metric, Rerank
 from core.spec.job import JobSpec
 from core.spec.models import ModelOrWords, Prompts, PruneEmbeddings
 from core.spec.refs import DatasetReference
@@ -31,7 +31,7 @@ class EvaluatedModel(Strict):
     )
 
 
-class EvaluatedSource(DatasetSource):
+class EvaluatedSource(JudgedSource):
     """A retrieval set, and rankings of it that somebody else has made."""
 
     run: DatasetReference | None = Field(

@@ -44,6 +44,28 @@ class DatasetSource(RowOptions):
     name: str | None = Field(None, pattern=r"^[\w.-]+$", description="Its name in metrics and reports.")
 
 
+class RankedSource(DatasetSource):
+    """A dataset of which documents are ranked for queries."""
+
+    identical_ids: Literal["auto", "exclude", "keep"] = Field(
+        "auto",
+        description="Whether a document is left out of the ranking of the query that has the same id, as "
+        "BEIR does for ArguAna. auto: if, for at least half of such ids, the document has the query's text. "
+        "A document that is judged relevant always stays.",
+    )
+
+
+class JudgedSource(RankedSource):
+    """A retrieval set to evaluate on."""
+
+    on_missing: Literal["fail", "drop"] = Field(
+        "fail",
+        description="Judgments of documents that are not in the corpus or of queries without a text, and "
+        "documents of a run file that are not in the corpus. drop: they are left out and counted, and so is "
+        "a query that loses all of its relevant documents.",
+    )
+
+
 class EarlyStopping(Strict):
     """End training when a metric no longer rises, and keep the best weights seen."""
 
@@ -90,7 +112,7 @@ class Evaluation(Strict):
         "every one, up to half a billion pairs.",
     )
 
-    datasets: list[DatasetSource] = Field(default_factory=list, max_length=50)
+    datasets: list[JudgedSource] = Field(default_factory=list, max_length=50)
     holdout: float | None = Field(
         None,
         gt=0,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from core.spec.base import BARE_REFERENCES, Strict
-from core.spec.evaluation import DatasetSource
+from core.spec.evaluation import RankedSource
 from core.spec.filters import Filters
 from core.spec.job import PART_OF, JobSpec, Resources
 from core.spec.models import ModelOrWords, Prompts
@@ -34,7 +34,7 @@ class MineSpec(JobSpec):
     ``candidates``."""
 
     kind: Literal["mine"]
-    dataset: Annotated[DatasetSource, BARE_REFERENCES] = Field(
+    dataset: Annotated[RankedSource, BARE_REFERENCES] = Field(
         description="Rows of query and positive: a file, a folder, a prepared dataset."
     )
     corpus: Annotated[list[DatasetReference], Field(max_length=100), BeforeValidator(_as_list)] | None = (

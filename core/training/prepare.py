@@ -7,7 +7,7 @@ import psutil
 import torch
 from transformers import set_seed
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.errors import BadData
 from core.families import dense
 from core.families.family import Family, Reader, family_of

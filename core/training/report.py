@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from core.evaluation.comparison import Compared
-from core.reports import Block, Document, Figure, Heading, Table, Text, write_document
+from core.reports import Block, Document, Figure, Heading, Listing, Table, Text, write_document
 from core.reports.plots import plot_curves, plot_histograms
 from core.spec.refs import short_name
 from core.spec.train import TrainSpec
@@ -91,6 +91,8 @@ def _document(spec: TrainSpec, facts: dict[str, Any], compared: list[Compared]) 
                 Text("With all vectors of its documents the same model has:"),
                 comparison_table(facts["unpruned"], facts["finetuned"], ("unpruned", "pruned")),
             ]
+        told = [f"{name}: {text}" for name, texts in facts["evaluation_sets"].items() for text in texts]
+        blocks += [Listing(told)] if told else []
         if facts["best_step"] is not None:
             blocks.append(Text(f"The weights kept are those of step {facts['best_step']}, the best seen."))
     blocks += [

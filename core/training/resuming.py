@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Any
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.errors import BadData, BadModel, BadSpec, JobFailure
 from core.families.identity import Identity, library_versions
 from core.run.context import RunContext

@@ -1,7 +1,8 @@
 """A training job, from its spec to a published model."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +10,14 @@ import numpy as np
 import torch
 
 from core.artifacts import fresh_folder
-from core.data.judged import RetrievalSet
-from core.errors import OutOfMemory
+from core.data.judgments import RetrievalSet
+from core.errors import Diverged, OutOfMemory
 from core.evaluation.comparison import Compared, compare_models
 from core.evaluation.scores import Scores as Judged
 from core.evaluation.scores import judge as judge_by
 from core.families.collator import Collator
 from core.families.family import Use
+from core.families.inference import NotFinite
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import merge
@@ -30,7 +32,7 @@ from core.training.memory import may_hold, operations
 from core.training.mined import mined_folder
 from core.training.prepare import Prepared, prepare
 from core.training.ranks import Ranks, open_ranks
-from core.training.recovery import Limits
+from core.training.recovery import AGAINST_DIVERGENCE, Limits
 from core.training.remining import Remining
 from core.training.report import write_report
 from core.training.resuming import check_resumable
@@ -86,18 +88,29 @@ def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
         context.phase("training")
         if resume_from:
             context.notice(f"Going on from {resume_from.name} of an earlier attempt.")
-        try:
-            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-        finally:
-            if remining is not None:
-                remining.close()
-        context.check_stop()
-        if prepared.rows.evaluated:
-            evaluate_last(context, trainer, evaluation, state)
+        with _broken_by_training(trainer):
+            try:
+                trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+            finally:
+                if remining is not None:
+                    remining.close()
+            context.check_stop()
+            if prepared.rows.evaluated:
+                evaluate_last(context, trainer, evaluation, state)
         if ranks.first:
             finish(spec, context, prepared, trainer, state, checkpoints)
     finally:
         checkpoints.wait()  # a job that stops leaves its copy whole
+
+
+@contextmanager
+def _broken_by_training(trainer: PairTrainer) -> Iterator[None]:
+    """Raise `Diverged` where a model that is being trained gives vectors or scores that are not finite."""
+    try:
+        yield
+    except NotFinite as error:
+        step = trainer.state.global_step
+        raise Diverged(f"Evaluated after step {step}: {error}. {AGAINST_DIVERGENCE}") from error
 
 
 def build_trainer(
@@ -273,6 +286,10 @@ def finish(
         "baseline": baseline,
         "finetuned": final,
         "best_step": state.best_step,
+        "evaluation_sets": {
+            name: [sentence for sentence, _ in dataset.remarks.sentences()]
+            for name, dataset in prepared.evaluation_sets.items()
+        },
         "comparisons": [item.as_dict() for item in compared],
         "pruned_tokens": prepared.rows.pruned,
         "seconds_saved": _seconds_saved(prepared, state),

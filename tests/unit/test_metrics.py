@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.data.judged import RetrievalSet, read_judged
+from core.data.judged import read_judged
+from core.data.judgments import RetrievalSet
 from core.evaluation.metrics import evaluate_run, mean
 from core.evaluation.retrieval import rank, search
 from core.evaluation.scores import by_category, judge, unjudged_share

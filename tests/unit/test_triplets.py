@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.data.record import TrainingRow
 from core.data.retrieval import retrieval_of_rows
 from core.evaluation.triplets import score_triplets, triplets_of

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from sentence_transformers import CrossEncoder
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.evaluation.lexical import WordIndex, best_of
 from core.evaluation.metrics import Run, evaluate_run, mean
 from core.evaluation.retrieval import depth_with_excluded, run_of

@@ -8,6 +8,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from core.evaluation.triplets import Score
+from core.families.inference import check_finite
 from core.training.batching import Packing, plan_micro_batches
 from core.training.recovery import MicroBatch, in_halves
 
@@ -17,7 +18,7 @@ _CHUNK = 2048
 def score_with(model: CrossEncoder, packing: Packing, check_stop: Callable[[], None]) -> Score:
     """A scorer in the model's own length, through its own activation: most have a sigmoid.
 
-    Raises `OutOfMemory` when not even one pair fits.
+    Raises `OutOfMemory` when not even one pair fits, and `NotFinite` for scores that cannot be compared.
     """
 
     def score(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -32,6 +33,7 @@ def score_with(model: CrossEncoder, packing: Packing, check_stop: Callable[[], N
                 found[chunk] = _score_chunk(model, [pairs[index] for index in chunk], packing, check_stop)
         finally:
             model.train(was_training)
+        check_finite(model, found, "scores")
         return found
 
     return score

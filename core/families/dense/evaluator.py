@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from core.evaluation.retrieval import Encode, rank
 from core.evaluation.triplets import Score
 from core.families.family import Rank, Use
-from core.families.inference import pieces_of
+from core.families.inference import check_finite, pieces_of
 from core.run.context import RunContext
 from core.spec.models import Prompts
 from core.training.batching import Packing
@@ -29,7 +29,7 @@ def make_embed(model: SentenceTransformer, packing: Packing, check_stop: Callabl
     """An encoder of texts that are tokens already.
 
     It asks ``check_stop`` between micro-batches: evaluating a large corpus must not outlast a stop request.
-    Raises `OutOfMemory` when not even one text fits.
+    Raises `OutOfMemory` when not even one text fits, and `NotFinite` for vectors that cannot be compared.
     """
     cosine = model.similarity_fn_name != "dot"
     frame = Frame.of(model.tokenizer)
@@ -40,7 +40,10 @@ def make_embed(model: SentenceTransformer, packing: Packing, check_stop: Callabl
             model, batch["micro_batches"], partial(_embed, model), "evaluate a single text", check_stop
         )
         embeddings = torch.cat(pieces)[batch["positions"].to(model.device)]
-        return torch.nn.functional.normalize(embeddings, dim=-1) if cosine else embeddings
+        if cosine:
+            embeddings = torch.nn.functional.normalize(embeddings, dim=-1)
+        check_finite(model, embeddings, "vectors")
+        return embeddings
 
     return embed
 

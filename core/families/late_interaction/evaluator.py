@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from pylate.models import ColBERT
 
-from core.data.judged import RetrievalSet
+from core.data.judgments import RetrievalSet
 from core.evaluation.metrics import Run
 from core.evaluation.retrieval import depth_with_excluded, run_of
 from core.evaluation.triplets import Score
 from core.families.family import Rank, Use
-from core.families.inference import pieces_of
+from core.families.inference import check_finite, pieces_of
 from core.families.late_interaction.maxsim import Ragged, score_all, score_pairs
 from core.families.late_interaction.objective import token_vectors
 from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex
@@ -48,7 +48,8 @@ def make_encode(
 ) -> EncodeTokens:
     """An encoder in the model's own lengths, with its own [Q] and [D], skiplist and query expansion.
 
-    It asks ``check_stop`` between micro-batches. Raises `OutOfMemory` when not even one text fits.
+    It asks ``check_stop`` between micro-batches. Raises `OutOfMemory` when not even one text fits, and
+    `NotFinite` for vectors that cannot be compared.
     """
     reader = Reader(model, prune)
     forward = token_vectors(prune)
@@ -64,6 +65,7 @@ def make_encode(
         batch = make_micro_batches(reader.frame, inputs, packing)
         pieces = pieces_of(model, batch["micro_batches"], compute, "encode a single text", check_stop)
         vectors = np.concatenate(pieces)[batch["positions"].numpy()]
+        check_finite(model, vectors, "vectors")
         return Ragged(vectors, np.array([found.vectors for found in inputs], np.int64))
 
     return encode

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from core.data.words import TOKENIZER
 from core.evaluation.lexical import WordIndex, best_of
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
@@ -17,7 +18,7 @@ class LexicalFinder:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self.facts: dict[str, Any] = {"model": "bm25", "similarity": "bm25"}
+        self.facts: dict[str, Any] = {"model": "bm25", "similarity": "bm25", "tokenizer": TOKENIZER}
 
     def find(self, gathered: Gathered, depth: int) -> Found:
         self._context.phase("mining")
