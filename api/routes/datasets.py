@@ -1,12 +1,13 @@
 """Datasets: sent, listed, looked into."""
 
 import json
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from api.deps import Cursor, LibraryDep, Limit, Reader, SettingsDep, StoreDep, Submitter
+from api.disconnects import while_connected
 from api.uploads import keep, receive
 from api.views import artifact_view
 from core.data.statistics import PREVIEW, PREVIEW_ROWS
@@ -49,11 +50,14 @@ async def upload(
 ) -> ArtifactView:
     """The body is the file: JSONL, JSON, CSV, TSV or Parquet (also .gz, .zst), or a tar or zip of a folder.
 
-    It is read to its end before it is kept: rows that cannot be used are answered with their lines.
+    It is read to its end before it is kept: rows that cannot be used are answered with their lines. A dataset of
+    more than 1,000 files is stored as one `files.tar`. The work ends when the client closes the connection.
     """
     async with receive(request, settings) as received:
-        artifact, new = await run_in_threadpool(
-            keep, received, name, filename, max_reject_share, store, settings, library
+        artifact, new = await while_connected(
+            request,
+            partial(keep, received, name, filename, max_reject_share, store, settings, library),
+            request.app.state.uploads,
         )
     if not new:
         response.status_code = 200
@@ -63,9 +67,12 @@ async def upload(
 
 @router.get("", summary="Datasets, newest first")
 def datasets(store: StoreDep, _: Reader, cursor: Cursor = None, limit: Limit = 50) -> Page[ArtifactView]:
-    """Sent ones, and those that prepare and mine jobs have made."""
+    """Sent ones, and those that prepare and mine jobs have made.
+
+    `files` is empty in a list, and `metadata.splits` has the first hundred ones: a dataset's own page has all.
+    """
     rows, following = store.artifacts.page("dataset", cursor=cursor, limit=limit)
-    return Page(items=[artifact_view(row) for row in rows], next_cursor=following)
+    return Page(items=[artifact_view(row, listed=True) for row in rows], next_cursor=following)
 
 
 @router.get("/{dataset}", summary="A dataset: splits, statistics, lineage")

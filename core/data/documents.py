@@ -3,10 +3,10 @@ chunk files."""
 
 import ast
 import codecs
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from core.data.folders import split_files
 from core.data.python_source import SKIPPED_FOLDERS, functions
 from core.data.readers import Reject, Row, check_text, open_text, read_rows
 from core.data.record import TEXT_NAMES, id_of
+from core.data.trees import ending, walk
 from core.errors import BadData
 from core.spec.prepare import Format, PrepareSpec, Queries
 
@@ -58,6 +59,17 @@ AS_WRITTEN = Cutting(3000, 5000, 0, Queries(hide=False))
 """Where documents are only looked into, or looked up."""
 
 
+@dataclass(frozen=True)
+class Document:
+    """A document's text. ``name`` is its path below the source; ``parser`` is the key of `PARSERS`, or
+    ``.py``."""
+
+    name: str
+    category: str | None
+    parser: str
+    text: str
+
+
 def read_passages(
     path: Path,
     form: Format,
@@ -71,38 +83,73 @@ def read_passages(
     if form == "chunks":
         yield from _ready_made(path, category, cutting, encoding, columns or {})
         return
-    files = document_files(path, form)
-    if not files:
+    for found in read_documents(path, form, category, encoding):
+        if isinstance(found, Reject):
+            yield found
+        else:
+            yield from passages_of(found, cutting)
+
+
+def read_documents(
+    path: Path, form: Format, category: str | None = None, encoding: str | None = None
+) -> Iterator[Document | Reject]:
+    """Every document of a file or a tree that has any text, in the order of the paths.
+
+    Memory: one document. Raises `BadData` when there is none.
+    """
+    parts = common_folder(document_names(path, form))
+    if parts is None:
         raise BadData(f"{path} has no {form} files ({', '.join(_ENDINGS[form])})")
-    # What all documents lie in says nothing of any.
-    top = Path(os.path.commonpath([file.parent for file in files]))
-    for file in files:
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        inside = file.relative_to(top).parts
-        own = category or (inside[0] if len(inside) > 1 else None)
-        text = _text_of(file, encoding or _declared(file, form))
+    for name in document_names(path, form):
+        file = path / name if path.is_dir() else path
+        # The folders that all documents are in do not tell one from another.
+        inside = name.split("/")[len(parts) :]
+        text = _text_of(file, name, encoding or _declared(file, form))
         if isinstance(text, Reject):
             yield text
-        elif form == "python_source":
-            yield from _python(text, name, own, cutting)
         elif text.strip():
-            yield from _document(PARSERS[file.suffix.lower()](text), name, own, cutting)
+            own = category or (inside[0] if len(inside) > 1 else None)
+            yield Document(name, own, file.suffix.lower(), text)
 
 
-def document_files(path: Path, form: Format) -> list[Path]:
-    """The files of a tree that have this format, hidden ones and links out of it left aside."""
+def passages_of(document: Document, cutting: Cutting) -> Iterator[Passage | Reject]:
+    """The passages of a document; a reject for a file that is not Python."""
+    name, category = document.name, document.category
+    if document.parser == ".py":
+        yield from _python(document.text, name, category, cutting)
+    else:
+        yield from _document(PARSERS[document.parser](document.text), name, category, cutting)
+
+
+def document_names(path: Path, form: Format) -> Iterator[str]:
+    """The files of a tree that have this format, relative to it, in path order.
+
+    Hidden files and links out of the tree are left out. A file that is a document is its own tree.
+    """
     if path.is_file():
-        return [path] if path.suffix.lower() in _ENDINGS[form] else []
-    root = path.resolve()
-    found = []
-    for file in sorted(path.rglob("*")):
-        inside = file.relative_to(path).parts
-        if file.suffix.lower() not in _ENDINGS[form] or any(part.startswith(".") for part in inside):
-            continue
-        if form == "python_source" and SKIPPED_FOLDERS & set(inside):
-            continue
-        if file.is_file() and file.resolve().is_relative_to(root):
-            found.append(file)
+        if path.suffix.lower() in _ENDINGS[form]:
+            yield path.name
+        return
+    skipped = SKIPPED_FOLDERS if form == "python_source" else set()
+    for name in walk(path, enter=lambda folder: not folder.startswith(".") and folder not in skipped):
+        file = name.rpartition("/")[2]
+        if not file.startswith(".") and ending(file) in _ENDINGS[form]:
+            yield name
+
+
+def _are_equal(pair: tuple[str, str]) -> bool:
+    return pair[0] == pair[1]
+
+
+def common_folder(names: Iterator[str]) -> list[str] | None:
+    """The folders that all files are in, from the top down; None when there is no file."""
+    found: list[str] | None = None
+    for name in names:
+        folders = name.split("/")[:-1]
+        if found is None:
+            found = folders
+        elif found != folders[: len(found)]:
+            found = [one for one, _ in takewhile(_are_equal, zip(found, folders, strict=False))]
     return found
 
 
@@ -121,14 +168,16 @@ def _declared(file: Path, form: Format) -> str | None:
         return None
 
 
-def _text_of(file: Path, encoding: str | None) -> str | Reject:
+def _text_of(file: Path, name: str, encoding: str | None) -> str | Reject:
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            return Reject(file.name, 1, f"larger than {_MOST_BYTES >> 20} MiB")
+        size = file.stat().st_size
+        if size > _MOST_BYTES:
+            most = f"at most {_MOST_BYTES >> 20} MiB are read: split it"
+            return Reject(name, 1, f"the document has {size / 2**20:.1f} MiB, {most}")
         with open_text(file, encoding) as opened:
             return check_text(opened.read())
     except (OSError, UnicodeError, ValueError) as error:
-        return Reject(file.name, 1, str(error))
+        return Reject(name, 1, str(error))
 
 
 def _document(parsed: Parsed, name: str, category: str | None, cutting: Cutting) -> Iterator[Passage]:

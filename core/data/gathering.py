@@ -56,13 +56,15 @@ def open_sources(spec: PrepareSpec, context: RunContext, work: Path) -> list[Ope
         path = context.dataset_path(reference)
         if path.is_file() and is_archive(path.name):
             context.phase("unpacking")
-            return extract(path, work / name)
+            return extract(path, work / name, check_stop=context.check_stop)
         return path
 
     found = []
     for index, source in enumerate(spec.sources):
         named = place(source.ref, f"source-{index}")
-        form, path = settle_format(named, source.format, rows="query" in source.columns)
+        form, path = settle_format(
+            named, source.format, rows="query" in source.columns, check_stop=context.check_stop
+        )
         corpus = place(source.corpus, f"corpus-{index}") if source.corpus is not None else None
         found.append(Opened(source, path, form, corpus))
         context.check_stop()

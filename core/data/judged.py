@@ -6,7 +6,7 @@ BEIR folders (Thakur et al. 2021, arXiv 2104.08663), MS MARCO's and TREC's files
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -155,6 +155,17 @@ def judged_files(
     return [JudgedFiles(corpus, queries, qrels, encoding=encoding)]
 
 
+def files_by_split(folder: Path) -> dict[str, list[JudgedFiles]]:
+    """The files of every split. BRIGHT has one split, ``test``, with a corpus for each domain."""
+    if is_bright(folder):
+        return {"test": judged_files(folder, None)}
+    corpus = _corpus(folder)
+    return {
+        split: [JudgedFiles(corpus, _queries(folder, split), qrels)]
+        for split, qrels in splits_of(folder).items()
+    }
+
+
 def read_judged(folder: Path, split: str | None, *, long: bool = False) -> RetrievalSet:
     """A split: its judged queries and the whole corpus. Several domains are one set, keyed domain/id.
 
@@ -211,21 +222,26 @@ def judged_pairs(
             yield from rejects
             if counts is not None:
                 counts["ids with several texts"] += documents.repeated
-            for judgment in relevant:
-                query, texts = queries.get(judgment.query, ""), documents.of(judgment.document)
-                if not query.strip() or not texts or not texts[0].strip():
-                    missing = (
-                        f"document {judgment.document!r}" if query.strip() else f"query {judgment.query!r}"
-                    )
-                    yield Reject(judgment.file, judgment.line, f"{missing} is not there, or empty")
-                else:
-                    yield TrainingRow(
-                        query,
-                        texts[0],
-                        category=files.domain or None,
-                        query_id=judgment.query,
-                        positive_id=judgment.document,
-                    )
+            yield from joined(relevant, queries, documents, files.domain)
+
+
+def joined(
+    relevant: list[Judgment], queries: Mapping[str, str], documents: Texts, domain: str
+) -> Iterator[TrainingRow | Reject]:
+    """A row for each relevant judgment; a reject where a text is missing."""
+    for judgment in relevant:
+        query, texts = queries.get(judgment.query, ""), documents.of(judgment.document)
+        if not query.strip() or not texts or not texts[0].strip():
+            missing = f"document {judgment.document!r}" if query.strip() else f"query {judgment.query!r}"
+            yield Reject(judgment.file, judgment.line, f"{missing} is not there, or empty")
+        else:
+            yield TrainingRow(
+                query,
+                texts[0],
+                category=domain or None,
+                query_id=judgment.query,
+                positive_id=judgment.document,
+            )
 
 
 def read_texts(

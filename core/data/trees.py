@@ -1,0 +1,55 @@
+"""Folders of many files, walked once."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from core.data.stopping import no_stop
+
+
+def walk(
+    folder: Path,
+    *,
+    enter: Callable[[str], bool] = lambda name: True,
+    check_stop: Callable[[], None] = no_stop,
+) -> Iterator[str]:
+    """Yield the relative path of every file below ``folder``, with forward slashes, in path order.
+
+    Each folder is listed once. Memory: the names of the folders on the way down. ``enter`` decides by name
+    which folders are walked; links to folders are not. Links to files are yielded only if their target lies
+    in ``folder``.
+    """
+    root = folder.resolve()
+    waiting = [("", iter(_listing(str(folder))))]
+    while waiting:
+        prefix, names = waiting[-1]
+        for name, is_folder, is_link in names:
+            check_stop()
+            inside = f"{prefix}{name}"
+            if is_folder:
+                if enter(name):
+                    waiting.append((f"{inside}/", iter(_listing(f"{folder}/{inside}"))))
+                    break
+            elif not is_link or _leads_to_file(folder / inside, root):
+                yield inside
+        else:
+            waiting.pop()
+
+
+def ending(name: str) -> str:
+    """The ending of a file's name in lower case, with its dot; "" for none."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def _listing(folder: str) -> list[tuple[str, bool, bool]]:
+    """(name, is a folder, is a link) of every file and folder, sorted by name."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            (entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink())
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False) or entry.is_file()
+        )
+
+
+def _leads_to_file(link: Path, root: Path) -> bool:
+    return link.is_file() and link.resolve().is_relative_to(root)
