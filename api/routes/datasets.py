@@ -50,8 +50,9 @@ async def upload(
 ) -> ArtifactView:
     """The body is the file: JSONL, JSON, CSV, TSV or Parquet (also .gz, .zst), or a tar or zip of a folder.
 
-    It is read to its end before it is kept: rows that cannot be used are answered with their lines. A dataset of
-    more than 1,000 files is stored as one `files.tar`. The work ends when the client closes the connection.
+    It is read to its end before it is kept: rows that cannot be used are answered with their lines.
+    A dataset of more than 1,000 files is stored as one `files.tar`. The work ends when the client closes the
+    connection.
     """
     async with receive(request, settings) as received:
         artifact, new = await while_connected(
@@ -69,7 +70,7 @@ async def upload(
 def datasets(store: StoreDep, _: Reader, cursor: Cursor = None, limit: Limit = 50) -> Page[ArtifactView]:
     """Sent ones, and those that prepare and mine jobs have made.
 
-    `files` is empty in a list, and `metadata.splits` has the first hundred ones: a dataset's own page has all.
+    In a list `files` is empty, and `metadata.splits` has the first hundred: GET /datasets/{id} has all.
     """
     rows, following = store.artifacts.page("dataset", cursor=cursor, limit=limit)
     return Page(items=[artifact_view(row, listed=True) for row in rows], next_cursor=following)
