@@ -103,8 +103,8 @@ def keep(
 ) -> tuple[Artifact, bool]:
     """Read everything, and publish it under its name's next version. Returns it, and whether it is new.
 
-    Raises `InvalidRequest` with a problem for each of the first bad lines. Whatever ``check_stop`` raises ends
-    the work, and nothing is published.
+    Raises `InvalidRequest` with a problem for each of the first bad lines. What ``check_stop`` raises ends the
+    work, and nothing is published.
     """
     if name.startswith("art_"):
         raise InvalidRequest("names that begin with art_ are ids", [Problem("name", "begins with art_")])

@@ -66,9 +66,73 @@ def extract(
     ``check_stop`` raises: it is called for every entry and every block.
     """
     name = name or archive.name
+    read_archive(archive, name, Extraction(name, folder, most_bytes, check_stop))
+    return only_folder(folder)
+
+
+class Extraction:
+    """Writes the entries of one archive to a folder, under limits that hold for all of them together."""
+
+    def __init__(self, name: str, folder: Path, most_bytes: int, check_stop: Callable[[], None]) -> None:
+        self.name, self.folder, self.check_stop = name, folder, check_stop
+        self._most = self._left = most_bytes
+        self._made = {folder}  # folders: each is made once, not once for every file in it
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, entries: Iterator[tuple[str, int, IO[bytes]]]) -> int:
+        """Write every entry. Returns how many there were."""
+        files = 0
+        for path, size, source in entries:
+            with source:
+                self.check_stop()
+                files += 1
+                if size > self._left or files > MOST_FILES:
+                    raise self._too_large()
+                self.write(source, _inside(path))
+        return files
+
+    def write(self, source: IO[bytes], inside: str) -> None:
+        """Write one entry to the path ``inside`` the folder."""
+        with self.create(inside) as file:
+            self.copy(source, file)
+
+    def create(self, inside: str) -> IO[bytes]:
+        """A new file. Raises `BadData` when the archive has another entry of this name."""
+        target = self.folder / inside
+        if target.parent not in self._made:
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise same_name(self.name, inside, folder=True) from error
+            self._made.add(target.parent)
+        try:
+            return target.open("xb")
+        except FileExistsError as error:
+            raise same_name(self.name, inside, folder=target.is_dir()) from error
+
+    def copy(self, source: IO[bytes], file: IO[bytes]) -> int:
+        """Copy an entry, and return its bytes. The size that its header gives is not trusted."""
+        written = 0
+        while block := source.read(_BLOCK):
+            self.check_stop()
+            written += len(block)
+            if written > self._left:
+                raise self._too_large()
+            file.write(block)
+        self._left -= written
+        return written
+
+    def _too_large(self) -> UnpacksTooLarge:
+        return UnpacksTooLarge(
+            f"{self.name} unpacks to more than {self._most / 1e9:.1f} GB or {MOST_FILES:,} files"
+        )
+
+
+def read_archive(archive: Path, name: str, extraction: Extraction) -> None:
+    """Give every entry of an archive to ``extraction``. Raises `BadData`."""
     entries = _zip_entries(archive) if name.lower().endswith(".zip") else _tar_entries(archive, name)
     try:
-        files = _Extraction(name, folder, most_bytes, check_stop).run(entries)
+        files = extraction.run(entries)
     except (
         tarfile.TarError,
         zipfile.BadZipFile,
@@ -84,76 +148,29 @@ def extract(
         raise BadData(f"{name} has an entry whose name is not Unicode") from error
     if not files:
         raise BadData(f"{name} is empty: it has no file")
-    return _only_folder(folder)
 
 
-class _Extraction:
-    """Writes the entries of one archive, under limits that hold for all of them together."""
-
-    def __init__(self, name: str, folder: Path, most_bytes: int, check_stop: Callable[[], None]) -> None:
-        self._name, self._folder, self._check_stop = name, folder, check_stop
-        self._most = self._left = most_bytes
-        self._made = {folder}  # folders: each is made once, not once for every file in it
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def run(self, entries: Iterator[tuple[str, int, IO[bytes]]]) -> int:
-        """Write every entry. Returns how many there were."""
-        files = 0
-        for path, size, source in entries:
-            self._check_stop()
-            files += 1
-            if size > self._left or files > MOST_FILES:
-                raise self._too_large()
-            inside = _inside(path)
-            try:
-                self._write(source, self._folder / inside)
-            except FileExistsError as error:
-                what = "a file and a folder" if (self._folder / inside).is_dir() else "two entries"
-                raise BadData(
-                    f"{self._name} has {what} with the name {str(inside)!r}: remove or rename one"
-                ) from error
-            except NotADirectoryError as error:
-                raise BadData(
-                    f"{self._name} has a file and a folder with one name: {str(inside)!r}"
-                ) from error
-        return files
-
-    def _write(self, source: IO[bytes], target: Path) -> None:
-        """The size that the entry's header gives is not trusted."""
-        if target.parent not in self._made:
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-            except FileExistsError as error:
-                raise NotADirectoryError(str(target.parent)) from error
-            self._made.add(target.parent)
-        with source, target.open("xb") as file:
-            while block := source.read(_BLOCK):
-                self._check_stop()
-                self._left -= len(block)
-                if self._left < 0:
-                    raise self._too_large()
-                file.write(block)
-
-    def _too_large(self) -> UnpacksTooLarge:
-        return UnpacksTooLarge(
-            f"{self._name} unpacks to more than {self._most / 1e9:.1f} GB or {MOST_FILES:,} files"
-        )
+def same_name(archive: str, name: str, *, folder: bool) -> BadData:
+    """The error for two entries that cannot both be files of these names."""
+    what = "a file and a folder" if folder else "two entries"
+    return BadData(f"{archive} has {what} with the name {name!r}: remove or rename one")
 
 
-def _only_folder(folder: Path) -> Path:
+def only_folder(folder: Path) -> Path:
     """Descend while a folder holds nothing but one folder."""
     while True:
-        inside = list(islice((path for path in folder.iterdir() if not _is_clutter(path.name)), 2))
+        inside = list(islice((path for path in folder.iterdir() if not is_clutter(path.name)), 2))
         if len(inside) != 1 or not inside[0].is_dir():
             return folder
         folder = inside[0]
 
 
-def _is_clutter(name: str) -> bool:
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that macOS adds to archives."""
     return name.startswith((".", "__MACOSX"))
 
 
-def _inside(name: str) -> PurePosixPath:
+def _inside(name: str) -> str:
     """The path of an entry, if it stays in the folder. Raises `BadData`."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0] or "\0" in name:
@@ -169,7 +186,7 @@ def _inside(name: str) -> PurePosixPath:
             f"the archive has an entry whose name is too long: {name[:80]!r}... A name may have "
             f"{_LONGEST_NAME} bytes, a path {_LONGEST_PATH}"
         )
-    return path
+    return str(path)
 
 
 def _zip_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:

@@ -6,21 +6,24 @@ import codecs
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from core.data.blocks import PARSERS, Parsed
 from core.data.chunking import Passage, Span, chunk, sentences
 from core.data.folders import split_files
+from core.data.packing import TreeFile, tree_files
 from core.data.python_source import SKIPPED_FOLDERS, functions
-from core.data.readers import Reject, Row, check_text, open_text, read_rows
+from core.data.readers import Reject, Row, as_text, check_text, read_rows
 from core.data.record import TEXT_NAMES, id_of
-from core.data.trees import ending, walk
+from core.data.trees import common_folder, ending
 from core.errors import BadData
 from core.spec.prepare import Format, PrepareSpec, Queries
 
 DOCUMENT_FORMATS: tuple[Format, ...] = ("markdown", "rst", "python_source", "chunks")
+TREES: tuple[Format, ...] = ("markdown", "rst", "python_source")
+"""Formats whose documents are files of their own."""
+
 _ENDINGS = {
     "markdown": (".md", ".markdown", ".mdx", ".txt"),
     "rst": (".rst", ".txt"),
@@ -97,19 +100,18 @@ def read_documents(
 
     Memory: one document. Raises `BadData` when there is none.
     """
-    parts = common_folder(document_names(path, form))
+    parts = common_folder(file.name for file in document_files(path, form))
     if parts is None:
         raise BadData(f"{path} has no {form} files ({', '.join(_ENDINGS[form])})")
-    for name in document_names(path, form):
-        file = path / name if path.is_dir() else path
+    for file in document_files(path, form):
         # The folders that all documents are in do not tell one from another.
-        inside = name.split("/")[len(parts) :]
-        text = _text_of(file, name, encoding or _declared(file, form))
+        inside = file.name.split("/")[len(parts) :]
+        text = _text_of(file, encoding or _declared(file, form))
         if isinstance(text, Reject):
             yield text
         elif text.strip():
             own = category or (inside[0] if len(inside) > 1 else None)
-            yield Document(name, own, file.suffix.lower(), text)
+            yield Document(file.name, own, ending(file.name), text)
 
 
 def passages_of(document: Document, cutting: Cutting) -> Iterator[Passage | Reject]:
@@ -121,46 +123,29 @@ def passages_of(document: Document, cutting: Cutting) -> Iterator[Passage | Reje
         yield from _document(PARSERS[document.parser](document.text), name, category, cutting)
 
 
-def document_names(path: Path, form: Format) -> Iterator[str]:
-    """The files of a tree that have this format, relative to it, in path order.
+def document_files(path: Path, form: Format) -> Iterator[TreeFile]:
+    """The files of a folder or a packed dataset that have this format, in path order.
 
-    Hidden files and links out of the tree are left out. A file that is a document is its own tree.
+    Hidden files and links out of the folder are left out. A file that is a document is its own tree.
     """
     if path.is_file():
-        if path.suffix.lower() in _ENDINGS[form]:
-            yield path.name
+        if ending(path.name) in _ENDINGS[form]:
+            yield TreeFile(path.name, path)
         return
     skipped = SKIPPED_FOLDERS if form == "python_source" else set()
-    for name in walk(path, enter=lambda folder: not folder.startswith(".") and folder not in skipped):
-        file = name.rpartition("/")[2]
-        if not file.startswith(".") and ending(file) in _ENDINGS[form]:
-            yield name
-
-
-def _are_equal(pair: tuple[str, str]) -> bool:
-    return pair[0] == pair[1]
-
-
-def common_folder(names: Iterator[str]) -> list[str] | None:
-    """The folders that all files are in, from the top down; None when there is no file."""
-    found: list[str] | None = None
-    for name in names:
-        folders = name.split("/")[:-1]
-        if found is None:
-            found = folders
-        elif found != folders[: len(found)]:
-            found = [one for one, _ in takewhile(_are_equal, zip(found, folders, strict=False))]
-    return found
+    for file in tree_files(path, enter=lambda folder: not folder.startswith(".") and folder not in skipped):
+        if ending(file.name) in _ENDINGS[form] and not file.name.rpartition("/")[2].startswith("."):
+            yield file
 
 
 _CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)", re.M)
 
 
-def _declared(file: Path, form: Format) -> str | None:
+def _declared(file: TreeFile, form: Format) -> str | None:
     """The encoding that a Python file names in its first two lines (PEP 263)."""
     if form != "python_source":
         return None
-    with file.open("rb") as opened:
+    with file.open() as opened:
         found = _CODING.search(opened.readline(1000) + opened.readline(1000))
     try:
         return codecs.lookup(found[1].decode()).name if found else None
@@ -168,16 +153,16 @@ def _declared(file: Path, form: Format) -> str | None:
         return None
 
 
-def _text_of(file: Path, name: str, encoding: str | None) -> str | Reject:
+def _text_of(file: TreeFile, encoding: str | None) -> str | Reject:
     try:
-        size = file.stat().st_size
+        size = file.bytes
         if size > _MOST_BYTES:
             most = f"at most {_MOST_BYTES >> 20} MiB are read: split it"
-            return Reject(name, 1, f"the document has {size / 2**20:.1f} MiB, {most}")
-        with open_text(file, encoding) as opened:
+            return Reject(file.name, 1, f"the document has {size / 2**20:.1f} MiB, {most}")
+        with as_text(file.open(), encoding) as opened:
             return check_text(opened.read())
     except (OSError, UnicodeError, ValueError) as error:
-        return Reject(name, 1, str(error))
+        return Reject(file.name, 1, str(error))
 
 
 def _document(parsed: Parsed, name: str, category: str | None, cutting: Cutting) -> Iterator[Passage]:

@@ -1,14 +1,15 @@
 """What a source is: rows (files, folders, judged and prepared sets) or documents to be cut into passages."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
 from core.data.documents import DOCUMENT_FORMATS
 from core.data.folders import split_files
 from core.data.judged import is_judged
-from core.data.pairs import is_dataset
+from core.data.packing import is_packed, packed_names
+from core.data.pairs import DATASET_FACTS, is_dataset
 from core.data.readers import Row, format_of, read_rows
 from core.data.record import QUERY_NAMES, TEXT_NAMES
 from core.data.stopping import no_stop
@@ -25,6 +26,7 @@ _BY_ENDING: dict[str, Format] = {
     ".txt": "markdown",
 }
 _ENDINGS_TOLD = 5
+_OTHER_SETS = (DATASET_FACTS, "dataset_dict.json", "state.json")
 _JUDGED = ("beir", "trec", "msmarco", "bright", "bright_long")
 
 
@@ -43,6 +45,8 @@ def settle_format(
             if read_facts(path).get("type") == "chunks"
             else ("rows", path)
         )
+    if asked == "auto" and is_packed(path) and (form := documents_by_name(packed_names(path))):
+        return form, path
     if asked in _JUDGED and not is_judged(path):
         raise BadData(
             f"{path.name} is not {asked}: documents, queries and judgments are needed (docs/data.md)"
@@ -63,6 +67,25 @@ def settle_format(
     if not files:
         raise BadData(_nothing_known(others))
     return ("chunks" if not rows and all(_are_chunks(file, check_stop) for file in files) else "rows"), path
+
+
+def documents_by_name(names: Iterable[str]) -> Format | None:
+    """The format of a tree's documents, when the names of its files show that it is nothing else."""
+    found: Counter[Format] = Counter()
+    rows = 0
+    folders = set()
+    for name in names:
+        top, _, below = name.partition("/")
+        if below:
+            folders.add(top)
+        if top.startswith("qrels") or name in _OTHER_SETS:
+            return None
+        if (end := ending(name)) in _BY_ENDING:
+            found[_BY_ENDING[end]] += 1
+        else:
+            rows += format_of(Path(name)) is not None
+    is_brights = "examples" in folders and folders & {"documents", "long_documents"}
+    return found.most_common(1)[0][0] if found.total() > rows and not is_brights else None
 
 
 def is_documents(form: Format) -> bool:

@@ -16,12 +16,13 @@ import pyarrow as pa
 from core.data.archives import extract, is_archive
 from core.data.chunking import Passage
 from core.data.dataset import CHUNKS, SCHEMA
-from core.data.documents import Cutting, read_passages
+from core.data.documents import TREES, Cutting, read_passages
 from core.data.formats import is_documents, settle_format
 from core.data.hashing import text_hash
 from core.data.judged import is_bright, is_judged, splits_of
 from core.data.near_duplicates import Sketches
 from core.data.negatives import Passages
+from core.data.packing import is_packed, unpack
 from core.data.pairs import Reading, TrainingRow, read_pairs
 from core.data.readers import Reject
 from core.data.rejects import Rejects
@@ -62,6 +63,8 @@ def open_sources(spec: PrepareSpec, context: RunContext, work: Path) -> list[Ope
     found = []
     for index, source in enumerate(spec.sources):
         named = place(source.ref, f"source-{index}")
+        if is_packed(named) and source.format not in ("auto", *TREES):
+            named = unpack(named, work / f"source-{index}", context.check_stop)
         form, path = settle_format(
             named, source.format, rows="query" in source.columns, check_stop=context.check_stop
         )

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from core.data.documents import AS_WRITTEN, document_names, passages_of, read_documents
+from core.data.documents import AS_WRITTEN, document_files, passages_of, read_documents
 from core.data.inspected import Inspected
+from core.data.packing import tree_files
 from core.data.readers import Reject
 from core.data.statistics import PREVIEW_ROWS
 from core.data.stopping import checked
-from core.data.trees import ending, walk
+from core.data.trees import ending
 from core.spec.prepare import Format
 
 MOST_CUT = 1000
@@ -69,9 +70,10 @@ def inspect_documents(path: Path, form: Format, check_stop: Callable[[], None]) 
 
 def _files(path: Path, form: Format) -> tuple[int, dict[str, int]]:
     """The number of documents, and the other files by the ending of their names, the most common ones."""
-    read = Counter(map(ending, document_names(path, form)))
+    read = Counter(ending(file.name) for file in document_files(path, form))
     others: Counter[str] = Counter()
     if path.is_dir():
-        others.update(map(ending, walk(path, enter=lambda name: not name.startswith("."))))
+        files = tree_files(path, enter=lambda name: not name.startswith("."))
+        others.update(ending(file.name) for file in files)
         others -= read
     return read.total(), dict(others.most_common(_ENDINGS_TOLD))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from core.data.stopping import no_stop
@@ -34,6 +35,22 @@ def walk(
                 yield inside
         else:
             waiting.pop()
+
+
+def _are_equal(pair: tuple[str, str]) -> bool:
+    return pair[0] == pair[1]
+
+
+def common_folder(names: Iterator[str]) -> list[str] | None:
+    """The folders that all files are in, from the top down; None when there is no file."""
+    found: list[str] | None = None
+    for name in names:
+        folders = name.split("/")[:-1]
+        if found is None:
+            found = folders
+        elif found != folders[: len(found)]:
+            found = [one for one, _ in takewhile(_are_equal, zip(found, folders, strict=False))]
+    return found
 
 
 def ending(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import zstandard
 
-from core.data.archives import check_size, extract, is_archive
+from core.data.archives import check_size, is_archive
 from core.data.distillation import is_scored_by_ids
 from core.data.documents import AS_WRITTEN, read_passages
 from core.data.folders import split_files
@@ -22,10 +22,10 @@ from core.data.inspected import Inspected
 from core.data.inspected_documents import inspect_documents
 from core.data.judged import files_by_split, is_judged
 from core.data.judged_splits import rows_of_splits
-from core.data.packing import PACKED, is_packed
 from core.data.pairs import TrainingRow, is_dataset, read_pairs
 from core.data.readers import Reject, Row, format_of, read_rows
 from core.data.reasonir import is_reasonir
+from core.data.staging import stage
 from core.data.statistics import PREVIEW_ROWS, shortened
 from core.data.stopping import checked, no_stop
 from core.errors import BadData
@@ -84,16 +84,14 @@ def _text_ending(head: bytes, media_type: str | None) -> str:
 def unpack(
     path: Path, ending: str, folder: Path, most_bytes: int, check_stop: Callable[[], None] = no_stop
 ) -> Path:
-    """The folder that becomes the dataset: an archive's content, or the one file. ``path`` is gone then.
+    """The folder that becomes the dataset: an archive's content, perhaps packed, or the one file.
 
-    A packed dataset that comes back is extracted, too.
+    ``path`` is gone then.
     """
     if is_archive(f"archive{ending}"):
-        top = extract(path, folder, f"archive{ending}", most_bytes=most_bytes, check_stop=check_stop)
+        top = stage(path, folder, f"archive{ending}", most_bytes=most_bytes, check_stop=check_stop)
         path.unlink()
-        if not is_packed(top):
-            return top
-        return extract(top / PACKED, folder / "packed", most_bytes=most_bytes, check_stop=check_stop)
+        return top
     packed = path.with_name(f"data{ending}")
     path.rename(packed)
     if ending.endswith((".gz", ".zst")):

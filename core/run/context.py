@@ -165,10 +165,16 @@ class RunContext:
         return self._unpacked(made if (path / RESULT).is_file() and made.is_dir() else path)
 
     def _unpacked(self, path: Path) -> Path:
-        """A packed dataset as the folder that it was, extracted once in an attempt; other paths unchanged."""
-        from core.data.packing import is_packed, unpack
+        """A packed dataset of rows as the folder that it was; extracted once in an attempt.
 
-        if path not in self._unpacked_from and is_packed(path):
+        Packed documents are read as they are.
+        """
+        from core.data.formats import documents_by_name
+        from core.data.packing import is_packed, packed_names, unpack
+
+        if path in self._unpacked_from:
+            return self._unpacked_from[path]
+        if is_packed(path) and not documents_by_name(packed_names(path)):
             self.phase("unpacking")
             place = self._unpacking / uuid.uuid4().hex
             self._unpacked_from[path] = unpack(path, place, self.check_stop)
