@@ -101,10 +101,10 @@ def keep(
     library: Library,
     check_stop: Callable[[], None] = no_stop,
 ) -> tuple[Artifact, bool]:
-    """Read everything, and publish it under its name's next version. Returns it, and whether it is new.
+    """Read everything, and publish it as the next version of its name. Returns it, and whether it is new.
 
-    Raises `InvalidRequest` with a problem for each of the first bad lines. What ``check_stop`` raises ends the
-    work, and nothing is published.
+    Raises `InvalidRequest` with a problem for each of the first bad lines. What ``check_stop`` raises ends
+    the work, and nothing is published.
     """
     if name.startswith("art_"):
         raise InvalidRequest("names that begin with art_ are ids", [Problem("name", "begins with art_")])

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 import zstandard
@@ -172,21 +172,21 @@ def is_clutter(name: str) -> bool:
 
 def _inside(name: str) -> str:
     """The path of an entry, if it stays in the folder. Raises `BadData`."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0] or "\0" in name:
+    plain = name.replace("\\", "/")
+    parts = [part for part in plain.split("/") if part not in ("", ".")]
+    if plain.startswith("/") or ".." in parts or not parts or ":" in parts[0] or "\0" in name:
         raise BadData(f"the archive has an entry {name!r} that leads out of its folder")
     if _CONTROL.search(name):
         raise BadData(
             f"the archive has an entry {name[:80]!r} with a control character in its name: rename it"
         )
-    if len(str(path).encode()) > _LONGEST_PATH or any(
-        len(part.encode()) > _LONGEST_NAME for part in path.parts
-    ):
+    path = "/".join(parts)
+    if len(path.encode()) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_NAME for part in parts):
         raise BadData(
             f"the archive has an entry whose name is too long: {name[:80]!r}... A name may have "
             f"{_LONGEST_NAME} bytes, a path {_LONGEST_PATH}"
         )
-    return str(path)
+    return path
 
 
 def _zip_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:

@@ -109,8 +109,8 @@ def _nothing_known(others: Counter[str]) -> str:
     endings = ", ".join(f"{count} {end or 'without an ending'}" for end, count in others.most_common())
     has = f"it has files with other endings: {endings}" if others else "it has no file that is not hidden"
     return (
-        "the folder has neither files of rows (JSONL, JSON, CSV, TSV, Parquet, Arrow), nor a judged set, nor "
-        f"documents (Markdown, reStructuredText, Python, text): {has}"
+        "the folder has neither rows (JSONL, JSON, CSV, TSV, Parquet, Arrow), nor a judged set, nor documents "
+        f"(Markdown, reStructuredText, Python, text): {has}"
     )
 
 

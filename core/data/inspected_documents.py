@@ -1,6 +1,6 @@
 """Trees of documents that somebody sent: every document is read, and a sample of them is cut into passages.
 
-Parsing Markdown takes most of the time: a thousand documents tell the lengths of passages as well as a
+Parsing Markdown takes most of the time: a few hundred documents tell the lengths of passages as well as a
 hundred thousand.
 """
 
@@ -18,7 +18,7 @@ from core.data.stopping import checked
 from core.data.trees import ending
 from core.spec.prepare import Format
 
-MOST_CUT = 1000
+MOST_CUT = 500
 """Documents that are cut into passages, spread evenly over the tree."""
 
 _MOST_CHARACTERS = 1 << 20

@@ -133,9 +133,10 @@ def tree_files(
         for name in walk(folder, enter=enter, check_stop=check_stop):
             yield TreeFile(name, folder / name)
         return
+    place = folder / PACKED
     with (folder / INDEX).open(encoding="utf-8") as index:
         for line in index:
             check_stop()
             name, offset, size = json.loads(line)
             if all(map(enter, name.split("/")[:-1])):
-                yield TreeFile(name, folder / PACKED, offset, size)
+                yield TreeFile(name, place, offset, size)

@@ -90,7 +90,7 @@ class _Staging(Extraction):
         return common_folder(visible) or []
 
     def pack(self, target: Path) -> None:
-        """Pack the files below the folder that all are in, in path order. Raises `BadData` for equal names."""
+        """Pack the files below the folder that all are in, in path order. Raises `BadData` if two are one."""
         top = "".join(f"{part}\0" for part in self._top())
         before: str | None = None
         with Packer(target, self.check_stop) as packer, self._place.open("rb") as spool:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from itertools import takewhile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from core.data.stopping import no_stop
 
@@ -55,7 +55,8 @@ def common_folder(names: Iterator[str]) -> list[str] | None:
 
 def ending(name: str) -> str:
     """The ending of a file's name in lower case, with its dot; "" for none."""
-    return PurePosixPath(name).suffix.lower()
+    stem, dot, last = name.rpartition("/")[2].rpartition(".")
+    return f".{last.lower()}" if dot and stem.strip(".") and last else ""
 
 
 def _listing(folder: str) -> list[tuple[str, bool, bool]]:
