@@ -123,6 +123,7 @@ def keep(
             "The body is nested too deeply", [Problem("body", "nested too deeply")]
         ) from error
     _check(found, max_reject_share)
+    many = has_many_files(folder)
     if found.preview:
         write_preview(folder, found.preview)
     metadata: dict[str, Any] = {
@@ -137,7 +138,7 @@ def keep(
     }
     told = {"ignored": found.ignored, "empty": found.empty}
     metadata |= {field: value for field, value in told.items() if value}
-    if has_many_files(folder):
+    if many:
         pack(folder, received.folder / "packed", check_stop)
         folder = received.folder / "packed"
     check_stop()

@@ -102,7 +102,7 @@ def read_documents(
     """
     parts = common_folder(file.name for file in document_files(path, form))
     if parts is None:
-        raise BadData(f"{path} has no {form} files ({', '.join(_ENDINGS[form])})")
+        raise BadData(f"{path.name} has no {form} files ({', '.join(_ENDINGS[form])})")
     for file in document_files(path, form):
         # The folders that all documents are in do not tell one from another.
         inside = file.name.split("/")[len(parts) :]

@@ -97,6 +97,8 @@ def _documents(folder: Path, check_stop: Callable[[], None]) -> tuple[Counter[Fo
     found: Counter[Format] = Counter()
     others: Counter[str] = Counter()
     for name in walk(folder, enter=lambda name: not name.startswith("."), check_stop=check_stop):
+        if name.rpartition("/")[2].startswith("."):
+            continue
         end = ending(name)
         if end in _BY_ENDING:
             found[_BY_ENDING[end]] += 1
@@ -109,8 +111,8 @@ def _nothing_known(others: Counter[str]) -> str:
     endings = ", ".join(f"{count} {end or 'without an ending'}" for end, count in others.most_common())
     has = f"it has files with other endings: {endings}" if others else "it has no file that is not hidden"
     return (
-        "the folder has neither rows (JSONL, JSON, CSV, TSV, Parquet, Arrow), nor a judged set, nor documents "
-        f"(Markdown, reStructuredText, Python, text): {has}"
+        "the folder has neither rows (JSONL, JSON, CSV, TSV, Parquet, Arrow), nor a judged set, nor "
+        f"documents (Markdown, reStructuredText, Python, text): {has}"
     )
 
 

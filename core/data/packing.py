@@ -18,6 +18,7 @@ from core.data.archives import extract
 from core.data.statistics import PREVIEW
 from core.data.stopping import no_stop
 from core.data.trees import walk
+from core.errors import BadData
 
 PACKED = "files.tar"
 INDEX = "files.index"
@@ -119,7 +120,10 @@ class TreeFile:
             return self.place.open("rb")
         with self.place.open("rb") as packed:
             packed.seek(self.offset)
-            return io.BufferedReader(io.BytesIO(packed.read(self.packed_bytes)))
+            content = packed.read(self.packed_bytes)
+        if len(content) < self.packed_bytes:
+            raise BadData(f"{self.place.name} is shorter than its index says: {self.name} is cut off")
+        return io.BufferedReader(io.BytesIO(content))
 
 
 def tree_files(
