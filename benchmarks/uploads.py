@@ -179,8 +179,8 @@ def to_markdown(results: list[dict[str, Any]], where: str) -> list[str]:
     lines = [
         "# Archives of many files",
         "",
-        f"Measured on {where}, over HTTP, each archive with a service of its own. Other work shared the machine:",
-        f"its load average over the last 15 minutes was {psutil.getloadavg()[2]:.1f}.",
+        f"Measured on {where}, over HTTP, each archive with a service of its own. Other work shared the",
+        f"machine: its load average over the last 15 minutes was {psutil.getloadavg()[2]:.1f}.",
         "",
         "Seconds: from the first byte sent to the answer. API peak: VmHWM of the API process, which idles at",
         f"{idle:.0f} MB. List: `GET /datasets`. Prepare: `task: triplets` on the dataset, and its peak RSS.",
