@@ -4,7 +4,7 @@ chunk files."""
 import ast
 import codecs
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from core.data.packing import TreeFile, tree_files
 from core.data.python_source import SKIPPED_FOLDERS, functions
 from core.data.readers import Reject, Row, as_text, check_text, read_rows
 from core.data.record import TEXT_NAMES, id_of
+from core.data.stopping import no_stop
 from core.data.trees import common_folder, ending
 from core.errors import BadData
 from core.spec.prepare import Format, PrepareSpec, Queries
@@ -94,16 +95,20 @@ def read_passages(
 
 
 def read_documents(
-    path: Path, form: Format, category: str | None = None, encoding: str | None = None
+    path: Path,
+    form: Format,
+    category: str | None = None,
+    encoding: str | None = None,
+    check_stop: Callable[[], None] = no_stop,
 ) -> Iterator[Document | Reject]:
     """Every document of a file or a tree that has any text, in the order of the paths.
 
-    Memory: one document. Raises `BadData` when there is none.
+    Memory: one document. Raises `BadData` when there is none. ``check_stop`` is called for every file.
     """
-    parts = common_folder(file.name for file in document_files(path, form))
+    parts = common_folder(file.name for file in document_files(path, form, check_stop))
     if parts is None:
         raise BadData(f"{path.name} has no {form} files ({', '.join(_ENDINGS[form])})")
-    for file in document_files(path, form):
+    for file in document_files(path, form, check_stop):
         # The folders that all documents are in do not tell one from another.
         inside = file.name.split("/")[len(parts) :]
         text = _text_of(file, encoding or _declared(file, form))
@@ -123,7 +128,7 @@ def passages_of(document: Document, cutting: Cutting) -> Iterator[Passage | Reje
         yield from _document(PARSERS[document.parser](document.text), name, category, cutting)
 
 
-def document_files(path: Path, form: Format) -> Iterator[TreeFile]:
+def document_files(path: Path, form: Format, check_stop: Callable[[], None] = no_stop) -> Iterator[TreeFile]:
     """The files of a folder or a packed dataset that have this format, in path order.
 
     Hidden files and links out of the folder are left out. A file that is a document is its own tree.
@@ -133,7 +138,11 @@ def document_files(path: Path, form: Format) -> Iterator[TreeFile]:
             yield TreeFile(path.name, path)
         return
     skipped = SKIPPED_FOLDERS if form == "python_source" else set()
-    for file in tree_files(path, enter=lambda folder: not folder.startswith(".") and folder not in skipped):
+
+    def enter(folder: str) -> bool:
+        return not folder.startswith(".") and folder not in skipped
+
+    for file in tree_files(path, enter=enter, check_stop=check_stop):
         if ending(file.name) in _ENDINGS[form] and not file.name.rpartition("/")[2].startswith("."):
             yield file
 

@@ -14,7 +14,6 @@ from core.data.inspected import Inspected
 from core.data.packing import tree_files
 from core.data.readers import Reject
 from core.data.statistics import PREVIEW_ROWS
-from core.data.stopping import checked
 from core.data.trees import ending
 from core.spec.prepare import Format
 
@@ -35,11 +34,11 @@ def inspect_documents(path: Path, form: Format, check_stop: Callable[[], None]) 
     """
     found = Inspected(form, {"documents": 0})
     found.show("documents", [])
-    count, found.ignored = _files(path, form)
+    count, found.ignored = _files(path, form, check_stop)
     # Every Python file is parsed: one that is not Python is a reject.
     every = 1 if form == "python_source" else -(-count // MOST_CUT)
     statistics, cut = found.statistics, 0
-    for document in checked(read_documents(path, form), check_stop):
+    for document in read_documents(path, form, check_stop=check_stop):
         if isinstance(document, Reject):
             found.reject(document)
             continue
@@ -68,12 +67,16 @@ def inspect_documents(path: Path, form: Format, check_stop: Callable[[], None]) 
     return found
 
 
-def _files(path: Path, form: Format) -> tuple[int, dict[str, int]]:
+def _files(path: Path, form: Format, check_stop: Callable[[], None]) -> tuple[int, dict[str, int]]:
     """The number of documents, and the other files by the ending of their names, the most common ones."""
-    read = Counter(ending(file.name) for file in document_files(path, form))
+    read = Counter(ending(file.name) for file in document_files(path, form, check_stop))
     others: Counter[str] = Counter()
     if path.is_dir():
-        files = tree_files(path, enter=lambda name: not name.startswith("."))
+        files = tree_files(path, enter=_is_visible, check_stop=check_stop)
         others.update(ending(file.name) for file in files)
         others -= read
     return read.total(), dict(others.most_common(_ENDINGS_TOLD))
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".")

@@ -13,7 +13,7 @@ from typing import IO
 from core.data.archives import MOST_BYTES, Extraction, is_clutter, only_folder, read_archive, same_name
 from core.data.formats import documents_by_name
 from core.data.packing import MOST_FILES, PACKED, Packer, is_packed
-from core.data.stopping import no_stop
+from core.data.stopping import checked, no_stop
 from core.data.trees import common_folder
 
 _BLOCK = 1 << 20
@@ -77,7 +77,7 @@ class _Staging(Extraction):
     def visible_names(self) -> Iterator[str]:
         """The names below the folder that all files are in, without hidden files."""
         top = len(self._top())
-        for name in self._names:
+        for name in checked(self._names, self.check_stop):
             parts = name.split("\0")
             if not any(map(is_clutter, parts)):
                 yield "/".join(parts[top:])
@@ -85,7 +85,9 @@ class _Staging(Extraction):
     def _top(self) -> list[str]:
         """The folder that all files are in."""
         visible = (
-            name.replace("\0", "/") for name in self._names if not any(map(is_clutter, name.split("\0")))
+            name.replace("\0", "/")
+            for name in checked(self._names, self.check_stop)
+            if not any(map(is_clutter, name.split("\0")))
         )
         return common_folder(visible) or []
 
