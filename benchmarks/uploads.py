@@ -30,17 +30,17 @@ _JOB_SECONDS = 3600
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pages", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--shapes", nargs="+", default=[entries.__name__ for _, entries, _ in _SHAPES])
+    parser.add_argument("--shapes", nargs="+", default=[entries.__name__ for _, entries, *_ in _SHAPES])
     parser.add_argument("--docs", type=Path, default=_DOCS)
     parser.add_argument("--no-prepare", action="store_true", help="measure the uploads alone")
     asked = parser.parse_args()
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for shape, entries, pack in _SHAPES:
+        for shape, entries, pack, most in _SHAPES:
             if entries.__name__ not in asked.shapes:
                 continue
-            for pages in asked.pages:
+            for pages in dict.fromkeys(min(pages, most) for pages in asked.pages):
                 archive = folder / f"{shape}.{pack}"
                 write_archive(archive, entries(pages))
                 results.append(measure(folder / "service", archive, shape, pages, asked.no_prepare))
@@ -91,10 +91,11 @@ def page(number: int, drawn: random.Random) -> bytes:
 
 
 _SHAPES = [
-    ("one flat folder", flat, "tar.gz"),
-    ("nested folders with images", nested, "zip"),
-    ("JSONL, a split a file", splits, "tar"),
+    ("one flat folder", flat, "tar.gz", 1_000_000),
+    ("nested folders with images", nested, "zip", 1_000_000),
+    ("JSONL, a split a file", splits, "tar", 20_000),
 ]
+"""What it is called, its entries, its ending, and the most files."""
 
 
 def write_archive(path: Path, entries: Iterator[tuple[str, bytes]]) -> None:

@@ -51,7 +51,7 @@ async def upload(
     """The body is the file: JSONL, JSON, CSV, TSV or Parquet (also .gz, .zst), or a tar or zip of a folder.
 
     It is read to its end before it is kept: rows that cannot be used are answered with their lines.
-    A dataset of more than 1,000 files is stored as one `files.tar`. The work ends when the client closes the
+    A dataset of more than 200 files is stored as one `files.tar`. The work ends when the client closes the
     connection.
     """
     async with receive(request, settings) as received:
@@ -100,6 +100,11 @@ def preview(
     with library.open(artifact.uri, PREVIEW) as file:
         shown: dict[str, list[dict[str, Any]]] = json.load(file)
     chosen = split or next(iter(shown), "")
+    if chosen not in shown and chosen in artifact.manifest.get("metadata", {}).get("splits", {}):
+        raise NotFound(
+            f"Dataset {dataset} has a split {chosen!r}, and a preview of its first {len(shown)} splits only; "
+            f"its files are at /artifacts/{artifact.id}"
+        )
     if chosen not in shown:
         raise NotFound(f"Dataset {dataset} has no split {chosen!r}; it has {', '.join(shown) or 'none'}")
     return PreviewView(split=chosen, splits=list(shown), items=shown[chosen][:limit])

@@ -22,7 +22,7 @@ from core.errors import BadData
 
 PACKED = "files.tar"
 INDEX = "files.index"
-MOST_FILES = 1000
+MOST_FILES = 200
 """A dataset with more files than this is packed."""
 
 _BLOCK = 1 << 20

@@ -21,6 +21,7 @@ from fastapi.testclient import TestClient
 
 from api import uploads
 from api.app import create_app
+from client.client import Client
 from core.artifacts import Library
 from core.data import inspected_documents, packing, staging
 from core.data.packing import INDEX, PACKED
@@ -221,6 +222,9 @@ def test_a_list_has_neither_the_files_nor_hundreds_of_splits(http):
     whole = http.get("/datasets/mine").json()
     assert (len(whole["files"]), len(whole["metadata"]["splits"])) == (121, 120)
     assert len(http.get("/datasets/mine/preview").json()["splits"]) == 100
+    later = http.get("/datasets/mine/preview", params={"split": "split99"})  # by name, the last one
+    assert (later.status_code, "first 100 splits only" in later.json()["detail"]) == (404, True)
+    assert "has no split" in http.get("/datasets/mine/preview", params={"split": "other"}).json()["detail"]
 
 
 def test_files_that_are_not_read_and_empty_documents_are_told(http):
@@ -472,6 +476,21 @@ def test_uploads_do_not_take_the_threads_of_other_calls(server, settings, monkey
     assert names >= {f"name{number}" for number in range(10)}
     for connection in connections[:10]:
         connection.close()
+
+
+def test_a_folder_is_sent_and_downloaded_by_its_name(server, tmp_path, many):
+    for number in range(FEW):
+        (tmp_path / "docs").mkdir(exist_ok=True)
+        (tmp_path / "docs" / f"{number}.md").write_bytes(page(number))
+    with Client(f"http://{server[0]}:{server[1]}") as client:
+        made = client.upload(tmp_path / "docs", "manual")
+        assert client.download("dataset:manual", tmp_path / "down").id == made.id
+        assert packing.is_packed(tmp_path / "down")
+        assert client.upload(tmp_path / "down", "manual").id == made.id
+    inside = packing.unpack(tmp_path / "down", tmp_path / "unpacked")
+    assert {path.name: path.read_bytes() for path in inside.iterdir()} == {
+        f"{number}.md": page(number) for number in range(FEW)
+    }
 
 
 def test_files_of_the_tree_are_where_the_index_says(tmp_path: Path):
