@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +23,10 @@ Errors are `application/problem+json`; lists are pages `{items, next_cursor}`; t
 """
 
 
+_UPLOADS_AT_ONCE = 2
+"""Uploads that are unpacked and read at once; others wait. Their threads are not those of other calls."""
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """A server on the settings' database and broker."""
     settings = settings or Settings()
@@ -36,6 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.store = open_store(settings)
     app.state.queue = Queue(settings)
     app.state.library = Library(settings.artifact_url)
+    app.state.uploads = anyio.CapacityLimiter(_UPLOADS_AT_ONCE)
     app.state.registry = CollectorRegistry()
     app.state.registry.register(ServiceCollector(app.state.store))
     errors.install(app)

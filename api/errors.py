@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from core.errors import InvalidRequest, NotFound, Problem, ReasonError, Unavailable
 from core.spec.parse import describe
+from core.text import escaped_json
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def problem(
         "errors": [vars(error) for error in errors or []],
     }
     return JSONResponse(
-        body,
+        escaped_json(body),  # a message may quote what is wrong, also when it is no Unicode
         status_code=status,
         media_type="application/problem+json",
         headers=headers,

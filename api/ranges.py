@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from typing import IO
+from urllib.parse import quote
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 _ONE_RANGE = re.compile(r"^bytes=(\d{0,18})-(\d{0,18})$")
+_PLAIN = re.compile(r"[\w .+@=,-]+", re.ASCII)
 _BLOCK = 1 << 18
 
 
@@ -20,7 +22,10 @@ def serve(request: Request, source: IO[bytes], *, size: int, sha256: str, name: 
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
-        "Content-Disposition": f'attachment; filename="{name}"',
+        # RFC 6266: headers are Latin-1, names are not.
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+        if not _PLAIN.fullmatch(name)
+        else f'attachment; filename="{name}"',
         "Cache-Control": "private, max-age=31536000, immutable",
     }
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}

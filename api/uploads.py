@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +16,19 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from core.artifacts import Library
+from core.artifacts import MANIFEST, Library
 from core.data.archives import UnpacksTooLarge
-from core.data.statistics import write_preview
-from core.data.uploads import Inspected, ending_of, inspect, unpack
+from core.data.inspected import Inspected
+from core.data.packing import has_many_files, pack
+from core.data.statistics import PREVIEW, write_preview
+from core.data.stopping import no_stop
+from core.data.uploads import ending_of, inspect, unpack
 from core.errors import BadData, BadRequest, InvalidRequest, Problem, StorageFailure, TooLarge
 from core.settings import Settings
 from core.store import Store
 from core.store.artifacts import NewArtifact
 from core.store.tables import Artifact
+from core.text import escaped_json
 
 _UNPACKED = 20
 """An archive may unpack to so many times the limit: text packs well, and bombs a thousand times better."""
@@ -95,18 +99,21 @@ def keep(
     store: Store,
     settings: Settings,
     library: Library,
+    check_stop: Callable[[], None] = no_stop,
 ) -> tuple[Artifact, bool]:
-    """Reads everything, and publishes it under its name's next version. Returns it, and whether it is new.
+    """Read everything, and publish it as the next version of its name. Returns it, and whether it is new.
 
-    Raises `InvalidRequest` with a problem for each of the first bad lines.
+    Raises `InvalidRequest` with a problem for each of the first bad lines. What ``check_stop`` raises ends
+    the work, and nothing is published.
     """
     if name.startswith("art_"):
         raise InvalidRequest("names that begin with art_ are ids", [Problem("name", "begins with art_")])
     try:
         ending = ending_of(received.path, filename, received.media_type)
         most = _UNPACKED * settings.max_upload_bytes
-        folder = unpack(received.path, ending, received.folder / "in", most)
-        found = inspect(folder)
+        folder = unpack(received.path, ending, received.folder / "in", most, check_stop)
+        _check_names(folder)
+        found = inspect(folder, check_stop)
     except UnpacksTooLarge as error:
         raise TooLarge(str(error)) from error
     except BadData as error:
@@ -116,9 +123,10 @@ def keep(
             "The body is nested too deeply", [Problem("body", "nested too deeply")]
         ) from error
     _check(found, max_reject_share)
+    many = has_many_files(folder)
     if found.preview:
         write_preview(folder, found.preview)
-    metadata = {
+    metadata: dict[str, Any] = {
         "name": name,
         "filename": filename,
         "upload_sha256": received.sha256,
@@ -128,21 +136,38 @@ def keep(
         "rejected": found.rejected,
         "statistics": found.statistics.page(),
     }
-    published = library.publish(folder, "dataset", metadata)
+    told = {"ignored": found.ignored, "empty": found.empty}
+    metadata |= {field: value for field, value in told.items() if value}
+    if many:
+        pack(folder, received.folder / "packed", check_stop)
+        folder = received.folder / "packed"
+    check_stop()
+    published = library.publish(folder, "dataset", metadata, check_stop)
     manifest: dict[str, Any] = published.manifest.model_dump(mode="json")
     # Another upload of the same content may have been first, under another name: its page stays in the
     # storage, ours is in the row.
-    manifest["metadata"] = metadata
+    manifest["metadata"] = escaped_json(metadata)
     new = NewArtifact(
         "dataset", "dataset", published.uri, published.manifest.sha256, published.manifest.bytes, manifest
     )
     return store.artifacts.add_upload(new, name)
 
 
+def _check_names(folder: Path) -> None:
+    """Raises `BadData` for folders with the names of files that the service writes."""
+    for name in (MANIFEST, PREVIEW):
+        if (folder / name).is_dir():
+            raise BadData(
+                f"the archive has a folder {name!r}: the service writes a file of this name. Rename it"
+            )
+
+
 def _check(found: Inspected, max_reject_share: float) -> None:
     whole = found.rows + found.rejected
     if not whole:
-        raise InvalidRequest("There is nothing in it", [Problem("body", "there is nothing in it")])
+        empty = f": its {found.empty} documents have no text" if found.empty else ""
+        message = f"There is nothing in it{empty}"
+        raise InvalidRequest(message, [Problem("body", message)])
     if found.rejected > max_reject_share * whole or not found.rows:
         problems = [Problem(f"{reject.file}, line {reject.line}", reject.reason) for reject in found.rejects]
         first = f"{problems[0].path}: {problems[0].message}" if problems else ""

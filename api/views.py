@@ -1,5 +1,7 @@
 """Rows as the wire shows them."""
 
+from itertools import islice
+
 from core.spec.views import (
     ArtifactView,
     EndReasonView,
@@ -58,7 +60,15 @@ def event_view(event: EventRow) -> EventView:
     return EventView(seq=event.seq, attempt=event.attempt, type=event.type, at=event.at, data=event.data)
 
 
-def artifact_view(artifact: Artifact) -> ArtifactView:
+_LISTED_SPLITS = 100
+
+
+def artifact_view(artifact: Artifact, *, listed: bool = False) -> ArtifactView:
+    """``listed``: without what grows with the number of files and splits."""
+    files = artifact.manifest.get("files", [])
+    metadata = artifact.manifest.get("metadata", {})
+    if listed and len(splits := metadata.get("splits", {})) > _LISTED_SPLITS:
+        metadata = {**metadata, "splits": dict(islice(splits.items(), _LISTED_SPLITS))}
     return ArtifactView(
         id=artifact.id,
         job_id=artifact.job_id,
@@ -69,8 +79,9 @@ def artifact_view(artifact: Artifact) -> ArtifactView:
         sha256=artifact.sha256,
         bytes=artifact.bytes,
         created_at=artifact.created_at,
-        files=artifact.manifest.get("files", []),
-        metadata=artifact.manifest.get("metadata", {}),
+        files=[] if listed else files,
+        file_count=len(files),
+        metadata=metadata,
         links={"self": f"/artifacts/{artifact.id}", "files": f"/artifacts/{artifact.id}/files/"},
     )
 

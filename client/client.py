@@ -234,7 +234,7 @@ class Client:
         return Page[WorkerView].model_validate(self._json("GET", "/workers")).items
 
     def find(self, reference: str) -> ArtifactView:
-        """``job:ID/OUTPUT``, ``model:ID``, ``model:NAME[@VERSION]`` or ``artifact:ID``."""
+        """``job:ID/OUTPUT``, ``model:ID``, ``dataset:ID``, their ``NAME[@VERSION]``, or ``artifact:ID``."""
         scheme, _, target = reference.rpartition(":")
         if scheme == "job":
             job_id, _, output = target.partition("/")
@@ -243,6 +243,8 @@ class Client:
                     return artifact
             raise NotFound(f"Job {job_id} has no output {output!r}")
         if not target.startswith("art_"):
+            if scheme == "dataset":
+                return ArtifactView.model_validate(self._json("GET", f"/datasets/{_quoted(target)}"))
             name, _, version = target.partition("@")
             for artifact in self.models():
                 if artifact.name == name and (not version or str(artifact.version) == version):

@@ -5,6 +5,7 @@
     ReasonError
     +-- InvalidRequest            422  the payload does not validate
     +-- BadRequest                400  the call makes no sense (a bad cursor, say)
+    +-- ClientGone                499  the client closed the connection: nobody reads the answer
     +-- Unauthorized              401  no key, or not a known one
     +-- Forbidden                 403  the key, or a path, does not allow it
     +-- NotFound                  404
@@ -56,6 +57,15 @@ class BadRequest(ReasonError):
     code = "bad_request"
     status = 400
     title = "The request cannot be understood"
+
+
+class ClientGone(ReasonError):
+    code = "client_gone"
+    status = 499
+    title = "The client closed the connection"
+
+    def __init__(self) -> None:
+        super().__init__("The client closed the connection before the answer")
 
 
 class Unauthorized(ReasonError):

@@ -5,6 +5,7 @@ from fastapi import APIRouter, Request, Response
 from api.deps import Cursor, LibraryDep, Limit, Reader, StoreDep
 from api.ranges import serve
 from api.views import artifact_view
+from core.data.packing import PACKED
 from core.errors import NotFound
 from core.spec.views import ArtifactView, Page
 
@@ -26,7 +27,9 @@ def get_file(
     # Only what the manifest names: no path that somebody made up reaches the storage.
     entry = next((entry for entry in artifact.manifest["files"] if entry["path"] == path), None)
     if entry is None:
-        raise NotFound(f"Artifact {artifact_id} has no file {path!r}")
+        packed = any(entry["path"] == PACKED for entry in artifact.manifest["files"])
+        where = f": the files of this dataset are in {PACKED}" if packed else ""
+        raise NotFound(f"Artifact {artifact_id} has no file {path!r}{where}")
     return serve(
         request,
         library.open(artifact.uri, path),

@@ -1,12 +1,13 @@
 """Datasets: sent, listed, looked into."""
 
 import json
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from api.deps import Cursor, LibraryDep, Limit, Reader, SettingsDep, StoreDep, Submitter
+from api.disconnects import while_connected
 from api.uploads import keep, receive
 from api.views import artifact_view
 from core.data.statistics import PREVIEW, PREVIEW_ROWS
@@ -50,10 +51,14 @@ async def upload(
     """The body is the file: JSONL, JSON, CSV, TSV or Parquet (also .gz, .zst), or a tar or zip of a folder.
 
     It is read to its end before it is kept: rows that cannot be used are answered with their lines.
+    A dataset of more than 200 files is stored as one `files.tar`. The work ends when the client closes the
+    connection.
     """
     async with receive(request, settings) as received:
-        artifact, new = await run_in_threadpool(
-            keep, received, name, filename, max_reject_share, store, settings, library
+        artifact, new = await while_connected(
+            request,
+            partial(keep, received, name, filename, max_reject_share, store, settings, library),
+            request.app.state.uploads,
         )
     if not new:
         response.status_code = 200
@@ -63,9 +68,12 @@ async def upload(
 
 @router.get("", summary="Datasets, newest first")
 def datasets(store: StoreDep, _: Reader, cursor: Cursor = None, limit: Limit = 50) -> Page[ArtifactView]:
-    """Sent ones, and those that prepare and mine jobs have made."""
+    """Sent ones, and those that prepare and mine jobs have made.
+
+    In a list `files` is empty, and `metadata.splits` has the first hundred: GET /datasets/{id} has all.
+    """
     rows, following = store.artifacts.page("dataset", cursor=cursor, limit=limit)
-    return Page(items=[artifact_view(row) for row in rows], next_cursor=following)
+    return Page(items=[artifact_view(row, listed=True) for row in rows], next_cursor=following)
 
 
 @router.get("/{dataset}", summary="A dataset: splits, statistics, lineage")
@@ -92,6 +100,11 @@ def preview(
     with library.open(artifact.uri, PREVIEW) as file:
         shown: dict[str, list[dict[str, Any]]] = json.load(file)
     chosen = split or next(iter(shown), "")
+    if chosen not in shown and chosen in artifact.manifest.get("metadata", {}).get("splits", {}):
+        raise NotFound(
+            f"Dataset {dataset} has a split {chosen!r}, and a preview of its first {len(shown)} splits only; "
+            f"its files are at /artifacts/{artifact.id}"
+        )
     if chosen not in shown:
         raise NotFound(f"Dataset {dataset} has no split {chosen!r}; it has {', '.join(shown) or 'none'}")
     return PreviewView(split=chosen, splits=list(shown), items=shown[chosen][:limit])

@@ -3,13 +3,15 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from core.spec.base import Lenient
+from core.text import escaped_json
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
@@ -25,13 +27,21 @@ class FileEntry(Lenient):
 
 
 class Manifest(Lenient):
-    """What is in a folder, and where it came from. ``sha256`` covers paths, sizes and hashes of its files."""
+    """What is in a folder, and where it came from. ``sha256`` covers paths, sizes and hashes of its files.
+
+    Texts of ``metadata`` that UTF-8 or a database cannot hold are escaped (`core.text`).
+    """
 
     kind: str
     sha256: str = ""
     files: list[FileEntry]
     metadata: dict[str, Any] = Field(default_factory=dict)
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _escaped(cls, value: Any) -> Any:
+        return escaped_json(value)
 
     @property
     def bytes(self) -> int:
@@ -55,13 +65,18 @@ def inspect_folder(
     *,
     hashes: bool = True,
     sync: bool = False,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> Manifest:
-    """Lists (and hashes, and fsyncs) the files of a folder, in the order of their paths."""
+    """List (and hash, and fsync) the files of a folder, in the order of their paths.
+
+    ``check_stop`` is called for every file and every block that is hashed; what it raises ends the work.
+    """
     entries = []
     for path in sorted(folder.rglob("*")):
         if path.is_dir() or path == folder / MANIFEST:
             continue
-        sha256 = sha256_of(path) if hashes else ""
+        check_stop()
+        sha256 = sha256_of(path, check_stop) if hashes else ""
         if sync:
             _fsync(path)
         entries.append(
@@ -150,11 +165,12 @@ def fresh_folder(folder: Path) -> Path:
     return folder
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes."""
+def sha256_of(path: Path, check_stop: Callable[[], None] = lambda: None) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
+            check_stop()
             digest.update(block)
     return digest.hexdigest()
 

@@ -7,7 +7,7 @@ the same bytes share one folder.
 import contextlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -50,30 +50,49 @@ class Library:
             Path(self._path) if "file" in (protocol if isinstance(protocol, tuple) else (protocol,)) else None
         )
 
-    def publish(self, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
-        """Takes over a finished folder, which is gone afterwards. Raises `StorageFailure`."""
+    def publish(
+        self,
+        folder: Path,
+        kind: str,
+        metadata: dict[str, Any],
+        check_stop: Callable[[], None] = lambda: None,
+    ) -> Published:
+        """Take over a finished folder, which is gone afterwards. Raises `StorageFailure`.
+
+        Whatever ``check_stop`` raises ends the work before the artifact is visible.
+        """
         with self._answering(f"publishing the {kind}"):
             return (
-                self._publish_local(folder, kind, metadata)
+                self._publish_local(folder, kind, metadata, check_stop)
                 if self.local
-                else self._upload(folder, kind, metadata)
+                else self._upload(folder, kind, metadata, check_stop)
             )
 
-    def _publish_local(self, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
+    def _publish_local(
+        self, folder: Path, kind: str, metadata: dict[str, Any], check_stop: Callable[[], None]
+    ) -> Published:
         assert self.local is not None
         staging = self.local / "staging" / uuid.uuid4().hex
         staging.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(folder, staging)
-        manifest = inspect_folder(staging, kind, metadata, sync=True)
+        try:
+            manifest = inspect_folder(staging, kind, metadata, sync=True, check_stop=check_stop)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                staging.rename(folder)  # its owner has it back, and removes or rescues it
+            raise
         place = self._place(manifest)
         publish_folder(staging, self.local / place, manifest)
         return Published(f"{self.root}/{place}", manifest)
 
-    def _upload(self, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
-        manifest = inspect_folder(folder, kind, metadata)
+    def _upload(
+        self, folder: Path, kind: str, metadata: dict[str, Any], check_stop: Callable[[], None]
+    ) -> Published:
+        manifest = inspect_folder(folder, kind, metadata, check_stop=check_stop)
         write_manifest(folder, manifest)
         place = self._place(manifest)
         for entry in manifest.files:
+            check_stop()
             self._fs.put_file(str(folder / entry.path), f"{self._path}/{place}/{entry.path}")
         self._fs.put_file(str(folder / MANIFEST), f"{self._path}/{place}/{MANIFEST}")
         shutil.rmtree(folder)

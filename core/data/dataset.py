@@ -22,8 +22,8 @@ from core.data import table
 from core.data.judgments import Judging, OnMissing, RetrievalSet
 from core.data.lookup import Texts
 from core.data.pairs import DATASET_FACTS, TrainingRow
-from core.data.qrels import Judgment
 from core.data.remarks import first_judgments, first_texts
+from core.data.rows import Judgment
 from core.errors import BadData
 
 _VERSION = 1

@@ -3,9 +3,8 @@ chunk files."""
 
 import ast
 import codecs
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,20 @@ from core.data.blocks import PARSERS, Parsed
 from core.data.chunking import Passage, Span, chunk, sentences
 from core.data.columns import TEXT_NAMES
 from core.data.folders import split_files
+from core.data.packing import TreeFile, tree_files
 from core.data.python_source import SKIPPED_FOLDERS, functions
-from core.data.readers import open_text, read_rows
+from core.data.readers import as_text, read_rows
 from core.data.record import id_of
 from core.data.rows import Reject, Row, check_text
+from core.data.stopping import no_stop
+from core.data.trees import common_folder, ending
 from core.errors import BadData
 from core.spec.prepare import Format, PrepareSpec, Queries
 
 DOCUMENT_FORMATS: tuple[Format, ...] = ("markdown", "rst", "python_source", "chunks")
+TREES: tuple[Format, ...] = ("markdown", "rst", "python_source")
+"""Formats whose documents are files of their own."""
+
 _ENDINGS = {
     "markdown": (".md", ".markdown", ".mdx", ".txt"),
     "rst": (".rst", ".txt"),
@@ -60,6 +65,17 @@ AS_WRITTEN = Cutting(3000, 5000, 0, Queries(hide=False))
 """Where documents are only looked into, or looked up."""
 
 
+@dataclass(frozen=True)
+class Document:
+    """A document's text. ``name`` is its path below the source; ``parser`` is the key of `PARSERS`, or
+    ``.py``."""
+
+    name: str
+    category: str | None
+    parser: str
+    text: str
+
+
 def read_passages(
     path: Path,
     form: Format,
@@ -73,49 +89,74 @@ def read_passages(
     if form == "chunks":
         yield from _ready_made(path, category, cutting, encoding, columns or {})
         return
-    files = document_files(path, form)
-    if not files:
-        raise BadData(f"{path} has no {form} files ({', '.join(_ENDINGS[form])})")
-    # What all documents lie in says nothing of any.
-    top = Path(os.path.commonpath([file.parent for file in files]))
-    for file in files:
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        inside = file.relative_to(top).parts
-        own = category or (inside[0] if len(inside) > 1 else None)
+    for found in read_documents(path, form, category, encoding):
+        if isinstance(found, Reject):
+            yield found
+        else:
+            yield from passages_of(found, cutting)
+
+
+def read_documents(
+    path: Path,
+    form: Format,
+    category: str | None = None,
+    encoding: str | None = None,
+    check_stop: Callable[[], None] = no_stop,
+) -> Iterator[Document | Reject]:
+    """Every document of a file or a tree that has any text, in the order of the paths.
+
+    Memory: one document. Raises `BadData` when there is none. ``check_stop`` is called for every file.
+    """
+    parts = common_folder(file.name for file in document_files(path, form, check_stop))
+    if parts is None:
+        raise BadData(f"{path.name} has no {form} files ({', '.join(_ENDINGS[form])})")
+    for file in document_files(path, form, check_stop):
+        # The folders that all documents are in do not tell one from another.
+        inside = file.name.split("/")[len(parts) :]
         text = _text_of(file, encoding or _declared(file, form))
         if isinstance(text, Reject):
             yield text
-        elif form == "python_source":
-            yield from _python(text, name, own, cutting)
         elif text.strip():
-            yield from _document(PARSERS[file.suffix.lower()](text), name, own, cutting)
+            own = category or (inside[0] if len(inside) > 1 else None)
+            yield Document(file.name, own, ending(file.name), text)
 
 
-def document_files(path: Path, form: Format) -> list[Path]:
-    """The files of a tree that have this format, hidden ones and links out of it left aside."""
+def passages_of(document: Document, cutting: Cutting) -> Iterator[Passage | Reject]:
+    """The passages of a document; a reject for a file that is not Python."""
+    name, category = document.name, document.category
+    if document.parser == ".py":
+        yield from _python(document.text, name, category, cutting)
+    else:
+        yield from _document(PARSERS[document.parser](document.text), name, category, cutting)
+
+
+def document_files(path: Path, form: Format, check_stop: Callable[[], None] = no_stop) -> Iterator[TreeFile]:
+    """The files of a folder or a packed dataset that have this format, in path order.
+
+    Hidden files and links out of the folder are left out. A file that is a document is its own tree.
+    """
     if path.is_file():
-        return [path] if path.suffix.lower() in _ENDINGS[form] else []
-    root = path.resolve()
-    found = []
-    for file in sorted(path.rglob("*")):
-        inside = file.relative_to(path).parts
-        if file.suffix.lower() not in _ENDINGS[form] or any(part.startswith(".") for part in inside):
-            continue
-        if form == "python_source" and SKIPPED_FOLDERS & set(inside):
-            continue
-        if file.is_file() and file.resolve().is_relative_to(root):
-            found.append(file)
-    return found
+        if ending(path.name) in _ENDINGS[form]:
+            yield TreeFile(path.name, path)
+        return
+    skipped = SKIPPED_FOLDERS if form == "python_source" else set()
+
+    def enter(folder: str) -> bool:
+        return not folder.startswith(".") and folder not in skipped
+
+    for file in tree_files(path, enter=enter, check_stop=check_stop):
+        if ending(file.name) in _ENDINGS[form] and not file.name.rpartition("/")[2].startswith("."):
+            yield file
 
 
 _CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)", re.M)
 
 
-def _declared(file: Path, form: Format) -> str | None:
+def _declared(file: TreeFile, form: Format) -> str | None:
     """The encoding that a Python file names in its first two lines (PEP 263)."""
     if form != "python_source":
         return None
-    with file.open("rb") as opened:
+    with file.open() as opened:
         found = _CODING.search(opened.readline(1000) + opened.readline(1000))
     try:
         return codecs.lookup(found[1].decode()).name if found else None
@@ -123,11 +164,13 @@ def _declared(file: Path, form: Format) -> str | None:
         return None
 
 
-def _text_of(file: Path, encoding: str | None) -> str | Reject:
+def _text_of(file: TreeFile, encoding: str | None) -> str | Reject:
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            return Reject(file.name, 1, f"larger than {_MOST_BYTES >> 20} MiB")
-        with open_text(file, encoding) as opened:
+        size = file.bytes
+        if size > _MOST_BYTES:
+            most = f"at most {_MOST_BYTES >> 20} MiB are read: split it"
+            return Reject(file.name, 1, f"the document has {size / 2**20:.1f} MiB, {most}")
+        with as_text(file.open(), encoding) as opened:
             return check_text(opened.read())
     except (OSError, UnicodeError, ValueError) as error:
         return Reject(file.name, 1, str(error))

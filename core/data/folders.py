@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -23,18 +24,34 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
     if saved is not None:
         return saved
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith((".", "_")):
-            continue
-        if path.is_dir():
-            # A split's shards in a folder of its name; what `datasets` saved; never deeper.
-            if files := [file for file in sorted(path.iterdir()) if file.is_file() and format_of(file)]:
-                found.setdefault(path.name, []).extend(files)
-        elif format_of(path) and path.name not in _OF_THE_FOLDER:
+    for name, is_folder in _data_entries(folder, folders=True):
+        path = folder / name
+        if is_folder:
+            # The shards of a split in a folder of its name, or what `datasets` saved; never deeper.
+            if files := [path / inside for inside, _ in _data_entries(path, folders=False)]:
+                found.setdefault(name, []).extend(files)
+        elif not name.startswith("_") and name not in _OF_THE_FOLDER:
             found.setdefault(_split_of(path), []).append(path)
     if list(found) == [_INSIDE] and (folder / _INSIDE).is_dir():
         return split_files(folder / _INSIDE)
     return found
+
+
+def _data_entries(folder: Path, *, folders: bool) -> list[tuple[str, bool]]:
+    """(name, is a folder) of the data files and, if asked for, of the folders, sorted. None is hidden.
+
+    Only these are kept in memory: a folder may have a million other files.
+    """
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if format_of(Path(entry.name)) and entry.is_file():
+                found.append((entry.name, False))
+            elif folders and not entry.name.startswith("_") and entry.is_dir():
+                found.append((entry.name, True))
+    return sorted(found)
 
 
 def files_of_split(folder: Path, split: str | None) -> list[Path]:

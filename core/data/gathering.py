@@ -16,13 +16,14 @@ import pyarrow as pa
 from core.data.archives import extract, is_archive
 from core.data.chunking import Passage
 from core.data.dataset import CHUNKS, SCHEMA
-from core.data.documents import Cutting, read_passages
+from core.data.documents import TREES, Cutting, read_passages
 from core.data.formats import is_documents, settle_format
 from core.data.hashing import text_hash
 from core.data.judged import is_bright, is_judged, splits_of
 from core.data.labels import LEFT_OUT, MADE_NEGATIVES
 from core.data.near_duplicates import Sketches
 from core.data.negatives import Passages
+from core.data.packing import is_packed, unpack
 from core.data.pairs import TrainingRow, read_pairs
 from core.data.reading import TEXT_ROLES, Reading, ReadingReport
 from core.data.rejects import Rejects
@@ -70,13 +71,17 @@ def open_sources(spec: PrepareSpec, context: RunContext, work: Path) -> list[Ope
         path = context.dataset_path(reference)
         if path.is_file() and is_archive(path.name):
             context.phase("unpacking")
-            return extract(path, work / name)
+            return extract(path, work / name, check_stop=context.check_stop)
         return path
 
     found = []
     for index, source in enumerate(spec.sources):
         named = place(source.ref, f"source-{index}")
-        form, path = settle_format(named, source.format, rows="query" in source.columns)
+        if is_packed(named) and source.format not in ("auto", *TREES):
+            named = unpack(named, work / f"source-{index}", context.check_stop)
+        form, path = settle_format(
+            named, source.format, rows="query" in source.columns, check_stop=context.check_stop
+        )
         corpus = place(source.corpus, f"corpus-{index}") if source.corpus is not None else None
         found.append(Opened(source, path, form, corpus))
         context.check_stop()

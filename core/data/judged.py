@@ -6,7 +6,7 @@ BEIR folders (Thakur et al. 2021, arXiv 2104.08663), MS MARCO's and TREC's files
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from core.data.columns import ID_NAMES, QUERY_NAMES, TEXT_NAMES
 from core.data.folders import split_files
 from core.data.judgments import Judging, OnMissing, RetrievalSet
 from core.data.lookup import Texts
-from core.data.qrels import Judgment, read_qrels, text_lines
+from core.data.qrels import read_qrels, text_lines
 from core.data.readers import format_of, read_rows
 from core.data.record import TrainingRow, document_text, id_of
 from core.data.remarks import Irregularity, Remarks, first_judgments, first_texts
-from core.data.rows import Reject, Row, check_text
+from core.data.rows import Judgment, Reject, Row, check_text
 from core.errors import BadData
 
 _CORPUS = ("corpus", "collection", "documents", "docs")
@@ -131,6 +131,17 @@ def judged_files(
     return [JudgedFiles(corpus, queries, qrels, encoding=encoding)]
 
 
+def files_by_split(folder: Path) -> dict[str, list[JudgedFiles]]:
+    """The files of every split. BRIGHT has one split, ``test``, with a corpus for each domain."""
+    if is_bright(folder):
+        return {"test": judged_files(folder, None)}
+    corpus = _corpus(folder)
+    return {
+        split: [JudgedFiles(corpus, _queries(folder, split), qrels)]
+        for split, qrels in splits_of(folder).items()
+    }
+
+
 def read_judged(
     folder: Path, split: str | None, *, long: bool = False, on_missing: OnMissing = "fail"
 ) -> RetrievalSet:
@@ -189,21 +200,26 @@ def judged_pairs(
             yield from rejects
             if counts is not None:
                 counts["ids with several texts"] += remarks.count(Irregularity.DOCUMENT_CONFLICT) - conflicts
-            for judgment in relevant:
-                query, texts = queries.get(judgment.query, ""), documents.of(judgment.document)
-                if not query.strip() or not texts or not texts[0].strip():
-                    missing = (
-                        f"document {judgment.document!r}" if query.strip() else f"query {judgment.query!r}"
-                    )
-                    yield Reject(judgment.file, judgment.line, f"{missing} is not there, or empty")
-                else:
-                    yield TrainingRow(
-                        query,
-                        texts[0],
-                        category=files.domain or None,
-                        query_id=judgment.query,
-                        positive_id=judgment.document,
-                    )
+            yield from joined(relevant, queries, documents, files.domain)
+
+
+def joined(
+    relevant: list[Judgment], queries: Mapping[str, str], documents: Texts, domain: str
+) -> Iterator[TrainingRow | Reject]:
+    """A row for each relevant judgment; a reject where a text is missing."""
+    for judgment in relevant:
+        query, texts = queries.get(judgment.query, ""), documents.of(judgment.document)
+        if not query.strip() or not texts or not texts[0].strip():
+            missing = f"document {judgment.document!r}" if query.strip() else f"query {judgment.query!r}"
+            yield Reject(judgment.file, judgment.line, f"{missing} is not there, or empty")
+        else:
+            yield TrainingRow(
+                query,
+                texts[0],
+                category=domain or None,
+                query_id=judgment.query,
+                positive_id=judgment.document,
+            )
 
 
 def _only(wanted: Container[str], texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:

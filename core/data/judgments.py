@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from core.data.qrels import Judgment
 from core.data.remarks import Irregularity, Remarks
+from core.data.rows import Judgment
 from core.errors import BadData
 
 OnMissing = Literal["fail", "drop"]

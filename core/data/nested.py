@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from core.data.judgments import Judging, OnMissing, RetrievalSet
-from core.data.qrels import Judgment
 from core.data.readers import format_of, open_text
 from core.data.reading import Reading
 from core.data.record import TrainingRow
-from core.data.rows import Reject, Row, check_text
+from core.data.rows import Judgment, Reject, Row, check_text
 from core.errors import BadData
 
 _HEAD = 4096

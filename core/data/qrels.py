@@ -1,32 +1,15 @@
 """Judgments as files: TREC's four columns, or BEIR's three."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import zstandard
 
 from core.data.readers import open_text
+from core.data.rows import Judgment
 from core.errors import BadData
 
 _HEADING = ("query-id", "query_id", "qid", "query", "topic")
-
-
-@dataclass(frozen=True)
-class Judgment:
-    """A line of the qrels, and where it stands."""
-
-    query: str
-    document: str
-    grade: int
-    file: str
-    line: int
-
-    def within(self, prefix: str) -> "Judgment":
-        """The same judgment with the prefix of a domain before its ids."""
-        if not prefix:
-            return self
-        return replace(self, query=prefix + self.query, document=prefix + self.document)
 
 
 def read_qrels(path: Path, encoding: str | None) -> Iterator[Judgment]:

@@ -104,7 +104,11 @@ def open_text(path: Path, encoding: str | None = None) -> IO[str]:
 
     A byte order mark is dropped, a bad byte is kept visible.
     """
-    raw = open_bytes(path)
+    return as_text(open_bytes(path), encoding)
+
+
+def as_text(raw: io.BufferedReader, encoding: str | None = None) -> IO[str]:
+    """The text of an open file, decoded as `open_text` does."""
     head = raw.peek(4)
     marked = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
     # What begins with FF FE 00 00 is UTF-32, and has UTF-16's mark in front.

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from core.data.hashing import text_hash
-from core.data.qrels import Judgment
+from core.data.rows import Judgment
 
 Level = Literal["info", "warning"]
 

@@ -1,6 +1,6 @@
-"""A record of a file, and one that cannot be used: what every reader gives."""
+"""What readers give: a record of a file, one that cannot be used, and a judgment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -28,6 +28,23 @@ class Reject:
     def __post_init__(self) -> None:
         # A reason may quote what is wrong; it must be writable all the same.
         object.__setattr__(self, "reason", self.reason.encode("utf-8", "backslashreplace").decode())
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """A line of the qrels, and where it stands."""
+
+    query: str
+    document: str
+    grade: int
+    file: str
+    line: int
+
+    def within(self, prefix: str) -> "Judgment":
+        """The same judgment with the prefix of a domain before its ids."""
+        if not prefix:
+            return self
+        return replace(self, query=prefix + self.query, document=prefix + self.document)
 
 
 def check_text(text: str) -> str:

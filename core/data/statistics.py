@@ -5,14 +5,19 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
+
+from core.text import escaped_json
 
 PREVIEW = ".preview.json"
 """In every dataset's folder: its first rows, by split."""
 
 PREVIEW_ROWS = 20
+PREVIEW_SPLITS = 100
+"""Of a dataset with more splits, the first ones are in the preview."""
+
 _SHOWN_CHARACTERS = 1000
 _SHOWN_ITEMS = 20
 _CATEGORIES = 100
@@ -20,11 +25,15 @@ _CATEGORIES = 100
 
 @dataclass
 class Statistics:
-    """Lengths by role in characters, negatives, difficulties, categories."""
+    """Lengths by role in characters, negatives, difficulties, categories.
+
+    ``sampled``: the lengths of passages are those of so many documents {documents, of}; None: of all.
+    """
 
     lengths: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     categories: Counter[str] = field(default_factory=Counter)
     difficulty: Counter[str] = field(default_factory=Counter)
+    sampled: dict[str, int] | None = None
 
     def page(self) -> dict[str, Any]:
         """Mean, percentiles and longest by role; negatives a row; rows by category, the most common ones."""
@@ -35,6 +44,7 @@ class Statistics:
             "negatives_per_row": round(negatives / rows, 2),
             "difficulty": dict(sorted(self.difficulty.items())),
             "categories": {name: rows for name, rows in self.categories.most_common(_CATEGORIES) if name},
+            **({"sampled": self.sampled} if self.sampled else {}),
         }
 
 
@@ -50,16 +60,17 @@ def describe(lengths: Mapping[int, int]) -> dict[str, float]:
 
 def write_preview(folder: Path, rows: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
     """The first rows of each split, long texts cut short."""
-    shown = {split: [_short(dict(row)) for row in some] for split, some in rows.items()}
-    text = json.dumps(shown, ensure_ascii=False, default=str)
-    (folder / PREVIEW).write_text(text.encode("utf-8", "replace").decode(), encoding="utf-8")
+    shown = {split: [shortened(dict(row)) for row in some] for split, some in rows.items()}
+    plain = json.loads(json.dumps(shown, default=str))
+    (folder / PREVIEW).write_text(json.dumps(escaped_json(plain), ensure_ascii=False), encoding="utf-8")
 
 
-def _short(value: Any) -> Any:
+def shortened(value: Any) -> Any:
+    """A JSON value with long texts cut, long lists and objects without their end."""
     if isinstance(value, str):
         return value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…"
     if isinstance(value, list):
-        return [_short(item) for item in value[:_SHOWN_ITEMS]]
+        return [shortened(item) for item in value[:_SHOWN_ITEMS]]
     if isinstance(value, dict):
-        return {name: _short(item) for name, item in list(value.items())[:_SHOWN_ITEMS]}
+        return {shortened(name): shortened(item) for name, item in islice(value.items(), _SHOWN_ITEMS)}
     return value

@@ -1,52 +1,38 @@
-"""What somebody has sent: what it is, whether it can be read, and what stands in it. No torch, no numpy."""
+"""What somebody has sent: what it is, whether it can be read, and what stands in it. No torch, no numpy.
+
+The cost is linear in bytes and files: no folder is listed, and no file opened, more than a fixed number of
+times.
+"""
 
 import gzip
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
-from core.data.archives import check_size, extract, is_archive
-from core.data.documents import AS_WRITTEN, document_files, read_passages
+from core.data.archives import check_size, is_archive
+from core.data.distillation import is_scored_by_ids
+from core.data.documents import AS_WRITTEN, read_passages
 from core.data.folders import split_files
 from core.data.formats import is_documents, settle_format
-from core.data.judged import is_bright, is_judged, judged_files, splits_of
+from core.data.inspected import Inspected
+from core.data.inspected_documents import inspect_documents
+from core.data.judged import files_by_split, is_judged
+from core.data.judged_splits import rows_of_splits
 from core.data.pairs import TrainingRow, is_dataset, read_pairs
 from core.data.readers import format_of, read_rows
 from core.data.reading import Reading
 from core.data.reasonir import is_reasonir
 from core.data.rows import Reject, Row
-from core.data.statistics import PREVIEW_ROWS, Statistics
+from core.data.staging import stage
+from core.data.statistics import PREVIEW_ROWS, shortened
+from core.data.stopping import checked, no_stop
 from core.errors import BadData
-from core.spec.prepare import Format
 
-MOST_REJECTS_TOLD = 100
-
-
-@dataclass
-class Inspected:
-    """What was found. ``splits`` has rows by split; ``columns`` are those of the first records."""
-
-    format: str
-    splits: dict[str, int] = field(default_factory=dict)
-    columns: list[str] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)  # the first ones
-    rejected: int = 0
-    statistics: Statistics = field(default_factory=Statistics)
-    preview: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        return sum(self.splits.values())
-
-    def reject(self, found: Reject) -> None:
-        self.rejected += 1
-        if len(self.rejects) < MOST_REJECTS_TOLD:
-            self.rejects.append(found)
+MOST_COLUMNS = 1000
 
 
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".zip", b"ARROW1": ".arrow"}
@@ -97,125 +83,112 @@ def _text_ending(head: bytes, media_type: str | None) -> str:
     raise BadData("the body is none of JSONL, JSON, CSV, TSV, Parquet, tar and zip: say which (filename=...)")
 
 
-def unpack(path: Path, ending: str, folder: Path, most_bytes: int) -> Path:
-    """The folder that becomes the dataset: an archive's content, or the one file. ``path`` is gone then."""
+def unpack(
+    path: Path, ending: str, folder: Path, most_bytes: int, check_stop: Callable[[], None] = no_stop
+) -> Path:
+    """The folder that becomes the dataset: an archive's content, perhaps packed, or the one file.
+
+    ``path`` is gone then.
+    """
     if is_archive(f"archive{ending}"):
-        top = extract(path, folder, f"archive{ending}", most_bytes=most_bytes)
+        top = stage(path, folder, f"archive{ending}", most_bytes=most_bytes, check_stop=check_stop)
         path.unlink()
         return top
     packed = path.with_name(f"data{ending}")
     path.rename(packed)
     if ending.endswith((".gz", ".zst")):
-        check_size(packed, most_bytes)
+        check_size(packed, most_bytes, check_stop)
     folder.mkdir(parents=True)
     packed.rename(folder / packed.name)
     return folder
 
 
-def inspect(folder: Path) -> Inspected:
-    """Reads everything once. Raises `BadData` when it is nothing that a job could use."""
+def inspect(folder: Path, check_stop: Callable[[], None] = no_stop) -> Inspected:
+    """Read every record once. Raises `BadData` when no job could use the folder.
+
+    ``check_stop`` is called for every record and every file; whatever it raises ends the reading.
+    """
     if is_dataset(folder):
-        return _prepared(folder)
-    form, path = settle_format(_only_file(folder), "auto")
-    if is_documents(form):
-        return _documents(path, form)
+        return _prepared(folder, check_stop)
+    form, path = settle_format(_only_file(folder), "auto", check_stop=check_stop)
+    if is_documents(form) and form != "chunks":
+        return inspect_documents(path, form, check_stop)
+    if form == "chunks":
+        return _chunks(path, check_stop)
     if is_judged(path):
-        return _judged(path)
-    found = Inspected("rows")
-    if path.is_file():
-        _rows(path, None, "train", found)
-    else:
-        for split in split_files(path):
-            _rows(path, split, split, found)
-    return found
+        return _judged(path, check_stop)
+    return _rows(path, check_stop)
 
 
 def _only_file(folder: Path) -> Path:
-    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    files = list(islice((path for path in folder.iterdir() if not path.name.startswith(".")), 2))
     return files[0] if len(files) == 1 and files[0].is_file() else folder
 
 
-def _rows(path: Path, split: str | None, name: str, found: Inspected) -> None:
-    found.splits[name] = 0
-    files = [path] if path.is_file() else split_files(path)[name]
-    first = [
-        row for file in files[:1] for row in islice(read_rows(file), PREVIEW_ROWS) if isinstance(row, Row)
-    ]
-    found.preview[name] = [row.values for row in first]
-    found.columns = list(dict.fromkeys([*found.columns, *(column for row in first for column in row.values)]))
-    # Rows that name documents: only with a corpus can be told what they are worth.
-    if first and ("positive_document_ids" in first[0].values or is_reasonir(first[0].values)):
-        for file in files:
-            for record in read_rows(file):
+def _rows(path: Path, check_stop: Callable[[], None]) -> Inspected:
+    """Files of rows: the folder is listed once, whatever its number of splits."""
+    found = Inspected("rows")
+    splits = {"train": [path]} if path.is_file() else split_files(path)
+    by_ids = is_scored_by_ids(path)
+    columns: dict[str, None] = {}
+    for split, files in splits.items():
+        found.splits[split] = 0
+        first = [row.values for row in islice(read_rows(files[0]), PREVIEW_ROWS) if isinstance(row, Row)]
+        found.show(split, first)
+        for values in first:
+            columns.update(dict.fromkeys(map(shortened, islice(values, MOST_COLUMNS - len(columns)))))
+        # Rows that name documents are counted: only with a corpus they can be parsed.
+        if first and ("positive_document_ids" in first[0] or is_reasonir(first[0])):
+            for record in checked(chain.from_iterable(map(read_rows, files)), check_stop):
                 if isinstance(record, Reject):
                     found.reject(record)
                 else:
-                    found.splits[name] += 1
-        return
-    reading = Reading(split, labels="defer")
-    for row in _kept(read_pairs(path, reading=reading), name, found):
-        found.statistics.difficulty.update(row.difficulty)
-        if row.category is not None:
-            found.statistics.categories[row.category] += 1
-
-
-def _kept(rows: Iterable[TrainingRow | Reject], name: str, found: Inspected) -> Iterator[TrainingRow]:
-    """The good rows of a split, counted."""
-    for row in rows:
-        if isinstance(row, Reject):
-            found.reject(row)
+                    found.splits[split] += 1
             continue
-        found.splits[name] += 1
-        found.statistics.lengths["query"][len(row.query)] += 1
-        found.statistics.lengths["positive"][len(row.positive)] += 1
-        for text in row.negatives:
-            found.statistics.lengths["negative"][len(text)] += 1
-        yield row
+        # What a label means, the job says that reads the rows.
+        parts = [(path, split)] if by_ids else [(file, None) for file in files]
+        rows = chain.from_iterable(
+            read_pairs(part, reading=Reading(of_part, labels="defer")) for part, of_part in parts
+        )
+        for row in checked(rows, check_stop):
+            if found.keep(row, split):
+                found.statistics.difficulty.update(row.difficulty)
+                if row.category is not None:
+                    found.statistics.categories[row.category] += 1
+    found.columns = list(columns)
+    return found
 
 
-def _documents(path: Path, form: Format) -> Inspected:
-    found = Inspected(form, {"documents": 0} if form != "chunks" else {"chunks": 0})
-    [role] = found.splits
-    found.preview[role] = []
-    if form != "chunks":
-        found.splits[role] = len(document_files(path, form))
-    for passage in read_passages(path, form, None, AS_WRITTEN):
+def _chunks(path: Path, check_stop: Callable[[], None]) -> Inspected:
+    found = Inspected("chunks", {"chunks": 0})
+    for passage in checked(read_passages(path, "chunks", None, AS_WRITTEN), check_stop):
         if isinstance(passage, Reject):
             found.reject(passage)
             continue
-        if form == "chunks":
-            found.splits[role] += 1
+        found.splits["chunks"] += 1
         found.statistics.lengths["passage"][len(passage.text)] += 1
         if passage.category is not None:
             found.statistics.categories[passage.category] += 1
-        if len(found.preview[role]) < PREVIEW_ROWS:
-            found.preview[role].append(vars(passage))
+        found.show("chunks", [vars(passage)])
     return found
 
 
-def _judged(path: Path) -> Inspected:
-    """Every judgment must name what is there: checked when it is read, split by split."""
-    found = Inspected("judged")
-    splits = [None] if is_bright(path) else list(splits_of(path))
-    for split in splits:
-        name = split or "test"
-        found.splits[name], found.preview[name] = 0, []
-        for files in judged_files(path, split):
-            _judgments(path, files.domain or split, name, found)
+def _judged(path: Path, check_stop: Callable[[], None]) -> Inspected:
+    """Every judgment must name a query and a document of the set."""
+    found = Inspected("judged", dict.fromkeys(files_by_split(path), 0))
+    for split in found.splits:
+        found.show(split, [])
+    for split, row in rows_of_splits(path, check_stop):
+        if found.keep(row, split):
+            found.show(split, [_shown(row)])
     return found
-
-
-def _judgments(path: Path, split: str | None, name: str, found: Inspected) -> None:
-    for row in _kept(read_pairs(path, split), name, found):
-        if len(found.preview[name]) < PREVIEW_ROWS:
-            found.preview[name].append(_shown(row))
 
 
 def _shown(row: TrainingRow) -> dict[str, Any]:
     return {name: value for name, value in vars(row).items() if value not in (None, [])}
 
 
-def _prepared(folder: Path) -> Inspected:
+def _prepared(folder: Path, check_stop: Callable[[], None]) -> Inspected:
     """A prepared dataset, downloaded and sent again."""
     from core.data.dataset import read_facts, read_split
 
@@ -224,8 +197,7 @@ def _prepared(folder: Path) -> Inspected:
     for split, rows in facts["splits"].items():
         if not rows or found.format == "chunks":
             continue
-        found.preview[split] = []
-        for row in read_split(folder, split):  # to the end, so that damage is found now
-            if len(found.preview[split]) < PREVIEW_ROWS:
-                found.preview[split].append(_shown(row))
+        found.show(split, [])
+        for row in checked(read_split(folder, split), check_stop):  # to the end, so that damage is found now
+            found.show(split, [_shown(row)])
     return found

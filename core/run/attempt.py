@@ -25,6 +25,7 @@ def run_attempt(context: RunContext) -> RunResult:
     quiet_libraries()
     with MemorySampler(context):
         try:
+            context.release()  # what an attempt that was killed has left
             run_job(context)
         except Stopped:
             reason = _STOPS.get(context.stop.why, EndReason.INTERRUPTED)
@@ -39,6 +40,7 @@ def run_attempt(context: RunContext) -> RunResult:
             traceback.print_exc()
             reason = EndReason.STORAGE_FAILED if _storage(error) else EndReason.CRASHED
             message = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+    context.release()
     succeeded = reason is EndReason.SUCCEEDED
     _log.info("%s: %s", reason.value, message)  # for the log; a console is told by who runs it
     result = RunResult(

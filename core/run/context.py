@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ class RunContext:
         self.outputs: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
         self._fetched: dict[str, Path] = {}  # from a hub
+        self._unpacked_from: dict[Path, Path] = {}
         self._library = Library(request.artifact_url) if request.artifact_url else None
 
     # -- telling ---------------------------------------------------------------------------------
@@ -171,7 +173,31 @@ class RunContext:
         if not path.exists():
             raise BadData(f"{reference}: there is no such file or folder")
         made = path / "dataset"  # by `reason run`, whose folder may be named as a whole
-        return made if (path / RESULT).is_file() and made.is_dir() else path
+        return self._unpacked(made if (path / RESULT).is_file() and made.is_dir() else path)
+
+    def _unpacked(self, path: Path) -> Path:
+        """A packed dataset of rows as the folder that it was; extracted once in an attempt.
+
+        Packed documents are read as they are.
+        """
+        from core.data.formats import documents_by_name
+        from core.data.packing import is_packed, packed_names, unpack
+
+        if path in self._unpacked_from:
+            return self._unpacked_from[path]
+        if is_packed(path) and not documents_by_name(packed_names(path)):
+            self.phase("unpacking")
+            place = self._unpacking / uuid.uuid4().hex
+            self._unpacked_from[path] = unpack(path, place, self.check_stop)
+        return self._unpacked_from.get(path, path)
+
+    @property
+    def _unpacking(self) -> Path:
+        return self.folder / "unpacked"
+
+    def release(self) -> None:
+        """Remove what was unpacked for this attempt."""
+        shutil.rmtree(self._unpacking, ignore_errors=True)
 
     def publish(self, name: str, kind: str, folder: Path, metadata: dict[str, Any]) -> None:
         """Hands over a finished folder as the output ``name``. The folder is gone afterwards.

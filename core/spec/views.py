@@ -93,7 +93,10 @@ class MetricSeries(Lenient):
 
 
 class ArtifactView(Lenient):
-    """A finished output. ``files`` is its manifest: path, bytes and sha256 of each."""
+    """A finished output. ``files`` is its manifest: path, bytes and sha256 of each.
+
+    Lists of datasets leave ``files`` empty; ``file_count`` is the number of files in any case.
+    """
 
     id: str
     job_id: str | None
@@ -105,6 +108,7 @@ class ArtifactView(Lenient):
     bytes: int
     created_at: datetime
     files: list[dict[str, Any]]
+    file_count: int = 0
     metadata: dict[str, Any]
     links: dict[str, str] = Field(default_factory=dict)
 
