@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from api import errors, stream
+from api import docs, errors, openapi, stream
+from api.auth import Authenticator
 from api.limits import BodyLimit
 from api.monitoring import CallTimes, ServiceCollector
 from api.routes import artifacts, datasets, fleet, health, jobs
+from api.throttle import Throttle
 from core.artifacts import Library
 from core.queue import Queue
 from core.settings import Settings
@@ -22,8 +24,8 @@ Errors are `application/problem+json`; lists are pages `{items, next_cursor}`; t
 """
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """A server on the settings' database and broker."""
+def create_app(settings: Settings | None = None, throttle: Throttle | None = None) -> FastAPI:
+    """A server on the settings' database and broker. ``throttle`` slows wrong keys down."""
     settings = settings or Settings()
 
     @asynccontextmanager
@@ -31,9 +33,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         app.state.store.close()
 
-    app = FastAPI(title="reason", version="0.1.0", description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="reason",
+        version="0.1.0",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
+        redoc_url=None,
+    )
     app.state.settings = settings
     app.state.store = open_store(settings)
+    app.state.authenticator = Authenticator(app.state.store, settings, throttle)
     app.state.queue = Queue(settings)
     app.state.library = Library(settings.artifact_url)
     app.state.registry = CollectorRegistry()
@@ -43,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/datasets": settings.max_upload_bytes}
     )
     app.add_middleware(CallTimes, registry=app.state.registry)
-    for module in (health, jobs, stream, artifacts, datasets, fleet):
+    for module in (health, docs, jobs, stream, artifacts, datasets, fleet):
         app.include_router(module.router)
+    openapi.install(app)
     return app

@@ -1,5 +1,6 @@
 """The only place where an error becomes a status and an `application/problem+json` body (RFC 9457)."""
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +10,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from core.errors import InvalidRequest, NotFound, Problem, ReasonError, Unavailable
+from core.errors import InvalidRequest, NotFound, Problem, ReasonError
 from core.spec.parse import describe
 
 _log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class _ProblemResponse(JSONResponse):
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """What was wrong may be quoted, and be no valid Unicode: its bad characters become '?'."""
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def problem(
@@ -31,12 +42,15 @@ def problem(
         "code": code,
         "errors": [vars(error) for error in errors or []],
     }
-    return JSONResponse(
-        body,
-        status_code=status,
-        media_type="application/problem+json",
-        headers=headers,
-    )
+    return _ProblemResponse(body, status_code=status, headers=headers)
+
+
+def respond(error: ReasonError) -> JSONResponse:
+    """The answer to an error of the house."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem(error.status, error.title, str(error), error.code, error.problems, headers)
 
 
 def install(app: FastAPI) -> None:
@@ -44,23 +58,23 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ReasonError)
     def _known(_: Request, error: ReasonError) -> JSONResponse:
-        headers = {"Retry-After": "2"} if isinstance(error, Unavailable) else {}
-        if error.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        problems = error.problems if isinstance(error, InvalidRequest) else []
-        return problem(error.status, error.title, str(error), error.code, problems, headers)
+        return respond(error)
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # The first part says "body" or "query": nobody typed that.
         found = [describe({**item, "loc": item["loc"][1:]}) for item in error.errors()]
-        detail = "; ".join(f"{item.path or 'body'}: {item.message}" for item in found[:3])
-        return problem(422, InvalidRequest.title, detail, InvalidRequest.code, found)
+        found = [item if item.path else Problem("body", item.message) for item in found]
+        detail = "; ".join(f"{item.path}: {item.message}" for item in found[:3])
+        if any(item["loc"][0] == "path" for item in error.errors()):
+            # An id without the form of an id: there can be nothing.
+            return respond(NotFound(f"There is nothing at {request.url.path}: {detail}", found))
+        return respond(InvalidRequest(detail, found))
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:
-            return problem(404, NotFound.title, f"There is nothing at {request.url.path}", NotFound.code)
+            return respond(NotFound(f"There is nothing at {request.url.path}"))
         return problem(
             error.status_code, str(error.detail), str(error.detail), "http_error", headers=error.headers
         )

@@ -23,6 +23,7 @@ from core.data.uploads import Inspected, ending_of, inspect, unpack
 from core.errors import BadData, BadRequest, InvalidRequest, Problem, StorageFailure, TooLarge
 from core.settings import Settings
 from core.store import Store
+from core.store.access import Access
 from core.store.artifacts import NewArtifact
 from core.store.tables import Artifact
 
@@ -95,6 +96,7 @@ def keep(
     store: Store,
     settings: Settings,
     library: Library,
+    access: Access,
 ) -> tuple[Artifact, bool]:
     """Reads everything, and publishes it under its name's next version. Returns it, and whether it is new.
 
@@ -136,7 +138,7 @@ def keep(
     new = NewArtifact(
         "dataset", "dataset", published.uri, published.manifest.sha256, published.manifest.bytes, manifest
     )
-    return store.artifacts.add_upload(new, name)
+    return store.artifacts.add_upload(new, name, access)
 
 
 def _check(found: Inspected, max_reject_share: float) -> None:

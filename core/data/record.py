@@ -32,7 +32,7 @@ TEXT_NAMES = ("text", "content", "contents", "page_content", "document_text", "b
 ID_NAMES = ("_id", "id", "docid", "doc_id", "document_id", "pid", "query_id", "qid", "chunk_id")
 DIFFICULTIES = {"easy", "medium", "hard"}
 _LARGEST_SCORE = 1e30
-_NUMBERED = re.compile(r"^negative_?\d+$")
+_NUMBERED = re.compile(r"negative_?\d+")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def parse_row(row: Row) -> Iterator[TrainingRow | Reject]:
         positives = _texts(_first(values, POSITIVE_NAMES, "positive"))
         negatives = [
             text
-            for name in [*NEGATIVE_NAMES, *sorted(filter(_NUMBERED.match, values))]
+            for name in [*NEGATIVE_NAMES, *sorted(filter(_NUMBERED.fullmatch, values))]
             if values.get(name) is not None
             for text in _texts(values[name])
         ]

@@ -1,5 +1,6 @@
 """Specs as people write them: YAML files, ``--set path=value``, plain paths."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,24 @@ import yaml
 from core.errors import InvalidRequest, Problem
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, in which ``1e-4`` is a number too: PyYAML wants ``1.0e-4``."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+\Z"), list("-+0123456789")
+)
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text. Raises `yaml.YAMLError`."""
+    return yaml.load(text, _Loader)  # noqa: S506 - derived from the safe one
+
+
 def read_spec(path: Path) -> dict[str, Any]:
     """A YAML or JSON file as a mapping. Raises `InvalidRequest`."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InvalidRequest(f"There is no file {path}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -34,7 +49,7 @@ def apply_settings(spec: dict[str, Any], settings: list[str]) -> dict[str, Any]:
         for part in [*parents, last][:-1]:
             target = _child(target, part, setting)
         try:
-            parsed = yaml.safe_load(value)
+            parsed = load_yaml(value)
             target[int(last) if isinstance(target, list) else last] = parsed
         except (yaml.YAMLError, ValueError, IndexError, TypeError) as error:
             raise InvalidRequest(f"--set {setting}: {error}") from error
