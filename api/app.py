@@ -53,7 +53,9 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
         BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/datasets": settings.max_upload_bytes}
     )
     app.add_middleware(CallTimes, registry=app.state.registry)
-    for module in (health, docs, jobs, stream, artifacts, datasets, fleet):
-        app.include_router(module.router)
+    routers = [module.router for module in (health, docs, jobs, stream, artifacts, datasets, fleet)]
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [route for router in routers for route in router.routes]
     openapi.install(app)
     return app

@@ -8,7 +8,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import get_route_path
 
 from core.errors import InvalidRequest, NotFound, Problem, ReasonError
 from core.spec.parse import describe
@@ -67,7 +69,10 @@ def install(app: FastAPI) -> None:
         found = [item if item.path else Problem("body", item.message) for item in found]
         detail = "; ".join(f"{item.path}: {item.message}" for item in found[:3])
         if any(item["loc"][0] == "path" for item in error.errors()):
-            # An id without the form of an id: there can be nothing.
+            # An id without the form of an id: there can be nothing, or the fixed path of another route.
+            allowed = _methods(request)
+            if request.method not in allowed:
+                return _wrong_method(allowed)
             return respond(NotFound(f"There is nothing at {request.url.path}: {detail}", found))
         return respond(InvalidRequest(detail, found))
 
@@ -75,6 +80,8 @@ def install(app: FastAPI) -> None:
     def _http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:
             return respond(NotFound(f"There is nothing at {request.url.path}"))
+        if error.status_code == 405:
+            return _wrong_method(_methods(request))
         return problem(
             error.status_code, str(error.detail), str(error.detail), "http_error", headers=error.headers
         )
@@ -85,3 +92,17 @@ def install(app: FastAPI) -> None:
         return problem(
             500, ReasonError.title, "The server made a mistake; its log has the details.", ReasonError.code
         )
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of the request's path. A fixed path (/jobs/estimate) goes before one with an id."""
+    path = get_route_path(request.scope)
+    routes: list[APIRoute] = [route for route in request.app.state.routes if route.path_regex.match(path)]
+    fixed = [route for route in routes if not route.param_convertors]
+    return sorted({method for route in fixed or routes for method in route.methods})
+
+
+def _wrong_method(allowed: list[str]) -> JSONResponse:
+    names = ", ".join(allowed)
+    message = f"This path takes {names}."
+    return problem(405, "Method not allowed", message, "method_not_allowed", headers={"Allow": names})

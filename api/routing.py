@@ -79,7 +79,7 @@ class _JsonRequest(Request):
 
 def _parse(body: bytes, content_type: str | None) -> Any:
     if not body:
-        _refuse("a JSON body is needed")
+        _refuse("is empty, and must be JSON")
     if not _is_json(content_type):
         said = f"is {content_type}" if content_type else "is missing"
         message = f"{said}, and the body must be JSON: send `Content-Type: application/json`"

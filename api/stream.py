@@ -15,7 +15,7 @@ from api.routing import Route
 from api.views import event_view
 from core.errors import BadRequest, NotFound, Unauthorized, Unavailable
 from core.jobs.state import JobState
-from core.spec.forms import PLAIN
+from core.spec.forms import NUMBER, matches
 from core.store import Store
 from core.store.tables import EventRow
 
@@ -29,13 +29,17 @@ _KEY_SECONDS = 2.0
 
 def last_seen(
     last_event_id: Annotated[
-        str | None, Header(pattern=PLAIN, max_length=5000, description="The id of the last event known.")
-    ] = None,
+        str,
+        Header(
+            description="The id of the last event known.",
+            json_schema_extra={"pattern": "^[0-9]{0,9}$"},  # checked below, and answered with 400
+        ),
+    ] = "",
 ) -> int:
     """The number of the last event that the reader has."""
     if not last_event_id:
         return 0
-    if not last_event_id.isdecimal() or len(last_event_id) > 9:
+    if not matches(NUMBER, last_event_id):
         raise BadRequest(f"Last-Event-ID {last_event_id!r} is not a number that this stream gave")
     return int(last_event_id)
 

@@ -29,7 +29,8 @@ KEY_ID = r"^key_[0-9a-z]{1,60}$"
 API_KEY = r"^key_[0-9a-z]{1,60}\.[A-Za-z0-9_-]{1,100}$"
 """An API key as clients send it: its id and its secret."""
 
-VERSION = r"^[0-9]{1,9}$"
+NUMBER = r"^[0-9]{1,9}$"
+"""A version, or the number of an event, in a text."""
 
 DATASET = r"^[A-Za-z0-9][\w. -]{0,199}(@[0-9]{1,9})?$"
 """A dataset in a path: its id, NAME, or NAME@VERSION."""

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from core.errors import Conflict, NotFound
 from core.ids import new_id
 from core.jobs.state import JobState
-from core.spec.forms import ARTIFACT_ID, VERSION, matches
+from core.spec.forms import ARTIFACT_ID, NUMBER, matches
 from core.spec.refs import Ref
 from core.store.access import EVERYTHING, Access
 from core.store.cursors import checked_cursor
@@ -120,7 +120,7 @@ class ArtifactStore:
         else:
             query = query.where(Artifact.name == target).order_by(Artifact.version.desc()).limit(1)
             if version is not None:
-                if not matches(VERSION, version):
+                if not matches(NUMBER, version):
                     raise NotFound(f"{target}@{version}: a version is a number of at most 9 digits")
                 query = query.where(Artifact.version == int(version))
         with self._database.read() as session:
@@ -132,8 +132,8 @@ class ArtifactStore:
     def lineage(self, ref: Ref, access: Access = EVERYTHING) -> dict[str, Any] | None:
         """What a job keeps about an artifact that it reads; None while the job that makes it may still do so.
 
-        Raises `NotFound` when there is no such artifact, or none that the caller may see; `Conflict` when there
-        will never be one.
+        Raises `NotFound` when there is no such artifact, or none that the caller may see, and `Conflict` when
+        there will never be one.
         """
         if ref.scheme == "job":
             found = self._output(ref, access)
@@ -176,7 +176,7 @@ class ArtifactStore:
         """Newest first."""
         shown = (Artifact.kind == kind, access.visible(Artifact))
         query = select(Artifact).where(*shown).order_by(Artifact.id.desc()).limit(limit + 1)
-        if cursor:
+        if cursor is not None:
             query = query.where(Artifact.id < checked_cursor(cursor, ARTIFACT_ID))
         with self._database.read() as session:
             rows = list(session.scalars(query))

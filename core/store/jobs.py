@@ -174,7 +174,7 @@ class JobStore:
             query = query.where(Job.kind == kind)
         for key, value in (labels or {}).items():
             query = query.where(Job.labels[key].as_string() == value)
-        if cursor:
+        if cursor is not None:
             query = query.where(Job.id < checked_cursor(cursor, JOB_ID))
         with self._database.read() as session:
             rows = list(session.scalars(query))
