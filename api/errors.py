@@ -10,7 +10,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.routing import get_route_path
 
 from core.errors import InvalidRequest, NotFound, Problem, ReasonError
 from core.spec.parse import describe
@@ -81,7 +80,7 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             return respond(NotFound(f"There is nothing at {request.url.path}"))
         if error.status_code == 405:
-            return _wrong_method(_methods(request))
+            return _wrong_method(_methods(request) or (error.headers or {}).get("Allow", "").split(", "))
         return problem(
             error.status_code, str(error.detail), str(error.detail), "http_error", headers=error.headers
         )
@@ -96,10 +95,10 @@ def install(app: FastAPI) -> None:
 
 def _methods(request: Request) -> list[str]:
     """The methods of the request's path. A fixed path (/jobs/estimate) goes before one with an id."""
-    path = get_route_path(request.scope)
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     routes: list[APIRoute] = [route for route in request.app.state.routes if route.path_regex.match(path)]
     fixed = [route for route in routes if not route.param_convertors]
-    return sorted({method for route in fixed or routes for method in route.methods})
+    return sorted({method for route in fixed or routes for method in route.methods or ()})
 
 
 def _wrong_method(allowed: list[str]) -> JSONResponse:

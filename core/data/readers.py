@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -150,8 +150,22 @@ def _jsonl(path: Path, encoding: str | None) -> Iterator[Row | Reject]:
 
 def _object(path: Path, number: int, values: Any, needed: str) -> Row | Reject:
     if isinstance(values, dict):
+        if fault := _fault_of_names(values):
+            return Reject(path.name, number, fault)
         return Row(path.name, number, values)
     return Reject(path.name, number, f"{needed}, this is a {type(values).__name__}")
+
+
+def _fault_of_names(names: Iterable[str]) -> str | None:
+    """What is wrong with the names of columns: they go into manifests and database rows."""
+    for name in names:
+        if "\0" in name:
+            return f"the name of column {name!r} has the character NUL (U+0000)"
+        try:
+            check_text(name)
+        except ValueError as error:
+            return f"the name of column {name!r} is {error}"
+    return None
 
 
 _HOLDS_LIST = re.compile(
@@ -213,6 +227,8 @@ def _csv(path: Path, delimiter: str, encoding: str | None) -> Iterator[Row | Rej
             columns = reader.fieldnames or []  # reads the header, so that the lines below are counted right
         except csv.Error as error:
             raise BadData(f"{path.name}, line 1: not CSV: {error}") from error
+        if fault := _fault_of_names(columns):
+            raise BadData(f"{path.name}, line 1: {fault}")
         if twice := {name for name in columns if columns.count(name) > 1}:
             raise BadData(f"{path.name}: the column {', '.join(sorted(twice))} comes twice")
         while True:
@@ -245,7 +261,7 @@ def _parquet(path: Path) -> Iterator[Row | Reject]:
             for batch in file.iter_batches(batch_size=1024):
                 yield from _records(batch, path, number)
                 number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadData(f"{path.name} is not a readable Parquet file: {error}") from error
 
 
@@ -253,6 +269,8 @@ def _records(batch: Any, path: Path, number: int) -> Iterator[Row | Reject]:
     """A batch's rows without moments and dates: nothing here asks for them, and Python cannot tell all."""
     import pyarrow as pa
 
+    if fault := _fault_of_names(batch.schema.names):
+        raise BadData(f"{path.name}: {fault}")
     kept = [field.name for field in batch.schema if not pa.types.is_temporal(field.type)]
     batch = batch.select(kept)
     try:
@@ -284,7 +302,7 @@ def _arrow(path: Path) -> Iterator[Row | Reject]:
                 for start in range(0, batch.num_rows, 1024):
                     yield from _records(batch.slice(start, 1024), path, number + start)
                 number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadData(f"{path.name} is not a readable Arrow file: {error}") from error
 
 
