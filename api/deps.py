@@ -1,10 +1,11 @@
 """What routes ask for, by type."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.openapi.models import HTTPBearer as BearerModel
 from fastapi.security.base import SecurityBase
+from pydantic import Field
 
 from api.auth import Principal, Scope
 from core.artifacts import Library
@@ -88,14 +89,11 @@ Limit = Annotated[int, Query(ge=1, le=500, description="Items a page.")]
 PlainText = Annotated[str, Query(pattern=PLAIN, max_length=300)]
 
 
-def _cursor(form: str) -> Any:
-    # The store checks the form, and answers 400; the schema shows it.
-    return Query(
-        max_length=300,
-        description="The next_cursor of the page before.",
-        json_schema_extra={"pattern": form},
-    )
-
-
-JobCursor = Annotated[str | None, _cursor(JOB_ID)]
-ArtifactCursor = Annotated[str | None, _cursor(ARTIFACT_ID)]
+# The store checks the form of a cursor, and answers 400; the schema shows it.
+_Cursor = Query(description="The next_cursor of the page before.")
+JobCursor = Annotated[
+    Annotated[str, Field(max_length=300, json_schema_extra={"pattern": JOB_ID})] | None, _Cursor
+]
+ArtifactCursor = Annotated[
+    Annotated[str, Field(max_length=300, json_schema_extra={"pattern": ARTIFACT_ID})] | None, _Cursor
+]

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Response
 from fastapi.responses import PlainTextResponse
+from pydantic import Field
 
 from api.deps import (
     MAX_NUMBER,
@@ -165,11 +166,9 @@ def list_jobs(
     state: JobState | None = None,
     kind: Annotated[str | None, Query(pattern=PLAIN, max_length=32)] = None,
     label: Annotated[
-        list[str] | None,
-        Query(
-            description="key:value, repeatable",
-            json_schema_extra={"items": {"type": "string", "pattern": LABEL}},
-        ),
+        # Checked below, and answered with 400.
+        list[Annotated[str, Field(json_schema_extra={"pattern": LABEL})]] | None,
+        Query(description="key:value, repeatable"),
     ] = None,
     cursor: JobCursor = None,
     limit: Limit = 50,

@@ -38,6 +38,10 @@ def _tighten(schema: Any) -> None:
                 schema.clear()
                 schema.update(core_schema.no_info_before_validator_function(_without_fraction, strict))
                 return
+            case "union":
+                # Labels become parts of an error's path: `core.spec.parse.describe` drops those in brackets.
+                choices = (choice[0] if isinstance(choice, tuple) else choice for choice in schema["choices"])
+                schema["choices"] = [(choice, "<choice>") for choice in choices]
         for part in schema.values():
             _tighten(part)
 
