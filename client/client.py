@@ -24,6 +24,7 @@ from core.errors import (
     ReasonError,
     ServiceUnreachable,
     TooLarge,
+    TooManyRequests,
     Unauthorized,
     Unavailable,
 )
@@ -42,7 +43,17 @@ from core.spec.views import (
 
 _BY_STATUS: dict[int, type[ReasonError]] = {
     error.status: error
-    for error in (BadRequest, Unauthorized, Forbidden, NotFound, Conflict, TooLarge, Unavailable)
+    for error in (
+        InvalidRequest,
+        BadRequest,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        Conflict,
+        TooLarge,
+        TooManyRequests,
+        Unavailable,
+    )
 }
 _ATTEMPTS = 5
 View = TypeVar("View", bound=Lenient)
@@ -340,9 +351,9 @@ def _error(response: httpx.Response) -> ReasonError:
         problems = [Problem(item["path"], item["message"]) for item in body.get("errors", [])]
     except (ValueError, KeyError, TypeError):
         detail, problems = f"{response.status_code} {response.reason_phrase} from {response.url}", []
-    if response.status_code == 422:
-        return InvalidRequest(detail, problems)
-    return _BY_STATUS.get(response.status_code, ReasonError)(detail)
+    error = _BY_STATUS.get(response.status_code, ReasonError)(detail)
+    error.problems = problems
+    return error
 
 
 def _visible(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -150,6 +150,7 @@ def fuzz(target: Target, folder: Path, *, examples: int, seed: int, phases: str,
         "--checks=all",
         "--continue-on-failure",
         "--no-shrink",
+        "--request-timeout=120",  # a busy machine is slow, and that is no failure
         "--suppress-health-check=all",
     ]
     environment = {**os.environ, "NO_COLOR": "1"}
