@@ -13,7 +13,8 @@ def test_the_page_of_the_api(settings, page):
     with serving(settings) as target:
         page.goto(f"{target.url}/")
         expect(page.locator("h1.title, h2.title").first).to_contain_text("reason", timeout=60_000)
-        expect(page.locator(".opblock")).to_have_count(28)
+        paths = page.request.get(f"{target.url}/openapi.json").json()["paths"]
+        expect(page.locator(".opblock")).to_have_count(sum(len(path) for path in paths.values()))
         # A key is entered, and a call made with it.
         page.locator("button.authorize").first.click()
         page.locator(".auth-container input").fill(target.key)

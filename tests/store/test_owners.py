@@ -14,7 +14,8 @@ def test_artifacts_get_the_owner_of_their_job(database_url: str):
         "INSERT INTO jobs (id, kind, labels, spec, spec_version, owner, state, priority, rank, wants_gpu,"
         " not_before, attempt, failures, max_attempts, cancel_requested, pause_requested, progress, latest,"
         " memory, inputs, outputs, event_seq, log_seq, created_at)"
-        " VALUES (:id, 'train', '{}', '{}', 1, :owner, 'succeeded', 0, 0, 'no', :now, 1, 0, 3, false, false, '{}', '{}', '{}', '{}', '{}', 0, 0, :now)"
+        " VALUES (:id, 'train', '{}', '{}', 1, :owner, 'succeeded', 0, 0, 'no',"
+        " :now, 1, 0, 3, false, false, '{}', '{}', '{}', '{}', '{}', 0, 0, :now)"
     )
     artifact = (
         "INSERT INTO artifacts (id, job_id, output, kind, uri, sha256, bytes, manifest, created_at)"
