@@ -72,13 +72,13 @@ def install(app: FastAPI) -> None:
             allowed = _methods(request)
             if request.method not in allowed:
                 return _wrong_method(allowed)
-            return respond(NotFound(f"There is nothing at {request.url.path}: {detail}", found))
+            return respond(NotFound(f"There is nothing at {request.scope['path']}: {detail}", found))
         return respond(InvalidRequest(detail, found))
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:
-            return respond(NotFound(f"There is nothing at {request.url.path}"))
+            return respond(NotFound(f"There is nothing at {request.scope['path']}"))
         if error.status_code == 405:
             return _wrong_method(_methods(request) or (error.headers or {}).get("Allow", "").split(", "))
         return problem(
@@ -87,7 +87,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
         return problem(
             500, ReasonError.title, "The server made a mistake; its log has the details.", ReasonError.code
         )

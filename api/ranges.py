@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from typing import IO, Any
+from urllib.parse import quote
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -49,7 +50,7 @@ def serve(request: Request, source: IO[bytes], *, size: int, sha256: str, name: 
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
-        "Content-Disposition": f'attachment; filename="{name}"',
+        "Content-Disposition": _attachment(name),
         "Cache-Control": "private, max-age=31536000, immutable",
     }
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
@@ -74,6 +75,13 @@ def serve(request: Request, source: IO[bytes], *, size: int, sha256: str, name: 
         headers=headers,
         media_type="application/octet-stream",
     )
+
+
+def _attachment(name: str) -> str:
+    """The file's name as a header (RFC 6266): ASCII for old clients, and the whole name where it is more."""
+    plain = re.sub(r"[^A-Za-z0-9_. -]", "_", name)
+    exact = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{plain}"{exact}'
 
 
 def _bounds(first: str, last: str, *, size: int) -> tuple[int, int]:

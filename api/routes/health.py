@@ -72,5 +72,8 @@ def readyz(store: StoreDep, queue: QueueDep) -> JSONResponse:
 )
 def metrics(request: Request, _: MetricsReader) -> Response:
     """Needs a key unless REASON_OPEN_METRICS is set."""
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    try:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # a version that is none
+        encode, content_type = choose_encoder("")
     return Response(encode(request.app.state.registry), media_type=content_type)

@@ -93,6 +93,8 @@ def _inside(name: str) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0] or "\0" in name:
         raise BadData(f"the archive has an entry {name!r} that leads out of its folder")
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        raise BadData(f"the archive has an entry {name!r}: control characters in its name are not allowed")
     if any(len(part.encode()) > _LONGEST_NAME for part in path.parts):
         raise BadData(f"the archive has an entry whose name is too long: {name[:80]!r}...")
     return path
