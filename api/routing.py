@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 
 from api.deps import Key
 from core.errors import BadRequest, InvalidRequest, Problem
+from core.store.fleet import SCOPES
 
 
 class Route(APIRoute):
@@ -24,7 +25,7 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         dependants = list(_flat(self.dependant))
-        key = next((found.call for found in dependants if isinstance(found.call, Key)), None)
+        key = _strongest([found.call for found in dependants if isinstance(found.call, Key)])
         known = sorted({param.alias for found in dependants for param in found.query_params})
 
         async def checked(request: Request) -> Response:
@@ -39,6 +40,11 @@ class Route(APIRoute):
             return await handle(request)
 
         return checked
+
+
+def _strongest(keys: list[Key]) -> Key | None:
+    """The key that a route needs: a route that changes what it has looked up needs more than to look."""
+    return max(keys, key=lambda key: SCOPES.index(key.scope), default=None)
 
 
 def _flat(dependant: Dependant) -> Iterator[Dependant]:

@@ -1,6 +1,6 @@
 """Schemathesis against a running API on PostgreSQL: thousands of requests, every check.
 
-Run: ``bash scripts/with_services.sh .venv/bin/python -m benchmarks.fuzz``, which takes about ten minutes.
+Run: ``make fuzz``, which takes some ten minutes.
 Exit status 0: no 5xx, and no answer that the schema does not describe. The test suite runs a small part of it
 (tests/api/test_fuzz.py).
 """
@@ -17,7 +17,7 @@ from tests.fuzz import fuzz, serving, temporary_database
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=20, help="requests of each call and kind")
+    parser.add_argument("--examples", type=int, default=12, help="requests of each call and kind")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful")
     asked = parser.parse_args()

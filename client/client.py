@@ -333,8 +333,10 @@ class Client:
             except httpx.InvalidURL as error:
                 raise ServiceUnreachable(f"{self.url} is not a URL: {error}") from error
             else:
-                if response.status_code != 503 or last or not repeatable:
+                if response.status_code not in (429, 503) or last or not repeatable:
                     break
+                if response.status_code == 429:  # somebody at this address sends wrong keys
+                    time.sleep(min(float(response.headers.get("Retry-After", 1)), 5.0))
             time.sleep(2.0**attempt / 8)
         if response.is_error:
             raise _error(response)

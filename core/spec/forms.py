@@ -35,7 +35,6 @@ NUMBER = r"^[0-9]{1,9}$"
 DATASET = r"^[A-Za-z0-9][\w. -]{0,199}(@[0-9]{1,9})?$"
 """A dataset in a path: its id, NAME, or NAME@VERSION."""
 
-Text = Annotated[str, Field(pattern=PLAIN)]
 JobId = Annotated[str, Field(pattern=JOB_ID, examples=["job_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
 ArtifactId = Annotated[str, Field(pattern=ARTIFACT_ID, examples=["art_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
 KeyId = Annotated[str, Field(pattern=KEY_ID, examples=["key_01k9zq5m2w8r4t6y0b3d5f7h9j"])]

@@ -17,6 +17,7 @@ from core.store.database import Database
 from core.store.tables import ApiKey, Job, Worker
 
 SCOPES = ("read", "submit", "admin")
+"""From the weakest to the strongest."""
 
 
 @dataclass(frozen=True)

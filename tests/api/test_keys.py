@@ -2,12 +2,17 @@
 
 import asyncio
 import threading
+from inspect import Parameter, Signature
+from typing import Annotated, Any
 
 import pytest
+from fastapi import APIRouter, Depends
 from fastapi.testclient import TestClient
 
 from api import stream
 from api.app import create_app
+from api.deps import Key
+from api.routing import Route
 from api.throttle import Throttle
 from migrations import upgrade
 from tests.unit.test_forms import MINIMAL
@@ -127,6 +132,32 @@ def test_what_is_no_key_is_unauthorized(on_both):
     ]
     answers = {text: on_both.get("/jobs", headers={"Authorization": text.encode("latin-1")}) for text in sent}
     assert {text: answer.status_code for text, answer in answers.items()} == dict.fromkeys(sent, 401)
+
+
+@pytest.mark.parametrize("order", [("read", "submit"), ("submit", "read"), ("admin", "read", "submit")])
+def test_a_route_needs_the_strongest_of_its_scopes(settings, order):
+    """A route may look something up by one dependency, and change it by another."""
+    upgrade(settings.database_url)
+    app = create_app(settings)
+    router = APIRouter(route_class=Route)
+
+    def route(**_principals: Any) -> dict[str, str]:
+        return {}
+
+    parameters = [
+        Parameter(scope, Parameter.KEYWORD_ONLY, annotation=Annotated[Any, Depends(Key(scope))])
+        for scope in order
+    ]
+    route.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    router.add_api_route("/both", route)
+    app.include_router(router)
+    secrets = {scope: app.state.store.keys.create(scope, [scope])[1] for scope in ("read", "submit", "admin")}
+    with TestClient(app) as http:
+        statuses = {
+            scope: http.get("/both", headers=bearer(key)).status_code for scope, key in secrets.items()
+        }
+    allowed = {"admin", *(["submit"] if "admin" not in order else [])}
+    assert statuses == {scope: 200 if scope in allowed else 403 for scope in secrets}
 
 
 # -- wrong keys ---------------------------------------------------------------------------------------
