@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo serve test lint bench bench-training bench-mining bench-gpu kills clean setup-embed-dirs train-embed train-embed-tb eval-embed infer-embed
+.PHONY: install demo serve test lint bench bench-training bench-mining bench-gpu fuzz kills clean setup-embed-dirs train-embed train-embed-tb eval-embed infer-embed
 
 install: .venv/.installed
 
@@ -45,6 +45,10 @@ bench-mining: setup-embed-dirs
 # Every path of training that touches a GPU, checked and measured on this machine's.
 bench-gpu: install
 	$(BIN)/python -m benchmarks.gpu.run
+
+# Schemathesis against the API: some seven thousand requests, every check.
+fuzz: install
+	bash scripts/with_services.sh $(BIN)/python -m benchmarks.fuzz $(ARGS)
 
 # Twenty times each: SIGKILL of the job's process, the worker, the API.
 kills: install

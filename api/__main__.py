@@ -4,15 +4,18 @@ import argparse
 import contextlib
 import errno
 import json
-import socket
 import sys
 
 import uvicorn
+from pydantic import ValidationError
 
 from api.app import create_app
 from api.auth import is_loopback
+from api.listener import open_listener
 from core.errors import ReasonError
 from core.settings import Settings
+from core.spec.keys import NewKey
+from core.spec.parse import problems_of
 from core.store import open_store
 from core.store.fleet import SCOPES
 from migrations import is_current
@@ -36,13 +39,9 @@ def serve(arguments: list[str]) -> int:
             "Make one first: reason keys create NAME"
         )
     store.close()
-    family = socket.AF_INET6 if ":" in asked.host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((asked.host, asked.port))
+        listener = open_listener(asked.host, asked.port)
     except OSError as error:
-        listener.close()
         if error.errno == errno.EADDRINUSE:
             return _fail(
                 f"port {asked.port} is taken, perhaps by another `reason serve`. Give another --port."
@@ -83,7 +82,11 @@ def keys(arguments: list[str]) -> int:
             scopes = [scope.strip() for scope in asked.scopes.split(",")]
             if unknown := set(scopes) - set(SCOPES):
                 return _fail(f"unknown scope {', '.join(unknown)}: choose of {', '.join(SCOPES)}")
-            row, secret = store.create(asked.name, scopes)
+            try:
+                wanted = NewKey.model_validate({"name": asked.name, "scopes": scopes})
+            except ValidationError as error:
+                return _fail("; ".join(f"{found.path}: {found.message}" for found in problems_of(error)))
+            row, secret = store.create(wanted.name, list(wanted.scopes))
             rows = [row]
         case "list":
             rows = store.all()

@@ -7,10 +7,12 @@ import anyio
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from api import errors, stream
+from api import docs, errors, openapi, stream
+from api.auth import Authenticator
 from api.limits import BodyLimit
 from api.monitoring import CallTimes, ServiceCollector
 from api.routes import artifacts, datasets, fleet, health, jobs
+from api.throttle import Throttle
 from core.artifacts import Library
 from core.queue import Queue
 from core.settings import Settings
@@ -27,8 +29,8 @@ _UPLOADS_AT_ONCE = 2
 """Uploads that are unpacked and read at once; others wait. Their threads are not those of other calls."""
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """A server on the settings' database and broker."""
+def create_app(settings: Settings | None = None, throttle: Throttle | None = None) -> FastAPI:
+    """A server on the settings' database and broker. ``throttle`` slows wrong keys down."""
     settings = settings or Settings()
 
     @asynccontextmanager
@@ -36,9 +38,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         app.state.store.close()
 
-    app = FastAPI(title="reason", version="0.1.0", description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="reason",
+        version="0.1.0",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
+        redoc_url=None,
+    )
     app.state.settings = settings
     app.state.store = open_store(settings)
+    app.state.authenticator = Authenticator(app.state.store, settings, throttle)
     app.state.queue = Queue(settings)
     app.state.library = Library(settings.artifact_url)
     app.state.uploads = anyio.CapacityLimiter(_UPLOADS_AT_ONCE)
@@ -49,6 +59,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/datasets": settings.max_upload_bytes}
     )
     app.add_middleware(CallTimes, registry=app.state.registry)
-    for module in (health, jobs, stream, artifacts, datasets, fleet):
-        app.include_router(module.router)
+    routers = [module.router for module in (health, docs, jobs, stream, artifacts, datasets, fleet)]
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [route for router in routers for route in router.routes]
+    openapi.install(app)
     return app

@@ -2,11 +2,18 @@
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Literal
 
 from fastapi import Request
 
-from core.errors import Forbidden, Unauthorized
+from api.throttle import Throttle
+from core.errors import Forbidden, TooManyRequests, Unauthorized
+from core.settings import Settings
 from core.store import Store
+from core.store.access import EVERYTHING, Access
+from core.store.tables import ApiKey
+
+Scope = Literal["read", "submit", "admin"]
 
 
 @dataclass(frozen=True)
@@ -15,30 +22,71 @@ class Principal:
 
     key_id: str | None
     scopes: frozenset[str]
+    access: Access  # whose rows it may see and change
 
 
-_LOCAL = Principal(None, frozenset({"read", "submit", "admin"}))
+_LOCAL = Principal(None, frozenset({"read", "submit", "admin"}), EVERYTHING)
 _LOCAL_NAMES = frozenset({"localhost", "testserver"})
 
 
-def authenticate(request: Request, store: Store, scope: str) -> Principal:
-    """The caller, if it may do what ``scope`` says. Raises `Unauthorized` or `Forbidden`.
+class Authenticator:
+    """Settles who calls, before a request's body is read."""
 
-    Every scope includes reading; ``admin`` includes all.
-    """
-    if not store.keys.any_active():
-        _only_loopback(request)
-        return _LOCAL
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not secret:
-        raise Unauthorized("Send the API key as `Authorization: Bearer KEY` (the client: REASON_API_KEY).")
-    key = store.keys.check(secret.strip())
-    if key is None:
-        raise Unauthorized("This API key is unknown or revoked.")
-    scopes = frozenset(key.scopes)
-    if scope != "read" and not scopes & {scope, "admin"}:
-        raise Forbidden(f"This API key may not {scope}; its scopes are {', '.join(sorted(scopes))}.")
-    return Principal(key.id, scopes)
+    def __init__(self, store: Store, settings: Settings, throttle: Throttle | None = None) -> None:
+        self._store, self._private = store, settings.private_jobs
+        self._throttle = throttle or Throttle()
+
+    def authenticate(self, request: Request, scope: Scope) -> Principal:
+        """The caller, if it may do what ``scope`` says.
+
+        Every scope includes reading; ``admin`` includes all. Raises `Unauthorized`, `Forbidden`, or
+        `TooManyRequests` for an address that has sent too many wrong keys.
+        """
+        if not self._store.keys.any_active():
+            _only_loopback(request)
+            return _LOCAL
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secret:
+            raise Unauthorized(
+                "Send the API key as `Authorization: Bearer KEY` (the client: REASON_API_KEY)."
+            )
+        key = self._check(request, secret.strip())
+        scopes = frozenset(key.scopes)
+        if scope != "read" and not scopes & {scope, "admin"}:
+            raise Forbidden(f"This API key may not {scope}; its scopes are {', '.join(sorted(scopes))}.")
+        return self._principal(key)
+
+    def recheck(self, request: Request) -> Principal:
+        """The caller of a request that `authenticate` has let in, with the rights that it has now.
+
+        Raises `Unauthorized` when its key was revoked, or when it came without one and keys exist by now.
+        """
+        before: Principal = request.state.principal
+        if before.key_id is None:
+            if self._store.keys.any_active():
+                raise Unauthorized("This service has API keys by now.")
+            return before
+        key = self._store.keys.active(before.key_id)
+        if key is None:
+            raise Unauthorized("This API key was revoked.")
+        return self._principal(key)
+
+    def _principal(self, key: ApiKey) -> Principal:
+        admin = "admin" in key.scopes
+        access = Access(key.id, sees_all=admin or not self._private, changes_all=admin)
+        return Principal(key.id, frozenset(key.scopes), access)
+
+    def _check(self, request: Request, secret: str) -> ApiKey:
+        address = request.client.host if request.client else ""
+        if seconds := self._throttle.wait_seconds(address):
+            raise TooManyRequests(
+                f"Too many wrong API keys came from {address}. Try again in {seconds} s.", seconds
+            )
+        key = self._store.keys.check(secret)
+        if key is None:
+            self._throttle.failed(address)
+            raise Unauthorized("This API key is unknown or revoked.")
+        return key
 
 
 def _only_loopback(request: Request) -> None:

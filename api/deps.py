@@ -2,13 +2,18 @@
 
 from typing import Annotated, cast
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Path, Query, Request
+from fastapi.openapi.models import HTTPBearer as BearerModel
+from fastapi.security.base import SecurityBase
+from pydantic import Field
 
-from api.auth import Principal, authenticate
+from api.auth import Principal, Scope
 from core.artifacts import Library
 from core.queue import Queue
 from core.settings import Settings
+from core.spec.forms import ARTIFACT_ID, DATASET, JOB_ID, PLAIN, ArtifactId, JobId
 from core.store import Store
+from core.store.tables import Artifact, Job
 
 
 def _store(request: Request) -> Store:
@@ -27,27 +32,68 @@ def _library(request: Request) -> Library:
     return cast(Library, request.app.state.library)
 
 
-def _reader(request: Request) -> Principal:
-    return authenticate(request, _store(request), "read")
+class Key(SecurityBase):
+    """The scope that a route needs, declared by the type of one of its parameters.
 
+    `api.routing.Route` checks it before the body is read and leaves the caller in the request's state.
+    ``unless`` names a setting that opens the route to everybody.
+    """
 
-def _submitter(request: Request) -> Principal:
-    return authenticate(request, _store(request), "submit")
+    def __init__(self, scope: Scope, unless: str | None = None) -> None:
+        self.scope, self.unless = scope, unless
+        self.model = BearerModel(description="An API key: `reason keys create NAME`.")
+        self.scheme_name = "ApiKey"
 
-
-def _admin(request: Request) -> Principal:
-    return authenticate(request, _store(request), "admin")
+    def __call__(self, request: Request) -> Principal | None:
+        return cast(Principal | None, request.state.principal)
 
 
 StoreDep = Annotated[Store, Depends(_store)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 QueueDep = Annotated[Queue, Depends(_queue)]
 LibraryDep = Annotated[Library, Depends(_library)]
-Reader = Annotated[Principal, Depends(_reader)]
-Submitter = Annotated[Principal, Depends(_submitter)]
-Admin = Annotated[Principal, Depends(_admin)]
+Reader = Annotated[Principal, Depends(Key("read"))]
+Submitter = Annotated[Principal, Depends(Key("submit"))]
+Admin = Annotated[Principal, Depends(Key("admin"))]
+MetricsReader = Annotated[Principal | None, Depends(Key("read", unless="open_metrics"))]
+
+
+def _visible_job(job_id: Annotated[JobId, Path()], store: StoreDep, reader: Reader) -> Job:
+    return store.jobs.get(job_id, reader.access)
+
+
+def _visible_artifact(
+    artifact_id: Annotated[ArtifactId, Path()], store: StoreDep, reader: Reader
+) -> Artifact:
+    return store.artifacts.get(artifact_id, reader.access)
+
+
+def _visible_dataset(
+    dataset: Annotated[str, Path(pattern=DATASET, description="Its id, NAME, or NAME@VERSION.")],
+    store: StoreDep,
+    reader: Reader,
+) -> Artifact:
+    target, _, version = dataset.partition("@")
+    return store.artifacts.find("dataset", target, version or None, reader.access)
+
+
+VisibleJob = Annotated[Job, Depends(_visible_job)]
+"""The job of the path, if the caller may see it; else 404."""
+VisibleArtifact = Annotated[Artifact, Depends(_visible_artifact)]
+VisibleDataset = Annotated[Artifact, Depends(_visible_dataset)]
+
 MAX_NUMBER = 2**31 - 1
 """The largest sequence number that a row can have."""
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Items a page.")]
-Cursor = Annotated[str | None, Query(max_length=300, description="The next_cursor of the page before.")]
+PlainText = Annotated[str, Query(pattern=PLAIN, max_length=300)]
+
+
+# The store checks the form of a cursor, and answers 400; the schema shows it.
+_Cursor = Query(description="The next_cursor of the page before.")
+JobCursor = Annotated[
+    Annotated[str, Field(max_length=300, json_schema_extra={"pattern": JOB_ID})] | None, _Cursor
+]
+ArtifactCursor = Annotated[
+    Annotated[str, Field(max_length=300, json_schema_extra={"pattern": ARTIFACT_ID})] | None, _Cursor
+]

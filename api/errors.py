@@ -1,5 +1,6 @@
 """The only place where an error becomes a status and an `application/problem+json` body (RFC 9457)."""
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +8,24 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from core.errors import InvalidRequest, NotFound, Problem, ReasonError, Unavailable
+from core.errors import InvalidRequest, NotFound, Problem, ReasonError
 from core.spec.parse import describe
 from core.text import escaped_json
 
 _log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class _ProblemResponse(JSONResponse):
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """What was wrong may be quoted, and be no valid Unicode: its bad characters become '?'."""
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def problem(
@@ -32,12 +44,16 @@ def problem(
         "code": code,
         "errors": [vars(error) for error in errors or []],
     }
-    return JSONResponse(
-        escaped_json(body),  # a message may quote what is wrong, also when it is no Unicode
-        status_code=status,
-        media_type="application/problem+json",
-        headers=headers,
-    )
+    # A message may quote what is wrong, also when it is no Unicode.
+    return _ProblemResponse(escaped_json(body), status_code=status, headers=headers)
+
+
+def respond(error: ReasonError) -> JSONResponse:
+    """The answer to an error of the house."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem(error.status, error.title, str(error), error.code, error.problems, headers)
 
 
 def install(app: FastAPI) -> None:
@@ -45,30 +61,49 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ReasonError)
     def _known(_: Request, error: ReasonError) -> JSONResponse:
-        headers = {"Retry-After": "2"} if isinstance(error, Unavailable) else {}
-        if error.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        problems = error.problems if isinstance(error, InvalidRequest) else []
-        return problem(error.status, error.title, str(error), error.code, problems, headers)
+        return respond(error)
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # The first part says "body" or "query": nobody typed that.
         found = [describe({**item, "loc": item["loc"][1:]}) for item in error.errors()]
-        detail = "; ".join(f"{item.path or 'body'}: {item.message}" for item in found[:3])
-        return problem(422, InvalidRequest.title, detail, InvalidRequest.code, found)
+        found = [item if item.path else Problem("body", item.message) for item in found]
+        detail = "; ".join(f"{item.path}: {item.message}" for item in found[:3])
+        if any(item["loc"][0] == "path" for item in error.errors()):
+            # An id without the form of an id: there can be nothing, or the fixed path of another route.
+            allowed = _methods(request)
+            if request.method not in allowed:
+                return _wrong_method(allowed)
+            return respond(NotFound(f"There is nothing at {request.scope['path']}: {detail}", found))
+        return respond(InvalidRequest(detail, found))
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:
-            return problem(404, NotFound.title, f"There is nothing at {request.url.path}", NotFound.code)
+            return respond(NotFound(f"There is nothing at {request.scope['path']}"))
+        if error.status_code == 405:
+            return _wrong_method(_methods(request) or (error.headers or {}).get("Allow", "").split(", "))
         return problem(
             error.status_code, str(error.detail), str(error.detail), "http_error", headers=error.headers
         )
 
     @app.exception_handler(Exception)
     def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
         return problem(
             500, ReasonError.title, "The server made a mistake; its log has the details.", ReasonError.code
         )
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of the request's path. A fixed path (/jobs/estimate) goes before one with an id."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    routes: list[APIRoute] = [route for route in request.app.state.routes if route.path_regex.match(path)]
+    fixed = [route for route in routes if not route.param_convertors]
+    return sorted({method for route in fixed or routes for method in route.methods or ()})
+
+
+def _wrong_method(allowed: list[str]) -> JSONResponse:
+    names = ", ".join(allowed)
+    message = f"This path takes {names}."
+    return problem(405, "Method not allowed", message, "method_not_allowed", headers={"Allow": names})

@@ -2,15 +2,43 @@
 
 import re
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-_ONE_RANGE = re.compile(r"^bytes=(\d{0,18})-(\d{0,18})$")
-_PLAIN = re.compile(r"[\w .+@=,-]+", re.ASCII)
+from api.errors import problem
+
+_ONE_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _BLOCK = 1 << 18
+
+_CONTENT: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_ETAG = {"ETag": {"description": "The file's sha256, quoted.", "schema": {"type": "string"}}}
+_CONTENT_RANGE = {"description": "Where the part lies in the file.", "schema": {"type": "string"}}
+
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole file.", "content": _CONTENT, "headers": _ETAG},
+    206: {
+        "description": "The part that Range asks for.",
+        "content": _CONTENT,
+        "headers": {**_ETAG, "Content-Range": _CONTENT_RANGE},
+    },
+    304: {"description": "If-None-Match names the file's ETag.", "headers": _ETAG},
+    416: {
+        "description": "Range begins behind the end of the file.",
+        "headers": {"Content-Range": _CONTENT_RANGE},
+    },
+}
+
+RANGE_HEADERS: list[dict[str, Any]] = [
+    {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+    for name, text in {
+        "Range": "One range of bytes: bytes=FIRST-LAST, bytes=FIRST- or bytes=-COUNT.",
+        "If-Range": "An ETag: Range counts only while it is the file's.",
+        "If-None-Match": "ETags: 304 when one of them is the file's.",
+    }.items()
+]
 
 
 def serve(request: Request, source: IO[bytes], *, size: int, sha256: str, name: str) -> Response:
@@ -22,10 +50,7 @@ def serve(request: Request, source: IO[bytes], *, size: int, sha256: str, name: 
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
-        # RFC 6266: headers are Latin-1, names are not.
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"
-        if not _PLAIN.fullmatch(name)
-        else f'attachment; filename="{name}"',
+        "Content-Disposition": _attachment(name),
         "Cache-Control": "private, max-age=31536000, immutable",
     }
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
@@ -33,12 +58,14 @@ def serve(request: Request, source: IO[bytes], *, size: int, sha256: str, name: 
         source.close()
         return Response(status_code=304, headers=headers)
     start, end, status = 0, size, 200
-    asked = _ONE_RANGE.match(request.headers.get("range", "").replace(" ", ""))
+    asked = _ONE_RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
     if asked and any(asked.groups()) and request.headers.get("if-range", etag) == etag:
         start, end = _bounds(*asked.groups(), size=size)
         if start >= size or start >= end:
             source.close()
-            return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{size}"})
+            message = f"The file has {size} bytes, and the range begins behind them."
+            bounds = {"Content-Range": f"bytes */{size}"}
+            return problem(416, "The range cannot be served", message, "bad_range", headers=bounds)
         status = 206
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
@@ -48,6 +75,13 @@ def serve(request: Request, source: IO[bytes], *, size: int, sha256: str, name: 
         headers=headers,
         media_type="application/octet-stream",
     )
+
+
+def _attachment(name: str) -> str:
+    """The file's name as a header (RFC 6266): ASCII for old clients, and the whole name where it is more."""
+    plain = re.sub(r"[^A-Za-z0-9_. -]", "_", name)
+    exact = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{plain}"{exact}'
 
 
 def _bounds(first: str, last: str, *, size: int) -> tuple[int, int]:

@@ -9,14 +9,18 @@ from core.settings import Settings
 from core.spec import AnySpec
 from core.spec.refs import Ref, parse_ref
 from core.store import Store
+from core.store.access import Access
 
 
-def settle(spec: AnySpec, store: Store, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+def settle(
+    spec: AnySpec, store: Store, settings: Settings, access: Access
+) -> tuple[dict[str, Any], list[str]]:
     """Checks every reference. Returns (inputs by reference, ids of jobs that must end first).
 
     What such a job will have made is looked up by the worker that starts this one.
 
-    Raises `Forbidden` for files outside ALLOWED_PATHS, `NotFound` for what does not exist.
+    Raises `Forbidden` for files outside ALLOWED_PATHS, `NotFound` for what does not exist, or not for the
+    caller.
     """
     inputs: dict[str, Any] = {}
     parents: list[str] = []
@@ -26,7 +30,7 @@ def settle(spec: AnySpec, store: Store, settings: Settings) -> tuple[dict[str, A
             case "file":
                 _check_file(ref, path, settings)
             case "job" | "model" | "dataset" | "artifact":
-                lineage = store.artifacts.lineage(ref)
+                lineage = store.artifacts.lineage(ref, access)
                 if lineage is None:
                     parents.append(ref.target)
                 else:

@@ -1,6 +1,7 @@
 """A job's events as they happen (server-sent events)."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -8,28 +9,37 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.deps import Reader, StoreDep
+from api.auth import Authenticator
+from api.deps import StoreDep, VisibleJob
+from api.routing import Route
 from api.views import event_view
-from core.errors import BadRequest, Unavailable
+from core.errors import BadRequest, NotFound, Unauthorized, Unavailable
 from core.jobs.state import JobState
+from core.spec.forms import NUMBER, matches
 from core.store import Store
+from core.store.tables import EventRow
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(route_class=Route, prefix="/jobs", tags=["jobs"])
 
 _SECONDS = 0.3
 _PAGE = 500
+_KEY_SECONDS = 2.0
+"""How often the key of an open stream is checked again."""
 
 
-def known_job(job_id: str, store: StoreDep, _: Reader) -> str:
-    """Before the stream begins, while an error can still have a status of its own."""
-    return store.jobs.get(job_id).id
-
-
-def last_seen(last_event_id: Annotated[str | None, Header()] = None) -> int:
+def last_seen(
+    last_event_id: Annotated[
+        str,
+        Header(
+            description="The id of the last event known.",
+            json_schema_extra={"pattern": "^[0-9]{0,9}$"},  # checked below, and answered with 400
+        ),
+    ] = "",
+) -> int:
     """The number of the last event that the reader has."""
     if not last_event_id:
         return 0
-    if not last_event_id.isdecimal() or len(last_event_id) > 9:
+    if not matches(NUMBER, last_event_id):
         raise BadRequest(f"Last-Event-ID {last_event_id!r} is not a number that this stream gave")
     return int(last_event_id)
 
@@ -38,27 +48,33 @@ def last_seen(last_event_id: Annotated[str | None, Header()] = None) -> int:
 async def stream(
     request: Request,
     store: StoreDep,
-    job_id: Annotated[str, Depends(known_job)],
+    job: VisibleJob,
     after: Annotated[int, Depends(last_seen)],
 ) -> AsyncIterator[ServerSentEvent]:
     """Every event from the first, or from the one after `Last-Event-ID`; ends when the job has ended.
 
-    An event's id is its number within the job: a reader that was cut off goes on without gaps or repeats.
+    An event's id is its number within the job: a reader that was cut off goes on without gaps or repeats. The
+    stream also ends, within seconds, when its key is revoked.
     """
-    async for event in follow(request, store, job_id, after):
+    async for event in follow(request, store, job.id, after):
         yield event
 
 
 async def follow(request: Request, store: Store, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
     """Looks a few times a second. Waits while the database is away: the browser need not notice."""
+    checked = time.monotonic()
     while not await request.is_disconnected():
         try:
-            # The state is read before the events: what is written in between comes with the next look.
-            final = JobState((await run_in_threadpool(store.jobs.get, job_id)).state).final
-            rows = await run_in_threadpool(store.progress.events, job_id, after, _PAGE)
+            if time.monotonic() - checked >= _KEY_SECONDS:
+                if not await run_in_threadpool(_may_still_read, request, store, job_id):
+                    return
+                checked = time.monotonic()
+            final, rows = await run_in_threadpool(_look, store, job_id, after)
         except Unavailable:
             await asyncio.sleep(2)
             continue
+        except NotFound:
+            return
         for row in rows:
             after = row.seq
             view = event_view(row)
@@ -67,3 +83,20 @@ async def follow(request: Request, store: Store, job_id: str, after: int) -> Asy
             return
         if not rows:
             await asyncio.sleep(_SECONDS)
+
+
+def _look(store: Store, job_id: str, after: int) -> tuple[bool, list[EventRow]]:
+    """Whether the job has ended, and its next events."""
+    # The state is read before the events: what is written in between comes with the next look.
+    final = JobState(store.jobs.get(job_id).state).final
+    return final, store.progress.events(job_id, after, _PAGE)
+
+
+def _may_still_read(request: Request, store: Store, job_id: str) -> bool:
+    """Whether the caller's key still allows what it did when the stream began."""
+    authenticator: Authenticator = request.app.state.authenticator
+    try:
+        store.jobs.get(job_id, authenticator.recheck(request).access)
+    except (Unauthorized, NotFound):
+        return False
+    return True

@@ -26,6 +26,7 @@ from core.data.uploads import ending_of, inspect, unpack
 from core.errors import BadData, BadRequest, InvalidRequest, Problem, StorageFailure, TooLarge
 from core.settings import Settings
 from core.store import Store
+from core.store.access import Access
 from core.store.artifacts import NewArtifact
 from core.store.tables import Artifact
 from core.text import escaped_json
@@ -99,6 +100,7 @@ def keep(
     store: Store,
     settings: Settings,
     library: Library,
+    access: Access,
     check_stop: Callable[[], None] = no_stop,
 ) -> tuple[Artifact, bool]:
     """Read everything, and publish it as the next version of its name. Returns it, and whether it is new.
@@ -150,7 +152,7 @@ def keep(
     new = NewArtifact(
         "dataset", "dataset", published.uri, published.manifest.sha256, published.manifest.bytes, manifest
     )
-    return store.artifacts.add_upload(new, name)
+    return store.artifacts.add_upload(new, name, access)
 
 
 def _check_names(folder: Path) -> None:

@@ -24,6 +24,7 @@ from core.errors import (
     ReasonError,
     ServiceUnreachable,
     TooLarge,
+    TooManyRequests,
     Unauthorized,
     Unavailable,
 )
@@ -42,7 +43,17 @@ from core.spec.views import (
 
 _BY_STATUS: dict[int, type[ReasonError]] = {
     error.status: error
-    for error in (BadRequest, Unauthorized, Forbidden, NotFound, Conflict, TooLarge, Unavailable)
+    for error in (
+        InvalidRequest,
+        BadRequest,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        Conflict,
+        TooLarge,
+        TooManyRequests,
+        Unavailable,
+    )
 }
 _ATTEMPTS = 5
 View = TypeVar("View", bound=Lenient)
@@ -324,8 +335,10 @@ class Client:
             except httpx.InvalidURL as error:
                 raise ServiceUnreachable(f"{self.url} is not a URL: {error}") from error
             else:
-                if response.status_code != 503 or last or not repeatable:
+                if response.status_code not in (429, 503) or last or not repeatable:
                     break
+                if response.status_code == 429:  # somebody at this address sends wrong keys
+                    time.sleep(min(float(response.headers.get("Retry-After", 1)), 5.0))
             time.sleep(2.0**attempt / 8)
         if response.is_error:
             raise _error(response)
@@ -342,9 +355,9 @@ def _error(response: httpx.Response) -> ReasonError:
         problems = [Problem(item["path"], item["message"]) for item in body.get("errors", [])]
     except (ValueError, KeyError, TypeError):
         detail, problems = f"{response.status_code} {response.reason_phrase} from {response.url}", []
-    if response.status_code == 422:
-        return InvalidRequest(detail, problems)
-    return _BY_STATUS.get(response.status_code, ReasonError)(detail)
+    error = _BY_STATUS.get(response.status_code, ReasonError)(detail)
+    error.problems = problems
+    return error
 
 
 def _visible(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

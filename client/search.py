@@ -7,14 +7,14 @@ from pathlib import Path
 from client.client import Client
 from core.settings import Settings
 
-_KEPT_THERE = re.compile(r"^(job:[\w-]+/[\w.-]+|model:\S+|artifact:\S+)$")
+_KEPT_THERE = re.compile(r"job:[\w-]+/[\w.-]+|model:\S+|artifact:\S+")
 
 
 def localized(arguments: list[str], client: Client, settings: Settings) -> list[str]:
     """References of the service as folders here; embeddings bring the model that made them."""
     found, extra = [], list[str]()
     for argument in arguments:
-        if not _KEPT_THERE.match(argument):
+        if not _KEPT_THERE.fullmatch(argument):
             found.append(argument)
             continue
         folder = _fetch(argument, client, settings)
@@ -22,7 +22,7 @@ def localized(arguments: list[str], client: Client, settings: Settings) -> list[
         page = folder / "embeddings.json"
         if page.exists() and "--model" not in arguments:
             reference = json.loads(page.read_text(encoding="utf-8"))["reference"]
-            if _KEPT_THERE.match(reference):
+            if _KEPT_THERE.fullmatch(reference):
                 extra = ["--model", str(_fetch(reference, client, settings))]
     return extra + found
 

@@ -11,6 +11,7 @@
     +-- NotFound                  404
     +-- Conflict                  409  the state does not allow the call
     +-- TooLarge                  413
+    +-- TooManyRequests           429  too many wrong API keys from one address
     +-- Unavailable               503  database, broker or storage away
     +-- StaleLease                     this worker no longer holds the job: stop, write nothing
     +-- ServiceUnreachable             the client found no service
@@ -41,16 +42,17 @@ class ReasonError(Exception):
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
+    retry_after: int | None = None  # seconds, where the same request may succeed later
+
+    def __init__(self, message: str = "", problems: list[Problem] | None = None) -> None:
+        super().__init__(message)
+        self.problems = problems or []
 
 
 class InvalidRequest(ReasonError):
     code = "invalid_request"
     status = 422
     title = "The request does not validate"
-
-    def __init__(self, message: str, problems: list[Problem] | None = None) -> None:
-        super().__init__(message)
-        self.problems = problems or []
 
 
 class BadRequest(ReasonError):
@@ -98,10 +100,23 @@ class TooLarge(ReasonError):
     title = "The body is too large"
 
 
+class TooManyRequests(ReasonError):
+    """``retry_after``: seconds until the address may try a key again."""
+
+    code = "too_many_requests"
+    status = 429
+    title = "Too many wrong API keys"
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class Unavailable(ReasonError):
     code = "unavailable"
     status = 503
     title = "A part of the service is away"
+    retry_after = 2
 
 
 class StaleLease(ReasonError):
@@ -136,6 +151,7 @@ class StorageFailure(JobFailure):
     code = "storage_failed"
     status = 503
     title = "The artifact storage is away"
+    retry_after = 2
 
 
 class OutOfMemory(JobFailure):

@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     open_metrics: bool = Field(
         False, description="Serve /metrics to anybody, without a key: numbers, no names."
     )
+    private_jobs: bool = Field(
+        False,
+        description="A key without the scope admin sees its own jobs, datasets and models alone.",
+    )
     heartbeat_file: Path | None = Field(
         None,
         description="Touched by a worker whenever the database has taken its heartbeat; for health checks.",

@@ -1,35 +1,47 @@
 """Finished outputs: manifests and files."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from api.deps import Cursor, LibraryDep, Limit, Reader, StoreDep
-from api.ranges import serve
+from fastapi import APIRouter, Path, Request, Response
+
+from api.deps import ArtifactCursor, LibraryDep, Limit, Reader, StoreDep, VisibleArtifact
+from api.ranges import FILE_RESPONSES, RANGE_HEADERS, serve
+from api.routing import Route
 from api.views import artifact_view
 from core.data.packing import PACKED
 from core.errors import NotFound
+from core.spec.forms import PLAIN
 from core.spec.views import ArtifactView, Page
 
-router = APIRouter(tags=["artifacts"])
+router = APIRouter(route_class=Route, tags=["artifacts"])
 
 
 @router.get("/artifacts/{artifact_id}", summary="An artifact and its manifest")
-def get_artifact(artifact_id: str, store: StoreDep, _: Reader) -> ArtifactView:
-    return artifact_view(store.artifacts.get(artifact_id))
+def get_artifact(artifact: VisibleArtifact) -> ArtifactView:
+    return artifact_view(artifact)
 
 
 @router.head("/artifacts/{artifact_id}/files/{path:path}", include_in_schema=False)
-@router.get("/artifacts/{artifact_id}/files/{path:path}", summary="A file of it")
+@router.get(
+    "/artifacts/{artifact_id}/files/{path:path}",
+    summary="A file of it",
+    response_class=Response,
+    responses=FILE_RESPONSES,
+    openapi_extra={"parameters": RANGE_HEADERS},
+)
 def get_file(
-    artifact_id: str, path: str, request: Request, store: StoreDep, library: LibraryDep, _: Reader
+    artifact: VisibleArtifact,
+    path: Annotated[str, Path(pattern=PLAIN, max_length=4096)],
+    request: Request,
+    library: LibraryDep,
 ) -> Response:
     """`ETag` is the sha256; `Range` goes on with a broken download."""
-    artifact = store.artifacts.get(artifact_id)
     # Only what the manifest names: no path that somebody made up reaches the storage.
     entry = next((entry for entry in artifact.manifest["files"] if entry["path"] == path), None)
     if entry is None:
         packed = any(entry["path"] == PACKED for entry in artifact.manifest["files"])
         where = f": the files of this dataset are in {PACKED}" if packed else ""
-        raise NotFound(f"Artifact {artifact_id} has no file {path!r}{where}")
+        raise NotFound(f"Artifact {artifact.id} has no file {path!r}{where}")
     return serve(
         request,
         library.open(artifact.uri, path),
@@ -40,6 +52,8 @@ def get_file(
 
 
 @router.get("/models", summary="Models, newest first")
-def models(store: StoreDep, _: Reader, cursor: Cursor = None, limit: Limit = 50) -> Page[ArtifactView]:
-    rows, following = store.artifacts.page("model", cursor=cursor, limit=limit)
+def models(
+    store: StoreDep, reader: Reader, cursor: ArtifactCursor = None, limit: Limit = 50
+) -> Page[ArtifactView]:
+    rows, following = store.artifacts.page("model", access=reader.access, cursor=cursor, limit=limit)
     return Page(items=[artifact_view(row) for row in rows], next_cursor=following)

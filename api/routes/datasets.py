@@ -6,20 +6,28 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.deps import Cursor, LibraryDep, Limit, Reader, SettingsDep, StoreDep, Submitter
+from api.deps import (
+    ArtifactCursor,
+    LibraryDep,
+    Limit,
+    PlainText,
+    Reader,
+    SettingsDep,
+    StoreDep,
+    Submitter,
+    VisibleDataset,
+)
 from api.disconnects import while_connected
+from api.routing import Route
 from api.uploads import keep, receive
 from api.views import artifact_view
 from core.data.statistics import PREVIEW, PREVIEW_ROWS
 from core.errors import NotFound
-from core.spec.job import NAME
+from core.spec.forms import NAME, PLAIN
 from core.spec.views import ArtifactView, Page, PreviewView
-from core.store import Store
-from core.store.tables import Artifact
 
-router = APIRouter(prefix="/datasets", tags=["datasets"])
+router = APIRouter(route_class=Route, prefix="/datasets", tags=["datasets"])
 
-_PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -29,7 +37,8 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
     summary="Send a dataset",
     responses={
         200: {"model": ArtifactView, "description": "The same content under the same name is there already."},
-        413: {"description": "Larger than MAX_UPLOAD_BYTES, packed or unpacked", **_PROBLEM},
+        413: {"description": "Larger than MAX_UPLOAD_BYTES, packed or unpacked."},
+        422: {"description": "Rows that cannot be used, by line; or content that is no dataset."},
     },
     openapi_extra={"requestBody": {"content": {"application/octet-stream": _BINARY}, "required": True}},
 )
@@ -39,10 +48,13 @@ async def upload(
     store: StoreDep,
     settings: SettingsDep,
     library: LibraryDep,
-    _: Submitter,
-    name: Annotated[str, Query(pattern=NAME.pattern, max_length=200)],
+    principal: Submitter,
+    name: Annotated[str, Query(pattern=NAME, max_length=200)],
     filename: Annotated[
-        str | None, Query(max_length=300, description="Its ending says what the body is; else its content.")
+        str | None,
+        Query(
+            pattern=PLAIN, max_length=300, description="Its ending says what the body is; else its content."
+        ),
     ] = None,
     max_reject_share: Annotated[
         float, Query(ge=0, le=1, description="Share of rows that may be unreadable.")
@@ -57,7 +69,9 @@ async def upload(
     async with receive(request, settings) as received:
         artifact, new = await while_connected(
             request,
-            partial(keep, received, name, filename, max_reject_share, store, settings, library),
+            partial(
+                keep, received, name, filename, max_reject_share, store, settings, library, principal.access
+            ),
             request.app.state.uploads,
         )
     if not new:
@@ -67,49 +81,43 @@ async def upload(
 
 
 @router.get("", summary="Datasets, newest first")
-def datasets(store: StoreDep, _: Reader, cursor: Cursor = None, limit: Limit = 50) -> Page[ArtifactView]:
+def datasets(
+    store: StoreDep, reader: Reader, cursor: ArtifactCursor = None, limit: Limit = 50
+) -> Page[ArtifactView]:
     """Sent ones, and those that prepare and mine jobs have made.
 
     In a list `files` is empty, and `metadata.splits` has the first hundred: GET /datasets/{id} has all.
     """
-    rows, following = store.artifacts.page("dataset", cursor=cursor, limit=limit)
+    rows, following = store.artifacts.page("dataset", access=reader.access, cursor=cursor, limit=limit)
     return Page(items=[artifact_view(row, listed=True) for row in rows], next_cursor=following)
 
 
 @router.get("/{dataset}", summary="A dataset: splits, statistics, lineage")
-def get_dataset(dataset: str, store: StoreDep, _: Reader) -> ArtifactView:
+def get_dataset(artifact: VisibleDataset) -> ArtifactView:
     """By id, or as NAME or NAME@VERSION."""
-    return artifact_view(_find(dataset, store))
+    return artifact_view(artifact)
 
 
 @router.get("/{dataset}/preview", summary="Its first rows")
 def preview(
-    dataset: str,
-    store: StoreDep,
+    artifact: VisibleDataset,
     library: LibraryDep,
-    _: Reader,
-    split: Annotated[str | None, Query(max_length=200)] = None,
+    split: PlainText | None = None,
     limit: Annotated[int, Query(ge=1, le=PREVIEW_ROWS)] = PREVIEW_ROWS,
 ) -> PreviewView:
     """Long texts are cut short. Without `split`, of the first one."""
-    artifact = _find(dataset, store)
     if not any(entry["path"] == PREVIEW for entry in artifact.manifest["files"]):
         raise NotFound(
-            f"Dataset {dataset} was made without a preview; its files are at /artifacts/{artifact.id}"
+            f"Dataset {artifact.id} was made without a preview; its files are at /artifacts/{artifact.id}"
         )
     with library.open(artifact.uri, PREVIEW) as file:
         shown: dict[str, list[dict[str, Any]]] = json.load(file)
     chosen = split or next(iter(shown), "")
     if chosen not in shown and chosen in artifact.manifest.get("metadata", {}).get("splits", {}):
         raise NotFound(
-            f"Dataset {dataset} has a split {chosen!r}, and a preview of its first {len(shown)} splits only; "
-            f"its files are at /artifacts/{artifact.id}"
+            f"Dataset {artifact.id} has a split {chosen!r}, and a preview of its first {len(shown)} splits "
+            f"only; its files are at /artifacts/{artifact.id}"
         )
     if chosen not in shown:
-        raise NotFound(f"Dataset {dataset} has no split {chosen!r}; it has {', '.join(shown) or 'none'}")
+        raise NotFound(f"Dataset {artifact.id} has no split {chosen!r}; it has {', '.join(shown) or 'none'}")
     return PreviewView(split=chosen, splits=list(shown), items=shown[chosen][:limit])
-
-
-def _find(dataset: str, store: Store) -> Artifact:
-    target, _, version = dataset.partition("@")
-    return store.artifacts.find("dataset", target, version or None)

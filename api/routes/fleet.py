@@ -1,17 +1,18 @@
 """Workers, the queue and API keys."""
 
-from typing import Literal
+from typing import Annotated
 
-from fastapi import APIRouter
-from pydantic import Field
+from fastapi import APIRouter, Path
 
 from api.deps import Admin, Reader, StoreDep
+from api.routing import Route
 from api.views import key_view, worker_view
 from core.jobs.state import JobState
-from core.spec.base import Strict
+from core.spec.forms import KeyId
+from core.spec.keys import NewKey
 from core.spec.views import KeyView, NewKeyView, Page, WorkerView
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 
 
 @router.get("/workers", tags=["fleet"], summary="Workers heard of in the last minute")
@@ -23,13 +24,6 @@ def workers(store: StoreDep, _: Reader) -> Page[WorkerView]:
 def queue(store: StoreDep, _: Reader) -> dict[str, int]:
     depth = store.jobs.depth()
     return {state.value: depth.get(state.value, 0) for state in JobState}
-
-
-class NewKey(Strict):
-    """A key to be made."""
-
-    name: str = Field(min_length=1, max_length=200)
-    scopes: list[Literal["read", "submit", "admin"]] = Field(["read", "submit"], min_length=1)
 
 
 @router.post("/keys", status_code=201, tags=["keys"], summary="Make a key; it is shown once")
@@ -44,5 +38,5 @@ def keys(store: StoreDep, _: Admin) -> Page[KeyView]:
 
 
 @router.delete("/keys/{key_id}", tags=["keys"], summary="Revoke a key")
-def revoke_key(key_id: str, store: StoreDep, _: Admin) -> KeyView:
+def revoke_key(key_id: Annotated[KeyId, Path()], store: StoreDep, _: Admin) -> KeyView:
     return key_view(store.keys.revoke(key_id))

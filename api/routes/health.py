@@ -1,21 +1,30 @@
 """Whether the process lives, and whether it can do its work."""
 
+from typing import Any, Literal
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from kombu.exceptions import KombuError
 from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel
 
-from api.auth import authenticate
-from api.deps import QueueDep, SettingsDep, StoreDep
+from api.deps import MetricsReader, QueueDep, StoreDep
+from api.routing import Route
 from core.errors import Unavailable
 from migrations import is_current
 
-router = APIRouter(tags=["health"])
+router = APIRouter(route_class=Route, tags=["health"])
+
+
+_METRICS: dict[str, Any] = {
+    "text/plain": {"schema": {"type": "string"}},
+    "application/openmetrics-text": {"schema": {"type": "string"}},
+}
 
 
 @router.get("/", include_in_schema=False)
 def root() -> RedirectResponse:
-    return RedirectResponse("/docs")
+    return RedirectResponse("docs")
 
 
 @router.get("/healthz", summary="The process lives")
@@ -23,7 +32,21 @@ def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Database and broker answer")
+class Readiness(BaseModel):
+    """``checks`` has ``ok`` or what is wrong, by part."""
+
+    status: Literal["ok", "not ready"]
+    checks: dict[str, str]
+
+
+@router.get(
+    "/readyz",
+    summary="Database and broker answer",
+    responses={
+        200: {"model": Readiness, "description": "All parts answer."},
+        503: {"model": Readiness, "description": "A part is away."},
+    },
+)
 def readyz(store: StoreDep, queue: QueueDep) -> JSONResponse:
     """503 when a part is away. Jobs are still accepted without the broker: the sweepers find them."""
     checks: dict[str, str] = {}
@@ -41,10 +64,16 @@ def readyz(store: StoreDep, queue: QueueDep) -> JSONResponse:
     return JSONResponse({"status": "ok" if ready else "not ready", "checks": checks}, 200 if ready else 503)
 
 
-@router.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
-def metrics(request: Request, store: StoreDep, settings: SettingsDep) -> Response:
+@router.get(
+    "/metrics",
+    summary="Numbers for Prometheus",
+    response_class=Response,
+    responses={200: {"description": "Metrics in Prometheus' text format.", "content": _METRICS}},
+)
+def metrics(request: Request, _: MetricsReader) -> Response:
     """Needs a key unless REASON_OPEN_METRICS is set."""
-    if not settings.open_metrics:
-        authenticate(request, store, "read")
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    try:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # a version that is none
+        encode, content_type = choose_encoder("")
     return Response(encode(request.app.state.registry), media_type=content_type)

@@ -3,25 +3,47 @@
 import hashlib
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Body, Header, Query, Response
+from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Response
 from fastapi.responses import PlainTextResponse
+from pydantic import Field
 
-from api.deps import MAX_NUMBER, Cursor, LibraryDep, Limit, QueueDep, Reader, SettingsDep, StoreDep, Submitter
+from api.deps import (
+    MAX_NUMBER,
+    JobCursor,
+    LibraryDep,
+    Limit,
+    PlainText,
+    QueueDep,
+    Reader,
+    SettingsDep,
+    StoreDep,
+    Submitter,
+    VisibleJob,
+)
 from api.estimates import check_memory, estimate
 from api.references import settle
+from api.routing import Route
 from api.views import artifact_view, event_view, job_view
 from core.errors import BadRequest, InvalidRequest, NotFound, Problem
 from core.ids import new_id
 from core.jobs.state import JobState
 from core.spec import AnyJobSpec, JobSpec, MineSpec, TrainSpec
-from core.spec.job import LABEL_KEY
+from core.spec.forms import LABEL, PLAIN, JobId, matches
 from core.spec.views import ArtifactView, EstimateView, EventView, JobView, MetricPoint, MetricSeries, Page
 from core.store import Store
 from core.store.series import downsample
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(route_class=Route, prefix="/jobs", tags=["jobs"])
 
-_PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
+_REFERENCES: dict[int | str, dict[str, Any]] = {
+    403: {"description": "The key may not do this, or a file reference is outside ALLOWED_PATHS."},
+    404: {"description": "A file, dataset, model or job that the spec names does not exist."},
+    409: {"description": "A job that the spec names has ended without the output, or without success."},
+}
+_ACTION: dict[int | str, dict[str, Any]] = {
+    403: {"description": "The job was submitted with another key, and this one has no scope admin."},
+    409: {"description": "The job's state does not allow this."},
+}
 
 
 @router.post(
@@ -30,13 +52,10 @@ _PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
     summary="Submit a job",
     responses={
         200: {"model": JobView, "description": "The same Idempotency-Key and body: the same job."},
-        **{
-            status: {"description": text, **_PROBLEM}
-            for status, text in {
-                403: "A file reference outside ALLOWED_PATHS",
-                404: "A dataset, model or job that does not exist",
-                409: "The same Idempotency-Key, another body",
-            }.items()
+        **_REFERENCES,
+        409: {
+            "description": "The same Idempotency-Key with another body; or a job that the spec names has "
+            "ended without the output, or without success."
         },
     },
 )
@@ -49,7 +68,7 @@ def submit(
     library: LibraryDep,
     queue: QueueDep,
     principal: Submitter,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+    idempotency_key: Annotated[str | None, Header(pattern=PLAIN, min_length=1, max_length=200)] = None,
 ) -> JobView:
     """Validates the spec and everything that it names, and queues the job.
 
@@ -63,7 +82,7 @@ def submit(
         job, new = known, False
     else:
         _check_fleet(spec, store)
-        inputs, parents = settle(spec, store, settings)
+        inputs, parents = settle(spec, store, settings, principal.access)
         own_id, first = None, dict[str, MineSpec]()
         if isinstance(spec, MineSpec) and spec.parts > 1:
             own_id = new_id("job")
@@ -72,7 +91,7 @@ def submit(
             spec,
             job_id=own_id,
             first=first,
-            owner=principal.key_id,
+            access=principal.access,
             inputs=inputs,
             depends_on=parents,
             idempotency=idempotency,
@@ -92,20 +111,17 @@ def submit(
 @router.post(
     "/estimate",
     summary="What a job would take",
-    responses={
-        403: {"description": "A file reference outside ALLOWED_PATHS", **_PROBLEM},
-        404: {"description": "A dataset, model or job that does not exist", **_PROBLEM},
-    },
+    responses=_REFERENCES,
 )
 def estimate_job(
     spec: Annotated[TrainSpec, Body()],
     store: StoreDep,
     settings: SettingsDep,
     library: LibraryDep,
-    _: Reader,
+    reader: Reader,
 ) -> EstimateView:
     """Memory by part, steps and seconds, and which workers have room. Nothing is queued."""
-    inputs, _parents = settle(spec, store, settings)
+    inputs, _parents = settle(spec, store, settings, reader.access)
     return estimate(spec, inputs, store, library)
 
 
@@ -137,74 +153,87 @@ def _wake(background: BackgroundTasks, queue: QueueDep, state: str, wants_gpu: s
         background.add_task(queue.wake, "gpu" if wants_gpu == "yes" else "cpu")
 
 
-@router.get("", summary="List jobs, newest first")
+@router.get(
+    "",
+    summary="List jobs, newest first",
+    responses={
+        400: {"description": "An unknown parameter, a label without the form key:value, a bad cursor."}
+    },
+)
 def list_jobs(
     store: StoreDep,
-    _: Reader,
+    reader: Reader,
     state: JobState | None = None,
-    kind: Annotated[str | None, Query(max_length=32)] = None,
-    label: Annotated[list[str] | None, Query(description="k:v, repeatable")] = None,
-    cursor: Cursor = None,
+    kind: Annotated[str | None, Query(pattern=PLAIN, max_length=32)] = None,
+    label: Annotated[
+        # Checked below, and answered with 400.
+        list[Annotated[str, Field(json_schema_extra={"pattern": LABEL})]] | None,
+        Query(description="key:value, repeatable"),
+    ] = None,
+    cursor: JobCursor = None,
     limit: Limit = 50,
 ) -> Page[JobView]:
-    labels = {}
     for item in label or []:
-        key, colon, value = item.partition(":")
-        if not colon or not LABEL_KEY.match(key):
-            raise BadRequest(f"label={item}: the form is key:value")
-        labels[key] = value
-    jobs, following = store.jobs.page(state=state, kind=kind, labels=labels, cursor=cursor, limit=limit)
+        if not matches(LABEL, item):
+            raise BadRequest(
+                f"label={item}: the form is key:value", [Problem("label", "has the form key:value")]
+            )
+    labels = dict(item.split(":", 1) for item in label or [])
+    jobs, following = store.jobs.page(
+        state=state, kind=kind, labels=labels, access=reader.access, cursor=cursor, limit=limit
+    )
     return Page(items=[job_view(job) for job in jobs], next_cursor=following)
 
 
 @router.get("/{job_id}", summary="A job")
-def get_job(job_id: str, store: StoreDep, _: Reader) -> JobView:
-    return job_view(store.jobs.get(job_id), store)
+def get_job(job: VisibleJob, store: StoreDep) -> JobView:
+    return job_view(job, store)
 
 
-@router.post("/{job_id}/cancel", status_code=202, summary="Cancel")
-def cancel(job_id: str, store: StoreDep, _: Submitter) -> JobView:
+PathJob = Annotated[JobId, Path()]
+
+
+@router.post("/{job_id}/cancel", status_code=202, summary="Cancel", responses=_ACTION)
+def cancel(job_id: PathJob, store: StoreDep, principal: Submitter) -> JobView:
     """Ends it, and the parts that it was divided into. A running job saves a checkpoint first, so that a
     retry goes on from there."""
-    return job_view(store.jobs.cancel(job_id), store)
+    return job_view(store.jobs.cancel(job_id, principal.access), store)
 
 
-@router.post("/{job_id}/pause", status_code=202, summary="Pause")
-def pause(job_id: str, store: StoreDep, _: Submitter) -> JobView:
+@router.post("/{job_id}/pause", status_code=202, summary="Pause", responses=_ACTION)
+def pause(job_id: PathJob, store: StoreDep, principal: Submitter) -> JobView:
     """Saves a checkpoint and stops, or holds a queued job back."""
-    return job_view(store.jobs.pause(job_id), store)
+    return job_view(store.jobs.pause(job_id, principal.access), store)
 
 
-@router.post("/{job_id}/resume", status_code=202, summary="Resume a paused job")
+@router.post("/{job_id}/resume", status_code=202, summary="Resume a paused job", responses=_ACTION)
 def resume(
-    job_id: str, store: StoreDep, background: BackgroundTasks, queue: QueueDep, _: Submitter
+    job_id: PathJob, store: StoreDep, background: BackgroundTasks, queue: QueueDep, principal: Submitter
 ) -> JobView:
-    job = store.jobs.resume(job_id)
+    job = store.jobs.resume(job_id, principal.access)
     _wake(background, queue, job.state, job.wants_gpu)
     return job_view(job, store)
 
 
-@router.post("/{job_id}/retry", status_code=202, summary="Retry a failed or cancelled job")
+@router.post("/{job_id}/retry", status_code=202, summary="Retry a failed or cancelled job", responses=_ACTION)
 def retry(
-    job_id: str, store: StoreDep, background: BackgroundTasks, queue: QueueDep, _: Submitter
+    job_id: PathJob, store: StoreDep, background: BackgroundTasks, queue: QueueDep, principal: Submitter
 ) -> JobView:
     """From its last checkpoint, if it has one."""
-    job = store.jobs.retry(job_id)
+    job = store.jobs.retry(job_id, principal.access)
     _wake(background, queue, job.state, job.wants_gpu)
     return job_view(job, store)
 
 
 @router.get("/{job_id}/events", summary="What has happened")
 def events(
-    job_id: str,
+    job: VisibleJob,
     store: StoreDep,
-    _: Reader,
     cursor: Annotated[int, Query(ge=0, le=MAX_NUMBER, description="The seq of the last event known.")] = 0,
     limit: Limit = 200,
 ) -> Page[EventView]:
     """Oldest first. `next_cursor` is null only when the job has ended and all was given."""
-    job = store.jobs.get(job_id)
-    rows = store.progress.events(job_id, after=cursor, limit=limit)
+    rows = store.progress.events(job.id, after=cursor, limit=limit)
     last = rows[-1].seq if rows else cursor
     more = last < job.event_seq or not JobState(job.state).final
     return Page(items=[event_view(row) for row in rows], next_cursor=str(last) if more else None)
@@ -212,22 +241,20 @@ def events(
 
 @router.get("/{job_id}/metrics", summary="Curves")
 def metrics(
-    job_id: str,
+    job: VisibleJob,
     store: StoreDep,
-    _: Reader,
-    name: Annotated[list[str] | None, Query(description="Repeatable; all without it.")] = None,
+    name: Annotated[list[PlainText] | None, Query(description="Repeatable; all without it.")] = None,
     max_points: Annotated[int, Query(ge=2, le=100_000)] = 1000,
 ) -> Page[MetricSeries]:
     """Every series by step, thinned to `max_points` so that extremes stay."""
-    store.jobs.get(job_id)
-    known = store.progress.metric_names(job_id)
+    known = store.progress.metric_names(job.id)
     if unknown := set(name or []) - set(known):
         raise NotFound(
-            f"Job {job_id} has no metric {', '.join(sorted(unknown))}; it has {', '.join(known) or 'none'}"
+            f"Job {job.id} has no metric {', '.join(sorted(unknown))}; it has {', '.join(known) or 'none'}"
         )
     series = []
     for metric in name or known:
-        points = store.progress.metric(job_id, metric)
+        points = store.progress.metric(job.id, metric)
         chosen = [
             MetricPoint(step=step, value=value, at=at) for step, value, at in downsample(points, max_points)
         ]
@@ -237,15 +264,13 @@ def metrics(
 
 @router.get("/{job_id}/logs", summary="The log", response_class=PlainTextResponse)
 def logs(
-    job_id: str,
+    job: VisibleJob,
     store: StoreDep,
-    _: Reader,
     tail: Annotated[int | None, Query(ge=1, le=1_000_000, description="The last so many lines.")] = None,
     after: Annotated[int, Query(ge=0, le=MAX_NUMBER, description="The X-Log-Cursor of the call before.")] = 0,
 ) -> PlainTextResponse:
     """What the job's process wrote to its output, all attempts after each other."""
-    store.jobs.get(job_id)
-    chunks = store.progress.log(job_id, after=after)
+    chunks = store.progress.log(job.id, after=after)
     text = "".join(chunk.content for chunk in chunks)
     if tail is not None:
         text = "".join(text.splitlines(keepends=True)[-tail:])
@@ -253,6 +278,5 @@ def logs(
 
 
 @router.get("/{job_id}/artifacts", summary="Outputs")
-def artifacts(job_id: str, store: StoreDep, _: Reader) -> Page[ArtifactView]:
-    store.jobs.get(job_id)
-    return Page(items=[artifact_view(artifact) for artifact in store.artifacts.of_job(job_id)])
+def artifacts(job: VisibleJob, store: StoreDep) -> Page[ArtifactView]:
+    return Page(items=[artifact_view(artifact) for artifact in store.artifacts.of_job(job.id)])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.data.reading import ReadingReport
-from core.data.rows import Reject, Row
+from core.data.rows import Reject, Row, fault_of_names
 from core.errors import BadData
 
 _MAX_FIELD = 64 << 20
@@ -24,6 +24,8 @@ class Header:
 
     def __init__(self, cells: list[str], path: Path) -> None:
         self.names = [cell.strip() for cell in cells]
+        if fault := fault_of_names(self.names):
+            raise BadData(f"{path.name}, line 1: {fault}")
         self._named = max((place for place, name in enumerate(self.names, 1) if name), default=0)
         named = [name for name in self.names if name]
         if twice := {name for name in named if named.count(name) > 1}:

@@ -19,7 +19,7 @@ from core.data.cells import csv_rows, excel_rows
 from core.data.encodings import Undecodable
 from core.data.json_lists import read_list
 from core.data.reading import ReadingReport
-from core.data.rows import Reject, Row
+from core.data.rows import Reject, Row, fault_of_names
 from core.errors import BadData
 
 FORMATS = {
@@ -149,6 +149,8 @@ def _jsonl(path: Path, encoding: str | None) -> Iterator[Row | Reject]:
 
 def _object(path: Path, number: int, values: Any, needed: str) -> Row | Reject:
     if isinstance(values, dict):
+        if fault := fault_of_names(values):
+            return Reject(path.name, number, fault)
         return Row(path.name, number, values)
     return Reject(path.name, number, f"{needed}, this is a {type(values).__name__}")
 
@@ -220,7 +222,7 @@ def _parquet(path: Path) -> Iterator[Row | Reject]:
             for batch in file.iter_batches(batch_size=1024):
                 yield from _records(batch, path, number)
                 number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadData(f"{path.name} is not a readable Parquet file: {error}") from error
 
 
@@ -228,6 +230,8 @@ def _records(batch: Any, path: Path, number: int) -> Iterator[Row | Reject]:
     """A batch's rows. Times and dates become None: no reader uses them, and not all fit Python's types."""
     import pyarrow as pa
 
+    if fault := fault_of_names(batch.schema.names):
+        raise BadData(f"{path.name}: {fault}")
     kept = [field.name for field in batch.schema if not pa.types.is_temporal(field.type)]
     dropped = {field.name: None for field in batch.schema if pa.types.is_temporal(field.type)}
     batch = batch.select(kept)
@@ -260,7 +264,7 @@ def _arrow(path: Path) -> Iterator[Row | Reject]:
                 for start in range(0, batch.num_rows, 1024):
                     yield from _records(batch.slice(start, 1024), path, number + start)
                 number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadData(f"{path.name} is not a readable Arrow file: {error}") from error
 
 

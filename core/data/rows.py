@@ -1,5 +1,6 @@
 """What readers give: a record of a file, one that cannot be used, and a judgment."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,3 +55,15 @@ def check_text(text: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"not valid Unicode at character {error.start + 1}") from error
     return text
+
+
+def fault_of_names(names: Iterable[str]) -> str | None:
+    """What is wrong with the names of columns: they go into manifests and database rows."""
+    for name in names:
+        if "\0" in name:
+            return f"the name of column {name!r} has the character NUL (U+0000)"
+        try:
+            check_text(name)
+        except ValueError as error:
+            return f"the name of column {name!r} is {error}"
+    return None

@@ -28,7 +28,7 @@ class EmbedSpec(JobSpec):
     corpus: DatasetReference | None = Field(
         None, description="Documents, chunks, a retrieval set's corpus, or rows, whose documents they are."
     )
-    split: str | None = Field(None, pattern=r"^[\w-]+$", description="Of BRIGHT: the domain.")
+    split: str | None = Field(None, pattern=r"^[\w-]+$", max_length=100, description="Of BRIGHT: the domain.")
     texts: Annotated[list[Annotated[str, Field(max_length=1_000_000)]], Field(max_length=10_000)] | None = (
         Field(None, description="In place of a corpus; their ids are their numbers, from 0.")
     )

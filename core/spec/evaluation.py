@@ -14,11 +14,11 @@ TRIPLET_METRICS = ("triplet_accuracy", "positive_score", "negative_score", "marg
 
 RANKING_METRICS = ("ndcg", "mrr", "recall", "precision", "map")
 
-_AT_DEPTH = re.compile(rf"^({'|'.join(RANKING_METRICS)})@[1-9]\d{{0,3}}$")
+_AT_DEPTH = re.compile(rf"({'|'.join(RANKING_METRICS)})@[1-9][0-9]{{0,3}}")
 
 
 def _metric(text: str) -> str:
-    if text not in TRIPLET_METRICS and not _AT_DEPTH.match(text):
+    if text not in TRIPLET_METRICS and not _AT_DEPTH.fullmatch(text):
         known = ", ".join([*(f"{name}@K" for name in RANKING_METRICS), *TRIPLET_METRICS])
         raise ValueError(f"there is no metric {text!r}; there are {known}, K from 1 to 9999")
     return text
@@ -40,8 +40,12 @@ class DatasetSource(RowOptions):
     """A dataset, the split to read, and its name in reports."""
 
     ref: DatasetReference
-    split: str | None = Field(None, pattern=r"^[\w-]+$", description="For a BEIR folder: which qrels file.")
-    name: str | None = Field(None, pattern=r"^[\w.-]+$", description="Its name in metrics and reports.")
+    split: str | None = Field(
+        None, pattern=r"^[\w-]+$", max_length=100, description="For a BEIR folder: which qrels file."
+    )
+    name: str | None = Field(
+        None, pattern=r"^[\w.-]+$", max_length=100, description="Its name in metrics and reports."
+    )
 
 
 class RankedSource(DatasetSource):
@@ -74,7 +78,7 @@ class EarlyStopping(Strict):
         None, max_length=200, description="Only this evaluation set decides, by its name in reports."
     )
     patience: int = Field(3, ge=1, le=1000, description="Evaluations without a rise.")
-    min_delta: float = Field(0.0, ge=0, description="What counts as a rise.")
+    min_delta: float = Field(0.0, ge=0, le=1e9, description="What counts as a rise.")
     per_dataset: bool = Field(
         False,
         description="False: the mean over the datasets decides. True: stop when none of them still rises.",
@@ -119,9 +123,11 @@ class Evaluation(Strict):
         lt=1,
         description="This share of each training set's queries is kept out of training and evaluated on.",
     )
-    metrics: list[Metric] = Field(default_factory=lambda: ["ndcg@10", "mrr@10", "recall@10"], min_length=1)
+    metrics: list[Metric] = Field(
+        default_factory=lambda: ["ndcg@10", "mrr@10", "recall@10"], min_length=1, max_length=50
+    )
     baseline: bool = Field(True, description="Evaluate the base model first, to compare with.")
-    every_steps: int | None = Field(None, ge=1, description="Also evaluate while training.")
+    every_steps: int | None = Field(None, ge=1, le=10**9, description="Also evaluate while training.")
     early_stopping: EarlyStopping | None = None
 
     @field_validator("datasets", mode="before")

@@ -1,5 +1,6 @@
 """Specs as people write them: YAML files, ``--set path=value``, plain paths."""
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from yaml.nodes import MappingNode
 from core.errors import InvalidRequest, Problem
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice: YAML would keep the last one and drop the first in silence."""
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, in which ``1e-4`` is a number too: PyYAML wants ``1.0e-4``.
+
+    A key that a mapping has twice is refused: YAML would keep the last one and drop the first in silence.
+    """
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, Any] = {}
@@ -31,8 +35,14 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _parse(text: str) -> Any:
-    return yaml.load(text, _UniqueKeys)  # noqa: S506 - a subclass of SafeLoader
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+\Z"), list("-+0123456789")
+)
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text. Raises `yaml.YAMLError`."""
+    return yaml.load(text, _Loader)  # noqa: S506 - derived from the safe one
 
 
 def read_spec(path: Path) -> dict[str, Any]:
@@ -40,7 +50,7 @@ def read_spec(path: Path) -> dict[str, Any]:
     anchors for the others. Raises `InvalidRequest`, also for a key that a mapping has twice.
     """
     try:
-        data = _parse(path.read_text(encoding="utf-8"))
+        data = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InvalidRequest(f"There is no file {path}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -63,7 +73,7 @@ def apply_settings(spec: dict[str, Any], settings: list[str]) -> dict[str, Any]:
         for part in [*parents, last][:-1]:
             target = _child(target, part, setting)
         try:
-            parsed = _parse(value)
+            parsed = load_yaml(value)
             target[int(last) if isinstance(target, list) else last] = parsed
         except (yaml.YAMLError, ValueError, IndexError, TypeError) as error:
             raise InvalidRequest(f"--set {setting}: {error}") from error

@@ -11,8 +11,8 @@ class Bar(Strict):
     """The highest score that a negative may have, by the score of the query's positive (of its lowest, where
     it has several). The lowest of all that are asked for; margins lower it for negative scores, too."""
 
-    max_score: float | None = None
-    absolute_margin: float | None = Field(None, ge=0, description="So much below the positive.")
+    max_score: float | None = Field(None, ge=-1e9, le=1e9)
+    absolute_margin: float | None = Field(None, ge=0, le=1e9, description="So much below the positive.")
     relative_margin: float | None = Field(
         None, ge=0, le=10, description="So much below the positive, as a share of its score."
     )
@@ -27,7 +27,7 @@ class RankFilters(Bar):
 
     range_min: int = Field(0, ge=0, le=1_000_000, description="The nearest so many are left out.")
     range_max: int = Field(100, ge=1, le=1_000_000, description="No negative is of this rank or behind it.")
-    min_score: float | None = None
+    min_score: float | None = Field(None, ge=-1e9, le=1e9)
 
     @model_validator(mode="after")
     def _consistent(self) -> "RankFilters":

@@ -1,19 +1,17 @@
 """The part that every kind of job has in common."""
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from core.spec.base import Strict
-
-NAME = re.compile(r"^[A-Za-z0-9][\w. -]*$")
-"""Of a job, and of what it makes."""
+from core.spec.forms import LABEL_KEY, NAME, JobId
 
 Difficulty = Literal["easy", "medium", "hard"]
 """Of a negative."""
 
-LABEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+LONGEST_SECONDS = 31_536_000.0
+"""A year: no timeout or interval is longer."""
 
 PART_OF = "part_of"
 """Label of a job that was divided from another: that one's id."""
@@ -36,8 +34,12 @@ class Resources(Strict):
 class JobSpec(Strict):
     """Common to all kinds."""
 
-    name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME.pattern)
-    labels: dict[str, Annotated[str, Field(max_length=200)]] = Field(default_factory=dict, max_length=32)
+    name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME)
+    labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Annotated[str, Field(max_length=200)]] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="Keys have letters, digits, '_', '.' and '-', at most 63.",
+    )
     priority: int = Field(0, ge=-1000, le=1000, description="Higher is claimed first; equal ones by age.")
     resources: Resources = Field(default_factory=Resources)
     max_attempts: int = Field(
@@ -48,18 +50,8 @@ class JobSpec(Strict):
         "saved a later checkpoint than those before it begins a new row.",
     )
     timeout_seconds: float | None = Field(
-        None, gt=0, description="Running time of one attempt, after which it fails."
+        None, gt=0, le=LONGEST_SECONDS, description="Running time of one attempt, after which it fails."
     )
-    depends_on: list[Annotated[str, Field(max_length=64)]] = Field(
+    depends_on: list[JobId] = Field(
         default_factory=list, max_length=100, description="Job ids that must succeed first."
     )
-
-    @field_validator("labels")
-    @classmethod
-    def _label_keys(cls, labels: dict[str, str]) -> dict[str, str]:
-        for key, value in labels.items():
-            if "\0" in value:
-                raise ValueError(f"label {key!r}: its value has a character that databases do not keep")
-            if not LABEL_KEY.match(key):
-                raise ValueError(f"label {key!r}: use letters, digits, '_', '.', '-', at most 63")
-        return labels

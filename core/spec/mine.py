@@ -19,7 +19,7 @@ def _as_list(value: object) -> object:
 class Part(Strict):
     """One of several jobs among which a corpus is divided."""
 
-    number: int = Field(ge=1)
+    number: int = Field(ge=1, le=100)
     of: int = Field(ge=2, le=100)
 
     @model_validator(mode="after")

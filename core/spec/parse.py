@@ -8,6 +8,7 @@ from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 from core.errors import InvalidRequest, Problem
 from core.spec.embed import EmbedSpec
 from core.spec.evaluate import EvaluateSpec
+from core.spec.forms import describe_form
 from core.spec.mine import MineSpec
 from core.spec.prepare import PrepareSpec
 from core.spec.train import TrainSpec
@@ -40,14 +41,21 @@ _ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnyJobSpec)
 
 def describe(item: Mapping[str, Any]) -> Problem:
     """One of pydantic's findings as a path and a sentence."""
-    # Tags of unions stand in angle brackets: no part of what the user wrote.
-    path = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
+    # Tags of unions stand in angle brackets, and "[key]" follows the key that it is about.
+    parts = [str(part) for part in item["loc"] if part != "[key]"]
+    path = ".".join(part for part in parts if not part.startswith("<"))
     if item["type"].startswith("union_tag") and not path:
         return Problem("kind", f"must be one of {', '.join(KINDS)}")
     if item["type"] == "extra_forbidden":
         return Problem(path, "unknown field")
     if item["type"] == "too_short":
         return Problem(path, f"needs at least {item['ctx']['min_length']}")
+    if item["type"] == "too_long":
+        return Problem(path, f"has more than {item['ctx']['max_length']}")
+    if item["type"] == "string_unicode":
+        return Problem(path, "is not valid Unicode: it has an unpaired surrogate")
+    if item["type"] == "string_pattern_mismatch":
+        return Problem(path, describe_form(item["ctx"]["pattern"]))
     return Problem(path, item["msg"].removeprefix("Value error, "))
 
 

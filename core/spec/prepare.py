@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag, field_validator, model_validator
+from pydantic import Field, Tag, model_validator
 
 from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict
 from core.spec.job import Difficulty, JobSpec, Resources
@@ -35,7 +35,10 @@ class Source(RowOptions):
     ref: DatasetReference
     format: Format = Field("auto", description="auto: by the names of the files and the first record.")
     split: str | None = Field(
-        None, pattern=r"^[\w-]+$", description="Folders only: a split, a qrels file or a domain of BRIGHT."
+        None,
+        pattern=r"^[\w-]+$",
+        max_length=100,
+        description="Folders only: a split, a qrels file or a domain of BRIGHT.",
     )
     category: str | None = Field(
         None, min_length=1, max_length=200, description="Category of all rows that have none themselves."
@@ -46,7 +49,8 @@ class Source(RowOptions):
 
 
 _OneOrSeveral = Annotated[
-    Annotated[Source, Tag("<one>")] | Annotated[list[Source], Tag("<several>")],
+    Annotated[Source, Tag("<one>")]
+    | Annotated[list[Source], Field(min_length=1, max_length=100), Tag("<several>")],
     BY_SHAPE,
     BARE_REFERENCES,
 ]
@@ -56,11 +60,11 @@ class Cleaning(Strict):
     """Rows that are left out, each with its reason. Lengths are characters."""
 
     min_query: int = Field(1, ge=1, le=1_000_000)
-    max_query: int | None = Field(None, ge=1)
+    max_query: int | None = Field(None, ge=1, le=10**9)
     min_document: int = Field(
         1, ge=1, le=1_000_000, description="Of a positive; shorter negatives are dropped."
     )
-    max_document: int | None = Field(None, ge=1)
+    max_document: int | None = Field(None, ge=1, le=10**9)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Cleaning":
@@ -146,6 +150,7 @@ class Queries(Strict):
     of: list[Asking] = Field(
         ["headings", "descriptions", "docstrings"],
         min_length=1,
+        max_length=4,
         description="first_sentences are taken in any case of passages that have nothing else.",
     )
     per_passage: int = Field(4, ge=1, le=1000)
@@ -179,7 +184,7 @@ class Negatives(Strict):
     per_query: int = Field(4, ge=0, le=100)
     mix: Literal["auto"] | Mix = Field("auto", description="auto: 25/40/35, for a reranker 20/35/45.")
     max_per_difficulty: int = Field(3, ge=1, le=100, description="Of one difficulty for one row.")
-    max_uses: int = Field(50, ge=1, description="Rows that one passage is a negative of.")
+    max_uses: int = Field(50, ge=1, le=10**9, description="Rows that one passage is a negative of.")
     cross_category: float = Field(
         0.0, ge=0, le=1, description="Share of the hard ones that come from another category."
     )
@@ -188,8 +193,15 @@ class Negatives(Strict):
 class Balance(Strict):
     """How the rows are shared out among the categories: rows of those that have too many are left out."""
 
-    shares: Literal["even"] | dict[str, Annotated[float, Field(gt=0, le=1)]] | None = None
-    min_rows: int = Field(300, ge=0, description="A category with fewer gets a warning.")
+    shares: (
+        Literal["even"]
+        | Annotated[
+            dict[Annotated[str, Field(max_length=200)], Annotated[float, Field(gt=0, le=1)]],
+            Field(max_length=10_000),
+        ]
+        | None
+    ) = None
+    min_rows: int = Field(300, ge=0, le=10**9, description="A category with fewer gets a warning.")
 
     @model_validator(mode="after")
     def _whole(self) -> "Balance":
@@ -229,13 +241,6 @@ class PrepareSpec(JobSpec):
     )
     seed: int = Field(42, ge=0, lt=2**31)
     resources: Resources = Field(default_factory=lambda: Resources(gpus=0))
-
-    @field_validator("source")
-    @classmethod
-    def _some(cls, value: Source | list[Source]) -> Source | list[Source]:
-        if isinstance(value, list) and not 1 <= len(value) <= 100:
-            raise ValueError("between 1 and 100 sources are needed")
-        return value
 
     @model_validator(mode="after")
     def _sizes(self) -> "PrepareSpec":

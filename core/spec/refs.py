@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from core.spec.forms import NAME, matches
+
 BENCHMARKS = ("beir", "nanobeir", "bright", "mteb")
 """Schemes of public retrieval sets, which are known by name."""
 
@@ -20,12 +22,12 @@ Scheme = Literal[
     "dataset", "model", "artifact", "job", "file", "hf", "url", "beir", "nanobeir", "bright", "mteb"
 ]
 
-_JOB = re.compile(r"^(?P<job>[A-Za-z0-9_-]+)/(?P<output>[A-Za-z0-9_.-]+)$")
-_REPO = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+_JOB = re.compile(r"(?P<job>job_[0-9a-z]{1,60})/(?P<output>[A-Za-z0-9_.-]{1,100})")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_DATASET = re.compile(
-    r"^(?P<repo>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<revision>refs/\w+/[\w.-]+|[\w.-]+))?(:(?P<config>[\w.-]+))?(/(?P<split>[\w.-]+))?$"
+    r"(?P<repo>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<revision>refs/\w+/[\w.-]+|[\w.-]+))?(:(?P<config>[\w.-]+))?(/(?P<split>[\w.-]+))?"
 )
-_URL = re.compile(r"^(s3|gs|gcs|az|abfs|https?)://\S+$")
+_URL = re.compile(r"(s3|gs|gcs|az|abfs|https?)://\S+")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Ref:
 
 def parse_ref(text: str) -> Ref:
     """Parses any reference. Raises `ValueError` with a sentence for what it does not understand."""
-    if _URL.match(text):
+    if _URL.fullmatch(text):
         return Ref("url", text)
     scheme, colon, rest = text.partition(":")
     if colon and not rest:
@@ -60,10 +62,9 @@ def parse_ref(text: str) -> Ref:
         case "file":
             return Ref("file", rest)
         case "dataset" | "model" | "artifact":
-            target, _, revision = rest.partition("@")
-            return Ref(scheme, target, revision=revision or None)  # type: ignore[arg-type]
+            return _kept(scheme, rest)
         case "job":
-            if not (match := _JOB.match(rest)):
+            if not (match := _JOB.fullmatch(rest)):
                 raise ValueError(f"{text!r} must have the form job:ID/OUTPUT")
             return Ref("job", match["job"], output=match["output"])
         case "hf":
@@ -73,11 +74,18 @@ def parse_ref(text: str) -> Ref:
         case "stage":
             raise ValueError(f"{text!r}: stage references mean something inside a pipeline only")
         case "":
-            if _REPO.match(text) and text.count("/") == 1:
+            if _REPO.fullmatch(text) and text.count("/") == 1:
                 return Ref("hf", text)
     raise ValueError(
         f"{text!r} is not a reference: write file:PATH, model:ID, dataset:ID, job:ID/OUTPUT, hf:ORG/NAME or s3://..."
     )
+
+
+def _kept(scheme: str, rest: str) -> Ref:
+    target, _, version = rest.partition("@")
+    if len(target) > 200 or not matches(NAME, target):
+        raise ValueError(f"{scheme}:{rest}: {target!r} is not the id or the name of a {scheme}")
+    return Ref(scheme, target, revision=version or None)  # type: ignore[arg-type]
 
 
 def _benchmark(scheme: str, name: str) -> Ref:
@@ -88,7 +96,7 @@ def _benchmark(scheme: str, name: str) -> Ref:
 
 def _of_hub(rest: str, text: str) -> Ref:
     # ORG/NAME/SPLIT has one slash more than a repository may have; NAME/SPLIT cannot be told apart.
-    found = _HUB_DATASET.match(rest)
+    found = _HUB_DATASET.fullmatch(rest)
     if found is None:
         raise ValueError(f"{text!r} does not name a hub repository (hf:ORG/NAME[@REVISION][:CONFIG][/SPLIT])")
     return Ref("hf", found["repo"], revision=found["revision"], config=found["config"], split=found["split"])

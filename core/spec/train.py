@@ -7,7 +7,7 @@ from pydantic import Field, Tag, field_validator, model_validator
 from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict
 from core.spec.evaluation import DatasetSource, Evaluation, Rerank
 from core.spec.filters import RankFilters
-from core.spec.job import Difficulty, JobSpec
+from core.spec.job import LONGEST_SECONDS, Difficulty, JobSpec
 from core.spec.models import Family, Prompts, PruneEmbeddings
 from core.spec.refs import ModelReference
 
@@ -23,7 +23,8 @@ class TrainingSource(DatasetSource):
 
 
 OneOrSeveral = Annotated[
-    Annotated[TrainingSource, Tag("<one>")] | Annotated[list[TrainingSource], Tag("<several>")],
+    Annotated[TrainingSource, Tag("<one>")]
+    | Annotated[list[TrainingSource], Field(min_length=1, max_length=100), Tag("<several>")],
     BY_SHAPE,
     BARE_REFERENCES,
 ]
@@ -142,8 +143,8 @@ class Matryoshka(Strict):
     dimensions: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
         min_length=1, max_length=32, description="Beside the full length, which always counts."
     )
-    weights: list[Annotated[float, Field(gt=0)]] | None = Field(
-        None, description="Of each dimension; the full length has 1. Default: 1 for all."
+    weights: list[Annotated[float, Field(gt=0, le=1e6)]] | None = Field(
+        None, max_length=32, description="Of each dimension; the full length has 1. Default: 1 for all."
     )
 
     @model_validator(mode="after")
@@ -164,9 +165,12 @@ class LoRA(Strict):
     r: int = Field(8, ge=1, le=1024, description="Rank of the adapters.")
     alpha: float = Field(16, gt=0, le=4096, description="Adapters count alpha / r.")
     dropout: float = Field(0.05, ge=0, lt=1)
-    target_modules: Literal["auto"] | list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]] = Field(
-        "auto", description="Names of linear layers; auto: the attention's projections."
-    )
+    target_modules: (
+        Literal["auto"]
+        | Annotated[
+            list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=200)]], Field(max_length=1000)
+        ]
+    ) = Field("auto", description="Names of linear layers; auto: the attention's projections.")
 
 
 class Lengths(Strict):
@@ -184,8 +188,8 @@ class Lengths(Strict):
 class Checkpointing(Strict):
     """When the whole state is saved, so that a stopped or killed job goes on from there."""
 
-    every_steps: int | None = Field(500, ge=1)
-    every_seconds: float | None = Field(300, gt=0)
+    every_steps: int | None = Field(500, ge=1, le=10**9)
+    every_seconds: float | None = Field(300, gt=0, le=LONGEST_SECONDS)
     keep: int = Field(2, ge=1, le=100)
 
 
@@ -204,7 +208,9 @@ class Resample(Strict):
     """Other negatives in every epoch: no row meets one again before it has met all of its own."""
 
     negatives: int = Field(1, ge=0, le=1000, description="Of each row, an epoch.")
-    max_per_difficulty: int | None = Field(None, ge=1, description="Of one difficulty, of each row an epoch.")
+    max_per_difficulty: int | None = Field(
+        None, ge=1, le=1000, description="Of one difficulty, of each row an epoch."
+    )
 
 
 class Remine(Strict):
@@ -280,7 +286,7 @@ class TrainSpec(JobSpec):
         64, ge=2, le=65_536, description="Pairs a step; each other pair's document is a negative."
     )
     gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
-    micro_batch_tokens: Literal["auto"] | Annotated[int, Field(ge=64)] = Field(
+    micro_batch_tokens: Literal["auto"] | Annotated[int, Field(ge=64, le=10**9)] = Field(
         "auto", description="Tokens encoded at once when the loss is cached."
     )
     learning_rate: float = Field(5e-5, gt=0, le=10)
@@ -288,7 +294,9 @@ class TrainSpec(JobSpec):
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"] = "adamw"
     weight_decay: float = Field(0.01, ge=0, le=10)
-    max_gradient_norm: float = Field(1.0, ge=0, description="Gradients are clipped to it; 0 does not clip.")
+    max_gradient_norm: float = Field(
+        1.0, ge=0, le=1e9, description="Gradients are clipped to it; 0 does not clip."
+    )
     lengths: Lengths = Field(default_factory=Lengths)
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto", description="auto: bf16 where the GPU has it, else fp32. Weights stay in fp32."
@@ -309,7 +317,7 @@ class TrainSpec(JobSpec):
     )
     prompts: Prompts = Field(default_factory=Prompts)
     sample: int | None = Field(
-        None, ge=1, description="Train on so many rows of each dataset, drawn with the seed."
+        None, ge=1, le=10**9, description="Train on so many rows of each dataset, drawn with the seed."
     )
     dry_run: bool = Field(
         False, description="Read the data, settle lengths and memory, report them, and train nothing."
@@ -322,7 +330,7 @@ class TrainSpec(JobSpec):
         max_length=2,
         description="Report there, too. Package and settings (MLFLOW_TRACKING_URI, WANDB_API_KEY) are yours.",
     )
-    logging_steps: int = Field(10, ge=1, description="Steps between two points of the loss curve.")
+    logging_steps: int = Field(10, ge=1, le=10**9, description="Steps between two points of the loss curve.")
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
     max_reject_share: float = Field(
         0.01, ge=0, le=1, description="Share of unreadable rows above which the job fails."
@@ -369,8 +377,6 @@ class TrainSpec(JobSpec):
     @classmethod
     def _datasets(cls, value: TrainingSource | list[TrainingSource]) -> TrainingSource | list[TrainingSource]:
         if isinstance(value, list):
-            if not 1 <= len(value) <= 100:
-                raise ValueError("between 1 and 100 datasets are needed")
             if len({source.weight is None for source in value}) > 1:
                 raise ValueError("give every dataset a weight, or none")
             names = [source.name for source in value if source.name]

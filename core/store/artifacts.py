@@ -7,10 +7,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
 
-from core.errors import BadRequest, Conflict, NotFound
+from core.errors import Conflict, NotFound
 from core.ids import new_id
 from core.jobs.state import JobState
+from core.spec.forms import ARTIFACT_ID, NUMBER, matches
 from core.spec.refs import Ref
+from core.store.access import EVERYTHING, Access
+from core.store.cursors import checked_cursor
 from core.store.database import Database
 from core.store.moves import get_job
 from core.store.tables import Artifact, Job
@@ -30,13 +33,18 @@ class NewArtifact:
 
 def add_artifact(session: Session, job: Job, new: NewArtifact, now: ColumnElement[datetime]) -> str:
     """Inserts the row, with the next version of its name, and returns its reference (``model:art_...``)."""
-    artifact = _add(session, new, job.name, job.id, now)
+    artifact = _add(session, new, job.name, job.id, job.owner, now)
     scheme = new.kind if new.kind in ("model", "dataset") else "artifact"
     return f"{scheme}:{artifact.id}"
 
 
 def _add(
-    session: Session, new: NewArtifact, name: str | None, job_id: str | None, now: ColumnElement[datetime]
+    session: Session,
+    new: NewArtifact,
+    name: str | None,
+    job_id: str | None,
+    owner: str | None,
+    now: ColumnElement[datetime],
 ) -> Artifact:
     version = None
     if name is not None:
@@ -48,6 +56,7 @@ def _add(
     artifact = Artifact(
         id=new_id("art"),
         job_id=job_id,
+        owner=owner,
         output=new.output,
         kind=new.kind,
         name=name,
@@ -73,29 +82,37 @@ class ArtifactStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add_upload(self, new: NewArtifact, name: str) -> tuple[Artifact, bool]:
-        """A row for what no job has made, unless its content has this name already; and whether it is new."""
+    def add_upload(self, new: NewArtifact, name: str, access: Access = EVERYTHING) -> tuple[Artifact, bool]:
+        """Add a row for what no job has made. Returns (row, whether it is new).
+
+        Content that has this name already, in a row that the caller may see, stays the one row.
+        """
         with self._database.write() as session:
             _hold_name(session, new.kind, name)
             query = select(Artifact).where(
-                Artifact.kind == new.kind, Artifact.name == name, Artifact.sha256 == new.sha256
+                Artifact.kind == new.kind,
+                Artifact.name == name,
+                Artifact.sha256 == new.sha256,
+                access.visible(Artifact),
             )
             known = session.scalar(query.order_by(Artifact.version.desc()).limit(1))
             if known is not None:
                 return known, False
-            return _add(session, new, name, None, self._database.time()), True
+            return _add(session, new, name, None, access.owner, self._database.time()), True
 
-    def get(self, artifact_id: str) -> Artifact:
-        """Raises `NotFound`."""
+    def get(self, artifact_id: str, access: Access = EVERYTHING) -> Artifact:
+        """Raises `NotFound`, also for an artifact that the caller may not see."""
         with self._database.read() as session:
             artifact = session.get(Artifact, artifact_id)
-        if artifact is None:
+        if artifact is None or not access.sees(artifact):
             raise NotFound(f"There is no artifact {artifact_id!r}")
         return artifact
 
-    def find(self, kind: str | None, target: str, version: str | None = None) -> Artifact:
+    def find(
+        self, kind: str | None, target: str, version: str | None = None, access: Access = EVERYTHING
+    ) -> Artifact:
         """By id, or by name and version (the newest without one). Raises `NotFound`."""
-        query = select(Artifact)
+        query = select(Artifact).where(access.visible(Artifact))
         if kind:
             query = query.where(Artifact.kind == kind)
         if target.startswith("art_") and version is None:
@@ -103,8 +120,8 @@ class ArtifactStore:
         else:
             query = query.where(Artifact.name == target).order_by(Artifact.version.desc()).limit(1)
             if version is not None:
-                if not version.isdecimal() or len(version) > 9:
-                    raise NotFound(f"{target}@{version}: a version is a number")
+                if not matches(NUMBER, version):
+                    raise NotFound(f"{target}@{version}: a version is a number of at most 9 digits")
                 query = query.where(Artifact.version == int(version))
         with self._database.read() as session:
             artifact = session.scalar(query)
@@ -112,17 +129,19 @@ class ArtifactStore:
             raise NotFound(f"There is no {kind or 'artifact'} {target}{'@' + version if version else ''}")
         return artifact
 
-    def lineage(self, ref: Ref) -> dict[str, Any] | None:
+    def lineage(self, ref: Ref, access: Access = EVERYTHING) -> dict[str, Any] | None:
         """What a job keeps about an artifact that it reads; None while the job that makes it may still do so.
 
-        Raises `NotFound` when there is no such artifact, `Conflict` when there will never be one.
+        Raises `NotFound` when there is no such artifact, or none that the caller may see, and `Conflict` when
+        there will never be one.
         """
         if ref.scheme == "job":
-            found = self._output(ref)
+            found = self._output(ref, access)
             if found is None:
                 return None
         else:
-            found = self.find(None if ref.scheme == "artifact" else ref.scheme, ref.target, ref.revision)
+            kind = None if ref.scheme == "artifact" else ref.scheme
+            found = self.find(kind, ref.target, ref.revision, access)
         return {
             "artifact": found.id,
             "uri": found.uri,
@@ -131,9 +150,9 @@ class ArtifactStore:
             "version": found.version,
         }
 
-    def _output(self, ref: Ref) -> Artifact | None:
+    def _output(self, ref: Ref, access: Access) -> Artifact | None:
         with self._database.read() as session:
-            job = get_job(session, ref.target)
+            job = get_job(session, ref.target, access)
             made = list(session.scalars(select(Artifact).where(Artifact.job_id == job.id)))
         for artifact in made:
             if artifact.output == ref.output:
@@ -152,14 +171,13 @@ class ArtifactStore:
             )
 
     def page(
-        self, kind: str, *, cursor: str | None = None, limit: int = 50
+        self, kind: str, *, access: Access = EVERYTHING, cursor: str | None = None, limit: int = 50
     ) -> tuple[list[Artifact], str | None]:
         """Newest first."""
-        query = select(Artifact).where(Artifact.kind == kind).order_by(Artifact.id.desc()).limit(limit + 1)
-        if cursor:
-            if not cursor.startswith("art_"):
-                raise BadRequest(f"cursor {cursor!r} is not one that this list gave")
-            query = query.where(Artifact.id < cursor)
+        shown = (Artifact.kind == kind, access.visible(Artifact))
+        query = select(Artifact).where(*shown).order_by(Artifact.id.desc()).limit(limit + 1)
+        if cursor is not None:
+            query = query.where(Artifact.id < checked_cursor(cursor, ARTIFACT_ID))
         with self._database.read() as session:
             rows = list(session.scalars(query))
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else None

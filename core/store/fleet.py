@@ -12,10 +12,12 @@ from sqlalchemy.orm import Session
 from core.errors import NotFound
 from core.ids import new_id
 from core.jobs.state import JobState
+from core.spec.forms import API_KEY, KEY_ID, matches
 from core.store.database import Database
 from core.store.tables import ApiKey, Job, Worker
 
 SCOPES = ("read", "submit", "admin")
+"""From the weakest to the strongest."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,20 @@ class KeyStore:
         return row, secret
 
     def check(self, secret: str) -> ApiKey | None:
-        """The key's row, or None when it is unknown or revoked."""
+        """The key's row, or None when it is unknown, revoked, or no key by its form."""
+        if not matches(API_KEY, secret):
+            return None
         with self._database.read() as session:
             row = session.get(ApiKey, secret.partition(".")[0])
-        if row is None or row.revoked_at is not None or not hmac.compare_digest(row.sha256, _sha256(secret)):
-            return None
-        return row
+        # Compared also where there is no row: the time does not tell whether an id exists.
+        right = hmac.compare_digest(row.sha256 if row else _sha256(""), _sha256(secret))
+        return row if row is not None and row.revoked_at is None and right else None
+
+    def active(self, key_id: str) -> ApiKey | None:
+        """The key's row, or None when it is unknown or revoked."""
+        with self._database.read() as session:
+            row = session.get(ApiKey, key_id)
+        return row if row is not None and row.revoked_at is None else None
 
     def any_active(self) -> bool:
         with self._database.read() as session:
@@ -109,6 +119,8 @@ class KeyStore:
 
     def revoke(self, key_id: str) -> ApiKey:
         """Raises `NotFound`. Revoking twice is no error."""
+        if not matches(KEY_ID, key_id):
+            raise NotFound(f"There is no key {key_id!r}")
         with self._database.write() as session:
             row = session.get(ApiKey, key_id)
             if row is None:

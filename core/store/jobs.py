@@ -7,13 +7,16 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from core.errors import BadRequest, Conflict, NotFound
+from core.errors import Conflict, NotFound
 from core.ids import new_id
 from core.jobs.events import EventType
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
 from core.spec import SPEC_VERSION
+from core.spec.forms import JOB_ID
 from core.spec.job import JobSpec
+from core.store.access import EVERYTHING, Access
+from core.store.cursors import checked_cursor
 from core.store.database import Database
 from core.store.moves import end_parts, get_job, move, request, tell_dependents, unmet
 from core.store.tables import Dependency, EventRow, IdempotencyKey, Job
@@ -31,7 +34,7 @@ class JobStore:
         self,
         spec: JobSpec,
         *,
-        owner: str | None = None,
+        access: Access = EVERYTHING,
         inputs: dict[str, Any] | None = None,
         depends_on: list[str] | None = None,
         idempotency: tuple[str, str] | None = None,
@@ -41,6 +44,8 @@ class JobStore:
     ) -> tuple[Job, bool]:
         """Adds a job, waiting when it depends on unfinished ones. Returns (job, whether it is new).
 
+        The job is the caller's, and may depend on what ``access`` lets the caller see.
+
         ``least_gpu_memory``: bytes that a GPU must have for it, where its spec does not say. ``first`` are
         jobs of its own, by new ids, on which it depends: all are added, or none.
 
@@ -49,9 +54,9 @@ class JobStore:
         """
         try:
             with self._database.write() as session:
-                if idempotency and (known := self._replay(session, owner, *idempotency)):
+                if idempotency and (known := self._replay(session, access.owner, *idempotency)):
                     return known, False
-                common = (owner, inputs or {})
+                common = (access, inputs or {})
                 for own_id, own in (first or {}).items():
                     self._insert(session, own, *common, depends_on or [], None, least_gpu_memory, own_id)
                 parents = [*(depends_on or []), *(first or {})]
@@ -61,7 +66,7 @@ class JobStore:
             # The same key came in twice at once and the other one won.
             if idempotency:
                 with self._database.read() as session:
-                    if known := self._replay(session, owner, *idempotency):
+                    if known := self._replay(session, access.owner, *idempotency):
                         return known, False
             raise
 
@@ -83,7 +88,7 @@ class JobStore:
         self,
         session: Session,
         spec: JobSpec,
-        owner: str | None,
+        access: Access,
         inputs: dict[str, Any],
         depends_on: list[str],
         idempotency: tuple[str, str] | None,
@@ -94,7 +99,7 @@ class JobStore:
         parents = dict.fromkeys([*spec.depends_on, *depends_on])
         # Locked, so that a parent cannot end between this look and our commit and leave us waiting for ever.
         found = session.scalars(
-            select(Job).where(Job.id.in_(parents)).order_by(Job.id).with_for_update()
+            select(Job).where(Job.id.in_(parents), access.visible(Job)).order_by(Job.id).with_for_update()
         ).all()
         if missing := set(parents) - {job.id for job in found}:
             raise NotFound(f"depends_on names unknown jobs: {', '.join(sorted(missing))}")
@@ -110,7 +115,7 @@ class JobStore:
             labels=spec.labels,
             spec=spec.model_dump(mode="json"),
             spec_version=SPEC_VERSION,
-            owner=owner,
+            owner=access.owner,
             state=JobState.WAITING if unfinished else JobState.QUEUED,
             priority=spec.priority,
             rank=-spec.priority,
@@ -141,13 +146,15 @@ class JobStore:
         )
         if idempotency:
             key, sha256 = idempotency
-            session.add(IdempotencyKey(owner=owner or "", key=key, job_id=job.id, request_sha256=sha256))
+            session.add(
+                IdempotencyKey(owner=access.owner or "", key=key, job_id=job.id, request_sha256=sha256)
+            )
         return job
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str, access: Access = EVERYTHING) -> Job:
         """Raises `NotFound`."""
         with self._database.read() as session:
-            return get_job(session, job_id)
+            return get_job(session, job_id, access)
 
     def page(
         self,
@@ -155,21 +162,20 @@ class JobStore:
         state: str | None = None,
         kind: str | None = None,
         labels: dict[str, str] | None = None,
+        access: Access = EVERYTHING,
         cursor: str | None = None,
         limit: int = 50,
     ) -> tuple[list[Job], str | None]:
         """Newest first. Returns (jobs, cursor of the next page or None)."""
-        query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
+        query = select(Job).where(access.visible(Job)).order_by(Job.id.desc()).limit(limit + 1)
         if state:
             query = query.where(Job.state == state)
         if kind:
             query = query.where(Job.kind == kind)
         for key, value in (labels or {}).items():
             query = query.where(Job.labels[key].as_string() == value)
-        if cursor:
-            if not cursor.startswith("job_"):
-                raise BadRequest(f"cursor {cursor!r} is not one that this list gave")
-            query = query.where(Job.id < cursor)
+        if cursor is not None:
+            query = query.where(Job.id < checked_cursor(cursor, JOB_ID))
         with self._database.read() as session:
             rows = list(session.scalars(query))
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
@@ -190,10 +196,10 @@ class JobStore:
 
     # -- what users ask for ----------------------------------------------------------------------
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, access: Access = EVERYTHING) -> Job:
         """At once where nothing runs, else by a request that the supervisor sees within a second."""
         with self._database.write() as session:
-            job = get_job(session, job_id, lock=True)
+            job = self._own(session, job_id, access)
             if job.state == JobState.RUNNING:
                 return self._request(session, job, "cancel_requested")
             if JobState(job.state).final:
@@ -212,26 +218,26 @@ class JobStore:
             end_parts(self._database, session, ended)
             return ended
 
-    def pause(self, job_id: str) -> Job:
+    def pause(self, job_id: str, access: Access = EVERYTHING) -> Job:
         """A running job saves a checkpoint and stops; a queued one is held back."""
         with self._database.write() as session:
-            job = get_job(session, job_id, lock=True)
+            job = self._own(session, job_id, access)
             if job.state == JobState.RUNNING:
                 return self._request(session, job, "pause_requested")
             return self._ask(session, job, JobState.PAUSED, "pause", reason=EndReason.PAUSED)
 
-    def resume(self, job_id: str) -> Job:
+    def resume(self, job_id: str, access: Access = EVERYTHING) -> Job:
         """A paused job back to the queue; it goes on from its last checkpoint."""
         with self._database.write() as session:
-            job = get_job(session, job_id, lock=True)
+            job = self._own(session, job_id, access)
             if job.state != JobState.PAUSED:
                 raise Conflict(f"Job {job_id} is {job.state}: only a paused job can be resumed")
             return self._ask(session, job, JobState.QUEUED, "resume", **_FRESH)
 
-    def retry(self, job_id: str) -> Job:
+    def retry(self, job_id: str, access: Access = EVERYTHING) -> Job:
         """A failed or cancelled job back to the queue, with all its attempts before it."""
         with self._database.write() as session:
-            job = get_job(session, job_id, lock=True)
+            job = self._own(session, job_id, access)
             if job.state not in (JobState.FAILED, JobState.CANCELLED):
                 raise Conflict(f"Job {job_id} is {job.state}: only a failed or cancelled job can be retried")
             if missing := unmet(session, job_id):
@@ -240,6 +246,13 @@ class JobStore:
                     f"Job {job_id} depends on {names}: retry that first, or submit this one again after it"
                 )
             return self._ask(session, job, JobState.QUEUED, "retry", failures=0, **_FRESH)
+
+    @staticmethod
+    def _own(session: Session, job_id: str, access: Access) -> Job:
+        """The locked row. Raises `NotFound`, or `Forbidden` where the caller may look only."""
+        job = get_job(session, job_id, access, lock=True)
+        access.check_change(job)
+        return job
 
     def _ask(self, session: Session, job: Job, target: JobState, verb: str, **values: Any) -> Job:
         if not can_move(JobState(job.state), target):

@@ -15,6 +15,7 @@ from core.jobs.events import EventType
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
 from core.spec.job import PART_OF
+from core.store.access import EVERYTHING, Access
 from core.store.database import Database
 from core.store.tables import Dependency, EventRow, GpuHold, Job
 
@@ -146,8 +147,9 @@ def unmet(session: Session, job_id: str) -> list[Job]:
     )
 
 
-def get_job(session: Session, job_id: str, *, lock: bool = False) -> Job:
-    query = select(Job).where(Job.id == job_id)
+def get_job(session: Session, job_id: str, access: Access = EVERYTHING, *, lock: bool = False) -> Job:
+    """Raises `NotFound`, also for a job that the caller may not see."""
+    query = select(Job).where(Job.id == job_id, access.visible(Job))
     job = session.scalar(query.with_for_update() if lock else query)
     if job is None:
         raise NotFound(f"There is no job {job_id!r}")

@@ -75,6 +75,7 @@ class Job(Base):
         # What claiming reads, in its order.
         Index("ix_jobs_claim", "state", "rank", "id"),
         Index("ix_jobs_kind", "kind", "id"),
+        Index("ix_jobs_owner", "owner", "id"),
     )
 
 
@@ -147,6 +148,7 @@ class Artifact(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    owner: Mapped[str | None]  # id of the key that submitted the job, or sent the dataset
     output: Mapped[str]
     kind: Mapped[str] = mapped_column(String(32))
     name: Mapped[str | None]
@@ -157,7 +159,10 @@ class Artifact(Base):
     manifest: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
 
-    __table_args__ = (Index("uq_artifacts_version", "kind", "name", "version", unique=True),)
+    __table_args__ = (
+        Index("uq_artifacts_version", "kind", "name", "version", unique=True),
+        Index("ix_artifacts_owner", "owner", "kind", "id"),
+    )
 
 
 class Worker(Base):

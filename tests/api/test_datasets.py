@@ -6,7 +6,10 @@ import json
 import tarfile
 import threading
 import zipfile
+from urllib.parse import quote
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from fastapi.testclient import TestClient
@@ -82,6 +85,13 @@ def tar_of(entries: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
     return made.getvalue()
 
 
+def parquet(column: str) -> bytes:
+    made = io.BytesIO()
+    table = pa.table({"query": ["q"], "positive": ["p"], column: [1]})
+    pq.write_table(table, made)
+    return made.getvalue()
+
+
 def beir(qrels: str = "q0\td0\t1\n") -> dict[str, bytes]:
     return {
         "set/corpus.jsonl": lines([{"_id": f"d{n}", "title": "", "text": f"text {n}"} for n in range(3)]),
@@ -119,6 +129,14 @@ def test_a_beir_folder_in_an_archive(http):
         (tar_of({"dataset.json": b'{"format": 1, "type": "triplets", "splits": [1]}'}), "not the page"),
         (tar_of({"x" * 400 + ".jsonl": lines(ROWS)}), "too long"),
         (tar_of({"a\udcff.jsonl": lines(ROWS)}), "Unicode"),
+        (tar_of({"a\n.jsonl": lines(ROWS)}), "control characters"),
+        (lines([{**ROWS[0], "\ud800": 1}]), "the name of column"),
+        (lines([{**ROWS[0], "a\0": 1}]), "NUL"),
+        (json.dumps([{**ROWS[0], "\udfff": 1}]).encode(), "the name of column"),
+        (lines([{"text": "a chunk", "\ud800": 1}]), "the name of column"),
+        (b"query,positive,\xff\na,b,c\n", "the name of column"),
+        (parquet("NAME").replace(b"NAME", b"N\xff\xfeE"), "Parquet"),
+        (parquet("a\0"), "the name of column"),
         (("---\ntitle: " + "[" * 200_000 + "\n---\n# T\n\n").encode(), "none of JSONL"),
         (b"just some words", "none of JSONL"),
         (b"\x00\x01\x02\x03", "none of JSONL"),
@@ -150,6 +168,21 @@ def test_limits(settings: Settings):
         assert send(http, packed).status_code == 413
         assert list((settings.data_dir / "uploads").iterdir()) == []
         assert send(http, lines(ROWS)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("plain name.md", 'attachment; filename="plain name.md"'),
+        ("日本.md", "attachment; filename=\"__.md\"; filename*=UTF-8''%E6%97%A5%E6%9C%AC.md"),
+        ('a"; x.md', "attachment; filename=\"a__ x.md\"; filename*=UTF-8''a%22%3B%20x.md"),
+    ],
+)
+def test_files_of_any_name_come_back(http, name, header):
+    page = b"# Title\n\nWords that stand in the page.\n"
+    made = send(http, tar_of({name: page, "other.md": page})).json()
+    answer = http.get(f"/artifacts/{made['id']}/files/{quote(name)}")
+    assert (answer.content, answer.headers["content-disposition"]) == (page, header)
 
 
 def test_a_form_is_told_how_to_send(http):

@@ -73,6 +73,15 @@ def test_the_numbers_need_a_key_unless_they_are_open(http, settings):
         assert client.get("/jobs").status_code == 401
 
 
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text; version=abc", "text/plain; version=x", ";;,", "*/*", ""]
+)
+def test_any_accept_header_gets_the_numbers(http, accept):
+    answer = http.get("/metrics", headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert "reason_database_up 1.0" in answer.text
+
+
 def test_without_the_database_the_rest_is_still_told(settings):
     gone = settings.model_copy(
         update={"database_url": "postgresql://nobody@127.0.0.1:1/none", "open_metrics": True}

@@ -2,29 +2,15 @@
 
 import io
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
 
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
 from tests.tiny import WORDS, make_model
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +42,6 @@ def made(tmp_path_factory) -> dict[str, Path]:
         result = run_local(spec, folder / name, RecordingReporter())
         assert result.state == "succeeded", result.end_reason
     return {name: folder / name / "report" for name in ("training", "evaluation")}
-
-
-@pytest.fixture
-def page(browser) -> Iterator[Page]:
-    opened = browser.new_page(viewport={"width": 1000, "height": 900})
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize(("name", "plots"), [("training", 2), ("evaluation", 4)])

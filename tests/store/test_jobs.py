@@ -11,6 +11,7 @@ from core.jobs.events import Event, EventType
 from core.jobs.reasons import EndReason
 from core.spec import parse_spec
 from core.store import Store
+from core.store.access import Access
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity, Claim
 from core.store.progress import Batch
@@ -401,7 +402,7 @@ def test_the_same_idempotency_key_makes_one_job(store: Store):
     assert again.id == job.id
     with pytest.raises(Conflict):
         store.jobs.submit(spec(), idempotency=("key", "b" * 64))
-    other, new = store.jobs.submit(spec(), owner="someone else", idempotency=pair)
+    other, new = store.jobs.submit(spec(), access=Access("someone else"), idempotency=pair)
     assert new
     assert other.id != job.id
 

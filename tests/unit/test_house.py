@@ -143,3 +143,18 @@ def test_no_folder_here_has_the_name_of_a_library():
     folders = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"api", "client", "core", "worker"}
     libraries = set(importlib.metadata.packages_distributions())
     assert folders & libraries <= {"migrations", "tests", "benchmarks"}
+
+
+def test_no_pattern_lets_a_trailing_newline_through():
+    """``$`` matches before it. Patterns are matched with ``fullmatch``, and those of pydantic are Rust's."""
+    import ast
+
+    found, matching = [], {"re.compile", "re.match", "re.search", "re.fullmatch"}
+    for folder in ("api", "client", "worker", "core/spec", "core/store", "core/jobs"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in matching:
+                    text = ast.unparse(node.args[0])
+                    if text.rstrip("'\"").endswith("$"):
+                        found.append(f"{path.name}:{node.lineno}: {text}")
+    assert found == []

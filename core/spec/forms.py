@@ -1,0 +1,75 @@
+"""The forms of texts, names and identifiers: one place for the specs, the API's parameters and the store.
+
+Each form is a pattern that pydantic, JSON Schema and Python read alike. A text is checked against a form
+before any database sees it, so that SQLite and PostgreSQL give the same answers. `matches` compares the whole
+text: Python's ``$`` alone would let a trailing newline through.
+"""
+
+import re
+from functools import cache
+from typing import Annotated
+
+from pydantic import Field
+
+PLAIN = r"^[^\x00]*$"
+"""Any text without NUL, which PostgreSQL cannot store. Unpaired surrogates are no Unicode and never match."""
+
+NAME = r"^[A-Za-z0-9][\w. -]*$"
+"""The name of a job and of its outputs."""
+
+LABEL_KEY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}:[^\x00]{0,200}$"
+"""A label as a filter: key:value."""
+
+JOB_ID = r"^job_[0-9a-z]{1,60}$"
+ARTIFACT_ID = r"^art_[0-9a-z]{1,60}$"
+KEY_ID = r"^key_[0-9a-z]{1,60}$"
+
+API_KEY = r"^key_[0-9a-z]{1,60}\.[A-Za-z0-9_-]{1,100}$"
+"""An API key as clients send it: its id and its secret."""
+
+NUMBER = r"^[0-9]{1,9}$"
+"""A version, or the number of an event, in a text."""
+
+DATASET = r"^[A-Za-z0-9][\w. -]{0,199}(@[0-9]{1,9})?$"
+"""A dataset in a path: its id, NAME, or NAME@VERSION."""
+
+JobId = Annotated[str, Field(pattern=JOB_ID, examples=["job_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
+ArtifactId = Annotated[str, Field(pattern=ARTIFACT_ID, examples=["art_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
+KeyId = Annotated[str, Field(pattern=KEY_ID, examples=["key_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
+
+_SENTENCES = {
+    PLAIN: "must not contain the character NUL (U+0000)",
+    NAME: "must begin with a letter or digit and have only letters, digits, '_', '.', '-' and spaces",
+    LABEL_KEY: "must begin with a letter or digit and have only letters, digits, '_', '.', '-', at most 63",
+    LABEL: "must have the form key:value",
+    JOB_ID: "is not a job id, which looks like job_01k9zq5m2w8r4t6y0b3d5f7h9j",
+    ARTIFACT_ID: "is not an artifact id, which looks like art_01k9zq5m2w8r4t6y0b3d5f7h9j",
+    KEY_ID: "is not a key id, which looks like key_01k9zq5m2w8r4t6y0b3d5f7h9j",
+    DATASET: "is not a dataset: an id, NAME or NAME@VERSION",
+}
+
+
+def describe_form(form: str) -> str:
+    """What a text that does not have the form is told."""
+    return _SENTENCES.get(form, f"must match the pattern {form}")
+
+
+@cache
+def _compiled(form: str) -> re.Pattern[str]:
+    return re.compile(form)
+
+
+def matches(form: str, text: str) -> bool:
+    """Whether the whole text has the form and is valid Unicode."""
+    return _compiled(form).fullmatch(text) is not None and is_unicode(text)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written as UTF-8: it has no unpaired surrogate."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
