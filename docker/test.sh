@@ -218,9 +218,9 @@ submit() { # NAME: a training job of the real model on the real pairs
         "batch_size": 8, "epochs": 1, "learning_rate": 1e-4, "lengths": {"query": 32, "document": 64},
         "logging_steps": 2, "checkpoint": {"every_steps": 8}}' | field 'it["id"]'
 }
-at_step() { until_true 300 holds "$1" "(it['progress']['step'] or 0) >= $2"; }
+at_step() { until_true 900 holds "$1" "(it['progress']['step'] or 0) >= $2"; }
 ends_well() { # JOB ATTEMPTS
-    until_true 600 holds "$1" 'it["state"] in ("succeeded", "failed", "cancelled")'
+    until_true 1800 holds "$1" 'it["state"] in ("succeeded", "failed", "cancelled")'
     [ "$(job "$1" '(it["state"], it["attempt"])')" = "('succeeded', $2)" ] || { call GET "/jobs/$1"; call GET "/jobs/$1/logs?tail=40"; fail "job $1"; }
 }
 resumed() { call GET "/jobs/$1/events?limit=500" | field 'any("Going on from checkpoint-" in str(event["data"]) for event in it["items"])' | grep -qx True || fail "job $1 began anew"; }

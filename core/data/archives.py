@@ -16,6 +16,7 @@ import zstandard
 
 from core.data.readers import open_bytes
 from core.errors import BadData
+from core.native_errors import unreadable
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 _BLOCK = 1 << 20
@@ -38,7 +39,7 @@ def check_size(path: Path, most_bytes: int) -> None:
                 if size > most_bytes:
                     raise UnpacksTooLarge(f"{path.name} unpacks to more than {most_bytes / 1e9:.1f} GB")
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-        raise BadData(f"{path.name} breaks off or is damaged: {error}") from error
+        raise unreadable(f"{path.name} breaks off or is damaged", error) from error
 
 
 def is_archive(name: str) -> bool:
@@ -73,7 +74,7 @@ def extract(archive: Path, folder: Path, name: str = "", *, most_bytes: int = MO
         NotImplementedError,
         RuntimeError,
     ) as error:
-        raise BadData(f"{name} is not a readable archive: {error}") from error
+        raise unreadable(f"{name} is not a readable archive", error) from error
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise BadData(f"{name} has a file where it has a folder") from error
     except UnicodeError as error:

@@ -5,11 +5,11 @@ arXiv 2407.12883), and ``mteb:TASK``, whose place the package mteb knows.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from core.artifacts import staged
 from core.errors import BadSpec
 from core.spec.refs import Ref
 
@@ -38,9 +38,12 @@ def fetch_benchmark(ref: Ref, folder: Path, load: Load) -> None:
 
     Raises `BadSpec` for a name that is not known, and what ``load`` raises.
     """
-    staging = folder.with_name(f".{folder.name}")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    with staged(folder) as staging:
+        staging.mkdir(parents=True)
+        _write_benchmark(ref, staging, load)
+
+
+def _write_benchmark(ref: Ref, staging: Path, load: Load) -> None:
     match ref.scheme:
         case "beir":
             _write_beir(
@@ -63,7 +66,6 @@ def fetch_benchmark(ref: Ref, folder: Path, load: Load) -> None:
             except ValueError:  # there is no such configuration
                 qrels = load(repository, "qrels", revision=revision)
             _write_beir(staging, corpus, queries, qrels)
-    staging.rename(folder)
 
 
 def _nano_name(name: str) -> str:

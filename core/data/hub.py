@@ -1,14 +1,15 @@
 """Datasets from a hub, as folders that the readers here understand."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from core.artifacts import staged
 from core.data.benchmarks import fetch_benchmark
-from core.errors import BadData
+from core.errors import BadData, StorageFailure
+from core.native_errors import first_line, is_storage_error, writing
 from core.spec.refs import BENCHMARKS, Ref
 
 
@@ -31,6 +32,8 @@ def fetch_dataset(ref: Ref, cache: Path, *, offline: bool) -> Path:
                 return benchmark
             found = load_dataset(ref.target, ref.config, split=ref.split, revision=ref.revision)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        if is_storage_error(error):
+            raise StorageFailure(f"{ref} cannot be kept in {folder}: {first_line(error)}") from error
         advice = (
             "REASON_OFFLINE is set, and it is not in the hub's cache here"
             if offline
@@ -43,10 +46,8 @@ def fetch_dataset(ref: Ref, cache: Path, *, offline: bool) -> Path:
     name = re.sub(r"[^\w.-]+", "-", str(ref).removeprefix("hf:"))
     final = folder / f"{name}-{'-'.join(marks)[:80]}"
     if not final.is_dir():
-        staging = final.with_name(f".{final.name}")
-        shutil.rmtree(staging, ignore_errors=True)
-        found.save_to_disk(str(staging))
-        staging.rename(final)
+        with staged(final) as staging, writing(f"Keeping {ref}", folder):
+            found.save_to_disk(str(staging))
     return final
 
 

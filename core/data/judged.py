@@ -17,6 +17,7 @@ from core.data.lookup import Texts
 from core.data.readers import Reject, Row, check_text, format_of, open_text, read_rows
 from core.data.record import ID_NAMES, QUERY_NAMES, TEXT_NAMES, TrainingRow, document_text, id_of
 from core.errors import BadData
+from core.native_errors import unreadable
 
 _CORPUS = ("corpus", "collection", "documents", "docs")
 _ENDINGS = ("", ".gz", ".zst")
@@ -330,7 +331,7 @@ def _text_lines(path: Path, encoding: str | None) -> Iterator[str]:
         with open_text(path, encoding) as file:
             yield from file
     except (OSError, EOFError, UnicodeError, zstandard.ZstdError) as error:
-        raise BadData(f"{path.name} breaks off or is damaged: {error}") from error
+        raise unreadable(f"{path.name} breaks off or is damaged", error) from error
 
 
 def _checked(name: str, text: str, path: Path, number: int) -> tuple[str, str] | Reject:

@@ -252,8 +252,11 @@ def _by_words(
     check_stop: Callable[[], None],
 ) -> np.ndarray:
     """For each row the passages of the pool that BM25 ranks first for its query, then -1. [rows, depth]"""
+    words = _tokens(texts(pool))
+    if not any(words.vocab):  # bm25s fails on it; without words nothing is found by them
+        return np.full((len(rows), depth), -1, np.int64)
     index = bm25s.BM25()
-    index.index(_tokens(texts(pool)), show_progress=False)
+    index.index(words, show_progress=False)
 
     def look(asked: list[str]) -> np.ndarray:
         ranked, scores = index.retrieve(_tokens(asked), k=depth, show_progress=False)

@@ -1,17 +1,38 @@
 """BM25 (Robertson et al. 1994) by bm25s, Lucene's variant."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import bm25s
 import numpy as np
+
+from core.errors import BadData
+
+
+def build_word_index(texts: Sequence[str], **options: Any) -> bm25s.BM25:
+    """Raises `BadData` where no text has a word: bm25s fails on an empty vocabulary."""
+    tokens = tokenize_words(texts)
+    if not any(word for word in tokens.vocab):
+        raise BadData(
+            f"BM25 ranks by words of two letters or more, and none of the {len(texts)} texts has one: use a "
+            "model instead"
+        )
+    index = bm25s.BM25(**options)
+    index.index(tokens, show_progress=False)
+    return index
+
+
+def tokenize_words(texts: Sequence[str]) -> Any:
+    """Return the ids of each text's words, and the vocabulary."""
+    return bm25s.tokenize(texts, show_progress=False, stopwords=None)
 
 
 class WordIndex:
     """Texts that can be asked by their words."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self._index = bm25s.BM25(method="lucene")
-        self._index.index(bm25s.tokenize(texts, show_progress=False, stopwords=None), show_progress=False)
+        """Raises `BadData` where no text has a word."""
+        self._index = build_word_index(texts, method="lucene")
         self._count = len(texts)
 
     def scores(self, query: str) -> np.ndarray:

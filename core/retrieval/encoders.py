@@ -15,6 +15,7 @@ import torch
 from core.families import dense, late_interaction
 from core.families.late_interaction import Ragged
 from core.families.loading import weights_sha256
+from core.native_errors import reading_cache
 from core.retrieval.encode import TOKENS, EncodeShard, Role, encode_to_shards
 from core.run.context import RunContext
 from core.spec.models import Prompts, PruneEmbeddings
@@ -146,7 +147,7 @@ class TokenEncoder:
 
 def read_tokens(path: Path) -> Ragged:
     """A shard of a `TokenEncoder`."""
-    with np.load(path) as file:
+    with reading_cache(path), np.load(path) as file:
         return Ragged(file["vectors"], file["counts"])
 
 

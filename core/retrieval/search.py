@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from core.native_errors import reading_cache
+
 SCORES = 1 << 24
 """Numbers in a block of scores: 64 MiB in float32."""
 
@@ -32,7 +34,9 @@ class Nearest:
 def shard_vectors(paths: Sequence[Path]) -> Iterator[np.ndarray]:
     """Embeddings [texts, dim] of one shard after the other, read and not mapped."""
     for path in paths:
-        yield np.load(path)
+        with reading_cache(path):
+            vectors = np.load(path)
+        yield vectors
 
 
 def search(
