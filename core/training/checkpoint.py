@@ -176,14 +176,19 @@ class Checkpoints:
                 _link(other, path / f"mined-{other.name}")
 
     def _drop_oldest(self) -> None:
-        for old in self._all()[: -self._keep]:
-            attempt = number_of(old.parent.name)
-            if attempt == self._attempt:
-                shutil.rmtree(old, ignore_errors=True)
-            elif attempt < self._attempt:
-                with unlocked(old.parent) as free:
+        """Of this attempt's own, and of earlier ones what these have made superfluous."""
+        found = self._all()
+        own = [path for path in found if path.parent == self.attempt_folder]
+        for path in own[: -self._keep]:
+            shutil.rmtree(path, ignore_errors=True)
+        if len(own) < self._keep:
+            return
+        for path in found:
+            earlier = number_of(path.parent.name) < self._attempt
+            if earlier and number_of(path.name) <= number_of(own[-1].name):
+                with unlocked(path.parent) as free:
                     if free:
-                        shutil.rmtree(old, ignore_errors=True)
+                        shutil.rmtree(path, ignore_errors=True)
 
     @staticmethod
     def state(path: Path) -> TrainingState:

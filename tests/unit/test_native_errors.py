@@ -87,7 +87,7 @@ def test_a_full_disk_is_a_storage_failure_whichever_library_meets_it(name, disk)
     failure = explain(error)
     assert isinstance(failure, StorageFailure), repr(error)
     assert "free space" in str(failure)
-    with pytest.raises(StorageFailure, match="Saving it in .* failed"), writing("Saving it", disk.folder):
+    with pytest.raises(StorageFailure, match=r"Saving it in .* failed"), writing("Saving it", disk.folder):
         raise error
 
 
@@ -154,9 +154,9 @@ def test_the_place_decides_what_a_damaged_file_means(tmp_path, how, write, read)
     path = tmp_path / "file"
     write(path)
     damage(path, how)
-    with pytest.raises(BadModel, match="^base_model: ."), reading_model("base_model"):
+    with pytest.raises(BadModel, match=r"^base_model: ."), reading_model("base_model"):
         read(path)
-    with pytest.raises(BadData, match="^candidates: ."), reading_data("candidates"):
+    with pytest.raises(BadData, match=r"^candidates: ."), reading_data("candidates"):
         read(path)
     with pytest.raises(StorageFailure, match="makes it again"), reading_cache(path):
         read(path)
