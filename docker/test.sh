@@ -27,7 +27,7 @@ step() {
     steps+=("$(printf '%5d s  %s' $((SECONDS - begun)) "$name")")
 }
 finish() {
-    local code=$?
+    local code=$? limit=600  # whatever was waited for when it ended
     if [ $code -ne 0 ] && [ -f "$work/project/.env" ]; then
         compose ps || true
         compose logs --tail=60 || true

@@ -109,13 +109,14 @@ class Service:
         return Path(self.environment["REASON_DATA_DIR"]) / "runs" / job_id / f"attempt-{attempt}"
 
     def job_process(self, job_id: str) -> psutil.Process:
-        """The process that runs the job: the one that writes its log."""
+        """The process that runs the job: it writes the log, which the worker reads."""
         return until(lambda: self._find(job_id), what="the job's process")
 
     def _find(self, job_id: str) -> psutil.Process | None:
+        workers = {process.pid for process in self.processes.values()}
         for process in psutil.process_iter():
             try:
-                if any(job_id in file.path for file in process.open_files()):
+                if process.pid not in workers and any(job_id in file.path for file in process.open_files()):
                     return process
             except psutil.Error:
                 continue

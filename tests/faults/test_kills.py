@@ -1,5 +1,6 @@
 """SIGKILL of each part, with real processes: the job succeeds exactly once, from its checkpoint."""
 
+import contextlib
 import os
 import signal
 import time
@@ -83,7 +84,8 @@ def test_a_frozen_worker_loses_its_job_to_another_and_writes_nothing_more(servic
     running.start("worker-2")
     until(lambda: running.client.job(job.id).attempt == 2, what="the other worker takes over")
     worker.send_signal(signal.SIGCONT)
-    first_run.resume()
+    with contextlib.suppress(psutil.NoSuchProcess):  # the worker may have been quicker
+        first_run.resume()
     until(lambda: not alive(first_run), what="the first worker ends the process that it has lost")
     check_succeeded_once(running, running.wait(job.id), attempts=2)
 
@@ -119,7 +121,7 @@ def test_a_frozen_worker_that_comes_back_in_time_goes_on_with_a_new_process(serv
     assert running.reasons(job.id) == ["worker_lost", "succeeded"]
 
 
-def test_a_suspended_machine_costs_no_attempt(service, long_spec):
+def test_a_suspended_machine_does_not_end_its_job(service, long_spec):
     """Worker and job are stopped for longer than the lease, and nobody else takes the job meanwhile."""
     running = service(lease_seconds=4).start()
     job = running.client.submit(long_spec)
@@ -133,6 +135,8 @@ def test_a_suspended_machine_costs_no_attempt(service, long_spec):
     running.processes["worker"].send_signal(signal.SIGCONT)
     ended = running.wait(job.id)
     assert ended.state == "succeeded", (ended.end_reason, running.logs())
+    log, _ = running.client.logs(job.id)
+    assert "no heartbeat from its worker" not in log
 
 
 def test_a_worker_that_is_asked_to_stop_hands_its_job_on(service, long_spec):
