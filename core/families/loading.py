@@ -36,7 +36,7 @@ def load(
     told = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # tables of weights that older checkpoints have in excess
     try:
-        return make(
+        model = make(
             name,
             device=device,
             revision=revision,
@@ -45,6 +45,9 @@ def load(
             # Left to itself the loader keeps a checkpoint's bf16 and trains in it.
             model_kwargs={"torch_dtype": torch.float32, "use_safetensors": True, **model_kwargs},
         )
+        if isinstance(model, nn.Sequential) and len(model) == 0:
+            raise BadModel(f"{reference} has no modules: its modules.json is empty")
+        return model
     except ReasonError:
         raise
     except Exception as error:
