@@ -21,7 +21,7 @@ docker() { limited "$limit" docker "$@"; }
 curl() { command curl --max-time 30 "$@"; }
 
 until_true() { # SECONDS COMMAND...: tries a command every half second
-    local seconds=$1 end=$((SECONDS + $1)) limit=30
+    local seconds=$1 end=$((SECONDS + $1)) limit=$(($1 < 30 ? $1 : 30))
     shift
     until "$@" >/dev/null 2>&1; do
         [ $SECONDS -lt $end ] || fail "this did not come true within $seconds s: $*"

@@ -1,7 +1,7 @@
 """Files that are deleted, disks that fill up, storage that becomes read-only, under a running training."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -84,17 +84,6 @@ def test_checkpoints_that_are_deleted_never_crash_the_job(service, long_spec, wh
 def disk(tmp_path: Path) -> Iterator[Disk]:
     with mounted(tmp_path / "disk", "64m") as made:
         yield made
-
-
-def fill(disk: Disk) -> Callable[[], None]:
-    disk.fill()
-    return disk.free
-
-
-def make_read_only(disk: Disk) -> Callable[[], None]:
-    # Lazily open files forbid a remount: the data are what a kernel shows after an error of the disk.
-    disk.remount("ro")
-    return lambda: disk.remount("rw")
 
 
 def ended_once(running: Service, job_id: str) -> str | None:

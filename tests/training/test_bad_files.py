@@ -208,6 +208,19 @@ def test_a_disk_that_fills_up_is_a_storage_failure_at_any_time(spec, disk, when)
     assert result.state == "succeeded", result.end_reason
 
 
+def test_a_disk_that_becomes_read_only_is_a_storage_failure(spec, disk):
+    def loading(event: Event) -> bool:
+        return event.type == "phase" and event.data["phase"] == "loading"
+
+    reporter = At(loading, lambda: disk.remount("ro"))  # no file is open for writing yet
+    result, _ = run(spec, disk.folder / "out", reporter=reporter, cache=disk.folder / "cache")
+    assert (result.state, result.end_reason.code) == ("failed", "storage_failed"), result.end_reason
+    assert "Read-only file system" in result.end_reason.message
+    disk.remount("rw")
+    result, _ = run(spec, disk.folder / "out", cache=disk.folder / "cache")
+    assert result.state == "succeeded", result.end_reason
+
+
 def context(folder: Path) -> RunContext:
     folder.mkdir(parents=True, exist_ok=True)
     request = RunRequest(
