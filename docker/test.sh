@@ -118,11 +118,12 @@ REASON_GPU_WORKERS=0
 REASON_OFFLINE=true
 TORCH_INDEX_URL=$torch_index
 END
-    # A database that thinks in another time zone must not move a lease by hours.
+    # A database that thinks in another time zone must not move a lease by hours. One thread: on a machine that does other
+    # work as well, several wait for each other.
     cat >"$work/project/docker-compose.override.yml" <<'END'
 services:
   postgres: {environment: {TZ: Asia/Kathmandu, PGTZ: Asia/Kathmandu}}
-  worker-cpu: {environment: {TZ: America/St_Johns}}
+  worker-cpu: {environment: {TZ: America/St_Johns, OMP_NUM_THREADS: "1"}}
 END
     chmod 755 "$work"
 }
