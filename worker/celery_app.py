@@ -44,7 +44,10 @@ def main(settings: Settings | None = None) -> int:
     launcher = Launcher()
     launcher.warm()
     inventory = read_inventory(settings)
-    worker_id = store.workers.register(inventory)
+    try:
+        worker_id = store.workers.register(inventory)
+    except Unavailable as error:
+        sys.exit(f"reason worker: {error}")
     app = celery_for(settings)
     runner = Runner(settings, store, launcher, worker_id, inventory.gpus)
     sweeper = Sweeper(settings, store, Queue(settings, app), runner, worker_id, inventory.slots)
@@ -78,7 +81,10 @@ def main(settings: Settings | None = None) -> int:
         ]
     )
     sweeper.stop()
-    store.workers.remove(worker_id)
+    try:
+        store.workers.remove(worker_id)
+    except Unavailable as error:
+        _log.warning("The worker stays listed until its heartbeat is old: %s", error)
     return 0
 
 

@@ -12,6 +12,8 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
+from worker.control import Control
+
 _PRELOAD = "core.run.preload"
 _MAIN = "core.run.process"
 
@@ -34,10 +36,10 @@ class Launcher:
         """Starts the server, which then imports the training stack by itself. Returns at once."""
         ensure_running()
 
-    def start(self, folder: Path) -> tuple[ForkServerProcess, Connection]:
-        """Starts the request in ``folder``. Returns the process and our end of its control pipe."""
+    def start(self, folder: Path) -> tuple[ForkServerProcess, Control]:
+        """Start the request in ``folder``. Returns the process and our end of its control pipe."""
         ours, theirs = self._context.Pipe(duplex=True)
         process = self._context.Process(target=_start, args=(str(folder), theirs), name=folder.name)
         process.start()
         theirs.close()  # so that the process sees the pipe close when we die
-        return process, ours
+        return process, Control(ours)

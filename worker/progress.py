@@ -1,55 +1,90 @@
 """The crossing: what a job's process says in files becomes rows in the database."""
 
+import contextlib
 import json
 import logging
+import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import ValidationError
 
 from core.jobs.events import Event, EventType
+from core.jobs.reasons import lost_run_folder
 from core.store.leases import Claim, Requests
 from core.store.progress import Batch, ProgressStore
 
 _log = logging.getLogger(__name__)
+EVENTS, LOG = "events.jsonl", "log.txt"
 _MAX_LOG_READ = 1 << 20
 _AT_ONCE = frozenset({EventType.PHASE, EventType.OUTPUT, EventType.CHECKPOINT})
 
 
 class Tail:
-    """New whole lines of a growing file."""
+    """New whole lines of a growing file.
+
+    ``lost`` is set when the file is no longer the one that was read so far: deleted, replaced or cut short.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
+        self._file: IO[bytes] | None = None
+        self.lost = False
 
     def read(self, limit: int = -1) -> bytes:
-        """What was added since the last call, up to the last line's end (or ``limit`` bytes)."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read(limit)
-        except FileNotFoundError:
+        """Return what was added since the last call, up to the last line's end (or ``limit`` bytes)."""
+        if self._file is None:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._file = self._path.open("rb")
+                self._offset = 0
+        if self._file is None:
             return b""
+        self._file.seek(self._offset)
+        data = self._file.read(limit)
         end = data.rfind(b"\n") + 1
         if end == 0 and limit >= 0 and len(data) == limit:
             end = len(data)  # one endless line, a progress bar's for example
         self._offset += end
+        if not end and self._changed():
+            self.lost = True
         return data[:end]
+
+    def reopen(self) -> None:
+        """Go on with the file that has the path now, from its beginning."""
+        self.close()
+        self.lost = False
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _changed(self) -> bool:
+        """Whether the path leads to another file than the open one, or to fewer bytes than were read."""
+        assert self._file is not None
+        try:
+            there = self._path.stat()
+        except OSError:
+            return True
+        ours = os.fstat(self._file.fileno())
+        return not os.path.samestat(ours, there) or there.st_size < self._offset
 
 
 class Crossing:
     """Tails a run's events and log, and writes them in batches, about one a second.
 
-    A batch that could not be written (the database was away) stays and goes with the next.
+    A batch that could not be written (the database was away) stays and goes with the next. ``lost`` is a
+    sentence once the events can no longer be read: the run folder was deleted or replaced.
     """
 
-    def __init__(
-        self, store: ProgressStore, claim: Claim, events: Path, log: Path, seconds: float = 1.0
-    ) -> None:
-        self._store, self._claim = store, claim
-        self._events, self._log = Tail(events), Tail(log)
+    def __init__(self, store: ProgressStore, claim: Claim, folder: Path, seconds: float = 1.0) -> None:
+        self._store, self._claim, self._folder = store, claim, folder
+        self._events, self._log = Tail(folder / EVENTS), Tail(folder / LOG)
+        for path in (folder / EVENTS, folder / LOG):
+            path.touch()  # from here on a file that is missing was deleted
+        self.lost: str | None = None
         self._seconds = seconds
         self._pending = Batch()
         self._latest: dict[str, Any] = dict(claim.latest)
@@ -57,7 +92,7 @@ class Crossing:
         self._urgent = False
 
     def look(self) -> None:
-        """Reads what is new. Costs two file reads; writes nothing."""
+        """Read what is new. Costs two file reads; writes nothing."""
         for line in self._events.read().splitlines():
             try:
                 event = Event.model_validate_json(line)
@@ -65,7 +100,12 @@ class Crossing:
                 _log.warning("Job %s wrote an event that cannot be read: %s", self._claim.job_id, error)
                 continue
             self._take(event)
+        if self._events.lost and self.lost is None:
+            self.lost = lost_run_folder(self._folder)
+            _log.error("Job %s: %s", self._claim.job_id, self.lost)
         self._pending.log += self._log.read(_MAX_LOG_READ).decode("utf-8", errors="replace")
+        if self._log.lost:
+            self._log.reopen()  # its process creates it again and tells
 
     def _take(self, event: Event) -> None:
         data, columns = event.data, self._pending.columns
@@ -107,12 +147,16 @@ class Crossing:
         self._flushed = time.monotonic()
         return requests
 
+    def close(self) -> None:
+        self._events.close()
+        self._log.close()
+
 
 def parse_json(path: Path) -> dict[str, Any] | None:
     """A JSON object from a file, or None when it is not there."""
     try:
         data = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     assert isinstance(data, dict)
     return data

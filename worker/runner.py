@@ -1,5 +1,6 @@
 """One attempt on one page: claim, start, watch, finish."""
 
+import contextlib
 import json
 import logging
 import shutil
@@ -85,15 +86,22 @@ class Runner:
         _log.info("Job %s: attempt %d begins", claim.job_id, claim.attempt)
         folder = self._settings.runs_dir / claim.job_id / f"attempt-{claim.attempt}"
         try:
-            with Lease(self._store.leases, claim, self._settings.lease_seconds) as lease:
+            with (
+                Lease(self._store.leases, claim, self._settings.lease_seconds) as lease,
+                contextlib.ExitStack() as stack,
+            ):
+                crossing = None
                 try:
-                    crossing, ended = self._attempt(self._with_inputs(claim), folder, lease)
+                    self._make_folder(self._with_inputs(claim), folder)
+                    crossing = stack.enter_context(
+                        contextlib.closing(Crossing(self._store.progress, claim, folder))
+                    )
+                    ended = self._attempt(claim, folder, crossing, lease)
                 except (NotFound, Conflict, InvalidRequest) as error:  # the last: an older version's spec
-                    crossing, ended = None, Ended(EndReason.BAD_SPEC, str(error))
-                except OSError as error:
-                    crossing, ended = (
-                        None,
-                        Ended(EndReason.STORAGE_FAILED, f"The attempt cannot start: {error}"),
+                    ended = Ended(EndReason.BAD_SPEC, str(error))
+                except (OSError, Unavailable) as error:
+                    ended = Ended(
+                        EndReason.STORAGE_FAILED, f"The attempt could not be run in {folder}: {error}"
                     )
                 self._finish(claim, ended, crossing, lease, folder)
         except StaleLease as error:
@@ -113,7 +121,8 @@ class Runner:
             self._store.progress.record(claim, Batch(columns={"inputs": inputs}))
         return replace(claim, inputs=inputs)
 
-    def _attempt(self, claim: Claim, folder: Path, lease: Lease) -> tuple[Crossing, Ended]:
+    def _make_folder(self, claim: Claim, folder: Path) -> None:
+        """The run folder, with what its process is asked to do."""
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
@@ -130,9 +139,11 @@ class Runner:
             "processes": max(1, len(claim.gpus)),
             "offline": self._settings.offline,
             "trust_remote_code": self._settings.trust_remote_code,
+            "lease_seconds": self._settings.lease_seconds,
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        crossing = Crossing(self._store.progress, claim, folder / "events.jsonl", folder / "log.txt")
+
+    def _attempt(self, claim: Claim, folder: Path, crossing: Crossing, lease: Lease) -> Ended:
         process, control = self._launcher.start(folder)
         supervisor = Supervisor(
             claim,
@@ -144,7 +155,7 @@ class Runner:
             shutting_down=lambda: self.shutting_down,
             read_result=lambda: parse_json(folder / "result.json"),
         )
-        return crossing, supervisor.watch()
+        return supervisor.watch()
 
     def _finish(
         self, claim: Claim, ended: Ended, crossing: Crossing | None, lease: Lease, folder: Path

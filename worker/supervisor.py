@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
@@ -17,11 +16,16 @@ import psutil
 from core.errors import StaleLease, Unavailable
 from core.jobs.reasons import EndReason
 from core.store.leases import Claim, LeaseStore, Requests
+from worker.control import Control
 from worker.progress import Crossing
 
 _log = logging.getLogger(__name__)
 _TICK = 0.05
 _AFTER_SIGTERM = 5.0
+_BUS_ERROR = (
+    "The job's process ended by signal SIGBUS: a file that it maps into memory was cut short, or the disk or "
+    "/dev/shm that holds it is full. Free space there; in a container raise REASON_SHM_SIZE."
+)
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,14 @@ class Lease:
     """Renews a claim from a thread of its own, so that neither a silent phase nor a slow write loses it.
 
     ``requests`` is what the user has asked meanwhile; ``lost`` is set when the row is no longer ours, or
-    when the database was away for so long that it may not be.
+    when the database was away for so long that it may not be. ``on_renewed`` is called after each renewal.
     """
 
     def __init__(self, leases: LeaseStore, claim: Claim, seconds: float) -> None:
         self._leases, self._claim, self._seconds = leases, claim, seconds
         self.requests = Requests()
         self.lost = threading.Event()
+        self.on_renewed: Callable[[], None] = lambda: None
         self._done = threading.Event()
         self._renewed = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"lease-{claim.job_id}", daemon=True)
@@ -67,12 +72,15 @@ class Lease:
             try:
                 self.note(self._leases.renew(self._claim, self._seconds))
                 self._renewed = begun  # counted from before the call: a slow answer shortens our share
+                self.on_renewed()
             except StaleLease as error:
                 _log.warning("%s", error)
                 self.lost.set()
                 return
             except Unavailable as error:
                 _log.warning("Job %s: the lease could not be renewed: %s", self._claim.job_id, error)
+            except Exception:  # noqa: BLE001 - a lease must never be lost in silence, whatever the error
+                _log.exception("Job %s: the lease could not be renewed", self._claim.job_id)
             # A little early: our process must be gone when another worker takes the job.
             if time.monotonic() - self._renewed > 0.9 * self._seconds:
                 self.lost.set()
@@ -86,7 +94,7 @@ class Supervisor:
         self,
         claim: Claim,
         process: ForkServerProcess,
-        control: Connection,
+        control: Control,
         crossing: Crossing,
         lease: Lease,
         *,
@@ -100,7 +108,9 @@ class Supervisor:
         self._shutting_down = shutting_down
         self._read_result = read_result
         self._begun = time.monotonic()
+        lease.on_renewed = control.beat
         self._asked: str | None = None
+        self._sent = False
         self._asked_at = 0.0
 
     def watch(self) -> Ended:
@@ -113,11 +123,12 @@ class Supervisor:
                 self._pass_on_requests()
                 self._tell()
                 self._process.join(_TICK)
+            return self._ended()
         finally:
+            self._lease.on_renewed = lambda: None
             self._kill(signal.SIGKILL)  # whatever it left behind in its group
             self._process.join(5)
             self._control.close()
-        return self._ended()
 
     def _tell(self) -> None:
         self._crossing.look()
@@ -132,8 +143,8 @@ class Supervisor:
         wanted = self._wanted()
         if wanted and self._asked is None:
             self._asked, self._asked_at = wanted, time.monotonic()
-            with contextlib.suppress(OSError):  # it may have ended in this very moment
-                self._control.send(wanted)
+        if self._asked is not None and not self._sent:
+            self._sent = self._control.ask(self._asked)
         if self._asked is None:
             return
         waited = time.monotonic() - self._asked_at
@@ -144,6 +155,8 @@ class Supervisor:
 
     def _wanted(self) -> str | None:
         timeout = self._claim.timeout_seconds
+        if self._crossing.lost:
+            return "storage"
         if self._lease.requests.cancel:
             return "cancel"
         if self._lease.requests.pause:
@@ -154,9 +167,12 @@ class Supervisor:
 
     def _ended(self) -> Ended:
         self._crossing.look()
-        result = self._read_result()
+        result = self._read_result() or self._control.result()
         code = self._process.exitcode
-        if self._asked == "timeout" and (result is None or result["state"] != "succeeded"):
+        succeeded = result is not None and result["state"] == "succeeded"
+        if self._crossing.lost and not succeeded:
+            return Ended(EndReason.STORAGE_FAILED, self._crossing.lost)
+        if self._asked == "timeout" and not succeeded:
             return Ended(EndReason.TIMED_OUT)
         if result is not None:
             reason = EndReason.of(result["end_reason"]["code"])
@@ -167,6 +183,8 @@ class Supervisor:
                     self._asked, EndReason.INTERRUPTED
                 )
             )
+        if code == -signal.SIGBUS:
+            return Ended(EndReason.STORAGE_FAILED, _BUS_ERROR)
         return Ended(EndReason.PROCESS_DIED, f"The job's process ended {_describe(code)}.")
 
     def _kill(self, number: signal.Signals) -> None:

@@ -44,6 +44,8 @@ class Sweeper:
                 if not self._away:
                     _log.warning("Waiting for the database: %s", error)
                 self._away = True
+            except Exception:  # noqa: BLE001 - without its sweeper a worker takes back no expired job
+                _log.exception("The sweep failed; it is tried again")
 
     def sweep(self) -> None:
         """Once around. Raises `Unavailable`."""

@@ -10,6 +10,7 @@ from core.artifacts.folders import (
     read_manifest,
     seal,
     sha256_of,
+    staged,
 )
 from core.artifacts.library import Library, Published
 
@@ -25,4 +26,5 @@ __all__ = [
     "read_manifest",
     "seal",
     "sha256_of",
+    "staged",
 ]

@@ -1,9 +1,11 @@
 """Local folders that are either whole or not there: staged, hashed, fsynced, renamed, manifest last."""
 
+import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,25 @@ def fresh_folder(folder: Path) -> Path:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     return folder
+
+
+@contextlib.contextmanager
+def staged(final: Path) -> Iterator[Path]:
+    """Yield a path beside ``final`` that this caller alone knows; what was made there becomes ``final``.
+
+    Where another process has made ``final`` meanwhile, that one stays. A block that raises leaves nothing.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staging = final.with_name(f".{final.name[:100]}.{uuid.uuid4().hex}")
+    try:
+        yield staging
+        try:
+            staging.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def sha256_of(path: Path, check_stop: Callable[[], None] = lambda: None) -> str:

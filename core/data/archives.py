@@ -20,6 +20,7 @@ import zstandard
 from core.data.readers import open_bytes
 from core.data.stopping import no_stop
 from core.errors import BadData
+from core.native_errors import unreadable
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 _BLOCK = 1 << 20
@@ -45,7 +46,7 @@ def check_size(path: Path, most_bytes: int, check_stop: Callable[[], None] = no_
                 if size > most_bytes:
                     raise UnpacksTooLarge(f"{path.name} unpacks to more than {most_bytes / 1e9:.1f} GB")
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-        raise BadData(f"{path.name} breaks off or is damaged: {error}") from error
+        raise unreadable(f"{path.name} breaks off or is damaged", error) from error
 
 
 def is_archive(name: str) -> bool:
@@ -143,7 +144,7 @@ def read_archive(archive: Path, name: str, extraction: Extraction) -> None:
         NotImplementedError,
         RuntimeError,
     ) as error:
-        raise BadData(f"{name} is not a readable archive: {error}") from error
+        raise unreadable(f"{name} is not a readable archive", error) from error
     except UnicodeError as error:
         raise BadData(f"{name} has an entry whose name is not Unicode") from error
     if not files:

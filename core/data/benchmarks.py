@@ -5,13 +5,11 @@ arXiv 2407.12883), and ``mteb:TASK``, whose place the package mteb knows.
 """
 
 import json
-import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from core.artifacts import staged
 from core.errors import BadSpec
 from core.spec.refs import Ref
 
@@ -44,30 +42,11 @@ def fetch_benchmark(ref: Ref, folder: Path, load: Load) -> None:
     Raises `BadSpec` for a name that is not known, and what ``load`` raises.
     """
     with staged(folder) as staging:
-        staging.mkdir()
-        _fetch(ref, staging, load)
+        staging.mkdir(parents=True)
+        _write_benchmark(ref, staging, load)
 
 
-@contextmanager
-def staged(final: Path) -> Iterator[Path]:
-    """A path beside ``final`` that takes its name at the end, or is gone after an error.
-
-    It is this call's own: two jobs of one host may fetch the same set, and the first one's stays.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    staging = final.with_name(f".{final.name}-{uuid.uuid4().hex}")
-    try:
-        yield staging
-        try:
-            staging.rename(final)
-        except OSError:
-            if not final.is_dir():  # else another job has just made the same
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _fetch(ref: Ref, staging: Path, load: Load) -> None:
+def _write_benchmark(ref: Ref, staging: Path, load: Load) -> None:
     match ref.scheme:
         case "beir":
             _write_beir(

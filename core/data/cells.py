@@ -12,6 +12,7 @@ from typing import Any
 from core.data.reading import ReadingReport
 from core.data.rows import Reject, Row, fault_of_names
 from core.errors import BadData
+from core.native_errors import unreadable
 
 _MAX_FIELD = 64 << 20
 _DELIMITERS = ",;\t|"
@@ -122,8 +123,8 @@ def excel_rows(path: Path, *, header: bool, report: ReadingReport) -> Iterator[R
     try:
         book = load_workbook(path, read_only=True, data_only=True)
     except (BadZipFile, InvalidFileException, KeyError, ValueError, OSError, EOFError) as error:
-        raise BadData(
-            f"{path.name} is not a readable Excel workbook (.xlsx), or is protected by a password: {error}"
+        raise unreadable(
+            f"{path.name} is not a readable Excel workbook (.xlsx), or is protected by a password", error
         ) from error
     try:
         sheets = [sheet for sheet in book.worksheets if _has_cells(sheet)]
@@ -145,7 +146,7 @@ def excel_rows(path: Path, *, header: bool, report: ReadingReport) -> Iterator[R
                     continue
             yield names.row(path, line, values, report)
     except (BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
-        raise BadData(f"{path.name} is a damaged Excel workbook: {error}") from error
+        raise unreadable(f"{path.name} is a damaged Excel workbook", error) from error
     finally:
         book.close()
 

@@ -25,6 +25,7 @@ from core.data.pairs import DATASET_FACTS, TrainingRow
 from core.data.remarks import first_judgments, first_texts
 from core.data.rows import Judgment
 from core.errors import BadData
+from core.native_errors import unreadable
 
 _VERSION = 1
 _ROWS = 4096
@@ -211,5 +212,5 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_ROWS):
                 yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise BadData(f"{path.name} is not a readable Parquet file: {error}") from error
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise unreadable(f"{path.name} is not a readable Parquet file", error) from error

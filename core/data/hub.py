@@ -6,8 +6,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from core.data.benchmarks import CONVERSION, fetch_benchmark, staged
-from core.errors import BadData
+from core.artifacts import staged
+from core.data.benchmarks import CONVERSION, fetch_benchmark
+from core.errors import BadData, StorageFailure
+from core.native_errors import first_line, is_storage_error, writing
 from core.spec.refs import BENCHMARKS, Ref
 
 
@@ -31,6 +33,8 @@ def fetch_dataset(ref: Ref, cache: Path, *, offline: bool) -> Path:
                 return benchmark
             found = load_dataset(ref.target, ref.config, split=ref.split, revision=ref.revision)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        if is_storage_error(error):
+            raise StorageFailure(f"{ref} cannot be kept in {folder}: {first_line(error)}") from error
         advice = (
             "REASON_OFFLINE is set, and it is not in the hub's cache here"
             if offline
@@ -43,7 +47,7 @@ def fetch_dataset(ref: Ref, cache: Path, *, offline: bool) -> Path:
     name = re.sub(r"[^\w.-]+", "-", str(ref).removeprefix("hf:"))
     final = folder / f"{name}-{'-'.join(marks)[:80]}"
     if not final.is_dir():
-        with staged(final) as staging:
+        with staged(final) as staging, writing(f"Keeping {ref}", folder):
             found.save_to_disk(str(staging))
     return final
 

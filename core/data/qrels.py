@@ -8,6 +8,7 @@ import zstandard
 from core.data.readers import open_text
 from core.data.rows import Judgment
 from core.errors import BadData
+from core.native_errors import unreadable
 
 _HEADING = ("query-id", "query_id", "qid", "query", "topic")
 
@@ -35,4 +36,4 @@ def text_lines(path: Path, encoding: str | None) -> Iterator[str]:
         with open_text(path, encoding) as file:
             yield from file
     except (OSError, EOFError, UnicodeError, zstandard.ZstdError) as error:
-        raise BadData(f"{path.name} breaks off or is damaged: {error}") from error
+        raise unreadable(f"{path.name} breaks off or is damaged", error) from error

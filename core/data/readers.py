@@ -21,6 +21,7 @@ from core.data.json_lists import read_list
 from core.data.reading import ReadingReport
 from core.data.rows import Reject, Row, fault_of_names
 from core.errors import BadData
+from core.native_errors import unreadable
 
 FORMATS = {
     ".jsonl": "jsonl",
@@ -181,7 +182,7 @@ def _head(file: IO[str], path: Path) -> str:
     except UnicodeError as error:
         raise BadData(f"{path.name} is not the text that its encoding says: {error}") from error
     except (OSError, EOFError, zstandard.ZstdError) as error:
-        raise BadData(f"{path.name} breaks off or is damaged: {error}") from error
+        raise unreadable(f"{path.name} breaks off or is damaged", error) from error
 
 
 def _json(path: Path, encoding: str | None) -> Iterator[Row | Reject]:
@@ -199,7 +200,7 @@ def _json(path: Path, encoding: str | None) -> Iterator[Row | Reject]:
         except ValueError as error:
             raise BadData(f"{path.name} is not readable JSON after record {number}: {error}") from error
         except (OSError, EOFError, zstandard.ZstdError) as error:
-            raise BadData(f"{path.name} breaks off or is damaged: {error}") from error
+            raise unreadable(f"{path.name} breaks off or is damaged", error) from error
 
 
 def _csv(
@@ -223,7 +224,7 @@ def _parquet(path: Path) -> Iterator[Row | Reject]:
                 yield from _records(batch, path, number)
                 number += batch.num_rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise BadData(f"{path.name} is not a readable Parquet file: {error}") from error
+        raise unreadable(f"{path.name} is not a readable Parquet file", error) from error
 
 
 def _records(batch: Any, path: Path, number: int) -> Iterator[Row | Reject]:
@@ -265,14 +266,14 @@ def _arrow(path: Path) -> Iterator[Row | Reject]:
                     yield from _records(batch.slice(start, 1024), path, number + start)
                 number += batch.num_rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise BadData(f"{path.name} is not a readable Arrow file: {error}") from error
+        raise unreadable(f"{path.name} is not a readable Arrow file", error) from error
 
 
 def _reading(path: Path, encoding: str | None) -> IO[str]:
     try:
         return open_text(path, encoding)
     except (OSError, EOFError, zstandard.ZstdError) as error:
-        raise BadData(f"{path.name} cannot be read, breaks off or is damaged: {error}") from error
+        raise unreadable(f"{path.name} cannot be read, breaks off or is damaged", error) from error
 
 
 def _lines(file: IO[str], path: Path) -> Iterator[str]:
@@ -287,4 +288,4 @@ def _lines(file: IO[str], path: Path) -> Iterator[str]:
     except UnicodeError as error:
         raise BadData(f"{path.name} is not the text that its encoding says: {error}") from error
     except (OSError, EOFError, zstandard.ZstdError) as error:
-        raise BadData(f"{path.name} breaks off or is damaged: {error}") from error
+        raise unreadable(f"{path.name} breaks off or is damaged", error) from error

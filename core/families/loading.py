@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from core.errors import BadModel
+from core.errors import BadModel, ReasonError, StorageFailure
+from core.native_errors import first_line, is_memory_error, is_storage_error, reading_model
 from core.run.context import RunContext
 from core.spec.refs import Ref
 
@@ -27,7 +28,8 @@ def load(
     source = context.resolve(reference)
     trust = context.request.trust_remote_code
     if isinstance(source, Path):
-        _check_folder(source, reference, trust_remote_code=trust)
+        with reading_model(f"{reference} cannot be loaded"):
+            _check_folder(source, reference, trust_remote_code=trust)
         name, revision = str(source), None
     else:
         name, revision = source.target, source.revision
@@ -43,7 +45,18 @@ def load(
             # Left to itself the loader keeps a checkpoint's bf16 and trains in it.
             model_kwargs={"torch_dtype": torch.float32, "use_safetensors": True, **model_kwargs},
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+        if isinstance(model, nn.Sequential) and len(model) == 0:
+            raise BadModel(f"{reference} has no modules: its modules.json is empty")
+        return model
+    except ReasonError:
+        raise
+    except Exception as error:
+        # Whatever it is: safetensors, tokenizers and torch have exception types of their own, and what a
+        # model's files make a library raise (TypeError, AttributeError) is the model's fault.
+        if is_memory_error(error):
+            raise
+        if is_storage_error(error):
+            raise StorageFailure(f"{reference} cannot be read: {first_line(error)}") from error
         raise BadModel(_explain(source, reference, error, offline=context.request.offline)) from error
     finally:
         transformers_logging.set_verbosity(told)
@@ -93,7 +106,7 @@ def _json(path: Path) -> Any:
 def _explain(source: Path | Ref, reference: str, error: Exception, *, offline: bool) -> str:
     if "MaxSim" in str(error):
         return f"{reference} is a late-interaction model (ColBERT), not a bi-encoder"
-    first = str(error).strip().partition("\n")[0]
+    first = first_line(error)
     if isinstance(source, Path):
         return f"{reference} cannot be loaded: {first}"
     if offline:

@@ -45,6 +45,14 @@ class EndReason(StrEnum):
         return next((reason for reason in cls if reason.value == code), cls.CRASHED)
 
 
+def lost_run_folder(folder: object) -> str:
+    """Return the message for a run folder that was deleted under its job. The job and its worker see it."""
+    return (
+        f"The run folder {folder}, or events.jsonl in it, was deleted, replaced or cut short while the job "
+        "ran: its progress can no longer be read. Leave the run folders of running jobs alone."
+    )
+
+
 _STATES = {
     EndReason.SUCCEEDED: JobState.SUCCEEDED,
     EndReason.CANCELLED: JobState.CANCELLED,

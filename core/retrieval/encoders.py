@@ -15,6 +15,7 @@ import torch
 from core.families import dense, late_interaction
 from core.families.identity import Identity
 from core.families.late_interaction import Ragged
+from core.native_errors import reading_cache
 from core.retrieval.encode import TOKENS, EncodeShard, Role, encode_to_shards
 from core.retrieval.search import check_shard
 from core.run.context import RunContext
@@ -146,10 +147,10 @@ class TokenEncoder:
 
 def read_tokens(path: Path) -> Ragged:
     """A shard of a `TokenEncoder`. Raises `BadModel`."""
-    with np.load(path) as file:
-        vectors = file["vectors"]
-        check_shard(vectors)
-        return Ragged(vectors, file["counts"])
+    with reading_cache(path), np.load(path) as file:
+        vectors, counts = file["vectors"], file["counts"]
+    check_shard(vectors)
+    return Ragged(vectors, counts)
 
 
 def packing_for(device: str) -> Packing:

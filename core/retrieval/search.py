@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from core.errors import BadModel
+from core.native_errors import reading_cache
 
 SCORES = 1 << 24
 """Numbers in a block of scores: 64 MiB in float32."""
@@ -34,7 +35,8 @@ class Nearest:
 def shard_vectors(paths: Sequence[Path]) -> Iterator[np.ndarray]:
     """Embeddings [texts, dim] of one shard after the other, read and not mapped. Raises `BadModel`."""
     for path in paths:
-        vectors = np.load(path)
+        with reading_cache(path):
+            vectors = np.load(path)
         check_shard(vectors)
         yield vectors
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from core.errors import BadData, BadModel
 from core.families.late_interaction import Ragged, score_all
 from core.families.late_interaction.plaid import OpenPlaid
+from core.native_errors import reading_data
 from core.retrieval.embed import FORMAT, PAGE
 from core.retrieval.encoders import DenseEncoder, TokenEncoder
 from core.retrieval.quantization import Codec, search_stored
@@ -77,15 +78,18 @@ class StoredEmbeddings:
             return [self._hits(some) for some in found]
         nearest = Nearest.none(len(asked), depth)
         for number, shard in enumerate(self.page["shards"]):
-            vectors = np.load(self._folder / f"vectors-{number:05}.npy")
-            counts = np.load(self._folder / f"counts-{number:05}.npy")
+            with reading_data(f"{self._folder.name}: shard {number} is damaged"):
+                vectors = np.load(self._folder / f"vectors-{number:05}.npy")
+                counts = np.load(self._folder / f"counts-{number:05}.npy")
             scores = score_all(asked, Ragged(vectors, counts), device=self._tokens.device)
             take_in(nearest, slice(0, len(asked)), scores, shard["begin"])
         return [self._hits(some) for some in _pairs(nearest)]
 
     def _vectors(self) -> Iterator[np.ndarray]:
         for number in range(len(self._ends)):
-            yield np.load(self._folder / f"vectors-{number:05}.npy", mmap_mode="r")
+            with reading_data(f"{self._folder.name}: shard {number} is damaged"):
+                vectors = np.load(self._folder / f"vectors-{number:05}.npy", mmap_mode="r")
+            yield vectors
 
     def _hits(self, found: Sequence[tuple[int, float]]) -> list[Hit]:
         hits = []
@@ -99,11 +103,12 @@ class StoredEmbeddings:
     def _documents(self, number: int) -> tuple[list[str], pa.ChunkedArray | None]:
         """Ids and texts of a shard, the last few of which are kept."""
         if number not in self._known:
-            ids = json.loads((self._folder / f"ids-{number:05}.json").read_text(encoding="utf-8"))
             texts = None
-            if self.page["texts_kept"]:
-                path = self._folder / f"texts-{number:05}.parquet"
-                texts = pq.read_table(path, columns=["text"]).column("text")
+            with reading_data(f"{self._folder.name}: shard {number} is damaged"):
+                ids = json.loads((self._folder / f"ids-{number:05}.json").read_text(encoding="utf-8"))
+                if self.page["texts_kept"]:
+                    path = self._folder / f"texts-{number:05}.parquet"
+                    texts = pq.read_table(path, columns=["text"]).column("text")
             while len(self._known) >= _KEPT:
                 del self._known[next(iter(self._known))]
             self._known[number] = (ids, texts)

@@ -1,61 +1,74 @@
 """One attempt of a job inside its process: do it, and write down how it ended."""
 
-import errno
 import logging
 import os
-import traceback
+from collections.abc import Callable
 
 from core.artifacts.folders import write_atomically
-from core.errors import InvalidRequest, JobFailure
+from core.errors import ReasonError
 from core.jobs.reasons import EndReason
+from core.native_errors import first_line
 from core.run.context import RunContext, Stopped
 from core.run.dispatch import run_job
+from core.run.failures import end_of
 from core.run.memory import MemorySampler
 from core.run.request import RESULT, EndReasonRecord, RunResult
 
 _log = logging.getLogger(__name__)
 
-_STOPS = {"cancel": EndReason.CANCELLED, "pause": EndReason.PAUSED}
 
+def run_attempt(context: RunContext, send: Callable[[str], None] | None = None) -> RunResult:
+    """Run the job and write ``result.json``. Raises nothing: every end is a result.
 
-def run_attempt(context: RunContext) -> RunResult:
-    """Runs the job and writes ``result.json``. Raises nothing: every end is a result."""
-    reason, message = EndReason.SUCCEEDED, EndReason.SUCCEEDED.sentence
-    context.phase("starting")
-    quiet_libraries()
-    with MemorySampler(context):
-        try:
-            context.release()  # what an attempt that was killed has left
-            run_job(context)
-        except Stopped:
-            reason = _STOPS.get(context.stop.why, EndReason.INTERRUPTED)
-            message = reason.sentence
-        except JobFailure as error:
-            reason, message = EndReason.of(error.code), str(error)
-        except InvalidRequest as error:
-            reason, message = EndReason.BAD_SPEC, str(error)
-        except MemoryError:
-            reason, message = EndReason.OUT_OF_MEMORY, "The machine ran out of memory."
-        except Exception as error:  # noqa: BLE001 - the attempt's own edge: every end must be told
-            traceback.print_exc()
-            reason = EndReason.STORAGE_FAILED if _storage(error) else EndReason.CRASHED
-            message = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+    Where ``result.json`` cannot be written (disk full, folder deleted), ``send`` gets the result instead.
+    """
+    reason, message = _run(context)
     context.release()
-    succeeded = reason is EndReason.SUCCEEDED
-    _log.info("%s: %s", reason.value, message)  # for the log; a console is told by who runs it
-    result = RunResult(
-        state=reason.state.value,
-        end_reason=EndReasonRecord(code=reason.value, message=message),
-        outputs=context.outputs if succeeded else {},
-        metrics=context.metrics,
-    )
-    write_atomically(context.folder / RESULT, result.model_dump_json(indent=2))
+    result = _result(context, reason, message)
+    try:
+        write_atomically(context.folder / RESULT, result.model_dump_json(indent=2))
+    except OSError as error:
+        if reason is EndReason.SUCCEEDED:
+            reason = EndReason.STORAGE_FAILED
+            message = (
+                f"{RESULT} cannot be written to {context.folder}: {first_line(error)}. The outputs were "
+                "published; the next attempt goes on from the last checkpoint."
+            )
+            result = _result(context, reason, message)
+        _log.error("%s cannot be written: %s", RESULT, error)
+        if send is not None:
+            send(result.model_dump_json())
     return result
 
 
-def _storage(error: BaseException) -> bool:
-    """Whether a full disk or storage that went away is behind an error."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+def _run(context: RunContext) -> tuple[EndReason, str]:
+    reason, message = EndReason.SUCCEEDED, EndReason.SUCCEEDED.sentence
+    quiet_libraries()
+    try:
+        context.phase("starting")
+        with MemorySampler(context):
+            context.release()  # what an attempt that was killed has left
+            run_job(context)
+        if context.stop.failure is not None:
+            raise context.stop.failure
+    except (Stopped, Exception) as error:  # noqa: BLE001 - the attempt's own edge: every end must be told
+        reason, message = end_of(error, context)
+        # By the logger and not by `traceback.print_exc`: a log on a full disk must not hide the end.
+        if not isinstance(error, Stopped | ReasonError):
+            _log.error("The job ended by an error", exc_info=error)
+        elif error.__cause__ is not None:
+            _log.info("What led to the end", exc_info=error)  # seen in the job's log, not on a console
+    _log.info("%s: %s", reason.value, message)  # for the log; a console is told by who runs it
+    return reason, message
+
+
+def _result(context: RunContext, reason: EndReason, message: str) -> RunResult:
+    return RunResult(
+        state=reason.state.value,
+        end_reason=EndReasonRecord(code=reason.value, message=message),
+        outputs=context.outputs if reason is EndReason.SUCCEEDED else {},
+        metrics=context.metrics,
+    )
 
 
 def quiet_libraries() -> None:

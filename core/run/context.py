@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts import Library, Published, inspect_folder_and_place
-from core.errors import BadData, BadSpec, StorageFailure
+from core.errors import BadData, BadSpec, JobFailure, StorageFailure
 from core.jobs.events import Event, EventType
+from core.native_errors import first_line
 from core.run.reporter import Reporter
 from core.run.request import RESULT, RunRequest
 from core.spec.refs import Ref, parse_ref
@@ -28,16 +29,26 @@ class Stopped(BaseException):
 
 
 class StopSignal:
-    """A request to stop, from another thread. The first one counts."""
+    """A request to stop, from another thread. The first one counts.
+
+    ``failure`` is set where a fault asks to stop and not a person: work is saved all the same.
+    """
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self.why: str = ""
+        self.failure: JobFailure | None = None
 
     def request(self, why: str) -> None:
         if not self._event.is_set():
             self.why = why
             self._event.set()
+
+    def fail(self, failure: JobFailure) -> None:
+        """Ask the job to save what it can and to end by ``failure``."""
+        if not self._event.is_set():
+            self.failure = failure
+            self.request("failure")
 
     def __bool__(self) -> bool:
         return self._event.is_set()
@@ -121,7 +132,15 @@ class RunContext:
         self._emit(EventType.CHECKPOINT, step=step, bytes=size, seconds=round(seconds, 3))
 
     def _emit(self, type: EventType, **data: Any) -> None:
-        self.reporter.emit(Event(type=type, data=data))
+        """Report an event. Where that fails the job is asked to stop: nobody would see how it goes on."""
+        try:
+            self.reporter.emit(Event(type=type, data=data))
+        except StorageFailure as error:
+            self.stop.fail(error)
+        except OSError as error:
+            self.stop.fail(
+                StorageFailure(f"The job's events cannot be written to {self.folder}: {first_line(error)}")
+            )
 
     # -- stopping --------------------------------------------------------------------------------
 

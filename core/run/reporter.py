@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
 import threading
 from pathlib import Path
 from typing import Any, Protocol
 
+from core.errors import StorageFailure
 from core.jobs.events import Event, EventType
+from core.jobs.reasons import lost_run_folder
 from core.spec.evaluation import TRIPLET_METRICS
 
 
@@ -34,17 +37,39 @@ class RecordingReporter:
 
 
 class JsonlReporter:
-    """One line an event, appended and flushed whole, so that a reader never meets half of one for long."""
+    """One line an event, appended by one system call, so that a reader never meets half of one for long."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._written = os.fstat(self._descriptor).st_size
+        self._break = ""
         self._lock = threading.Lock()
 
     def emit(self, event: Event) -> None:
+        """Append the event. Raises `OSError`, and `StorageFailure` where the open file is no longer there.
+
+        A file that was deleted or replaced takes every write without an error, and its reader sees none.
+        """
         line = json.dumps(finite(event.model_dump(mode="json")), ensure_ascii=False)
         with self._lock:
-            self._file.write(line + "\n")
-            self._file.flush()
+            self._check()
+            rest = memoryview(f"{self._break}{line}\n".encode())
+            self._break = "\n"  # should the disk fill up within the line, the next one begins anew
+            while rest:
+                count = os.write(self._descriptor, rest)
+                self._written += count
+                rest = rest[count:]
+            self._break = ""
+
+    def _check(self) -> None:
+        ours = os.fstat(self._descriptor)
+        try:
+            there = self._path.stat()
+        except OSError:
+            there = None
+        if there is None or not os.path.samestat(ours, there) or ours.st_size < self._written:
+            raise StorageFailure(lost_run_folder(self._path.parent))
 
 
 def finite(value: Any) -> Any:

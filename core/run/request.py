@@ -24,6 +24,9 @@ class RunRequest(Lenient):
     processes: int = 1  # that share the work, one a GPU
     offline: bool = False
     trust_remote_code: bool = False
+    lease_seconds: float | None = (
+        None  # without a heartbeat for so long the process ends; None: no supervisor
+    )
 
 
 class EndReasonRecord(Lenient):

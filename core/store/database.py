@@ -93,12 +93,43 @@ def _translated() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise Unavailable(f"Too many calls at once wait for the database: {error}") from error
-    except OperationalError as error:
-        raise Unavailable(f"The database does not answer: {_first_line(error)}") from error
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise Unavailable(f"The database went away: {_first_line(error)}") from error
+        if isinstance(error, OperationalError) or error.connection_invalidated or _environment(error):
+            raise Unavailable(_sentence(error)) from error
         raise
+
+
+def _environment(error: DBAPIError) -> bool:
+    """Whether the database is at fault and not the statement, though the type is no `OperationalError`."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return state.startswith(_ENVIRONMENT_STATES) or any(text in str(error.orig) for text in _DAMAGED)
+
+
+_ENVIRONMENT_STATES = ("08", "25006", "53", "57P", "58", "XX001", "XX002")
+"""PostgreSQL: connections, read-only, resources, operator's intervention, system errors, corruption."""
+_DAMAGED = ("database disk image is malformed", "file is not a database")
+"""SQLite's words for a damaged file."""
+_FULL = ("database or disk is full", "No space left on device", "Disk quota exceeded")
+_READ_ONLY = ("readonly database", "read-only transaction", "Read-only file system")
+
+
+def _sentence(error: DBAPIError) -> str:
+    """What happened and what helps."""
+    first, text = _first_line(error), str(error.orig)
+    if getattr(error.orig, "sqlstate", None) == "53100" or any(words in text for words in _FULL):
+        return f"The database's disk is full: free space there, and it goes on by itself ({first})"
+    if any(words in text for words in _READ_ONLY):
+        return f"The database is read-only: make it writable, and it goes on by itself ({first})"
+    if "disk I/O error" in text or "unable to open database file" in text:
+        return f"The database's files cannot be read or written: check their disk and owner ({first})"
+    if any(words in text for words in _DAMAGED) or getattr(error.orig, "sqlstate", None) in (
+        "XX001",
+        "XX002",
+    ):
+        return f"The database's files are damaged: restore a backup ({first})"
+    if error.connection_invalidated:
+        return f"The database went away: {first}"
+    return f"The database does not answer: {first}"
 
 
 def _first_line(error: DBAPIError) -> str:

@@ -8,13 +8,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.artifacts import is_whole, seal
+from transformers.trainer import TRAINER_STATE_NAME
+
+from core.artifacts import MANIFEST, is_whole, seal
+from core.artifacts.locks import FolderInUse, FolderLock, unlocked
+from core.errors import StorageFailure
+from core.native_errors import writing
 from core.training.batching import Change
 from core.training.copies import Copies, number_of
 from core.training.recovery import Limits
 
 _STATE = "training_state.json"
 _BEST = "best.safetensors"
+_REJECTED = "rejected-"
+"""A file of this name and the step: no checkpoint of the step can be loaded."""
 
 
 @dataclass
@@ -42,8 +49,10 @@ class TrainingState:
 class Checkpoints:
     """The checkpoints of one job, under one folder. Survives attempts, processes and (when shared) hosts.
 
-    Each attempt writes into a folder of its own: a process that has lost its job without knowing it yet
-    cannot spoil what its successor writes.
+    Two attempts may be alive at the same time: a process that was frozen does not know yet that it has lost
+    its job. So each attempt writes into a folder of its own and reads from it alone: the checkpoint that it
+    goes on from is linked into it first. An earlier attempt's checkpoints are dropped only when its lock
+    shows that its process has ended, a newer attempt's never.
     """
 
     def __init__(
@@ -53,30 +62,75 @@ class Checkpoints:
         keep: int,
         copies: Copies | None = None,
         beside: Path | None = None,
+        *,
+        owner: bool = True,
     ) -> None:
-        """``beside``: a folder whose files are kept with every checkpoint, and come back with it."""
+        """``beside``: a folder whose files are kept with every checkpoint, and come back with it.
+
+        ``owner``: whether this process writes; the helpers of a job with several GPUs do not. Raises
+        `StorageFailure` where another process writes as the same attempt.
+        """
         self.folder = folder
         self._beside = beside
         self._copies = copies
+        self._attempt = attempt
         self.attempt_folder = folder / f"attempt-{attempt}"
         self._keep = keep
-        self.attempt_folder.mkdir(parents=True, exist_ok=True)
+        with writing("Making the folder of checkpoints", folder):
+            self.attempt_folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock = FolderLock(self.attempt_folder) if owner else None
+            except FolderInUse as error:
+                raise StorageFailure(f"{error}: end that process, or give another folder.") from error
+
+    def close(self) -> None:
+        """Wait for the last copy and let go of the folder."""
+        self.wait()
+        if self._lock is not None:
+            self._lock.close()
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint of any attempt, on this host or copied. Broken ones are passed over."""
-        found = self._latest()
-        if self._copies is not None:
-            self._copies.fetch_newer(self.folder, number_of(found.name) if found else -1)
-            found = self._latest()
-        if found and (found / _BEST).exists():
-            _link(found / _BEST, self.best)
-        if found and self._beside is not None:
-            for path in found.glob("mined-*"):
-                _link(path, self._beside / path.name.removeprefix("mined-"))
+        """Return the newest whole checkpoint of any attempt, linked into this one's folder.
+
+        Broken ones are passed over.
+        """
+        with writing("Taking over the last checkpoint", self.folder):
+            found = self._adopt()
+            if self._copies is not None:
+                step = number_of(found.name) if found else -1
+                rejected = {number_of(path.name) for path in self.folder.glob(f"{_REJECTED}*")}
+                if self._copies.fetch_newer(self.folder, self.attempt_folder, step, rejected):
+                    found = self._adopt()
+            if found and (found / _BEST).exists():
+                _link(found / _BEST, self.best)
+            if found and self._beside is not None:
+                for path in found.glob("mined-*"):
+                    _link(path, self._beside / path.name.removeprefix("mined-"))
         return found
 
-    def _latest(self) -> Path | None:
-        return next((path for path in reversed(self._all()) if is_whole(path)), None)
+    def _adopt(self) -> Path | None:
+        """Link the newest whole checkpoint into this attempt's folder."""
+        for path in reversed(self._all()):
+            if self._rejected(path).exists() or not _usable(path):
+                continue
+            own = self.attempt_folder / path.name
+            if path != own:
+                shutil.rmtree(own, ignore_errors=True)  # what a fetch that was cut short has left
+                try:
+                    _link_folder(path, own)
+                except FileNotFoundError:  # its own attempt lives, and has just dropped it
+                    continue
+            return own
+        return None
+
+    def reject(self, path: Path) -> None:
+        """Pass over a checkpoint from now on that looked whole and could not be loaded."""
+        with writing("Marking a damaged checkpoint", self.folder):
+            self._rejected(path).touch()
+            (path / MANIFEST).unlink(missing_ok=True)
+
+    def _rejected(self, path: Path) -> Path:
+        return self.folder / f"{_REJECTED}{number_of(path.name)}"
 
     @property
     def best(self) -> Path:
@@ -89,21 +143,52 @@ class Checkpoints:
             self._copies.wait()
 
     def complete(self, step: int, state: TrainingState) -> tuple[int, float]:
-        """Makes this attempt's checkpoint of ``step`` whole, drops the oldest. Returns (bytes, seconds)."""
+        """Make this attempt's checkpoint of ``step`` whole and drop the oldest. Returns (bytes, seconds).
+
+        Raises `StorageFailure` where the disk fails, or where a part of it was deleted: without its parts a
+        checkpoint would not be one to go on from.
+        """
         begun = time.monotonic()
         path = self.attempt_folder / f"checkpoint-{step}"
-        if self.best.exists():
-            _link(self.best, path / _BEST)
-        for other in sorted(self._beside.glob("[!.]*")) if self._beside is not None else ():
-            _link(other, path / f"mined-{other.name}")
-        (path / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
-        manifest = seal(path, "checkpoint", {"step": step}, hashes=False)
+        with writing(f"Saving the checkpoint of step {step}", self.attempt_folder):
+            self._add_parts(path, state)
+            (path / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+            manifest = seal(path, "checkpoint", {"step": step}, hashes=False)
+            self._rejected(path).unlink(missing_ok=True)
         self.wait()  # the one that is being copied may be the oldest
-        for old in self._all()[: -self._keep]:
-            shutil.rmtree(old)
+        self._drop_oldest()
         if self._copies is not None:
             self._copies.push(self.folder, path)
         return manifest.bytes, time.monotonic() - begun
+
+    def _add_parts(self, path: Path, state: TrainingState) -> None:
+        """The best weights so far, and what lies beside."""
+        if self.best.exists():
+            _link(self.best, path / _BEST)
+        elif state.best_step is not None:
+            raise StorageFailure(
+                f"{self.best}, the weights of step {state.best_step}, was deleted during training"
+            )
+        if self._beside is not None:
+            if not self._beside.is_dir():
+                raise StorageFailure(f"{self._beside}, the mined negatives, was deleted during training")
+            for other in sorted(self._beside.glob("[!.]*")):
+                _link(other, path / f"mined-{other.name}")
+
+    def _drop_oldest(self) -> None:
+        """Of this attempt's own, and of earlier ones what these have made superfluous."""
+        found = self._all()
+        own = [path for path in found if path.parent == self.attempt_folder]
+        for path in own[: -self._keep]:
+            shutil.rmtree(path, ignore_errors=True)
+        if len(own) < self._keep:
+            return
+        for path in found:
+            earlier = number_of(path.parent.name) < self._attempt
+            if earlier and number_of(path.name) <= number_of(own[-1].name):
+                with unlocked(path.parent) as free:
+                    if free:
+                        shutil.rmtree(path, ignore_errors=True)
 
     @staticmethod
     def state(path: Path) -> TrainingState:
@@ -119,10 +204,33 @@ class Checkpoints:
         return sorted(found, key=lambda path: (number_of(path.name), number_of(path.parent.name)))
 
 
+def _usable(path: Path) -> bool:
+    """Whole, and with states that can be read: sizes alone do not show a damaged file."""
+    try:
+        if not is_whole(path):
+            return False
+        Checkpoints.state(path)
+        trainer_state = path / TRAINER_STATE_NAME
+        return not trainer_state.exists() or isinstance(json.loads(trainer_state.read_bytes()), dict)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _link_folder(source: Path, target: Path) -> None:
+    """The manifest last: a copy that is cut short does not count."""
+    target.mkdir(parents=True)
+    names = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    for name in sorted(names, key=lambda name: name == Path(MANIFEST)):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        _link(source / name, target / name)
+
+
 def _link(source: Path, target: Path) -> None:
     """The same file under a second name; a copy where the file system has no links."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
+    except FileNotFoundError:
+        raise
     except OSError:
         shutil.copyfile(source, target)

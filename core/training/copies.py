@@ -3,7 +3,7 @@
 import logging
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path, PurePosixPath
 
 from core.artifacts import MANIFEST, Library, Manifest, is_whole
@@ -23,27 +23,31 @@ class Copies:
         self._place = f"checkpoints/{job_id}"
         self._upload: threading.Thread | None = None
 
-    def fetch_newer(self, folder: Path, step: int) -> None:
-        """Brings the newest copy into ``folder`` when it is of a later step than ``step``.
+    def fetch_newer(self, folder: Path, target: Path, step: int, rejected: Set[int] = frozenset()) -> bool:
+        """Bring the newest copy of a later step than ``step`` into ``target``, the curves into ``folder``.
 
-        Raises `StorageFailure` when the storage does not answer: to begin anew would lose more than a retry.
+        Copies of ``rejected`` steps are passed over. Returns whether there was one. Raises `StorageFailure`
+        when the storage does not answer: to begin anew would lose more than a retry.
         """
         for place in self._copied():
             if _key(place)[0] <= step:
-                return
-            if self._fetch(place, folder):
+                return False
+            if _key(place)[0] in rejected:
+                continue
+            if self._fetch(place, target / place.name):
                 for path in self._library.list_files(f"{self._place}/beside"):
-                    self._library.get(f"{self._place}/beside/{path}", folder / path)
-                return
+                    if not (folder / path).exists():  # another attempt on this host may be writing it
+                        self._library.get(f"{self._place}/beside/{path}", folder / path)
+                return True
             self._tell(f"The copy of {place.name} is not whole; it is passed over.")
+        return False
 
     def _copied(self) -> list[PurePosixPath]:
         """Checkpoints whose upload came to its end, the newest first."""
         paths = map(PurePosixPath, self._library.list_files(self._place))
         return sorted((path.parent for path in paths if path.name == MANIFEST), key=_key, reverse=True)
 
-    def _fetch(self, place: PurePosixPath, folder: Path) -> bool:
-        target = folder / place
+    def _fetch(self, place: PurePosixPath, target: Path) -> bool:
         if target.exists():
             shutil.rmtree(target)
         manifest = Manifest.model_validate_json(self._library.read(f"{self._place}/{place}/{MANIFEST}"))
@@ -85,9 +89,10 @@ class Copies:
             self._library.put(checkpoint / MANIFEST, f"{self._place}/{name}/{MANIFEST}")
             paths = map(PurePosixPath, self._library.list_files(self._place))
             there = {PurePosixPath(*path.parts[:2]) for path in paths if path.parts[0] != "beside"}
-            # Whole or not, what is older goes. What is newer is another attempt's, which has taken over.
+            # Whole or not, what is older goes, but nothing of a newer attempt: that has taken over.
+            step, attempt = _key(PurePosixPath(name))
             for old in there:
-                if _key(old) < _key(PurePosixPath(name)):
+                if _key(old) < (step, attempt) and _key(old)[1] <= attempt:
                     self._library.remove(f"{self._place}/{old}")
         except Exception as error:  # noqa: BLE001 - a client library's own errors are no OSErrors, and training goes on
             _log.warning("The copy of %s failed", name, exc_info=True)

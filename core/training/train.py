@@ -38,7 +38,7 @@ from core.training.report import write_report
 from core.training.resuming import check_resumable
 from core.training.rows import dataset_names
 from core.training.tokens import Frame
-from core.training.trainer import PairTrainer
+from core.training.trainer import DamagedCheckpoint, PairTrainer
 
 
 def train(spec: TrainSpec, context: RunContext) -> None:
@@ -65,42 +65,50 @@ def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
         spec.checkpoint.keep,
         Copies(context.remote, context.request.job_id, context.notice) if copied else None,
         mined_folder(context) if spec.remine is not None else None,
+        owner=ranks.first,
     )
+    try:
+        _train_from(checkpoints, spec, context, ranks)
+    finally:
+        checkpoints.close()  # a job that stops leaves its copy whole
+
+
+def _train_from(checkpoints: Checkpoints, spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
     resume_from = ranks.from_first(checkpoints.latest)
     state = checkpoints.state(resume_from) if resume_from else TrainingState()
-    try:
-        prepared = prepare(spec, context, ranks)
-        if spec.dry_run:
-            if ranks.first:
-                publish_estimate(spec, context, prepared)
-            return
+    prepared = prepare(spec, context, ranks)
+    if spec.dry_run:
         if ranks.first:
-            check_resumable(context, state.depends_on, prepared.depends_on)
-        state.depends_on = prepared.depends_on
-        throughput = Throughput()
-        remining = Remining(spec, context, ranks, prepared, state) if spec.remine else None
-        trainer, evaluation = build_trainer(
-            spec, context, ranks, prepared, checkpoints, state, throughput, remining
-        )
-        if not state.evaluations and spec.evaluation.baseline and prepared.rows.evaluated:
-            context.phase("evaluating")
-            evaluation.look(0)
-        context.phase("training")
-        if resume_from:
-            context.notice(f"Going on from {resume_from.name} of an earlier attempt.")
-        with _broken_by_training(trainer):
-            try:
-                trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-            finally:
-                if remining is not None:
-                    remining.close()
-            context.check_stop()
-            if prepared.rows.evaluated:
-                evaluate_last(context, trainer, evaluation, state)
-        if ranks.first:
-            finish(spec, context, prepared, trainer, state, checkpoints)
-    finally:
-        checkpoints.wait()  # a job that stops leaves its copy whole
+            publish_estimate(spec, context, prepared)
+        return
+    if ranks.first:
+        check_resumable(context, state.depends_on, prepared.depends_on)
+    state.depends_on = prepared.depends_on
+    throughput = Throughput()
+    remining = Remining(spec, context, ranks, prepared, state) if spec.remine else None
+    trainer, evaluation = build_trainer(
+        spec, context, ranks, prepared, checkpoints, state, throughput, remining
+    )
+    if not state.evaluations and spec.evaluation.baseline and prepared.rows.evaluated:
+        context.phase("evaluating")
+        evaluation.look(0)
+    context.phase("training")
+    if resume_from:
+        context.notice(f"Going on from {resume_from.name} of an earlier attempt.")
+    with _broken_by_training(trainer):
+        try:
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        except DamagedCheckpoint as error:
+            checkpoints.reject(error.path)
+            raise
+        finally:
+            if remining is not None:
+                remining.close()
+        context.check_stop()
+        if prepared.rows.evaluated:
+            evaluate_last(context, trainer, evaluation, state)
+    if ranks.first:
+        finish(spec, context, prepared, trainer, state, checkpoints)
 
 
 @contextmanager

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 
-from core.errors import Diverged
+from core.errors import Diverged, ReasonError, StorageFailure
+from core.native_errors import first_line, is_memory_error, writing
 from core.run.orphans import end_with_parent
 from core.training.adapters import restore_trained_state, trained_state
 from core.training.batching import TrainingBatches
@@ -41,6 +43,30 @@ def _follow_the_trainer(_worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
+
+
+class DamagedCheckpoint(StorageFailure):
+    """A checkpoint that is whole by its manifest, and whose files cannot be loaded."""
+
+    def __init__(self, path: Path, error: BaseException) -> None:
+        super().__init__(
+            f"{path.parent.name}/{path.name} is damaged: {first_line(error)}. It is passed over from now on; "
+            "the next attempt goes on from the one before it."
+        )
+        self.path = path
+
+
+@contextlib.contextmanager
+def _loading(checkpoint: str | None) -> Iterator[None]:
+    """Turn what a library raises while it loads a part of a checkpoint into `DamagedCheckpoint`."""
+    try:
+        yield
+    except ReasonError:
+        raise
+    except Exception as error:
+        if checkpoint is None or is_memory_error(error):
+            raise
+        raise DamagedCheckpoint(Path(checkpoint), error) from error
 
 
 class PairTrainer(Trainer):
@@ -212,13 +238,42 @@ class PairTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         self.save_weights(folder / _WEIGHTS)
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        with writing(f"Saving the checkpoint of step {step}", Path(self.args.output_dir)):
+            super()._save_checkpoint(model, trial)
+
     def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
-        self.load_weights(Path(checkpoint_path) / _WEIGHTS)
+        with _loading(checkpoint_path):
+            self._restore(Path(checkpoint_path) / _WEIGHTS)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _loading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _loading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with _loading(checkpoint):
+            super()._load_scaler(checkpoint)
 
     def save_weights(self, path: Path) -> None:
-        save_file(trained_state(self.accelerator.unwrap_model(self.model)), str(path))
+        """Write what is trained. Raises `StorageFailure`."""
+        with writing("Saving the weights", path.parent):
+            save_file(trained_state(self.accelerator.unwrap_model(self.model)), str(path))
 
     def load_weights(self, path: Path) -> None:
+        """Read what `save_weights` wrote in this attempt. Raises `StorageFailure`."""
+        try:
+            self._restore(path)
+        except (OSError, SafetensorError) as error:
+            raise StorageFailure(
+                f"The best weights cannot be read from {path}: {first_line(error)}"
+            ) from error
+
+    def _restore(self, path: Path) -> None:
         restore_trained_state(
             self.accelerator.unwrap_model(self.model), load_file(str(path), device=str(self.args.device))
         )

@@ -1,8 +1,10 @@
 """A real service for tests: API and worker as processes of their own, that can be killed."""
 
+import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -24,7 +26,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def until(condition: Callable[[], Any], seconds: float = 60, what: str = "") -> Any:
+def until(condition: Callable[[], Any], seconds: float = 300, what: str = "") -> Any:
     """Polls until the condition holds. The limit is for a broken service, not for a slow one."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -79,14 +81,42 @@ class Service:
         process.send_signal(number)
         process.wait(60)
 
+    def freeze(self, name: str) -> None:
+        """SIGSTOP, at a moment at which the process does not hold SQLite's lock: nobody else could write."""
+        with contextlib.closing(
+            sqlite3.connect(self.database, timeout=60, isolation_level=None)
+        ) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            self.processes[name].send_signal(signal.SIGSTOP)
+            connection.execute("ROLLBACK")
+
+    @property
+    def database(self) -> Path:
+        """SQLite's file."""
+        return Path(self.environment["REASON_DATA_DIR"]) / "reason.db"
+
+    def reasons(self, job_id: str) -> list[str]:
+        """Why the attempts so far have ended, the oldest first."""
+        events = self.client.events(job_id)
+        return [
+            event.data["reason"] for event in events if event.type == "state" and event.data.get("reason")
+        ]
+
+    def notices(self, job_id: str) -> list[str]:
+        return [event.data["message"] for event in self.client.events(job_id) if event.type == "notice"]
+
+    def run_folder(self, job_id: str, attempt: int = 1) -> Path:
+        return Path(self.environment["REASON_DATA_DIR"]) / "runs" / job_id / f"attempt-{attempt}"
+
     def job_process(self, job_id: str) -> psutil.Process:
-        """The process that runs the job: the one that writes its log."""
+        """The process that runs the job: it writes the log, which the worker reads."""
         return until(lambda: self._find(job_id), what="the job's process")
 
     def _find(self, job_id: str) -> psutil.Process | None:
+        workers = {process.pid for process in self.processes.values()}
         for process in psutil.process_iter():
             try:
-                if any(job_id in file.path for file in process.open_files()):
+                if process.pid not in workers and any(job_id in file.path for file in process.open_files()):
                     return process
             except psutil.Error:
                 continue
@@ -100,7 +130,7 @@ class Service:
 
         return until(reached, what=f"step {step}")
 
-    def wait(self, job_id: str, seconds: float = 120) -> JobView:
+    def wait(self, job_id: str, seconds: float = 600) -> JobView:
         try:
             return self.client.wait(job_id, timeout=seconds, poll_seconds=0.1)
         except TimeoutError as error:

@@ -1,5 +1,6 @@
 """SIGKILL of each part, with real processes: the job succeeds exactly once, from its checkpoint."""
 
+import contextlib
 import os
 import signal
 import time
@@ -53,7 +54,7 @@ def test_the_worker_is_killed(service, long_spec):
     running.wait_for_step(job.id, 60)
     orphan = running.job_process(job.id)
     running.kill("worker")
-    until(lambda: not alive(orphan), 10, "the orphan ends itself when its supervisor is dead")
+    until(lambda: not alive(orphan), what="the orphan ends itself when its supervisor is dead")
     running.start("worker")
     ended = running.wait(job.id)
     check_succeeded_once(running, ended, attempts=2)
@@ -78,14 +79,64 @@ def test_a_frozen_worker_loses_its_job_to_another_and_writes_nothing_more(servic
     running.wait_for_step(job.id, 60)
     worker = running.processes["worker"]
     first_run = running.job_process(job.id)
-    worker.send_signal(signal.SIGSTOP)
+    running.freeze("worker")
     first_run.suspend()
     running.start("worker-2")
-    until(lambda: running.client.job(job.id).attempt == 2, 60, "the other worker takes over")
+    until(lambda: running.client.job(job.id).attempt == 2, what="the other worker takes over")
     worker.send_signal(signal.SIGCONT)
-    first_run.resume()
-    until(lambda: not alive(first_run), 30, "the first worker ends the process that it has lost")
+    with contextlib.suppress(psutil.NoSuchProcess):  # the worker may have been quicker
+        first_run.resume()
+    until(lambda: not alive(first_run), what="the first worker ends the process that it has lost")
     check_succeeded_once(running, running.wait(job.id), attempts=2)
+
+
+def test_a_job_whose_worker_is_frozen_ends_itself(service, long_spec):
+    """The worker alone is frozen: its job's process must not go on beside the one that takes over."""
+    running = service().start()
+    job = running.client.submit(long_spec)
+    running.wait_for_step(job.id, 60)
+    worker, orphan = running.processes["worker"], running.job_process(job.id)
+    log = running.run_folder(job.id) / "log.txt"
+    running.freeze("worker")
+    running.start("worker-2")
+    until(lambda: not alive(orphan), what="the orphan ends itself when its lease is over")
+    assert "no heartbeat from its worker" in log.read_text()
+    ended = running.wait(job.id)
+    worker.send_signal(signal.SIGCONT)
+    check_succeeded_once(running, ended, attempts=2)
+    check_resumed(running, job.id)
+    assert running.reasons(job.id) == ["worker_lost", "succeeded"]
+
+
+def test_a_frozen_worker_that_comes_back_in_time_goes_on_with_a_new_process(service, long_spec):
+    """Nobody has taken the job over: it is the worker's own, and its process has ended."""
+    running = service().start()
+    job = running.client.submit(long_spec)
+    running.wait_for_step(job.id, 60)
+    orphan = running.job_process(job.id)
+    running.freeze("worker")
+    until(lambda: not alive(orphan), what="the orphan ends itself when its lease is over")
+    running.processes["worker"].send_signal(signal.SIGCONT)
+    check_succeeded_once(running, running.wait(job.id), attempts=2)
+    assert running.reasons(job.id) == ["worker_lost", "succeeded"]
+
+
+def test_a_suspended_machine_does_not_end_its_job(service, long_spec):
+    """Worker and job are stopped for longer than the lease, and nobody else takes the job meanwhile."""
+    running = service(lease_seconds=4).start()
+    job = running.client.submit(long_spec)
+    running.wait_for_step(job.id, 40)
+    process = running.job_process(job.id)
+    running.freeze("worker")
+    process.suspend()
+    time.sleep(6)
+    process.resume()
+    time.sleep(0.5)
+    running.processes["worker"].send_signal(signal.SIGCONT)
+    ended = running.wait(job.id)
+    assert ended.state == "succeeded", (ended.end_reason, running.logs())
+    log, _ = running.client.logs(job.id)
+    assert "no heartbeat from its worker" not in log
 
 
 def test_a_worker_that_is_asked_to_stop_hands_its_job_on(service, long_spec):
@@ -135,7 +186,9 @@ def test_a_job_that_fails_again_and_again_is_given_up(service, long_spec):
     running = service(retry_base_seconds=0.05).start()
     job = running.client.submit({**long_spec, "max_attempts": 2})
     for attempt in (1, 2):
-        until(lambda attempt=attempt: running.client.job(job.id).attempt == attempt, 60, f"attempt {attempt}")
+        until(
+            lambda attempt=attempt: running.client.job(job.id).attempt == attempt, what=f"attempt {attempt}"
+        )
         running.job_process(job.id).kill()
     ended = running.wait(job.id)
     assert (ended.state, ended.end_reason.code) == ("failed", "process_died")

@@ -95,7 +95,7 @@ def test_a_copy_that_fails_is_told_and_training_goes_on(library, tmp_path, monke
     here.wait()
     assert len(told) == 1
     assert "checkpoint-20 lies on this host only" in told[0]
-    assert here._latest().name == "checkpoint-20"
+    assert Checkpoints(here.folder, 2, keep=1).latest().name == "checkpoint-20"
     # To begin anew because the storage is away for a moment would lose the checkpoint: the attempt fails.
     with pytest.raises(StorageFailure, match="gone"):
         here.latest()
@@ -135,3 +135,47 @@ def test_an_older_copy_serves_when_the_newest_is_not_whole(library, tmp_path):
     library.remove("checkpoints/job_1/attempt-2/checkpoint-60/model.safetensors")
     assert make(library, tmp_path / "three", told=told).latest().name == "checkpoint-40"
     assert told == ["The copy of checkpoint-60 is not whole; it is passed over."]
+
+
+def test_a_worker_that_comes_back_further_on_does_not_remove_its_successors_copy(library, tmp_path):
+    """It has done more steps than its successor, whose copy is the older one."""
+    frozen, successor = make(library, tmp_path / "one"), make(library, tmp_path / "two", attempt=2)
+    save(successor, 40)
+    successor.wait()
+    save(frozen, 60)
+    frozen.wait()
+    copies = {
+        str(path.parent)
+        for path in map(Path, library.list_files("checkpoints/job_1"))
+        if path.name == MANIFEST
+    }
+    assert copies == {"attempt-1/checkpoint-60", "attempt-2/checkpoint-40"}
+
+
+def test_a_copy_is_fetched_into_the_attempts_own_folder(library, tmp_path):
+    here = make(library, tmp_path / "here")
+    save(here, 20)
+    here.wait()
+    there = make(library, tmp_path / "there", attempt=2)
+    assert there.latest() == there.attempt_folder / "checkpoint-20"
+    assert not (there.folder / "attempt-1").exists()
+
+
+def test_a_copy_of_a_rejected_step_is_not_fetched_again(library, tmp_path):
+    here = make(library, tmp_path / "here")
+    save(here, 20)
+    here.wait()
+    there = make(library, tmp_path / "there", attempt=2)
+    there.reject(there.latest())
+    assert make(library, tmp_path / "there", attempt=3).latest() is None
+
+
+def test_curves_that_another_attempt_writes_on_this_host_are_not_overwritten(library, tmp_path):
+    here = make(library, tmp_path / "here")
+    save(here, 20)
+    here.wait()
+    there = make(library, tmp_path / "there", attempt=2)
+    (there.folder / "tensorboard").mkdir()
+    (there.folder / "tensorboard" / "events").write_text("longer than the copy")
+    assert there.latest() is not None
+    assert (there.folder / "tensorboard" / "events").read_text() == "longer than the copy"

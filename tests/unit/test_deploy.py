@@ -141,3 +141,64 @@ def test_the_script_that_proves_it_parses():
     scripts = [ROOT / "docker" / "test.sh", *(ROOT / "docker" / "standins").glob("*.sh")]
     for script in scripts:
         subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+LIMITS = ROOT / "docker" / "limits.sh"
+
+
+def with_limits(script: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run bash with the helpers of docker/test.sh. ``path``: a folder of programs that replace others."""
+    environment = {"PATH": f"{path}:/usr/bin:/bin" if path else "/usr/bin:/bin"}
+    return subprocess.run(
+        ["bash", "-c", f"set -euo pipefail; . {LIMITS}; {script}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "limited 1 sleep 1000",
+        "limited 1 bash -c 'trap \"\" TERM; sleep 3 & wait; sleep 3; sleep 1000'",
+        "limit=1; docker info",
+        "limit=1; docker info >/dev/null 2>&1",
+        "until_true 1 false",
+        "until_true 1 docker info",
+    ],
+)
+def test_a_command_that_never_ends_is_ended_and_named(tmp_path: Path, script: str):
+    (tmp_path / "docker").write_text("#!/bin/bash\nexec sleep 1000\n")
+    (tmp_path / "docker").chmod(0o755)
+    done = with_limits(script, tmp_path)
+    assert done.returncode != 0
+    assert re.search(r"no end within 1 s: |did not come true within 1 s: ", done.stderr), done.stderr
+
+
+def test_a_command_within_its_limit_keeps_its_output_and_its_status():
+    done = with_limits("limited 60 echo fine; limited 60 bash -c 'exit 7'")
+    assert (done.stdout, done.returncode, done.stderr) == ("fine\n", 7, "")
+
+
+def test_the_script_waits_only_where_there_is_a_limit():
+    """Loops are those of `until_true`; whatever may hang runs under a limit."""
+    script = (ROOT / "docker" / "test.sh").read_text()
+    code = re.sub(r"<<'?END'?\n.*?\nEND\n", "\n", script, flags=re.S)
+    code = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith("#"))
+    assert not re.search(r"(^|[;&|(]\s*)until ", code, re.M)
+    assert not re.search(r"(^|[;&|(]\s*)wait\b", code, re.M)
+    assert not re.search(r"while (true|:|!)", code)
+    for line in map(str.strip, code.splitlines()):
+        for program in ("apt-get", "debootstrap", "docker-compose", "python3 -m pip"):
+            if re.search(rf"(^|[;&|(]\s*|then |else ){re.escape(program)} ", line):
+                pytest.fail(f"{program} may wait for ever: {line}")
+
+
+def test_nothing_waits_for_the_migrations_without_starting_them():
+    """docker-compose 1.29 waits for ever in `up --no-start`, and in `run` for what nobody starts."""
+    for path in (ROOT / "docker" / "test.sh", ROOT / "docs" / "deploy.md"):
+        commands = [line for line in path.read_text().splitlines() if "compose" in line or "files=(" in line]
+        assert not [line for line in commands if "--no-start" in line and "`" not in line], path

@@ -50,7 +50,7 @@ def test_an_endless_line_does_not_stop_the_log(tmp_path):
 
 def test_lines_become_rows_and_columns(store, claim, tmp_path):
     events, log = tmp_path / "events.jsonl", tmp_path / "log.txt"
-    crossing = Crossing(store.progress, claim, events, log)
+    crossing = Crossing(store.progress, claim, tmp_path)
     events.write_text(
         line("phase", phase="training")
         + line("metric", step=1, values={"loss": 0.5, "grad_norm": None})
@@ -76,7 +76,7 @@ def test_lines_become_rows_and_columns(store, claim, tmp_path):
 
 def test_a_batch_that_could_not_be_written_goes_with_the_next(store, claim, tmp_path, monkeypatch):
     events = tmp_path / "events.jsonl"
-    crossing = Crossing(store.progress, claim, events, tmp_path / "log.txt")
+    crossing = Crossing(store.progress, claim, tmp_path)
     events.write_text(line("notice", level="info", message="first"))
     crossing.look()
 
@@ -97,7 +97,7 @@ def test_a_batch_that_could_not_be_written_goes_with_the_next(store, claim, tmp_
 
 def test_nothing_is_written_after_the_end(store, claim, tmp_path):
     events = tmp_path / "events.jsonl"
-    crossing = Crossing(store.progress, claim, events, tmp_path / "log.txt")
+    crossing = Crossing(store.progress, claim, tmp_path)
     store.leases.finish(claim, EndReason.SUCCEEDED)
     events.write_text(line("phase", phase="training"))
     crossing.look()

@@ -14,6 +14,7 @@ from core.artifacts import fresh_folder
 from core.errors import BadData
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
+from core.native_errors import reading_data
 from core.retrieval.search import Nearest, merge
 from core.run.context import RunContext
 from core.spec.mine import MineSpec
@@ -68,10 +69,12 @@ class PartsFinder:
                     f"part {page['part']['number']} has searched other data, or with other filters, than "
                     "this job says: run all parts again"
                 )
-        parts = [
-            Found(*(np.load(folder / f"{name}.npy") for name in ("documents", "scores", "of_pairs")))
-            for _, folder in self._parts
-        ]
+        parts = []
+        for _, folder in self._parts:
+            with reading_data(f"the candidates in {folder.name} are damaged"):
+                parts.append(
+                    Found(*(np.load(folder / f"{name}.npy") for name in ("documents", "scores", "of_pairs")))
+                )
         nearest = merge([Nearest(part.documents, part.scores) for part in parts], depth)
         of_pairs = np.fmax.reduce([part.of_pairs for part in parts])
         return Found(nearest.indices, nearest.scores, of_pairs)

@@ -1,0 +1,48 @@
+"""Why an attempt ended by an exception, as an end reason and a message."""
+
+from pathlib import Path
+
+from core.errors import BadData, BadModel, InvalidRequest, JobFailure, StorageFailure
+from core.jobs.reasons import EndReason
+from core.native_errors import explain, first_line, inaccessible_path
+from core.run.context import RunContext, Stopped
+from core.spec import parse_spec
+from core.spec.refs import parse_ref
+
+_STOPS = {"cancel": EndReason.CANCELLED, "pause": EndReason.PAUSED, "storage": EndReason.STORAGE_FAILED}
+
+
+def end_of(error: BaseException, context: RunContext) -> tuple[EndReason, str]:
+    """Return the end reason and the message for what a job has raised."""
+    if isinstance(error, Stopped):
+        if context.stop.failure is not None:
+            return _of_failure(context.stop.failure)
+        reason = _STOPS.get(context.stop.why, EndReason.INTERRUPTED)
+        return reason, reason.sentence
+    if isinstance(error, InvalidRequest):
+        return EndReason.BAD_SPEC, str(error)
+    failure = explain(error) or _of_missing_file(error, context)
+    if failure is not None:
+        return _of_failure(failure)
+    return EndReason.CRASHED, f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+
+
+def _of_failure(failure: JobFailure) -> tuple[EndReason, str]:
+    return EndReason.of(failure.code), str(failure)
+
+
+def _of_missing_file(error: BaseException, context: RunContext) -> JobFailure | None:
+    """Return the failure for a file that vanished under the job, or that the job may not access."""
+    own = [context.folder, context.request.checkpoints, context.request.cache]
+    if (path := inaccessible_path(error, own)) is not None:
+        return StorageFailure(
+            f"{path} was removed while the job ran, or the worker may not access it ({first_line(error)}). "
+            "Folders of running jobs must be left alone."
+        )
+    for field, text in parse_spec(context.request.spec).references().items():
+        ref = parse_ref(text)
+        if ref.scheme != "file" or inaccessible_path(error, [Path(ref.target)]) is None:
+            continue
+        failure = BadModel if "model" in field or field.endswith("retriever") else BadData
+        return failure(f"{field}: a file of {text} is missing or may not be read ({first_line(error)})")
+    return None

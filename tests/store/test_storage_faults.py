@@ -1,0 +1,149 @@
+"""A database whose disk is full, read-only or damaged: `Unavailable` with a remedy; afterwards it works."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy
+from psycopg import errors as postgres
+
+from core.errors import Unavailable
+from core.settings import Settings
+from core.spec import parse_spec
+from core.store import Store, open_store
+from core.store.database import open_database
+from core.store.leases import Capacity
+from migrations import upgrade
+from tests.conftest import postgres_server
+from tests.disks import Disk, mounted
+
+SPEC = parse_spec({"kind": "train", "base_model": "o/m", "dataset": "file:x"})
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with mounted(tmp_path / "disk", "2m") as made:
+        yield made
+
+
+def opened(settings: Settings, url: str) -> Store:
+    upgrade(url)
+    return open_store(settings.model_copy(update={"database_url": url}))
+
+
+def submit_until_full(store: Store) -> Unavailable:
+    """Pages that are half empty take some more rows."""
+    for _ in range(10_000):
+        try:
+            store.jobs.submit(SPEC)
+        except Unavailable as error:
+            return error
+    pytest.fail("the disk is not full")
+
+
+def test_sqlite_on_a_full_disk(disk, settings):
+    store = opened(settings, f"sqlite:///{disk.folder / 'reason.db'}")
+    store.jobs.submit(SPEC)
+    claim = store.leases.claim(Capacity(worker="w"), 30)
+    disk.fill()
+    assert "disk is full: free space there" in str(submit_until_full(store))
+    store.database.ping()  # it can still be read
+    disk.free()
+    store.leases.renew(claim, 30)
+    store.jobs.submit(SPEC)
+    store.close()
+
+
+def test_sqlite_on_a_read_only_disk(disk, settings):
+    store = opened(settings, f"sqlite:///{disk.folder / 'reason.db'}")
+    store.jobs.submit(SPEC)
+    store.close()
+    disk.remount("ro")
+    with pytest.raises(Unavailable, match=r"read-only|cannot be read or written"):
+        store.jobs.submit(SPEC)
+    disk.remount("rw")
+    store.jobs.submit(SPEC)
+    store.close()
+
+
+def test_sqlite_that_is_damaged(tmp_path, settings):
+    path = tmp_path / "reason.db"
+    store = opened(settings, f"sqlite:///{path}")
+    store.jobs.submit(SPEC)
+    store.close()
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(Unavailable, match="files are damaged: restore a backup"):
+        open_database(f"sqlite:///{path}").ping()
+
+
+@pytest.fixture
+def small_postgres(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[tuple[str, Disk]]:
+    """A database of its own whose tables lie on a small disk."""
+    name = postgres_url.rpartition("/")[2]
+    folder = Path("/tmp") / f"{name}-disk"  # the server's user must reach it
+    with mounted(folder, "24m") as disk:
+        place = folder / "tables"
+        place.mkdir()
+        owned = subprocess.run(["chown", "postgres", str(place)], capture_output=True, check=False)
+        if owned.returncode != 0:
+            pytest.skip("the server's user is not known on this host")
+        with psycopg.connect(postgres_server(), autocommit=True) as connection:
+            try:
+                connection.execute(f"CREATE TABLESPACE {name} LOCATION '{place}'")
+            except psycopg.Error as error:
+                pytest.skip(f"the server cannot use a disk of this host: {error}")
+            connection.execute(f"ALTER DATABASE {name} SET TABLESPACE {name}")
+        yield postgres_url, disk
+        with psycopg.connect(postgres_server(), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(f"DROP TABLESPACE {name}")
+            connection.execute(f"CREATE DATABASE {name}")  # `postgres_url` drops it
+    folder.rmdir()
+
+
+def test_postgresql_on_a_full_disk(small_postgres, settings):
+    url, disk = small_postgres
+    store = opened(settings, url)
+    store.jobs.submit(SPEC)
+    disk.fill()
+    assert "disk is full: free space there" in str(submit_until_full(store))
+    disk.free()
+    store.jobs.submit(SPEC)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (postgres.DiskFull("could not extend file"), "disk is full"),
+        (postgres.OutOfMemory("out of shared memory"), "does not answer"),
+        (postgres.TooManyConnections("too many clients"), "does not answer"),
+        (postgres.ReadOnlySqlTransaction("cannot execute UPDATE in a read-only transaction"), "is read-only"),
+        (postgres.IoError("could not read block 0"), "does not answer"),
+        (postgres.DataCorrupted("invalid page in block 0"), "files are damaged"),
+        (postgres.IndexCorrupted("index is corrupted"), "files are damaged"),
+        (postgres.AdminShutdown("terminating connection"), "does not answer"),
+        (postgres.CannotConnectNow("the database system is starting up"), "does not answer"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_fault_of_the_server_is_explained(tmp_path, error, words):
+    with pytest.raises(Unavailable, match=words), failing(tmp_path, error):
+        pass
+
+
+@pytest.mark.parametrize("error", [postgres.UndefinedColumn, postgres.NotNullViolation, postgres.SyntaxError])
+def test_a_wrong_statement_is_a_fault_of_ours(tmp_path, error):
+    with pytest.raises(sqlalchemy.exc.DBAPIError), failing(tmp_path, error("wrong")):
+        pass
+
+
+@contextlib.contextmanager
+def failing(folder: Path, error: psycopg.Error) -> Iterator[None]:
+    """A transaction in which a statement fails as SQLAlchemy reports it."""
+    with open_database(f"sqlite:///{folder / 'empty.db'}").write():
+        yield
+        raise sqlalchemy.exc.DBAPIError.instance("UPDATE jobs", None, error, psycopg.Error)
