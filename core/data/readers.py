@@ -228,7 +228,9 @@ def _csv(path: Path, delimiter: str, encoding: str | None) -> Iterator[Row | Rej
         except csv.Error as error:
             raise BadData(f"{path.name}, line 1: not CSV: {error}") from error
         if fault := _fault_of_names(columns):
-            raise BadData(f"{path.name}, line 1: {fault}")
+            # No exception: who guesses the format reads the header before the encoding is known.
+            yield Reject(path.name, 1, fault)
+            return
         if twice := {name for name in columns if columns.count(name) > 1}:
             raise BadData(f"{path.name}: the column {', '.join(sorted(twice))} comes twice")
         while True:
