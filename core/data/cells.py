@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, time
 from itertools import chain
 from pathlib import Path
@@ -25,8 +25,6 @@ class Header:
 
     def __init__(self, cells: list[str], path: Path) -> None:
         self.names = [cell.strip() for cell in cells]
-        if fault := fault_of_names(self.names):
-            raise BadData(f"{path.name}, line 1: {fault}")
         self._named = max((place for place, name in enumerate(self.names, 1) if name), default=0)
         named = [name for name in self.names if name]
         if twice := {name for name in named if named.count(name) > 1}:
@@ -54,9 +52,19 @@ class Header:
 
 
 def csv_rows(
-    lines: Iterator[str], path: Path, delimiter: str, *, header: bool, report: ReadingReport
+    lines: Iterator[str],
+    path: Path,
+    delimiter: str,
+    problem_of: Callable[..., str | None],
+    *,
+    header: bool,
+    report: ReadingReport,
 ) -> Iterator[Row | Reject]:
-    """Every record of a text of delimited cells. Raises `BadData` for a header that cannot be one."""
+    """Every record of a text of delimited cells. Raises `BadData` for a header that cannot be one.
+
+    ``problem_of`` tells what is wrong with the encoding of cells. Names of columns that are not Unicode are a
+    reject and not an exception: the format is guessed before the spec's encoding is known.
+    """
     csv.field_size_limit(_MAX_FIELD)
     skipped, first = _first_line(lines)
     if marked := _SEPARATOR.match(first):  # Excel's own line, which names the delimiter
@@ -84,6 +92,11 @@ def csv_rows(
             yield Reject(path.name, line, f"not CSV: {error}")
             continue
         if not cells:
+            continue
+        if problem := problem_of(*cells) or (fault_of_names(cells) if names is None and header else None):
+            yield Reject(path.name, line, problem)
+            if names is None and header:
+                return
             continue
         if names is None:
             names = Header(cells if header else [str(number + 1) for number in range(len(cells))], path)

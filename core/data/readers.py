@@ -208,9 +208,9 @@ def _csv(
 ) -> Iterator[Row | Reject]:
     undecodable = _undecodable(path, encoding)
     with _reading(path, encoding) as file:
-        for row in csv_rows(_lines(file, path), path, delimiter, header=header, report=report):
-            problem = undecodable.problem(*row.values, *row.values.values()) if isinstance(row, Row) else None
-            yield Reject(path.name, row.line, problem) if problem else row
+        yield from csv_rows(
+            _lines(file, path), path, delimiter, undecodable.problem, header=header, report=report
+        )
 
 
 def _parquet(path: Path) -> Iterator[Row | Reject]:

@@ -43,6 +43,7 @@ def spec(tiny_model: Path, pairs_file: Path) -> dict:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory):
     running = Service(tmp_path_factory.mktemp("service")).start()
+    running.client.workers()  # waits until the API answers
     yield running
     running.stop()
 

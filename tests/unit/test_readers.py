@@ -54,7 +54,7 @@ def test_every_known_shape(tmp_path, row, expected):
         ('{"query": "what", "positive": "  "}', "no positive"),
         ('{"query": true, "positive": "this"}', "text is needed"),
         ('{"query": "half \\ud83d", "positive": "this"}', "not valid Unicode at character 6"),
-        ('{"\\ud800": 1}', "no query column"),
+        ('{"\\ud800": 1}', "the name of column"),
         ("[" * 100_000, "nested too deeply"),
     ],
 )
