@@ -123,11 +123,13 @@ def inaccessible_path(error: BaseException, folders: Iterable[Path]) -> Path | N
 def explain(error: BaseException) -> JobFailure | None:
     """Return the failure that an error stands for, wherever it was raised; None when nobody knows one.
 
-    A `JobFailure` that a library has wrapped in an error of its own counts as itself.
+    A `JobFailure` that a library has wrapped in an error of its own (``raise ... from``) counts as itself.
     """
-    wrapped = next((one for one in causes(error) if isinstance(one, JobFailure)), None)
-    if wrapped is not None:
-        return wrapped
+    wrapped: BaseException | None = error
+    while wrapped is not None:
+        if isinstance(wrapped, JobFailure):
+            return wrapped
+        wrapped = wrapped.__cause__
     if is_memory_error(error):
         return OutOfMemory(f"The machine or the GPU ran out of memory: {first_line(error)}")
     if is_storage_error(error):
@@ -207,7 +209,10 @@ def reading_cache(path: Path) -> Iterator[None]:
     except Exception as error:
         if is_memory_error(error):
             raise
-        path.unlink(missing_ok=True)
+        if is_storage_error(error):
+            raise StorageFailure(f"{path} cannot be read: {first_line(error)}") from error
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
         raise StorageFailure(
             f"{path} of the cache is damaged or missing: {first_line(error)}. The next attempt makes it "
             "again."

@@ -39,7 +39,12 @@ class Settings(BaseSettings):
     )
     offline: bool = Field(False, description="Never ask a model hub; local files and its cache only.")
     trust_remote_code: bool = Field(False, description="Load models that bring their own Python code.")
-    lease_seconds: float = Field(15.0, ge=1, le=3600, description="How long a claim holds without renewal.")
+    lease_seconds: float = Field(
+        15.0,
+        ge=1,
+        le=3600,
+        description="How long a claim holds without renewal, and a job's process without a heartbeat.",
+    )
     grace_seconds: float = Field(
         60.0, ge=0, description="Time a stopped job has to save before SIGTERM, then SIGKILL."
     )

@@ -129,7 +129,7 @@ def test_a_beir_folder_in_an_archive(http):
         (tar_of({"dataset.json": b'{"format": 1, "type": "triplets", "splits": [1]}'}), "not the page"),
         (tar_of({"x" * 400 + ".jsonl": lines(ROWS)}), "too long"),
         (tar_of({"a\udcff.jsonl": lines(ROWS)}), "Unicode"),
-        (tar_of({"a\n.jsonl": lines(ROWS)}), "control characters"),
+        (tar_of({"a\n.jsonl": lines(ROWS)}), "control character"),
         (lines([{**ROWS[0], "\ud800": 1}]), "the name of column"),
         (lines([{**ROWS[0], "a\0": 1}]), "NUL"),
         (json.dumps([{**ROWS[0], "\udfff": 1}]).encode(), "the name of column"),

@@ -171,7 +171,7 @@ def test_a_document_that_comes_twice_is_told(tmp_path, form, second, kind):
     # Training on it uses the same text, and knows of it.
     reading = Reading("test")
     assert [row.positive for row in read_pairs(folder, "test", reading)] == ["first text"]
-    assert reading.remarks.count(kind) == 1
+    assert reading.report.remarks.count(kind) == 1
 
 
 def test_bright_domains_may_use_an_id_each_but_not_twice(tmp_path):

@@ -226,6 +226,16 @@ def test_a_failure_inside_of_a_library_s_error_counts_as_itself():
     assert str(failure) == "rows.jsonl, line 3: no query"
 
 
+def test_a_failure_that_was_dealt_with_before_is_not_the_reason():
+    def run() -> None:
+        try:
+            raise BadData("rows.jsonl, line 3: no query")
+        except BadData:
+            raise KeyError("a fault of ours")  # noqa: B904 - without "from": the first one was being handled
+
+    assert explain(raised(run)) is None
+
+
 def test_a_message_that_quotes_data_is_no_storage_failure():
     quoted = BadData("rows.jsonl, line 3: bad text 'No space left on device (os error 28)'")
     assert not is_storage_error(quoted)
