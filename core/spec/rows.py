@@ -21,7 +21,17 @@ Columns = Annotated[
     ),
 ]
 
-_Value = str | bool | int | float
+_Number = Annotated[float, Field(ge=-1e9, le=1e9)]
+
+_Value = Annotated[str, Field(max_length=200)] | bool | _Number
+
+
+def _plain(value: str | bool | float) -> str | float:
+    """1, 1.0, true and "1" are one value, as CSV and JSON write it."""
+    try:
+        return float(value)
+    except ValueError:
+        return str(value).strip()
 
 
 class Labels(Strict):
@@ -40,13 +50,14 @@ class Labels(Strict):
     negative: list[_Value] | None = Field(
         None, max_length=100, description="Values that mark a negative: [0] or [contradiction]."
     )
-    min_positive: float | None = Field(None, description="Least score of a positive.")
-    max_negative: float | None = Field(
+    min_positive: _Number | None = Field(None, description="Least score of a positive.")
+    max_negative: _Number | None = Field(
         None, description="Largest score of a negative. Default: no pair is a negative."
     )
     divide_by: float | None = Field(
         None,
         gt=0,
+        le=1e9,
         description="cosent and regression learn the score divided by this: 5 for scores from 0 to 5.",
     )
 
@@ -60,9 +71,7 @@ class Labels(Strict):
             raise ValueError("negative needs positive: which values mark a positive?")
         if by_threshold and self.min_positive is None:
             raise ValueError("max_negative needs min_positive: from which score on is a pair a positive?")
-        if by_value and {str(value) for value in self.positive or ()} & {
-            str(value) for value in self.negative or ()
-        }:
+        if {_plain(value) for value in self.positive or ()} & {_plain(v) for v in self.negative or ()}:
             raise ValueError("a value is both positive and negative")
         if self.max_negative is not None and self.min_positive is not None:
             if self.max_negative < self.min_positive:
