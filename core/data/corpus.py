@@ -50,7 +50,7 @@ def read_corpus(
     elif not is_dataset(path) and is_judged(path):
         of_split = split if is_bright(path) else next(iter(splits_of(path)))
         rejects: list[Reject] = []
-        for files in judged_files(path, of_split):
+        for files in judged_files(path, of_split, report=reading.report):
             for name, text in files.documents(rejects):
                 yield CorpusText(name, text, category=files.domain or None)
             yield from rejects
@@ -69,11 +69,11 @@ def _of_files(path: Path, reading: Reading) -> Iterator[CorpusText | Reject]:
         yield from _of_rows(where, reading)
     elif form == "chunks" and _is_beirs(where):
         unreadable: list[Reject] = []
-        for name, text in read_texts(where, rejects=unreadable):
+        for name, text in read_texts(where, reading.encoding, unreadable, reading.report):
             yield CorpusText(name, text)
         yield from unreadable
     else:
-        for found in read_passages(where, form, None, AS_WRITTEN):
+        for found in read_passages(where, form, None, AS_WRITTEN, reading=reading):
             if isinstance(found, Reject):
                 yield found
             else:

@@ -13,9 +13,11 @@ from core.data.folders import files_of_split, split_files
 from core.data.judged import read_texts
 from core.data.lookup import Texts
 from core.data.readers import read_rows
+from core.data.reading import ReadingReport
 from core.data.record import TrainingRow, parse_row
 from core.data.rows import Reject, Row
 
+_COLUMNS = {"query_id", "document_ids", "scores"}
 _QUERIES = ("queries",)
 _DOCUMENTS = ("documents", "corpus", "collection")
 
@@ -29,11 +31,11 @@ def is_scored_by_ids(path: Path) -> bool:
         return False
     others = [files for name, files in found.items() if name not in (*_QUERIES, *_DOCUMENTS)]
     first = next((row for files in others for row in read_rows(files[0])), None)
-    return isinstance(first, Row) and {"query_id", "document_ids", "scores"} <= first.values.keys()
+    return isinstance(first, Row) and first.values.keys() >= _COLUMNS
 
 
 def scored_rows(
-    path: Path, split: str | None, counts: Counter[str], encoding: str | None = None
+    path: Path, split: str | None, report: ReadingReport, encoding: str | None = None
 ) -> Iterator[TrainingRow | Reject]:
     """The document of the highest score is the positive; scores go with it. Raises `BadData`."""
     splits = split_files(path)
@@ -42,13 +44,14 @@ def scored_rows(
         queries, documents = (stack.enter_context(Texts()) for _ in range(2))
         for texts, names in ((queries, _QUERIES), (documents, _DOCUMENTS)):
             for file in _of(splits, names):
-                texts.add(read_texts(file, encoding), "", None)
+                texts.add(read_texts(file, encoding, report=report), "", None)
         for file in rows:
-            for row in read_rows(file, encoding):
+            for row in read_rows(file, encoding, report=report):
                 if isinstance(row, Reject):
                     yield row
                 else:
-                    yield from _with_texts(row, queries, documents, counts)
+                    report.unused.update(row.values.keys() - _COLUMNS)
+                    yield from _with_texts(row, queries, documents, report.counts)
 
 
 def _of(splits: dict[str, list[Path]], names: tuple[str, ...]) -> list[Path]:

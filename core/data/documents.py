@@ -4,6 +4,7 @@ chunk files."""
 import ast
 import codecs
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 from core.data.blocks import PARSERS, Parsed
 from core.data.chunking import Passage, Span, chunk, sentences
-from core.data.columns import TEXT_NAMES
+from core.data.columns import ID_NAMES, TEXT_NAMES
 from core.data.folders import split_files
 from core.data.packing import TreeFile, tree_files
 from core.data.python_source import SKIPPED_FOLDERS, functions
 from core.data.readers import as_text, read_rows
+from core.data.reading import Reading
 from core.data.record import id_of
 from core.data.rows import Reject, Row, check_text
 from core.data.stopping import no_stop
@@ -81,15 +83,20 @@ def read_passages(
     form: Format,
     category: str | None,
     cutting: Cutting,
-    encoding: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    reading: Reading | None = None,
 ) -> Iterator[Passage | Reject]:
     """Every passage of a file or a tree, in the order of the paths. Raises `BadData` when there is no
-    document."""
+    document. ``reading.report`` names the columns and files that are not used."""
+    reading = reading or Reading()
     if form == "chunks":
-        yield from _ready_made(path, category, cutting, encoding, columns or {})
+        yield from _ready_made(path, category, cutting, reading)
         return
-    for found in read_documents(path, form, category, encoding):
+    asked = {"columns": reading.columns, "labels": reading.labels not in ("auto", "defer")}
+    if options := [name for name, given in asked.items() if given]:
+        reading.report.note(f"{' and '.join(options)} have no effect: documents have no columns", "warning")
+    _, others = files_by_ending(path, form)
+    reading.report.files += [f"{count} {suffix or 'without ending'}" for suffix, count in others.items()]
+    for found in read_documents(path, form, category, reading.encoding):
         if isinstance(found, Reject):
             yield found
         else:
@@ -147,6 +154,22 @@ def document_files(path: Path, form: Format, check_stop: Callable[[], None] = no
     for file in tree_files(path, enter=enter, check_stop=check_stop):
         if ending(file.name) in _ENDINGS[form] and not file.name.rpartition("/")[2].startswith("."):
             yield file
+
+
+_ENDINGS_TOLD = 20
+
+
+def files_by_ending(
+    path: Path, form: Format, check_stop: Callable[[], None] = no_stop
+) -> tuple[int, dict[str, int]]:
+    """The number of documents, and the other files by the ending of their names, the most common ones."""
+    read = Counter(ending(file.name) for file in document_files(path, form, check_stop))
+    others: Counter[str] = Counter()
+    if path.is_dir():
+        files = tree_files(path, enter=lambda name: not name.startswith("."), check_stop=check_stop)
+        others.update(ending(file.name) for file in files)
+        others -= read
+    return read.total(), dict(others.most_common(_ENDINGS_TOLD))
 
 
 _CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)", re.M)
@@ -309,24 +332,35 @@ def _ready_made(
     path: Path,
     category: str | None,
     cutting: Cutting,
-    encoding: str | None,
-    columns: Mapping[str, str],
+    reading: Reading,
 ) -> Iterator[Passage | Reject]:
     """Chunks that somebody has cut: {text, title, header path, category, document}, in a file or a folder."""
     numbers: dict[str, int] = {}
     files = [file for some in split_files(path).values() for file in some] if path.is_dir() else [path]
-    for row in (row for file in files for row in read_rows(file, encoding)):
+    columns = {role: str(name) for role, name in reading.columns.items()}
+    used = {*_CHUNK_COLUMNS, *columns.values()}
+    rows = (row for file in files for row in read_rows(file, reading.encoding, report=reading.report))
+    for row in rows:
         if isinstance(row, Reject):
             yield row
             continue
         try:
             # Of several files each may be a document; rows of one that name none are documents themselves.
             document = row.file if len(files) > 1 else f"{row.file}:{row.line}"
+            reading.report.unused.update(row.values.keys() - used)
             yield _chunk_of(_plain_chunk(row, columns), category, cutting.queries, numbers, document)
         except ValueError as error:
             yield Reject(row.file, row.line, str(error))
 
 
+_CHUNK_COLUMNS = {
+    *TEXT_NAMES,
+    *ID_NAMES,
+    *_PATH_NAMES,
+    *_DOCUMENT_NAMES,
+    *_DESCRIPTION_NAMES,
+    *("title", "heading", "name", "category", "queries", "metadata"),
+}
 _CHUNK_NAMES = {"positive": "text", "query": "queries", "group": "document", "category": "category"}
 
 

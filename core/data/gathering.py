@@ -272,12 +272,13 @@ def gather(
         source = opened.source
         if opened.documents:
             form: Any = opened.form
-            columns = {str(name): str(there) for name, there in source.columns.items()}
-            for found in read_passages(opened.path, form, source.category, cutting, source.encoding, columns):
+            reading = Reading.of(source, source.split)
+            for found in read_passages(opened.path, form, source.category, cutting, reading):
                 if isinstance(found, Reject):
                     gatherer.reject(found)
                 else:
                     gatherer.add_passage(found, asked=spec.task != "chunks")
+            context.notices(reading.report.sentences(source.ref, _ROLES))
             continue
         _tell_of_splits(opened, context)
         reading = reading_of(opened, pairs)

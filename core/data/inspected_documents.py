@@ -4,17 +4,14 @@ Parsing Markdown takes most of the time: a few hundred documents tell the length
 hundred thousand.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from core.data.documents import AS_WRITTEN, document_files, passages_of, read_documents
+from core.data.documents import AS_WRITTEN, files_by_ending, passages_of, read_documents
 from core.data.inspected import Inspected
-from core.data.packing import tree_files
 from core.data.rows import Reject
 from core.data.statistics import PREVIEW_ROWS
-from core.data.trees import ending
 from core.spec.prepare import Format
 
 MOST_CUT = 500
@@ -22,8 +19,6 @@ MOST_CUT = 500
 
 _MOST_CHARACTERS = 1 << 20
 """Of a longer document, only the beginning is cut."""
-
-_ENDINGS_TOLD = 20
 
 
 def inspect_documents(path: Path, form: Format, check_stop: Callable[[], None]) -> Inspected:
@@ -34,7 +29,7 @@ def inspect_documents(path: Path, form: Format, check_stop: Callable[[], None]) 
     """
     found = Inspected(form, {"documents": 0})
     found.show("documents", [])
-    count, found.ignored = _files(path, form, check_stop)
+    count, found.ignored = files_by_ending(path, form, check_stop)
     # Every Python file is parsed: one that is not Python is a reject.
     every = 1 if form == "python_source" else -(-count // MOST_CUT)
     statistics, cut = found.statistics, 0
@@ -65,18 +60,3 @@ def inspect_documents(path: Path, form: Format, check_stop: Callable[[], None]) 
     if every > 1:
         statistics.sampled = {"documents": cut, "of": found.splits["documents"]}
     return found
-
-
-def _files(path: Path, form: Format, check_stop: Callable[[], None]) -> tuple[int, dict[str, int]]:
-    """The number of documents, and the other files by the ending of their names, the most common ones."""
-    read = Counter(ending(file.name) for file in document_files(path, form, check_stop))
-    others: Counter[str] = Counter()
-    if path.is_dir():
-        files = tree_files(path, enter=_is_visible, check_stop=check_stop)
-        others.update(ending(file.name) for file in files)
-        others -= read
-    return read.total(), dict(others.most_common(_ENDINGS_TOLD))
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".")

@@ -5,7 +5,6 @@ BEIR folders (Thakur et al. 2021, arXiv 2104.08663), MS MARCO's and TREC's files
 """
 
 import re
-from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from core.data.judgments import Judging, OnMissing, RetrievalSet
 from core.data.lookup import Texts
 from core.data.qrels import read_qrels, text_lines
 from core.data.readers import format_of, read_rows
+from core.data.reading import ReadingReport
 from core.data.record import TrainingRow, document_text, id_of
-from core.data.remarks import Irregularity, Remarks, first_judgments, first_texts
+from core.data.remarks import Irregularity, first_judgments, first_texts
 from core.data.rows import Judgment, Reject, Row, check_text
 from core.errors import BadData
 
@@ -25,6 +25,9 @@ _CORPUS = ("corpus", "collection", "documents", "docs")
 _ENDINGS = ("", ".gz", ".zst")
 _TREC = (".trec", ".sgml", ".xml", ".topics")
 _TEXT = (".txt", ".qrels", ".test", *_TREC)
+_KEYS = {*ID_NAMES, "gold_ids", "gold_ids_long", "excluded_ids"}
+"""Columns that are ids, or are read with the judgments."""
+
 _HEADER = {name.lower() for name in (*ID_NAMES, *QUERY_NAMES, *TEXT_NAMES, "title", "url")}
 
 
@@ -38,16 +41,17 @@ class JudgedFiles:
     domain: str = ""
     long: bool = False
     encoding: str | None = None
+    report: ReadingReport | None = None  # grows by the columns that are not used
 
     def documents(self, rejects: list[Reject] | None = None) -> Iterator[tuple[str, str]]:
         """Every (id, text) of the corpus. What cannot be read goes to ``rejects``, or raises `BadData`."""
         for path in self.corpus:
-            yield from read_texts(path, self.encoding, rejects)
+            yield from read_texts(path, self.encoding, rejects, self.report)
 
     def questions(self, rejects: list[Reject] | None = None) -> Iterator[tuple[str, str]]:
         """Every (id, text) of the queries, in the same way."""
         for path in self.queries:
-            yield from read_texts(path, self.encoding, rejects)
+            yield from read_texts(path, self.encoding, rejects, self.report)
 
     def judgments(self) -> Iterator[Judgment]:
         """In the order of the file. Raises `BadData`."""
@@ -98,7 +102,12 @@ def is_bright(path: Path) -> bool:
 
 
 def judged_files(
-    folder: Path, split: str | None, *, long: bool = False, encoding: str | None = None
+    folder: Path,
+    split: str | None,
+    *,
+    long: bool = False,
+    encoding: str | None = None,
+    report: ReadingReport | None = None,
 ) -> list[JudgedFiles]:
     """The files of a split, or of every domain of BRIGHT unless ``split`` names one. Raises `BadData`.
 
@@ -115,7 +124,7 @@ def judged_files(
         if missing := [domain for domain in chosen if domain not in documents]:
             raise BadData(f"{folder.name}: {name} has no domain {', '.join(missing)}")
         return [
-            JudgedFiles(documents[domain], examples[domain], None, domain, long, encoding)
+            JudgedFiles(documents[domain], examples[domain], None, domain, long, encoding, report)
             for domain in chosen
         ]
     split = split or "train"
@@ -128,7 +137,7 @@ def judged_files(
     corpus, queries = _corpus(folder), _queries(folder, split)
     if not corpus or not queries:
         raise BadData(f"{folder.name} has no {'queries' if corpus else 'corpus'}")
-    return [JudgedFiles(corpus, queries, qrels, encoding=encoding)]
+    return [JudgedFiles(corpus, queries, qrels, encoding=encoding, report=report)]
 
 
 def files_by_split(folder: Path) -> dict[str, list[JudgedFiles]]:
@@ -143,7 +152,12 @@ def files_by_split(folder: Path) -> dict[str, list[JudgedFiles]]:
 
 
 def read_judged(
-    folder: Path, split: str | None, *, long: bool = False, on_missing: OnMissing = "fail"
+    folder: Path,
+    split: str | None,
+    *,
+    long: bool = False,
+    on_missing: OnMissing = "fail",
+    report: ReadingReport | None = None,
 ) -> RetrievalSet:
     """A split: its judged queries and the whole corpus. Several domains are one set, keyed domain/id.
 
@@ -152,7 +166,7 @@ def read_judged(
     """
     found = RetrievalSet()
     judging = Judging(found, folder.name, on_missing)
-    parts = judged_files(folder, split, long=long)
+    parts = judged_files(folder, split, long=long, report=report)
     for files in parts:
         prefix = f"{files.domain}/" if len(parts) > 1 else ""
         for name, text in first_texts(files.documents(), "document", found.remarks):
@@ -178,16 +192,16 @@ def judged_pairs(
     *,
     long: bool = False,
     encoding: str | None = None,
-    counts: Counter[str] | None = None,
-    remarks: Remarks | None = None,
+    report: ReadingReport | None = None,
 ) -> Iterator[TrainingRow | Reject]:
     """A row for each relevant judgment, in the order of the judgments; a reject where a text is missing.
 
-    Of ids and judgments that come twice the first counts: ``counts`` and ``remarks`` grow by them. Memory:
-    the ids of relevant documents, and the queries; documents lie on disk meanwhile.
+    Of ids and judgments that come twice the first counts, and ``report`` counts them. Memory: the ids of
+    relevant documents, and the queries; documents lie on disk meanwhile.
     """
-    remarks = remarks if remarks is not None else Remarks()
-    for files in judged_files(folder, split, long=long, encoding=encoding):
+    report = report if report is not None else ReadingReport()
+    remarks = report.remarks
+    for files in judged_files(folder, split, long=long, encoding=encoding, report=report):
         judgments = first_judgments(files.judgments(), remarks)
         relevant = [judgment for judgment in judgments if judgment.grade > 0]
         asked = {judgment.query for judgment in relevant}
@@ -198,8 +212,8 @@ def judged_pairs(
             wanted = {judgment.document for judgment in relevant}
             documents.add(first_texts(_only(wanted, files.documents(rejects)), "document", remarks))
             yield from rejects
-            if counts is not None:
-                counts["ids with several texts"] += remarks.count(Irregularity.DOCUMENT_CONFLICT) - conflicts
+            repeated = remarks.count(Irregularity.DOCUMENT_CONFLICT) - conflicts
+            report.counts["ids with several texts"] += repeated
             yield from joined(relevant, queries, documents, files.domain)
 
 
@@ -227,14 +241,18 @@ def _only(wanted: Container[str], texts: Iterable[tuple[str, str]]) -> Iterator[
 
 
 def read_texts(
-    path: Path, encoding: str | None = None, rejects: list[Reject] | None = None
+    path: Path,
+    encoding: str | None = None,
+    rejects: list[Reject] | None = None,
+    report: ReadingReport | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Every (id, text) of a file of documents or queries: JSONL, Parquet, CSV with names; tab-separated
     (id, text) without; TREC's <DOC> and <top>.
 
-    What cannot be read goes to ``rejects``; without it, raises `BadData`.
+    What cannot be read goes to ``rejects``; without it, raises `BadData`. ``report`` counts the columns that
+    are not used.
     """
-    for found in _texts(path, encoding):
+    for found in _texts(path, encoding, report if report is not None else ReadingReport()):
         if not isinstance(found, Reject):
             yield found
         elif rejects is None:
@@ -243,13 +261,13 @@ def read_texts(
             rejects.append(found)
 
 
-def _texts(path: Path, encoding: str | None) -> Iterator[tuple[str, str] | Reject]:
+def _texts(path: Path, encoding: str | None, report: ReadingReport) -> Iterator[tuple[str, str] | Reject]:
     if path.suffix.lower() in _TREC:
         yield from _trec(path, encoding)
     elif format_of(path) == "tsv" or path.suffix.lower() in _TEXT:
-        yield from _tabbed(path, encoding)
+        yield from _tabbed(path, encoding, report)
     else:
-        for row in read_rows(path, encoding):
+        for row in read_rows(path, encoding, report=report):
             if isinstance(row, Reject):
                 yield row
                 continue
@@ -257,14 +275,16 @@ def _texts(path: Path, encoding: str | None) -> Iterator[tuple[str, str] | Rejec
             try:
                 if name is None:
                     raise ValueError("there is no _id")
-                query = next((row.values[key] for key in QUERY_NAMES if key in row.values), None)
-                text = query if isinstance(query, str) else document_text(row.values)
+                key = next((key for key in QUERY_NAMES if isinstance(row.values.get(key), str)), None)
+                text = row.values[key] if key is not None else document_text(row.values)
+                used = {key} if key is not None else {"title", *TEXT_NAMES}
+                report.unused.update(row.values.keys() - used - _KEYS)
                 yield check_text(name), check_text(text)
             except ValueError as error:
                 yield Reject(row.file, row.line, str(error))
 
 
-def _tabbed(path: Path, encoding: str | None) -> Iterator[tuple[str, str] | Reject]:
+def _tabbed(path: Path, encoding: str | None, report: ReadingReport) -> Iterator[tuple[str, str] | Reject]:
     for number, line in enumerate(text_lines(path, encoding), 1):
         cells = line.rstrip("\r\n").split("\t")
         if number == 1 and len(cells) > 1 and {cell.lower() for cell in cells} <= _HEADER:
@@ -274,7 +294,8 @@ def _tabbed(path: Path, encoding: str | None) -> Iterator[tuple[str, str] | Reje
         if len(cells) < 2:
             yield Reject(path.name, number, "an id, a tab and a text are needed")
             continue
-        # MS MARCO's documents: id, url, title, body.
+        if len(cells) == 4:  # MS MARCO's documents: id, url, title, body
+            report.unused["column 2"] += 1
         parts = [part for part in (cells[2:] if len(cells) == 4 else cells[1:]) if part.strip()]
         yield _checked(cells[0], "\n".join(parts), path, number)
 

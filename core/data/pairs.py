@@ -54,16 +54,11 @@ def read_pairs(
         return
     if is_judged(path):
         yield from judged_pairs(
-            path,
-            reading.split,
-            long=reading.long,
-            encoding=reading.encoding,
-            counts=reading.counts,
-            remarks=reading.report.remarks,
+            path, reading.split, long=reading.long, encoding=reading.encoding, report=reading.report
         )
         return
     if is_scored_by_ids(path):
-        yield from scored_rows(path, reading.split, reading.counts, reading.encoding)
+        yield from scored_rows(path, reading.split, reading.report, reading.encoding)
         return
     files = rows_of(path, reading.split)
     if path.is_dir():

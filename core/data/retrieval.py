@@ -57,7 +57,8 @@ def _read_judged(path: Path, reading: Reading, on_missing: OnMissing) -> Retriev
 
         return read_retrieval_split(path, split or "test", on_missing)
     if is_judged(path):
-        return read_judged(path, split or (None if is_bright(path) else "test"), on_missing=on_missing)
+        split = split or (None if is_bright(path) else "test")
+        return read_judged(path, split, on_missing=on_missing, report=reading.report)
     return None
 
 
