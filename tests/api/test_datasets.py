@@ -134,7 +134,7 @@ def test_a_beir_folder_in_an_archive(http):
         (lines([{**ROWS[0], "a\0": 1}]), "NUL"),
         (json.dumps([{**ROWS[0], "\udfff": 1}]).encode(), "the name of column"),
         (lines([{"text": "a chunk", "\ud800": 1}]), "the name of column"),
-        (b"query,positive,\xff\na,b,c\n", "the name of column"),
+        (b"query,positive,\xff\na,b,c\n", "is not UTF-8"),
         (parquet("NAME").replace(b"NAME", b"N\xff\xfeE"), "Parquet"),
         (parquet("a\0"), "the name of column"),
         (("---\ntitle: " + "[" * 200_000 + "\n---\n# T\n\n").encode(), "none of JSONL"),

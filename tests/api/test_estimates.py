@@ -193,7 +193,7 @@ def test_a_sample_changes_the_steps_and_not_the_lengths(http, spec):
 def test_a_look_at_bad_rows_ends_as_well(http, spec, settings, monkeypatch):
     monkeypatch.setattr(estimates, "_SECONDS", 0.05)
     bad = settings.data_dir / "bad.jsonl"
-    bad.write_text('{"bad": 1}\n' * 300_000)
+    bad.write_text('{"query": "a", "positive": "b"}\n' + '{"bad": 1}\n' * 300_000)
     found = estimate(http, {**spec, "dataset": f"file:{bad}"})
     assert found["rows"] is None
     assert any("was not counted" in note for note in found["notes"])
