@@ -154,9 +154,9 @@ def _check_columns(path: Path, first: list[Row], reading: Reading) -> None:
     parser = RecordParser(reading.quietly())
     for role in ("query", "positive"):
         if first and all(getattr(parser.roles(row), role) is None for row in first):
-            raise BadData(
-                f"{first[0].file}, line {first[0].line}: {parser.missing(role, first[0], parser.roles(first[0]))}"
-            )
+            row = first[0]
+            message = parser.missing(role, row, parser.roles(row))
+            raise BadData(f"{row.file}, line {row.line}: {message}")
 
 
 def _reported(rows: Iterator[TrainingRow], report: ReadingReport) -> Iterator[TrainingRow]:

@@ -47,6 +47,7 @@ def load(
         )
         if isinstance(model, nn.Sequential) and len(model) == 0:
             raise BadModel(f"{reference} has no modules: its modules.json is empty")
+        model.loaded_from = reference  # for messages about what it computes
         return model
     except ReasonError:
         raise
@@ -60,8 +61,6 @@ def load(
         raise BadModel(_explain(source, reference, error, offline=context.request.offline)) from error
     finally:
         transformers_logging.set_verbosity(told)
-    model.loaded_from = reference  # for messages about what it computes
-    return model
 
 
 def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> None:
