@@ -36,6 +36,9 @@ class FolderLock:
 
     def close(self) -> None:
         if self._descriptor is not None:
+            # Not by closing alone: forked data loaders share the open file, and would keep it locked.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -1,9 +1,11 @@
 """Checkpoints of two attempts at once: none deletes under the other, and broken ones are passed over."""
 
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +125,20 @@ def test_a_lock_ends_with_its_process(folder):
         assert free
         with pytest.raises(FolderInUse):  # while the block runs, nobody can begin there
             FolderLock(folder)
+
+
+def test_a_lock_is_given_back_although_a_forked_data_loader_lives(folder):
+    folder.mkdir()
+    lock = FolderLock(folder)
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True)
+    child.start()
+    try:
+        lock.close()
+        with unlocked(folder) as free:
+            assert free
+    finally:
+        child.kill()
+        child.join()
 
 
 def cut_short(path: Path) -> None:
