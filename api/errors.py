@@ -1,6 +1,5 @@
 """The only place where an error becomes a status and an `application/problem+json` body (RFC 9457)."""
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -22,10 +21,6 @@ MEDIA_TYPE = "application/problem+json"
 
 class _ProblemResponse(JSONResponse):
     media_type = MEDIA_TYPE
-
-    def render(self, content: Any) -> bytes:
-        """What was wrong may be quoted, and be no valid Unicode: its bad characters become '?'."""
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def problem(

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from core.errors import BadData, BadModel, JobFailure, OutOfMemory, ReasonError, StorageFailure
@@ -151,7 +151,12 @@ def _storage_sentence(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _translated(failure: type[JobFailure], what: str) -> Iterator[None]:
+def translated(make: Callable[[Exception], JobFailure], what: str) -> Iterator[None]:
+    """Turn whatever a library raises in the block into the failure that ``make`` gives.
+
+    Failed storage is a `StorageFailure` whose message begins with ``what``. Our own errors and errors of
+    memory pass.
+    """
     try:
         yield
     except ReasonError:
@@ -161,7 +166,7 @@ def _translated(failure: type[JobFailure], what: str) -> Iterator[None]:
             raise
         if is_storage_error(error):
             raise StorageFailure(f"{what}: {first_line(error)}") from error
-        raise failure(f"{what}: {first_line(error)}") from error
+        raise make(error) from error
 
 
 def reading_model(what: str) -> contextlib.AbstractContextManager[None]:
@@ -169,12 +174,12 @@ def reading_model(what: str) -> contextlib.AbstractContextManager[None]:
 
     For blocks that only read model files: errors of memory pass. ``what`` begins the message.
     """
-    return _translated(BadModel, what)
+    return translated(lambda error: BadModel(f"{what}: {first_line(error)}"), what)
 
 
 def reading_data(what: str) -> contextlib.AbstractContextManager[None]:
     """Turn what a library raises in the block into `BadData`, or `StorageFailure` where storage failed."""
-    return _translated(BadData, what)
+    return translated(lambda error: BadData(f"{what}: {first_line(error)}"), what)
 
 
 @contextlib.contextmanager
@@ -199,21 +204,15 @@ def unreadable(message: str, error: BaseException) -> JobFailure:
     return failure(f"{message}: {first_line(error)}")
 
 
-@contextlib.contextmanager
-def reading_cache(path: Path) -> Iterator[None]:
+def reading_cache(path: Path) -> contextlib.AbstractContextManager[None]:
     """Read a file that can be made again. A damaged one is removed and raises `StorageFailure`."""
-    try:
-        yield
-    except ReasonError:
-        raise
-    except Exception as error:
-        if is_memory_error(error):
-            raise
-        if is_storage_error(error):
-            raise StorageFailure(f"{path} cannot be read: {first_line(error)}") from error
+
+    def remove(error: Exception) -> StorageFailure:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-        raise StorageFailure(
+        return StorageFailure(
             f"{path} of the cache is damaged or missing: {first_line(error)}. The next attempt makes it "
             "again."
-        ) from error
+        )
+
+    return translated(remove, f"{path} cannot be read")

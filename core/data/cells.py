@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from core.data.reading import ReadingReport
+from core.data.reading import SHORT_ROWS, ReadingReport
 from core.data.rows import Reject, Row, fault_of_names
 from core.errors import BadData
 from core.native_errors import unreadable
@@ -40,7 +40,7 @@ class Header:
             )
         if len(cells) < len(self.names):
             if len(cells) < self._named:
-                report.counts["rows with missing cells at their end"] += 1
+                report.counts[SHORT_ROWS] += 1
             cells = [*cells, *[None] * (len(self.names) - len(cells))]
         values = {}
         for number, (name, cell) in enumerate(zip(self.names, cells, strict=True), 1):

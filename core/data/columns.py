@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.spec.rows import ColumnName
@@ -107,6 +107,11 @@ class Roles:
     score: str | None = None
     unused: tuple[str, ...] = ()
 
+    @property
+    def mark(self) -> str | None:
+        """The column of labels, or of scores, beside a pair."""
+        return self.label or self.score
+
     def by_role(self) -> dict[str, tuple[str, ...]]:
         """The columns of each role that has any. A teacher's scores are one role."""
         found: dict[str, tuple[str, ...]] = {}
@@ -196,18 +201,11 @@ def _number(name: str) -> tuple[str, int]:
     return stem, int(name[len(stem) :])
 
 
-@dataclass
-class Example:
-    """The spec lines that would make a file readable, out of its own columns."""
-
-    columns: tuple[str, ...]
-    roles: Roles
-    values: Mapping[str, object] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        """``columns: {query: title, positive: body}``"""
-        texts = [column for column in self.columns if isinstance(self.values.get(column, ""), str | list)]
-        free = [column for column in texts if column not in (self.roles.query, self.roles.positive)]
-        query = self.roles.query or (free.pop(0) if free else None)
-        positive = self.roles.positive or (free.pop(0) if free else None)
-        return f"columns: {{query: {query or 'NAME'}, positive: {positive or 'NAME'}}}"
+def example_of(values: Mapping[str, object], roles: Roles) -> str:
+    """The spec's line that would make a record readable, out of its own columns: ``columns: {query: title,
+    positive: body}``"""
+    texts = [column for column, value in values.items() if isinstance(value, str | list)]
+    free = [column for column in texts if column not in (roles.query, roles.positive)]
+    query = roles.query or (free.pop(0) if free else None)
+    positive = roles.positive or (free.pop(0) if free else None)
+    return f"columns: {{query: {query or 'NAME'}, positive: {positive or 'NAME'}}}"

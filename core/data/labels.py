@@ -45,17 +45,30 @@ class _Mark:
 
     @property
     def number(self) -> float | None:
-        if isinstance(self.value, bool | int | float):
-            return float(self.value)
-        try:
-            return float(self.value) if isinstance(self.value, str) else None
-        except ValueError:
-            return None
+        return _number(self.value)
+
+
+def _number(value: Any) -> float | None:
+    """The number that a value is or writes; None for what is none."""
+    if not isinstance(value, bool | int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _score(column: str, value: Any) -> float:
+    """A finite number. Raises `ValueError`."""
+    number = _number(value)
+    if number is None or not math.isfinite(number):
+        raise ValueError(f"{column} is a number, not {str(value)[:40]!r}")
+    return number
 
 
 def mark_of(row: Row, roles: Roles) -> _Mark | None:
     """The label or score beside a pair; None where there is none, or only an empty cell or free text."""
-    column = roles.label or roles.score
+    column = roles.mark
     if column is None or roles.positive is None:
         return None
     value = row.values[column]
@@ -79,7 +92,7 @@ def judge(row: Row, roles: Roles, asked: Literal["auto", "ignore", "defer"] | La
     if isinstance(asked, Labels) and asked.column is not None and asked.column not in row.values:
         raise BadData(f"labels.column is {asked.column!r}, and the columns are {', '.join(row.values)}")
     if isinstance(asked, Labels) and asked.decides:
-        column = asked.column or roles.label or roles.score
+        column = asked.column or roles.mark
         return None if column is None else _as_asked(row, column, asked)
     mark = mark_of(row, roles)
     if mark is None:
@@ -128,9 +141,7 @@ def _question(row: Row, mark: _Mark, *, is_premise: bool) -> str:
 def _as_asked(row: Row, column: str, asked: Labels) -> Verdict:
     value = row.values.get(column)
     if asked.min_positive is not None:
-        number = _Mark(column, value, is_label=False).number
-        if number is None or not math.isfinite(number):
-            raise ValueError(f"{column} is a number, not {str(value)[:40]!r}")
+        number = _score(column, value)
         if number >= asked.min_positive:
             return "positive"
         return "negative" if asked.max_negative is not None and number <= asked.max_negative else "neither"
@@ -141,21 +152,19 @@ def _as_asked(row: Row, column: str, asked: Labels) -> Verdict:
 
 def _in(value: Any, values: list[Any]) -> bool:
     """Equal as a text or as a number: 1, 1.0, true and "1" are one value, as CSV and JSON write it."""
-    number = _Mark("", value, is_label=False).number
+    number = _number(value)
     return any(
-        str(value).strip() == str(other) or (number is not None and number == _Mark("", other, False).number)
+        str(value).strip() == str(other) or (number is not None and number == _number(other))
         for other in values
     )
 
 
 def graded_row(row: Row, roles: Roles, found: TrainingRow, asked: Any) -> TrainingRow:
     """The pair with its label or score as ``scores``. Raises `ValueError` where it has none."""
-    column = getattr(asked, "column", None) or roles.label or roles.score
+    column = getattr(asked, "column", None) or roles.mark
     if column is None or found.negatives or found.scores:
         return found
-    number = _Mark(column, row.values.get(column), is_label=False).number
-    if number is None or not math.isfinite(number):
-        raise ValueError(f"{column} is a number, not {str(row.values.get(column))[:40]!r}")
+    number = _score(column, row.values.get(column))
     return replace(found, scores=[number / (getattr(asked, "divide_by", None) or 1.0)])
 
 
@@ -178,14 +187,21 @@ class LabelledPairs:
                 yield _with_negatives(found, self._negatives(found.query))
 
     def _negatives(self, query: str) -> list[tuple[str, str | None]]:
+        return (
+            self._pairs()
+            .execute(
+                "SELECT document, min(name) FROM pairs WHERE query = ?1 AND NOT positive "
+                "AND document NOT IN (SELECT document FROM pairs WHERE query = ?1 AND positive) "
+                "GROUP BY document ORDER BY min(rowid)",
+                (_key(query),),
+            )
+            .fetchall()
+        )
+
+    def _pairs(self) -> sqlite3.Connection:
         if self._database is None:
             self._database = self._collect()
-        return self._database.execute(
-            "SELECT document, min(name) FROM pairs WHERE query = ?1 AND NOT positive "
-            "AND document NOT IN (SELECT document FROM pairs WHERE query = ?1 AND positive) "
-            "GROUP BY document ORDER BY min(rowid)",
-            (_key(query),),
-        ).fetchall()
+        return self._database
 
     def _collect(self) -> sqlite3.Connection:
         """Every judged pair of the source, on disk, and the counts of them."""
@@ -241,9 +257,7 @@ class LabelledPairs:
 
     def close(self) -> None:
         """Report sources that have no positive at all, and free the disk. Raises `BadData`."""
-        if self._database is None:
-            self._database = self._collect()
-        self._database.close()
+        self._pairs().close()
 
 
 def _with_negatives(row: TrainingRow, documents: list[tuple[str, str | None]]) -> TrainingRow:

@@ -43,22 +43,12 @@ def read_pairs(
     Raises `BadData`.
     """
     reading = reading or Reading(split)
-    if is_dataset(path) or is_judged(path) or is_scored_by_ids(path):
+    known = _known_form(path, reading)
+    if known is not None:
         asked = {"columns": reading.columns, "labels": reading.labels not in ("auto", "defer")}
         if options := [name for name, given in asked.items() if given]:
             reading.report.note(f"{' and '.join(options)} have no effect: its columns are fixed", "warning")
-    if is_dataset(path):
-        from core.data.dataset import read_split  # Parquet's library is the worker's
-
-        yield from _reported(read_split(path, reading.split or "train"), reading.report)
-        return
-    if is_judged(path):
-        yield from judged_pairs(
-            path, reading.split, long=reading.long, encoding=reading.encoding, report=reading.report
-        )
-        return
-    if is_scored_by_ids(path):
-        yield from scored_rows(path, reading.split, reading.report, reading.encoding)
+        yield from known
         return
     files = rows_of(path, reading.split)
     if path.is_dir():
@@ -68,6 +58,21 @@ def read_pairs(
             yield from retrieval_json_rows(file, reading)
         return
     yield from _of_records(path, files, reading)
+
+
+def _known_form(path: Path, reading: Reading) -> Iterator[TrainingRow | Reject] | None:
+    """The rows of what has columns of its own: prepared datasets, judged sets, scores by ids. Else None."""
+    if is_dataset(path):
+        from core.data.dataset import read_split  # Parquet's library is the worker's
+
+        return _reported(read_split(path, reading.split or "train"), reading.report)
+    if is_judged(path):
+        return judged_pairs(
+            path, reading.split, long=reading.long, encoding=reading.encoding, report=reading.report
+        )
+    if is_scored_by_ids(path):
+        return scored_rows(path, reading.split, reading.report, reading.encoding)
+    return None
 
 
 def _of_records(path: Path, files: list[Path], reading: Reading) -> Iterator[TrainingRow | Reject]:
@@ -91,7 +96,7 @@ def _of_records(path: Path, files: list[Path], reading: Reading) -> Iterator[Tra
                 files, reading, lambda row: parser.rows(_with_texts(row, found, reading.counts))
             )
         else:
-            yield from _of_pairs(path, files, reading, first)
+            yield from _of_pairs(files, reading, first)
 
 
 def _parsed(files: list[Path], reading: Reading, parse: _Parse) -> Iterator[TrainingRow | Reject]:
@@ -102,16 +107,13 @@ def _parsed(files: list[Path], reading: Reading, parse: _Parse) -> Iterator[Trai
             yield from parse(_renamed(row, reading))
 
 
-def _of_pairs(
-    path: Path, files: list[Path], reading: Reading, first: list[Row]
-) -> Iterator[TrainingRow | Reject]:
+def _of_pairs(files: list[Path], reading: Reading, first: list[Row]) -> Iterator[TrainingRow | Reject]:
     """The rows of records that hold their texts, by the labels beside them where there are any."""
     parser = RecordParser(reading)
-    _check_columns(path, first, reading)
+    _check_columns(first, parser)
     deferred = reading.labels in ("ignore", "defer") or reading.graded
-    probe = RecordParser(reading.quietly())
     labelled = not deferred and any(
-        mark_of(row, probe.roles(row)) or getattr(reading.labels, "decides", False) for row in first
+        mark_of(row, parser.peek(row)) or getattr(reading.labels, "decides", False) for row in first
     )
     pairs = LabelledPairs(lambda: _rows(files, reading.quietly()), parser) if not deferred else None
     for row in _rows(files, reading):
@@ -124,9 +126,9 @@ def _of_pairs(
         except ValueError as error:
             yield Reject(row.file, row.line, str(error))
             continue
-        column = roles.label or roles.score
-        if verdict is None and labelled and column is not None:
-            yield Reject(row.file, row.line, f"{column} is {row.values[column]!r}: no label of this pair")
+        if verdict is None and labelled and roles.mark is not None:
+            value = row.values[roles.mark]
+            yield Reject(row.file, row.line, f"{roles.mark} is {value!r}: no label of this pair")
         elif verdict is not None and pairs is not None:
             labelled = True
             yield from pairs.rows(row, verdict)
@@ -149,13 +151,12 @@ def _graded(row: Row, parser: RecordParser, reading: Reading) -> Iterator[Traini
             yield Reject(row.file, row.line, str(error))
 
 
-def _check_columns(path: Path, first: list[Row], reading: Reading) -> None:
+def _check_columns(first: list[Row], parser: RecordParser) -> None:
     """Raises `BadData` for a file in none of whose first records a query or a positive is known."""
-    parser = RecordParser(reading.quietly())
     for role in ("query", "positive"):
-        if first and all(getattr(parser.roles(row), role) is None for row in first):
+        if first and all(getattr(parser.peek(row), role) is None for row in first):
             row = first[0]
-            message = parser.missing(role, row, parser.roles(row))
+            message = parser.missing(role, row, parser.peek(row))
             raise BadData(f"{row.file}, line {row.line}: {message}")
 
 

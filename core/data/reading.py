@@ -14,6 +14,15 @@ _LISTED = 12
 _AMBIGUOUS = ("ids with several texts", "ids repeated in a domain with another text")
 """Labels of counts."""
 
+NUMBERS, LISTS = "numbers read as texts", "cells read as lists"
+SHORT_ROWS = "rows with missing cells at their end"
+_COUNTED = {
+    NUMBERS: "{} texts are numbers in the file, and were read as texts.",
+    LISTS: "{} cells hold lists as text, and were read as lists.",
+    SHORT_ROWS: "{} rows have fewer cells than the header; those cells are empty.",
+}
+"""Counts that a notice tells, by their label."""
+
 TEXT_ROLES = ("query", "positive", "negatives", "instruction", "label", "score")
 """Roles that every job uses which trains or evaluates on rows."""
 
@@ -61,16 +70,11 @@ class ReadingReport:
             told.append((f"{source}: columns that are not used: {_listed(unused)}.", "info"))
         if self.files:
             told.append((f"{source}: files that are not used: {_listed(self.files)}.", "info"))
-        if numbers := self.counts.get("numbers read as texts"):
-            told.append(
-                (f"{source}: {numbers} texts are numbers in the file, and were read as texts.", "info")
-            )
-        if lists := self.counts.get("cells read as lists"):
-            told.append((f"{source}: {lists} cells hold lists as text, and were read as lists.", "info"))
-        if short := self.counts.get("rows with missing cells at their end"):
-            told.append(
-                (f"{source}: {short} rows have fewer cells than the header; those cells are empty.", "info")
-            )
+        told += [
+            (f"{source}: {said.format(count)}", "info")
+            for label, said in _COUNTED.items()
+            if (count := self.counts.get(label))
+        ]
         return told
 
     def irregularities(self) -> Iterator[tuple[str, Level]]:
@@ -79,14 +83,6 @@ class ReadingReport:
         for label in _AMBIGUOUS:
             if self.counts[label] and not self.remarks.count(Irregularity.DOCUMENT_CONFLICT):
                 yield f"{label}: {self.counts[label]:,}. The first text of an id is used.", "warning"
-
-    def facts(self) -> dict[str, object]:
-        """For a dataset's page: roles of columns, and columns and files without one."""
-        return {
-            "roles": {role: list(columns) for role, columns in sorted(self.columns.items())},
-            "unused_columns": list(self.unused),
-            "unused_files": self.files[:100],
-        }
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from core.data.columns import ID_NAMES, TEXT_NAMES, Example, Roles, assign_roles
-from core.data.reading import Reading
+from core.data.columns import ID_NAMES, TEXT_NAMES, Roles, assign_roles, example_of
+from core.data.reading import LISTS, NUMBERS, Reading
 from core.data.rows import Reject, Row, check_text
 
 DIFFICULTIES = {"easy", "medium", "hard"}
@@ -165,7 +165,7 @@ class RecordParser:
                 f"no {role} column is known by its name; the first line is {columns[:200]}. If the file has "
                 f"no header, give the columns by number: columns: {{query: 1, positive: 2{numbers}}}"
             )
-        example = Example(tuple(row.values), roles, values=row.values)
+        example = example_of(row.values, roles)
         return f"no {role} column is known by its name; the columns are {columns}. Name them: {example}"
 
     def _with_lists(self, row: Row, roles: Roles) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class RecordParser:
             for column in columns if role not in ("query", "instruction") else ():
                 values[column] = found = list_in_text(row.values[column])
                 if found is not row.values[column]:
-                    self.reading.counts["cells read as lists"] += 1
+                    self.reading.counts[LISTS] += 1
         return values
 
     def _texts(self, value: Any) -> list[_Text | None]:
@@ -187,7 +187,7 @@ class RecordParser:
         if isinstance(value, str):
             return _Text(check_text(value)) if value.strip() else None
         if isinstance(value, int | float) and not isinstance(value, bool):
-            self.reading.counts["numbers read as texts"] += 1
+            self.reading.counts[NUMBERS] += 1
             return _Text(str(value))
         if isinstance(value, dict) and any(name in value for name in TEXT_NAMES):
             text = document_text(value)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Container, Iterable, Iterator, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,7 +66,7 @@ def _read_judged(path: Path, reading: Reading, on_missing: OnMissing) -> Retriev
 def _read_rows(path: Path, reading: Reading, max_reject_share: float) -> RetrievalSet:
     """A set made of training rows."""
     if is_dataset(path):
-        reading.split = reading.split or "test"
+        reading = replace(reading, split=reading.split or "test")  # with the caller's report
     rejects = Rejects()
 
     def good() -> Iterator[TrainingRow]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from core.data.judgments import RetrievalSet
 from core.data.reading import TEXT_ROLES, Reading
@@ -12,7 +13,7 @@ from core.evaluation.runs import read_run
 from core.evaluation.triplets import triplets_of
 from core.run.context import RunContext
 from core.spec.evaluate import EvaluateSpec
-from core.spec.evaluation import TRIPLET_METRICS
+from core.spec.evaluation import TRIPLET_METRICS, JudgedSource
 from core.spec.refs import free_name, short_name
 
 
@@ -37,16 +38,7 @@ def read_sets(spec: EvaluateSpec, context: RunContext) -> list[NamedSet]:
     for source in spec.datasets:
         context.check_stop()
         path = context.dataset_path(source.ref)
-        reading = Reading.of(source, source.split)
-        dataset = read_retrieval(
-            path,
-            source.split,
-            spec.max_reject_share,
-            reading,
-            on_missing=source.on_missing,
-            identical_ids=source.identical_ids,
-        )
-        context.notices(reading.report.sentences(source.ref, TEXT_ROLES))
+        dataset = read_judged_source(context, source, path, source.ref, spec.max_reject_share)
         if dataset.rejects:
             context.notice(
                 f"{source.ref}: {dataset.rejects} rows were left out of the evaluation.", "warning"
@@ -61,10 +53,29 @@ def read_sets(spec: EvaluateSpec, context: RunContext) -> list[NamedSet]:
     return list(found.values())
 
 
+def read_judged_source(
+    context: RunContext, source: JudgedSource, path: Path, name: str, max_reject_share: float
+) -> RetrievalSet:
+    """The retrieval set of a source that lies at ``path``, as its options ask; what was not used is told.
+
+    ``name`` is what notices call it. Raises `BadData`.
+    """
+    reading = Reading.of(source, source.split)
+    dataset = read_retrieval(
+        path,
+        source.split,
+        max_reject_share,
+        reading,
+        on_missing=source.on_missing,
+        identical_ids=source.identical_ids,
+    )
+    context.notices(reading.report.sentences(name, TEXT_ROLES))
+    return dataset
+
+
 def tell_remarks(context: RunContext, name: str, dataset: RetrievalSet) -> None:
     """A notice for each kind of irregularity of a set."""
-    for sentence, level in dataset.remarks.sentences():
-        context.notice(f"{name}: {sentence}", level)
+    context.notices((f"{name}: {sentence}", level) for sentence, level in dataset.remarks.sentences())
 
 
 def check_metrics(spec: EvaluateSpec, sets: list[NamedSet], context: RunContext) -> None:

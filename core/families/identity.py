@@ -78,7 +78,7 @@ class Identity:
         }
         return cls(
             weights,
-            _sha256(described),
+            described_sha256(described),
             next(model.parameters()).device.type,
             getattr(transformer_of(model).config, "_attn_implementation", None),
         )
@@ -88,12 +88,13 @@ class Identity:
 
         ``settings`` are whatever else the caller decides: role, prompt, precision, what is pruned.
         """
-        return _sha256(
+        return described_sha256(
             [ENCODING, library_versions(), self.device, self.attention, self.model_sha256, *settings]
         )
 
 
-def _sha256(described: object) -> str:
+def described_sha256(described: object) -> str:
+    """Hash a description of plain values, whatever the order of its mappings."""
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=repr).encode()).hexdigest()
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from core.errors import BadModel, ReasonError, StorageFailure
-from core.native_errors import first_line, is_memory_error, is_storage_error, reading_model
+from core.errors import BadModel
+from core.native_errors import first_line, reading_model, translated
 from core.run.context import RunContext
 from core.spec.refs import Ref
 
@@ -33,32 +33,29 @@ def load(
         name, revision = str(source), None
     else:
         name, revision = source.target, source.revision
+
+    def explained(error: Exception) -> BadModel:
+        # Whatever it is: safetensors, tokenizers and torch have exception types of their own, and what a
+        # model's files make a library raise (TypeError, AttributeError) is the model's fault.
+        return BadModel(_explain(source, reference, error, offline=context.request.offline))
+
     told = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # tables of weights that older checkpoints have in excess
     try:
-        model: Any = make(
-            name,
-            device=device,
-            revision=revision,
-            trust_remote_code=trust,
-            local_files_only=context.request.offline,
-            # Left to itself the loader keeps a checkpoint's bf16 and trains in it.
-            model_kwargs={"torch_dtype": torch.float32, "use_safetensors": True, **model_kwargs},
-        )
-        if isinstance(model, nn.Sequential) and len(model) == 0:
-            raise BadModel(f"{reference} has no modules: its modules.json is empty")
-        model.loaded_from = reference  # for messages about what it computes
-        return model
-    except ReasonError:
-        raise
-    except Exception as error:
-        # Whatever it is: safetensors, tokenizers and torch have exception types of their own, and what a
-        # model's files make a library raise (TypeError, AttributeError) is the model's fault.
-        if is_memory_error(error):
-            raise
-        if is_storage_error(error):
-            raise StorageFailure(f"{reference} cannot be read: {first_line(error)}") from error
-        raise BadModel(_explain(source, reference, error, offline=context.request.offline)) from error
+        with translated(explained, f"{reference} cannot be read"):
+            model: Any = make(
+                name,
+                device=device,
+                revision=revision,
+                trust_remote_code=trust,
+                local_files_only=context.request.offline,
+                # Left to itself the loader keeps a checkpoint's bf16 and trains in it.
+                model_kwargs={"torch_dtype": torch.float32, "use_safetensors": True, **model_kwargs},
+            )
+            if isinstance(model, nn.Sequential) and len(model) == 0:
+                raise BadModel(f"{reference} has no modules: its modules.json is empty")
+            model.loaded_from = reference  # for messages about what it computes
+            return model
     finally:
         transformers_logging.set_verbosity(told)
 

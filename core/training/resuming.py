@@ -4,13 +4,12 @@ A resumed training replays the order of batches by number, so other rows under t
 trained on without a word; the optimizer's state belongs to one model, one loss and one schedule.
 """
 
-import hashlib
 import json
 from typing import Any
 
 from core.data.judgments import RetrievalSet
 from core.errors import BadData, BadModel, BadSpec, JobFailure
-from core.families.identity import Identity, library_versions
+from core.families.identity import Identity, described_sha256, library_versions
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 
@@ -55,7 +54,7 @@ def dependencies(
         "base model": base.model_sha256,
         "base model's weights": base.weights_sha256,
         "rows": rows_sha256,
-        "settings": _sha256(settings),
+        "settings": described_sha256(settings),
         "version of the training code": str(STATE),
         _LIBRARIES: json.dumps(library_versions(), sort_keys=True),
     }
@@ -103,7 +102,3 @@ def _without_references(settings: Any) -> None:
     elif isinstance(settings, list):
         for value in settings:
             _without_references(value)
-
-
-def _sha256(described: Any) -> str:
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

@@ -15,10 +15,10 @@ from core.data.dataset import read_facts
 from core.data.judgments import RetrievalSet
 from core.data.pairs import is_dataset, read_pairs
 from core.data.reading import TEXT_ROLES, Reading
-from core.data.retrieval import choose_queries, hold_out, read_retrieval
+from core.data.retrieval import choose_queries, hold_out
 from core.data.table import open_table, write_table
 from core.errors import BadData
-from core.evaluation.sets import tell_remarks
+from core.evaluation.sets import read_judged_source, tell_remarks
 from core.families.identity import Identity
 from core.families.loading import context_length
 from core.run.context import RunContext
@@ -245,16 +245,7 @@ def _evaluation_sets(spec: TrainSpec, context: RunContext) -> dict[str, Retrieva
         path = context.dataset_path(source.ref)
         name = source.name or path.name.split(".")[0]
         name = free_name(name, sets)
-        reading = Reading.of(source, source.split)
-        sets[name] = read_retrieval(
-            path,
-            source.split,
-            spec.max_reject_share,
-            reading,
-            on_missing=source.on_missing,
-            identical_ids=source.identical_ids,
-        )
-        context.notices(reading.report.sentences(name, TEXT_ROLES))
+        sets[name] = read_judged_source(context, source, path, name, spec.max_reject_share)
         tell_remarks(context, name, sets[name])
         if sets[name].rejects:
             context.notice(f"{name}: {sets[name].rejects} rows cannot be used and were left out.", "warning")
