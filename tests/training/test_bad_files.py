@@ -132,8 +132,8 @@ def test_a_damaged_dataset_is_bad_data(spec, tmp_path, write, spoil):
     assert result.end_reason.code == "bad_data", result.end_reason
 
 
-def test_words_of_nothing_are_bad_data(tmp_path):
-    """bm25s fails on texts without a word."""
+def test_texts_without_a_word_are_ranked(tmp_path):
+    """bm25s fails on an empty vocabulary: no query may meet it."""
     corpus = tmp_path / "set"
     (corpus / "qrels").mkdir(parents=True)
     (corpus / "corpus.jsonl").write_text('{"_id": "d", "title": "", "text": "?!"}\n')
@@ -141,8 +141,7 @@ def test_words_of_nothing_are_bad_data(tmp_path):
     (corpus / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
     spec = {"kind": "evaluate", "models": ["bm25"], "datasets": [f"file:{corpus}"], "metrics": ["ndcg@10"]}
     result, _ = run(spec, tmp_path / "out")
-    assert result.end_reason.code == "bad_data", result.end_reason
-    assert "words of two letters" in result.end_reason.message
+    assert result.state == "succeeded", result.end_reason
 
 
 @pytest.mark.parametrize(
@@ -210,7 +209,7 @@ def test_a_disk_that_fills_up_is_a_storage_failure_at_any_time(spec, disk, when)
 
 def test_a_disk_that_becomes_read_only_is_a_storage_failure(spec, disk):
     def loading(event: Event) -> bool:
-        return event.type == "phase" and event.data["phase"] == "loading"
+        return event.type == "phase" and event.data["phase"] == "starting"
 
     reporter = At(loading, lambda: disk.remount("ro"))  # no file is open for writing yet
     result, _ = run(spec, disk.folder / "out", reporter=reporter, cache=disk.folder / "cache")
