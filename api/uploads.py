@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Request
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from core.artifacts import MANIFEST, Library
 from core.data.archives import UnpacksTooLarge
 from core.data.inspected import Inspected
+from core.data.kept_reading import read_reading, write_reading
 from core.data.packing import has_many_files, pack
 from core.data.statistics import PREVIEW, write_preview
 from core.data.stopping import no_stop
@@ -25,6 +27,9 @@ from core.data.uploads import ending_of, inspect, unpack
 from core.errors import BadData, BadRequest, InvalidRequest, Problem, StorageFailure, TooLarge
 from core.native_errors import first_line
 from core.settings import Settings
+from core.spec.forms import NUMBER, matches
+from core.spec.parse import problems_of
+from core.spec.rows import READING, RowOptions
 from core.store import Store
 from core.store.access import Access
 from core.store.artifacts import NewArtifact
@@ -92,11 +97,33 @@ def _make_room(folder: Path) -> None:
                 shutil.rmtree(other, ignore_errors=True)
 
 
+def options_of(columns: list[str], encoding: str | None) -> RowOptions:
+    """``["query:title", "negatives:a", "negatives:b"]`` and an encoding, as a spec's options.
+
+    Digits are a number of a file without a header. Raises `InvalidRequest`.
+    """
+    by_role: dict[str, str | int | list[str | int]] = {}
+    for text in columns:
+        role, _, column = text.partition(":")
+        name = int(column) if matches(NUMBER, column) else column
+        if role not in by_role:
+            by_role[role] = name
+            continue
+        before = by_role[role]
+        by_role[role] = [*(before if isinstance(before, list) else [before]), name]
+    try:
+        return RowOptions.model_validate({"columns": by_role, "encoding": encoding})
+    except ValidationError as error:
+        problems = problems_of(error)
+        raise InvalidRequest(f"{problems[0].path}: {problems[0].message}", problems) from error
+
+
 def keep(
     received: Received,
     name: str,
     filename: str | None,
     max_reject_share: float,
+    options: RowOptions,
     store: Store,
     settings: Settings,
     library: Library,
@@ -115,11 +142,13 @@ def keep(
         most = _UNPACKED * settings.max_upload_bytes
         folder = unpack(received.path, ending, received.folder / "in", most, check_stop)
         _check_names(folder)
-        found = inspect(folder, check_stop)
+        options = _with_kept(options, folder)
+        found = inspect(folder, check_stop, options)
     except UnpacksTooLarge as error:
         raise TooLarge(str(error)) from error
     except BadData as error:
-        raise InvalidRequest(str(error), [Problem("body", str(error))]) from error
+        message = _as_parameters(str(error))
+        raise InvalidRequest(message, [Problem("body", message)]) from error
     except RecursionError as error:
         raise InvalidRequest(
             "The body is nested too deeply", [Problem("body", "nested too deeply")]
@@ -128,6 +157,7 @@ def keep(
     many = has_many_files(folder)
     if found.preview:
         write_preview(folder, found.preview)
+    write_reading(folder, options)
     metadata: dict[str, Any] = {
         "name": name,
         "filename": filename,
@@ -138,7 +168,8 @@ def keep(
         "rejected": found.rejected,
         "statistics": found.statistics.page(),
     }
-    told = {"ignored": found.ignored, "empty": found.empty}
+    reading = options.model_dump(exclude_defaults=True, include={"columns", "encoding"})
+    told = {"ignored": found.ignored, "empty": found.empty, "reading": reading}
     metadata |= {field: value for field, value in told.items() if value}
     if many:
         pack(folder, received.folder / "packed", check_stop)
@@ -155,9 +186,25 @@ def keep(
     return store.artifacts.add_upload(new, name, access)
 
 
+def _as_parameters(message: str) -> str:
+    """A message that names the options of a job's source, with the way to say them to an upload."""
+    if "columns: {" in message:
+        return f"{message} (of an upload: columns=query:NAME&columns=positive:NAME)"
+    if "`encoding: " in message:
+        return f"{message} (of an upload: encoding=NAME)"
+    return message
+
+
+def _with_kept(options: RowOptions, folder: Path) -> RowOptions:
+    """The sender's options, or those of a dataset that was downloaded and is sent again."""
+    if options.columns or options.encoding:
+        return options
+    return read_reading(folder) or options
+
+
 def _check_names(folder: Path) -> None:
     """Raises `BadData` for folders with the names of files that the service writes."""
-    for name in (MANIFEST, PREVIEW):
+    for name in (MANIFEST, PREVIEW, READING):
         if (folder / name).is_dir():
             raise BadData(
                 f"the archive has a folder {name!r}: the service writes a file of this name. Rename it"
@@ -172,7 +219,7 @@ def _check(found: Inspected, max_reject_share: float) -> None:
         raise InvalidRequest(message, [Problem("body", message)])
     if found.rejected > max_reject_share * whole or not found.rows:
         problems = [Problem(f"{reject.file}, line {reject.line}", reject.reason) for reject in found.rejects]
-        first = f"{problems[0].path}: {problems[0].message}" if problems else ""
+        first = _as_parameters(f"{problems[0].path}: {problems[0].message}") if problems else ""
         raise InvalidRequest(
             f"{found.rejected} of {whole} rows cannot be used, more than max_reject_share "
             f"({max_reject_share:g}) allows. {first}",

@@ -342,6 +342,16 @@ def upload(
     max_reject_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of rows that may be unreadable.")
     ] = 0.0,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of text files that are not UTF-8: cp1252, shift_jis.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="role:NAME of a column that is not known by its name (query:title), role:NUMBER of a file "
+            "without a header. Once for each column."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Send a dataset. It is read to its end first: bad rows are answered with their lines."""
@@ -349,7 +359,9 @@ def upload(
         raise InvalidRequest(f"There is no file or folder {path}")
     try:
         with _client() as client:
-            made = client.upload(path, name, max_reject_share=max_reject_share)
+            made = client.upload(
+                path, name, max_reject_share=max_reject_share, encoding=encoding, columns=columns or ()
+            )
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}") from error
     if as_json:

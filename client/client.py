@@ -6,7 +6,7 @@ import tarfile
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from core.errors import (
 )
 from core.spec import JobSpec
 from core.spec.base import Lenient
+from core.spec.rows import READING
 from core.spec.views import (
     ArtifactView,
     EstimateView,
@@ -204,9 +205,18 @@ class Client:
             Page[ArtifactView].model_validate(self._json("GET", f"/jobs/{_quoted(job_id)}/artifacts")).items
         )
 
-    def upload(self, path: Path, name: str, *, max_reject_share: float = 0.0) -> ArtifactView:
+    def upload(
+        self,
+        path: Path,
+        name: str,
+        *,
+        max_reject_share: float = 0.0,
+        encoding: str | None = None,
+        columns: Sequence[str] = (),
+    ) -> ArtifactView:
         """Sends a file, or a folder as a tar of it. The same content under the same name is one dataset.
 
+        ``columns`` are ``role:NAME`` or ``role:NUMBER``; they and ``encoding`` are kept with the dataset.
         Raises `InvalidRequest` with a problem a line for rows that cannot be used.
         """
         with tempfile.TemporaryDirectory() as folder:
@@ -215,7 +225,13 @@ class Client:
                 with tarfile.open(packed, "w", dereference=True) as archive:
                     archive.add(path, arcname=path.resolve().name, filter=_visible)
                 path = packed
-            params = {"name": name, "filename": path.name, "max_reject_share": max_reject_share}
+            params = {
+                "name": name,
+                "filename": path.name,
+                "max_reject_share": max_reject_share,
+                "columns": list(columns),
+                **({} if encoding is None else {"encoding": encoding}),
+            }
             with path.open("rb") as file:
                 # What is sent is hashed and read to its end before the answer comes: no limit for that.
                 timeout = httpx.Timeout(self._http.timeout.connect, read=None, write=None)
@@ -361,8 +377,12 @@ def _error(response: httpx.Response) -> ReasonError:
 
 
 def _visible(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Hidden files stay at home. Nothing depends on who packs, and when."""
-    if Path(entry.name).name.startswith("."):
+    """Hidden files stay at home, but for how a downloaded dataset is read.
+
+    Nothing depends on who packs, and when.
+    """
+    name = Path(entry.name).name
+    if name.startswith(".") and name != READING:
         return None
     entry.uid = entry.gid = entry.mtime = 0
     entry.uname = entry.gname = ""

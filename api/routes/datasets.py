@@ -5,6 +5,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 
 from api.deps import (
     ArtifactCursor,
@@ -19,11 +20,11 @@ from api.deps import (
 )
 from api.disconnects import while_connected
 from api.routing import Route
-from api.uploads import keep, receive
+from api.uploads import keep, options_of, receive
 from api.views import artifact_view
 from core.data.statistics import PREVIEW, PREVIEW_ROWS
 from core.errors import NotFound
-from core.spec.forms import NAME, PLAIN
+from core.spec.forms import NAME, PLAIN, ROLE_AND_COLUMN
 from core.spec.views import ArtifactView, Page, PreviewView
 
 router = APIRouter(route_class=Route, prefix="/datasets", tags=["datasets"])
@@ -59,18 +60,41 @@ async def upload(
     max_reject_share: Annotated[
         float, Query(ge=0, le=1, description="Share of rows that may be unreadable.")
     ] = 0.0,
+    encoding: Annotated[
+        str | None,
+        Query(pattern=PLAIN, max_length=40, description="Of text files that are not UTF-8: cp1252."),
+    ] = None,
+    columns: Annotated[
+        list[Annotated[str, Field(pattern=ROLE_AND_COLUMN, max_length=200)]],
+        Query(
+            max_length=100,
+            description="role:NAME for each column not known by its name (query:title, positive:body), "
+            "or role:NUMBER, from 1, for a file without a header. Several negatives: several times.",
+        ),
+    ] = [],  # noqa: B006 - FastAPI copies it
 ) -> ArtifactView:
     """The body is the file: JSONL, JSON, CSV, TSV or Parquet (also .gz, .zst), or a tar or zip of a folder.
 
     It is read to its end before it is kept: rows that cannot be used are answered with their lines.
+    `encoding` and `columns` are kept with the dataset: jobs that read it need not say them again.
     A dataset of more than 200 files is stored as one `files.tar`. The work ends when the client closes the
     connection.
     """
+    options = options_of(columns, encoding)
     async with receive(request, settings) as received:
         artifact, new = await while_connected(
             request,
             partial(
-                keep, received, name, filename, max_reject_share, store, settings, library, principal.access
+                keep,
+                received,
+                name,
+                filename,
+                max_reject_share,
+                options,
+                store,
+                settings,
+                library,
+                principal.access,
             ),
             request.app.state.uploads,
         )

@@ -21,7 +21,9 @@ _MOST_CHARACTERS = 1 << 20
 """Of a longer document, only the beginning is cut."""
 
 
-def inspect_documents(path: Path, form: Format, check_stop: Callable[[], None]) -> Inspected:
+def inspect_documents(
+    path: Path, form: Format, check_stop: Callable[[], None], encoding: str | None = None
+) -> Inspected:
     """Read every document of a tree or a file. Memory: one document.
 
     Document lengths and categories are those of all documents. Passage lengths are those of an even sample
@@ -33,7 +35,7 @@ def inspect_documents(path: Path, form: Format, check_stop: Callable[[], None]) 
     # Every Python file is parsed: one that is not Python is a reject.
     every = 1 if form == "python_source" else -(-count // MOST_CUT)
     statistics, cut = found.statistics, 0
-    for document in read_documents(path, form, check_stop=check_stop):
+    for document in read_documents(path, form, encoding=encoding, check_stop=check_stop):
         if isinstance(document, Reject):
             found.reject(document)
             continue

@@ -140,13 +140,13 @@ def judged_files(
     return [JudgedFiles(corpus, queries, qrels, encoding=encoding, report=report)]
 
 
-def files_by_split(folder: Path) -> dict[str, list[JudgedFiles]]:
+def files_by_split(folder: Path, encoding: str | None = None) -> dict[str, list[JudgedFiles]]:
     """The files of every split. BRIGHT has one split, ``test``, with a corpus for each domain."""
     if is_bright(folder):
-        return {"test": judged_files(folder, None)}
+        return {"test": judged_files(folder, None, encoding=encoding)}
     corpus = _corpus(folder)
     return {
-        split: [JudgedFiles(corpus, _queries(folder, split), qrels)]
+        split: [JudgedFiles(corpus, _queries(folder, split), qrels, encoding=encoding)]
         for split, qrels in splits_of(folder).items()
     }
 

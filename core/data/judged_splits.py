@@ -15,14 +15,14 @@ _Split = tuple[str, JudgedFiles]
 
 
 def rows_of_splits(
-    folder: Path, check_stop: Callable[[], None] = no_stop
+    folder: Path, check_stop: Callable[[], None] = no_stop, encoding: str | None = None
 ) -> Iterator[tuple[str, TrainingRow | Reject]]:
     """(split, row) for each relevant judgment; a reject where a text is missing or cannot be read.
 
     Raises `BadData` for judgments that cannot be read. Memory: the judgments and the queries that they name.
     """
     shared: dict[tuple[Path, ...], list[_Split]] = defaultdict(list)
-    for split, parts in files_by_split(folder).items():
+    for split, parts in files_by_split(folder, encoding).items():
         for files in parts:
             if not files.corpus or not files.queries:
                 raise BadData(f"split {split} has no {'queries' if files.corpus else 'corpus'}")

@@ -19,6 +19,7 @@ from core.data.statistics import PREVIEW
 from core.data.stopping import no_stop
 from core.data.trees import walk
 from core.errors import BadData
+from core.spec.rows import READING
 
 PACKED = "files.tar"
 INDEX = "files.index"
@@ -72,10 +73,10 @@ def has_many_files(folder: Path) -> bool:
 
 
 def pack(folder: Path, target: Path, check_stop: Callable[[], None] = no_stop) -> None:
-    """Pack the files of ``folder`` in path order. Its preview stays a file of its own."""
+    """Pack the files of ``folder`` in path order. Its preview and its reading stay files of their own."""
     with Packer(target, check_stop) as packer:
         for name in walk(folder, check_stop=check_stop):
-            if name == PREVIEW:
+            if name in (PREVIEW, READING):
                 (folder / name).rename(target / name)
                 continue
             with (folder / name).open("rb") as file:

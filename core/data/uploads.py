@@ -7,6 +7,8 @@ times.
 import gzip
 import io
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from core.data.staging import stage
 from core.data.statistics import PREVIEW_ROWS, shortened
 from core.data.stopping import checked, no_stop
 from core.errors import BadData
+from core.spec.rows import RowOptions
 
 MOST_COLUMNS = 1000
 
@@ -103,21 +106,36 @@ def unpack(
     return folder
 
 
-def inspect(folder: Path, check_stop: Callable[[], None] = no_stop) -> Inspected:
-    """Read every record once. Raises `BadData` when no job could use the folder.
+def inspect(
+    folder: Path, check_stop: Callable[[], None] = no_stop, options: RowOptions | None = None
+) -> Inspected:
+    """Read every record once, by the columns and the encoding of ``options``.
 
+    Raises `BadData` when no job could use the folder, and for options that have no effect on it.
     ``check_stop`` is called for every record and every file; whatever it raises ends the reading.
     """
+    # What a label means, the job says that reads the rows.
+    reading = replace(Reading.of(options or RowOptions()), labels="defer")
     if is_dataset(folder):
+        _refuse(reading, "a prepared dataset", "columns", "encoding")
         return _prepared(folder, check_stop)
-    form, path = settle_format(_only_file(folder), "auto", check_stop=check_stop)
+    named = "query" in reading.columns
+    form, path = settle_format(_only_file(folder), "auto", rows=named, check_stop=check_stop)
     if is_documents(form) and form != "chunks":
-        return inspect_documents(path, form, check_stop)
+        _refuse(reading, "a tree of documents", "columns")
+        return inspect_documents(path, form, check_stop, reading.encoding)
     if form == "chunks":
-        return _chunks(path, check_stop)
+        return _chunks(path, check_stop, reading)
     if is_judged(path):
-        return _judged(path, check_stop)
-    return _rows(path, check_stop)
+        _refuse(reading, "a judged set", "columns")
+        return _judged(path, check_stop, reading.encoding)
+    return _rows(path, check_stop, reading)
+
+
+def _refuse(reading: Reading, what: str, *names: str) -> None:
+    """Raises `BadData` for options that would have no effect."""
+    if given := [name for name in names if getattr(reading, name)]:
+        raise BadData(f"{' and '.join(given)} would have no effect: this is {what}")
 
 
 def _only_file(folder: Path) -> Path:
@@ -125,30 +143,30 @@ def _only_file(folder: Path) -> Path:
     return files[0] if len(files) == 1 and files[0].is_file() else folder
 
 
-def _rows(path: Path, check_stop: Callable[[], None]) -> Inspected:
+def _rows(path: Path, check_stop: Callable[[], None], reading: Reading) -> Inspected:
     """Files of rows: the folder is listed once, whatever its number of splits."""
     found = Inspected("rows")
+    records = partial(read_rows, encoding=reading.encoding, header=reading.header)
     splits = {"train": [path]} if path.is_file() else split_files(path)
     by_ids = is_scored_by_ids(path)
     columns: dict[str, None] = {}
     for split, files in splits.items():
         found.splits[split] = 0
-        first = [row.values for row in islice(read_rows(files[0]), PREVIEW_ROWS) if isinstance(row, Row)]
+        first = [row.values for row in islice(records(files[0]), PREVIEW_ROWS) if isinstance(row, Row)]
         found.show(split, first)
         for values in first:
             columns.update(dict.fromkeys(map(shortened, islice(values, MOST_COLUMNS - len(columns)))))
         # Rows that name documents are counted: only with a corpus they can be parsed.
         if first and ("positive_document_ids" in first[0] or is_reasonir(first[0])):
-            for record in checked(chain.from_iterable(map(read_rows, files)), check_stop):
+            for record in checked(chain.from_iterable(map(records, files)), check_stop):
                 if isinstance(record, Reject):
                     found.reject(record)
                 else:
                     found.splits[split] += 1
             continue
-        # What a label means, the job says that reads the rows.
         parts = [(path, split)] if by_ids else [(file, None) for file in files]
         rows = chain.from_iterable(
-            read_pairs(part, reading=Reading(of_part, labels="defer")) for part, of_part in parts
+            read_pairs(part, reading=replace(reading.quietly(), split=of_part)) for part, of_part in parts
         )
         for row in checked(rows, check_stop):
             if found.keep(row, split):
@@ -159,9 +177,9 @@ def _rows(path: Path, check_stop: Callable[[], None]) -> Inspected:
     return found
 
 
-def _chunks(path: Path, check_stop: Callable[[], None]) -> Inspected:
+def _chunks(path: Path, check_stop: Callable[[], None], reading: Reading) -> Inspected:
     found = Inspected("chunks", {"chunks": 0})
-    for passage in checked(read_passages(path, "chunks", None, AS_WRITTEN), check_stop):
+    for passage in checked(read_passages(path, "chunks", None, AS_WRITTEN, reading), check_stop):
         if isinstance(passage, Reject):
             found.reject(passage)
             continue
@@ -173,12 +191,12 @@ def _chunks(path: Path, check_stop: Callable[[], None]) -> Inspected:
     return found
 
 
-def _judged(path: Path, check_stop: Callable[[], None]) -> Inspected:
+def _judged(path: Path, check_stop: Callable[[], None], encoding: str | None) -> Inspected:
     """Every judgment must name a query and a document of the set."""
     found = Inspected("judged", dict.fromkeys(files_by_split(path), 0))
     for split in found.splits:
         found.show(split, [])
-    for split, row in rows_of_splits(path, check_stop):
+    for split, row in rows_of_splits(path, check_stop, encoding):
         if found.keep(row, split):
             found.show(split, [_shown(row)])
     return found

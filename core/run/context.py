@@ -180,6 +180,11 @@ class RunContext:
             raise BadSpec(f"{reference} means something inside the service only; here, give a path")
         return self._library.fetch(known["uri"], self.request.cache)
 
+    def place_of(self, reference: str) -> Path | None:
+        """Where a reference of files or artifacts lies; None for what a hub has."""
+        path = self.resolve(reference)
+        return path if isinstance(path, Path) else None
+
     def dataset_path(self, reference: str) -> Path:
         """Where a dataset lies; a hub's is fetched. Raises `BadData` if it is not there."""
         path = self._fetched.get(reference) or self.resolve(reference)

@@ -1,5 +1,6 @@
 """Kind -> the room that does it. The imports are inside: a job pays for the libraries that it uses."""
 
+from core.data.kept_reading import with_kept_readings
 from core.run.context import RunContext
 from core.spec import parse_spec
 from core.spec.unused import unused_settings
@@ -7,7 +8,7 @@ from core.spec.unused import unused_settings
 
 def run_job(context: RunContext) -> None:
     """Does the job of the context's request. Raises `Stopped` or a `JobFailure`."""
-    spec = parse_spec(context.request.spec)
+    spec = with_kept_readings(parse_spec(context.request.spec), context.place_of, context.notice)
     context.tell_unused(unused_settings(spec))
     match spec.kind:
         case "train":

@@ -22,6 +22,9 @@ LABEL_KEY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}:[^\x00]{0,200}$"
 """A label as a filter: key:value."""
 
+ROLE_AND_COLUMN = r"^[a-z]+:[^\x00]+$"
+"""A column of a file by its role: query:title."""
+
 JOB_ID = r"^job_[0-9a-z]{1,60}$"
 ARTIFACT_ID = r"^art_[0-9a-z]{1,60}$"
 KEY_ID = r"^key_[0-9a-z]{1,60}$"
@@ -43,6 +46,7 @@ _SENTENCES = {
     PLAIN: "must not contain the character NUL (U+0000)",
     NAME: "must begin with a letter or digit and have only letters, digits, '_', '.', '-' and spaces",
     LABEL_KEY: "must begin with a letter or digit and have only letters, digits, '_', '.', '-', at most 63",
+    ROLE_AND_COLUMN: "must have the form role:NAME or role:NUMBER: query:title",
     LABEL: "must have the form key:value",
     JOB_ID: "is not a job id, which looks like job_01k9zq5m2w8r4t6y0b3d5f7h9j",
     ARTIFACT_ID: "is not an artifact id, which looks like art_01k9zq5m2w8r4t6y0b3d5f7h9j",

@@ -7,6 +7,9 @@ from pydantic import Field, field_validator, model_validator
 
 from core.spec.base import Strict
 
+READING = ".reading.json"
+"""The file of a sent dataset that keeps how its rows are read."""
+
 Column = Literal["query", "positive", "negatives", "scores", "category", "group", "instruction", "difficulty"]
 """Roles of a column. ``group`` marks what belongs together: a page, a module, a conversation."""
 

@@ -105,8 +105,8 @@ def _environment(error: DBAPIError) -> bool:
     return state.startswith(_ENVIRONMENT_STATES) or any(text in str(error.orig) for text in _DAMAGED)
 
 
-_ENVIRONMENT_STATES = ("08", "25006", "53", "57P", "58", "XX001", "XX002")
-"""PostgreSQL: connections, read-only, resources, operator's intervention, system errors, corruption."""
+_ENVIRONMENT_STATES = ("08", "25006", "25P03", "53", "57P", "58", "XX001", "XX002")
+"""PostgreSQL: connections, read-only, idled, resources, operators' acts, system errors, corruption."""
 _DAMAGED = ("database disk image is malformed", "file is not a database")
 """SQLite's words for a damaged file."""
 _FULL = ("database or disk is full", "No space left on device", "Disk quota exceeded")
@@ -166,7 +166,26 @@ def open_database(url: str) -> Database:
         engine = create_engine(
             parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=_POSTGRES_OPTIONS
         )
+        _prepare_postgres(engine)
     return Database(engine)
+
+
+IDLE_SECONDS = 20
+"""The longest that a transaction of PostgreSQL waits for its client. Ours never wait: they hold rows that
+others need."""
+
+
+def _prepare_postgres(engine: Engine) -> None:
+    """A client that is frozen inside a transaction (SIGSTOP, a suspended machine) loses it, with its locks.
+
+    Its system goes on answering keep-alives, so nothing else would ever end the transaction.
+    """
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        before, connection.autocommit = connection.autocommit, True
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+        connection.autocommit = before
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -15,6 +15,8 @@ import zstandard
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from core.run.local import run_local
+from core.run.reporter import RecordingReporter
 from core.settings import Settings
 from migrations import upgrade
 
@@ -271,3 +273,102 @@ def test_a_sent_dataset_can_be_named_in_a_job(http):
     assert job.json()["inputs"]["dataset:mine"]["artifact"] == made["id"]
     answer = http.post("/jobs", json={"kind": "mine", "dataset": "dataset:mine", "model": "no model"})
     assert [item["path"] for item in answer.json()["errors"]] == ["model"]
+
+
+NO_HEADER = "".join(f"où est le café {n}\tà gauche {n}\tpas là\tplus loin\n" for n in range(30)).encode(
+    "cp1252"
+)
+NUMBERED = ["query:1", "positive:2", "negatives:3", "negatives:4"]
+
+
+def kept_folder(settings: Settings):
+    [reading] = settings.data_dir.rglob(".reading.json")
+    return reading.parent
+
+
+def test_a_file_of_another_form_is_read_as_its_sender_says(http, settings, tmp_path):
+    refused = send(http, NO_HEADER, filename="rows.tsv")
+    assert refused.status_code == 422
+    assert "(of an upload: encoding=NAME)" in refused.json()["detail"]
+    assert "looks like cp125" in refused.json()["detail"]
+    refused = send(http, NO_HEADER, filename="rows.tsv", encoding="cp1252")
+    assert "columns: {query: 1, positive: 2" in refused.json()["detail"]
+    assert "(of an upload: columns=query:NAME&columns=positive:NAME)" in refused.json()["detail"]
+    answer = send(http, NO_HEADER, filename="rows.tsv", encoding="cp1252", columns=NUMBERED)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["metadata"]["splits"] == {"train": 30}
+    assert answer.json()["metadata"]["reading"] == {
+        "columns": {"query": 1, "positive": 2, "negatives": [3, 4]},
+        "encoding": "cp1252",
+    }
+    shown = http.get("/datasets/mine/preview", params={"limit": 1}).json()["items"]
+    assert shown == [{"1": "où est le café 0", "2": "à gauche 0", "3": "pas là", "4": "plus loin"}]
+
+    told = RecordingReporter()
+    source = f"file:{kept_folder(settings)}"
+    result = run_local({"kind": "prepare", "source": source, "dedup": {"near": None}}, tmp_path / "out", told)
+    assert result.state == "succeeded", result.end_reason
+    made = pq.read_table(tmp_path / "out" / "dataset" / "train.parquet").to_pylist()
+    assert (len(made), made[0]["query"], made[0]["negatives"]) == (
+        30,
+        "où est le café 0",
+        ["pas là", "plus loin"],
+    )
+    said = [event.data["message"] for event in told.events if event.type == "notice"]
+    assert any("read as it was sent, with columns {query: 1, positive: 2" in line for line in said), said
+
+
+def test_what_a_job_says_of_a_sent_file_counts(http, settings, tmp_path):
+    table = "title,body,summary\n" + "".join(f"t {n},b {n},s {n}\n" for n in range(5))
+    sent = send(http, table.encode(), filename="a.csv", columns=["query:title", "positive:body"])
+    assert sent.status_code == 201, sent.text
+    source = {"ref": f"file:{kept_folder(settings)}", "columns": {"query": "title", "positive": "summary"}}
+    run_local({"kind": "prepare", "source": source}, tmp_path / "out", RecordingReporter())
+    made = pq.read_table(tmp_path / "out" / "dataset" / "train.parquet").to_pylist()
+    assert {row["positive"] for row in made} == {f"s {n}" for n in range(5)}
+
+
+def test_other_columns_are_another_version(http):
+    table = b"title,body,summary\nt,b,s\nu,c,x\n"
+    first = send(http, table, filename="a.csv", columns=["query:title", "positive:body"])
+    again = send(http, table, filename="a.csv", columns=["query:title", "positive:body"])
+    other = send(http, table, filename="a.csv", columns=["query:title", "positive:summary"])
+    assert [answer.status_code for answer in (first, again, other)] == [201, 200, 201]
+    assert [answer.json()["version"] for answer in (first, again, other)] == [1, 1, 2]
+
+
+def test_a_downloaded_dataset_is_sent_again_with_its_reading(http, settings):
+    table = b"title,body\nt,b\nu,c\n"
+    first = send(http, table, filename="a.csv", columns=["query:title", "positive:body"]).json()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name in ("a.csv", ".reading.json"):
+            source = next(kept_folder(settings).glob(name.replace("a.csv", "data.csv")))
+            archive.add(source, arcname=name.replace("a.csv", "data.csv"))
+    again = send(http, packed.getvalue(), "again", filename="a.tar")
+    assert again.status_code == 201, again.text
+    assert again.json()["metadata"]["reading"] == first["metadata"]["reading"]
+    assert again.json()["sha256"] == first["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"columns": ["question:title"]}, "question"),
+        ({"columns": ["query"]}, "role:NAME"),
+        ({"columns": ["query:a", "query:b"]}, "only negatives"),
+        ({"columns": ["query:1", "positive:b"]}, "all by number"),
+        ({"columns": ["query:nowhere", "positive:positive"]}, "nowhere"),
+        ({"encoding": "latin-99"}, "latin-99"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(http, params, words):
+    answer = send(http, lines(ROWS), **params)
+    assert answer.status_code == 422, answer.text
+    assert words in answer.text
+
+
+def test_columns_of_what_has_none_are_refused(http):
+    answer = send(http, b"# A\n\ntext\n", filename="a.md", columns=["query:title"])
+    assert answer.status_code == 422
+    assert "columns would have no effect: this is a tree of documents" in answer.json()["detail"]

@@ -26,7 +26,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def until(condition: Callable[[], Any], seconds: float = 300, what: str = "") -> Any:
+def until(condition: Callable[[], Any], seconds: float = 240, what: str = "") -> Any:
     """Polls until the condition holds. The limit is for a broken service, not for a slow one."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -82,12 +82,17 @@ class Service:
         process.wait(60)
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP, at a moment at which the process does not hold SQLite's lock: nobody else could write."""
+        """SIGSTOP, at a moment at which the process does not hold SQLite's lock: nobody else could write.
+
+        The lock is kept from it until it has stopped: a signal is sent before it has arrived.
+        """
+        process = self.processes[name]
         with contextlib.closing(
             sqlite3.connect(self.database, timeout=60, isolation_level=None)
         ) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            self.processes[name].send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
             connection.execute("ROLLBACK")
 
     @property
@@ -130,7 +135,7 @@ class Service:
 
         return until(reached, what=f"step {step}")
 
-    def wait(self, job_id: str, seconds: float = 600) -> JobView:
+    def wait(self, job_id: str, seconds: float = 240) -> JobView:
         try:
             return self.client.wait(job_id, timeout=seconds, poll_seconds=0.1)
         except TimeoutError as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,3 +148,30 @@ def failing(folder: Path, error: psycopg.Error) -> Iterator[None]:
     with open_database(f"sqlite:///{folder / 'empty.db'}").write():
         yield
         raise sqlalchemy.exc.DBAPIError.instance("UPDATE jobs", None, error, psycopg.Error)
+
+
+def test_a_worker_that_is_frozen_in_a_transaction_loses_it(settings, postgres_url, monkeypatch):
+    """It would hold the job's row for ever, and nobody could take the job back."""
+    monkeypatch.setattr("core.store.database.IDLE_SECONDS", 1)
+    frozen = opened(settings, postgres_url)
+    monkeypatch.undo()
+    other = open_store(settings.model_copy(update={"database_url": postgres_url}))
+    frozen.jobs.submit(SPEC)
+    claim = frozen.leases.claim(Capacity(worker="w"), 0.1)
+
+    def freeze() -> None:
+        with frozen.database.write() as session:
+            session.execute(sqlalchemy.text("SELECT id FROM jobs FOR UPDATE"))
+            time.sleep(0.2)
+            assert other.leases.expire_leases() == []
+            time.sleep(1.5)
+            assert other.leases.expire_leases() == [claim.job_id]
+            session.execute(sqlalchemy.text("SELECT 1"))
+
+    with pytest.raises(Unavailable):
+        freeze()
+    frozen.database.ping()
+    with other.database.read() as session:
+        assert session.scalar(sqlalchemy.text("SHOW idle_in_transaction_session_timeout")) == "20s"
+    other.close()
+    frozen.close()
