@@ -21,9 +21,10 @@ demo: install
 serve: install
 	$(BIN)/reason serve
 
-# Brings up PostgreSQL and Redis of its own when none is reachable.
+# Brings up PostgreSQL and Redis of its own when none is reachable. WORKERS=0: in one process (--pdb).
+WORKERS ?= 2
 test: install
-	bash scripts/with_services.sh $(BIN)/python -m pytest $(ARGS)
+	bash scripts/with_services.sh $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: install
 	$(BIN)/ruff format --check .

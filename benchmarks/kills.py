@@ -60,7 +60,7 @@ def rounds(
         else:
             until(lambda: service.client.workers(), what="the API answers")
             seconds.append(time.monotonic() - begun)
-        check_succeeded_once(service, service.wait(job.id), attempts=attempts, models=None)
+        check_succeeded_once(service, service.wait(job.id), attempts=attempts)
         if attempts == 2:
             check_resumed(service, job.id)
     return sorted(seconds)

@@ -9,6 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores; read by torch when it is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from core.settings import Settings
 from core.store import Store, open_store
 from migrations import upgrade
@@ -25,10 +28,12 @@ def postgres_server() -> str:
 
 
 def redis_server() -> str:
+    """A database of this process's own: tests empty it."""
     url = os.environ.get("REASON_TEST_REDIS")
     if not url:
         pytest.fail("REASON_TEST_REDIS is not set: run the tests with `make test`")
-    return url
+    server, _, database = url.rpartition("/")
+    return f"{server}/{int(database) - int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:])}"
 
 
 @pytest.fixture

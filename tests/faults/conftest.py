@@ -26,6 +26,14 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
 
 @pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all tests that leave its worker and its settings alone: a worker is slow to start."""
+    service = Service(tmp_path_factory.mktemp("service")).start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="session")
 def long_spec(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return make_long_spec(tiny_model, tmp_path_factory.mktemp("long") / "pairs.jsonl")
 

@@ -8,12 +8,11 @@ from tests.faults.service import ROOT
 from tests.tiny import WORDS
 
 
-def test_a_model_is_trained_compared_embedded_and_asked(service, tiny_model, tmp_path):
+def test_a_model_is_trained_compared_embedded_and_asked(running, tiny_model, tmp_path):
     rows = tmp_path / "pairs.jsonl"
     rows.write_text(
         "".join(json.dumps({"query": f"a {w}", "positive": f"the {w} of {w}"}) + "\n" for w in WORDS)
     )
-    running = service().start()
     trained = running.client.submit(
         {
             "kind": "train",

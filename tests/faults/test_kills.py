@@ -12,8 +12,7 @@ from core.spec.views import JobView
 from tests.faults.service import Service, until
 
 
-def check_succeeded_once(service: Service, job: JobView, *, attempts: int, models: int | None = 1) -> None:
-    """``models``: how many the service must have in all; None does not ask."""
+def check_succeeded_once(service: Service, job: JobView, *, attempts: int) -> None:
     assert job.state == "succeeded", (job.end_reason, service.logs())
     assert job.attempt == attempts
     events = service.client.events(job.id)
@@ -28,7 +27,7 @@ def check_succeeded_once(service: Service, job: JobView, *, attempts: int, model
     assert steps[-1] == job.progress.total_steps
     outputs = service.client.artifacts(job.id)
     assert sorted(artifact.output for artifact in outputs) == ["model", "report"]
-    assert models is None or len(list(service.client.models())) == models
+    assert len([model for model in service.client.models() if model.job_id == job.id]) == 1
 
 
 def check_resumed(service: Service, job_id: str) -> None:
@@ -36,8 +35,7 @@ def check_resumed(service: Service, job_id: str) -> None:
     assert any("Going on from checkpoint-" in message for message in notices), notices
 
 
-def test_the_job_s_process_is_killed(service, long_spec):
-    running = service().start()
+def test_the_job_s_process_is_killed(running, long_spec):
     job = running.client.submit(long_spec)
     running.wait_for_step(job.id, 60)
     running.job_process(job.id).kill()
@@ -61,8 +59,7 @@ def test_the_worker_is_killed(service, long_spec):
     check_resumed(running, job.id)
 
 
-def test_the_api_is_killed(service, long_spec):
-    running = service().start()
+def test_the_api_is_killed(running, long_spec):
     job = running.client.submit(long_spec)
     running.wait_for_step(job.id, 20)
     running.kill("api")
@@ -151,8 +148,7 @@ def test_a_worker_that_is_asked_to_stop_hands_its_job_on(service, long_spec):
     check_resumed(running, job.id)
 
 
-def test_cancel_pause_and_resume_of_a_running_job(service, long_spec):
-    running = service().start()
+def test_cancel_pause_and_resume_of_a_running_job(running, long_spec):
     paused = running.client.submit(long_spec)
     running.wait_for_step(paused.id, 30)
     running.client.pause(paused.id)
@@ -169,8 +165,7 @@ def test_cancel_pause_and_resume_of_a_running_job(service, long_spec):
     check_resumed(running, paused.id)
 
 
-def test_a_job_on_the_output_of_one_that_still_runs(service, long_spec):
-    running = service().start()
+def test_a_job_on_the_output_of_one_that_still_runs(running, long_spec):
     first = running.client.submit({**long_spec, "max_steps": 30})
     second = running.client.submit({**long_spec, "max_steps": 2, "base_model": f"job:{first.id}/model"})
     typo = running.client.submit({**long_spec, "max_steps": 2, "base_model": f"job:{first.id}/modle"})
@@ -182,8 +177,7 @@ def test_a_job_on_the_output_of_one_that_still_runs(service, long_spec):
     assert "has no output 'modle'" in running.wait(typo.id).end_reason.message
 
 
-def test_a_job_that_fails_again_and_again_is_given_up(service, long_spec):
-    running = service(retry_base_seconds=0.05).start()
+def test_a_job_that_fails_again_and_again_is_given_up(running, long_spec):
     job = running.client.submit({**long_spec, "max_attempts": 2})
     for attempt in (1, 2):
         until(
@@ -195,8 +189,7 @@ def test_a_job_that_fails_again_and_again_is_given_up(service, long_spec):
     assert "SIGKILL" in ended.end_reason.message
 
 
-def test_a_timeout_ends_the_attempt(service, long_spec):
-    running = service().start()
+def test_a_timeout_ends_the_attempt(running, long_spec):
     job = running.client.submit({**long_spec, "epochs": 1000, "timeout_seconds": 3})
     ended = running.wait(job.id)
     assert (ended.state, ended.end_reason.code) == ("failed", "timed_out")

@@ -28,8 +28,7 @@ def spec(tiny_model, tmp_path) -> dict:
     }
 
 
-def test_parts_of_the_queue_make_what_one_job_makes(service, spec, tmp_path):
-    running = service().start()
+def test_parts_of_the_queue_make_what_one_job_makes(running, spec, tmp_path):
     one = running.client.submit(spec)
     many = running.client.submit({**spec, "parts": 2, "labels": {"team": "search"}})
     assert many.state in ("waiting", "queued")

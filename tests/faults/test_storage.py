@@ -39,8 +39,7 @@ def with_events_emptied(folder: Path) -> None:
     [deleted, moved_away, replaced, without_events, with_events_emptied],
     ids=lambda lose: lose.__name__,
 )
-def test_a_run_folder_that_is_lost_ends_the_attempt_with_its_name(service, long_spec, lose):
-    running = service().start()
+def test_a_run_folder_that_is_lost_ends_the_attempt_with_its_name(running, long_spec, lose):
     job = running.client.submit(long_spec)
     running.wait_for_step(job.id, 60)
     folder = running.run_folder(job.id)
@@ -53,8 +52,7 @@ def test_a_run_folder_that_is_lost_ends_the_attempt_with_its_name(service, long_
     assert f"The run folder {folder}" in first.data["message"]
 
 
-def test_a_log_that_is_deleted_is_begun_anew_and_told(service, long_spec):
-    running = service().start()
+def test_a_log_that_is_deleted_is_begun_anew_and_told(running, long_spec):
     job = running.client.submit(long_spec)
     running.wait_for_step(job.id, 30)
     log = running.run_folder(job.id) / "log.txt"
@@ -70,8 +68,7 @@ def checkpoints_of(running: Service, job_id: str) -> Path:
 
 
 @pytest.mark.parametrize("what", [".", "attempt-1", "tensorboard"])
-def test_checkpoints_that_are_deleted_never_crash_the_job(service, long_spec, what):
-    running = service().start()
+def test_checkpoints_that_are_deleted_never_crash_the_job(running, long_spec, what):
     job = running.client.submit(long_spec)
     running.wait_for_step(job.id, 60)
     shutil.rmtree(checkpoints_of(running, job.id) / what, ignore_errors=True)

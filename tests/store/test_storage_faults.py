@@ -154,6 +154,7 @@ def test_a_worker_that_is_frozen_in_a_transaction_loses_it(settings, postgres_ur
     """It would hold the job's row for ever, and nobody could take the job back."""
     monkeypatch.setattr("core.store.database.IDLE_SECONDS", 1)
     frozen = opened(settings, postgres_url)
+    frozen.database.ping()  # its connection is made
     monkeypatch.undo()
     other = open_store(settings.model_copy(update={"database_url": postgres_url}))
     frozen.jobs.submit(SPEC)
