@@ -5,9 +5,10 @@ In this order: a caller without a key learns nothing about its query or its body
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from email.message import Message
-from typing import Any, Never
+from typing import Any, Never, get_args, get_origin
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -26,20 +27,26 @@ class Route(APIRoute):
         handle = super().get_route_handler()
         dependants = list(_flat(self.dependant))
         key = _strongest([found.call for found in dependants if isinstance(found.call, Key)])
-        known = sorted({param.alias for found in dependants for param in found.query_params})
+        params = {param.alias: param for found in dependants for param in found.query_params}
+        several = {name for name, param in params.items() if _takes_several(param.field_info.annotation)}
 
         async def checked(request: Request) -> Response:
             request.state.principal = None
             if key is not None and not (key.unless and getattr(request.app.state.settings, key.unless)):
                 authenticate = request.app.state.authenticator.authenticate
                 request.state.principal = await run_in_threadpool(authenticate, request, key.scope)
-            _check_query(request, known)
+            _check_query(request, sorted(params), several)
             if self.body_field is not None:
                 request = _JsonRequest(request.scope, request.receive)
                 await request.json()
             return await handle(request)
 
         return checked
+
+
+def _takes_several(annotation: Any) -> bool:
+    """Whether a parameter's type is a list, or one of several that it may be."""
+    return any(get_origin(kind) is list for kind in (annotation, *get_args(annotation)))
 
 
 def _strongest(keys: list[Key]) -> Key | None:
@@ -56,7 +63,11 @@ def _flat(dependant: Dependant) -> Iterator[Dependant]:
 # -- the query ---------------------------------------------------------------------------------------
 
 
-def _check_query(request: Request, known: list[str]) -> None:
+def _check_query(request: Request, known: list[str], several: set[str]) -> None:
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    if twice := [name for name, count in counts.items() if count > 1 and name not in several]:
+        problems = [Problem(name, "given twice") for name in twice]
+        raise BadRequest(f"{twice[0]}: given twice", problems)
     unknown = [name for name in dict.fromkeys(request.query_params.keys()) if name not in known]
     if unknown:
         problems = [Problem(name, _unknown(name, known)) for name in unknown]

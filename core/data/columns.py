@@ -59,7 +59,16 @@ THIRD = {("sentence_0", "sentence_1"): "sentence_2", ("sentence0", "sentence1"):
 """sentence-transformers names unnamed columns by their place; the third place is the negative's."""
 
 INSTRUCTION_NAMES = ("instruction", "prompt")
-LABEL_NAMES = ("label", "labels", "is_duplicate", "is_relevant", "gold_label")
+LABEL_NAMES = (
+    "label",
+    "labels",
+    "is_duplicate",
+    "is_relevant",
+    "is_positive",
+    "is_match",
+    "relevant",
+    "gold_label",
+)
 SCORE_NAMES = (
     "score",
     "similarity",

@@ -50,7 +50,7 @@ def read_corpus(
     elif not is_dataset(path) and is_judged(path):
         of_split = split if is_bright(path) else next(iter(splits_of(path)))
         rejects: list[Reject] = []
-        for files in judged_files(path, of_split, report=reading.report):
+        for files in judged_files(path, of_split, encoding=reading.encoding, report=reading.report):
             for name, text in files.documents(rejects):
                 yield CorpusText(name, text, category=files.domain or None)
             yield from rejects
@@ -64,7 +64,7 @@ def _of_files(path: Path, reading: Reading) -> Iterator[CorpusText | Reject]:
         for name, text in read_retrieval_json(path, reading.encoding).corpus.items():
             yield CorpusText(name, text)
         return
-    form, where = settle_format(path, "auto")
+    form, where = settle_format(path, "auto", rows="query" in reading.columns)
     if not is_documents(form):
         yield from _of_rows(where, reading)
     elif form == "chunks" and _is_beirs(where):

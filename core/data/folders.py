@@ -62,7 +62,9 @@ def files_of_split(folder: Path, split: str | None) -> list[Path]:
     if split is None:
         split = next(iter(found)) if len(found) == 1 else "train"
     if split not in found:
-        raise BadData(f"{folder.name} has no split {split!r}; it has {', '.join(found)}")
+        raise BadData(
+            f"{folder.name} has no split {split!r}; it has {', '.join(found)} (split names the one to read)"
+        )
     return found[split]
 
 

@@ -9,6 +9,7 @@ from core.data.columns import PAIRS, QUERY_NAMES, TEXT_NAMES, plain_name
 from core.data.documents import DOCUMENT_FORMATS
 from core.data.folders import split_files
 from core.data.judged import is_judged
+from core.data.nested import is_retrieval_json
 from core.data.packing import is_packed, packed_names
 from core.data.pairs import DATASET_FACTS, is_dataset
 from core.data.readers import format_of, read_rows
@@ -58,6 +59,8 @@ def settle_format(
         ending = path.suffix.lower()
         if ending in _BY_ENDING:
             return _BY_ENDING[ending], path
+        if is_retrieval_json(path):
+            return "rows", path
         return ("chunks" if not rows and format_of(path) and _are_chunks(path) else "rows"), path
     if is_judged(path):
         return "rows", path

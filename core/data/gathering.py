@@ -23,6 +23,7 @@ from core.data.judged import is_bright, is_judged, splits_of
 from core.data.labels import LEFT_OUT, MADE_NEGATIVES
 from core.data.near_duplicates import Sketches
 from core.data.negatives import Passages
+from core.data.nested import is_retrieval_json, write_judged_folder
 from core.data.packing import is_packed, unpack
 from core.data.pairs import TrainingRow, read_pairs
 from core.data.reading import TEXT_ROLES, Reading, ReadingReport
@@ -79,6 +80,9 @@ def open_sources(spec: PrepareSpec, context: RunContext, work: Path) -> list[Ope
         named = place(source.ref, f"source-{index}")
         if is_packed(named) and source.format not in ("auto", *TREES):
             named = unpack(named, work / f"source-{index}", context.check_stop)
+        if spec.task == "retrieval" and is_retrieval_json(named):
+            # As the judged set that it is: with its ids, its grades and the documents that nobody judged.
+            named = write_judged_folder(named, work / f"judged-{index}", source.encoding)
         form, path = settle_format(
             named, source.format, rows="query" in source.columns, check_stop=context.check_stop
         )

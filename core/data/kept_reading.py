@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from core.data.reading import Reading
 from core.errors import BadData
 from core.spec.rows import READING, RowOptions
 
@@ -33,6 +34,17 @@ def read_reading(folder: Path) -> RowOptions | None:
         raise BadData(f"{READING} of the dataset cannot be used: {error}") from error
 
 
+def kept_reading(
+    reference: str, folder: Path | None, split: str | None, tell: Callable[[str], None]
+) -> Reading:
+    """How a dataset is read for which a spec can say nothing: as it was sent. ``tell`` gets a sentence."""
+    kept = read_reading(folder) if folder is not None else None
+    if kept is None:
+        return Reading(split)
+    _tell(reference, _told(kept), tell)
+    return Reading.of(kept, split)
+
+
 def with_kept_readings(
     spec: _Model, place: Callable[[str], Path | None], tell: Callable[[str], None]
 ) -> _Model:
@@ -52,9 +64,7 @@ def with_kept_readings(
         return spec
     said = _told(spec)
     added = {name: value for name, value in _told(kept).items() if name not in said}
-    if added:
-        how = ", ".join(f"{name} {_line(value)}" for name, value in added.items())
-        tell(f"{reference}: read as it was sent, with {how}.")
+    _tell(str(reference), added, tell)
     return spec.model_copy(update=added)
 
 
@@ -65,6 +75,12 @@ def _in_value(value: object, place: Callable[[str], Path | None], tell: Callable
         parts = [_in_value(part, place, tell) for part in value]
         return parts if any(new is not old for new, old in zip(parts, value, strict=True)) else value
     return value
+
+
+def _tell(reference: str, options: dict[str, object], tell: Callable[[str], None]) -> None:
+    if options:
+        how = ", ".join(f"{name} {_line(value)}" for name, value in options.items())
+        tell(f"{reference}: read as it was sent, with {how}.")
 
 
 def _told(options: RowOptions) -> dict[str, object]:

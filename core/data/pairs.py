@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 
+from core.artifacts import MANIFEST
 from core.data.distillation import is_scored_by_ids, scored_rows
 from core.data.folders import files_of_split, split_files
 from core.data.judged import is_judged, judged_files, judged_pairs, read_texts
@@ -174,7 +175,7 @@ def _report_other_files(folder: Path, files: list[Path], report: ReadingReport) 
     """Names what lies in the folder and is not read: other splits, and files that are no data."""
     tops = {file.relative_to(folder).parts[0] if file.is_relative_to(folder) else "" for file in files}
     for path in sorted(folder.iterdir()):
-        if path.name not in tops and not path.name.startswith("."):
+        if path.name not in tops and path.name != MANIFEST and not path.name.startswith("."):
             report.files.append(f"{path.name}/" if path.is_dir() else path.name)
 
 

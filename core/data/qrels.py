@@ -21,13 +21,22 @@ def read_qrels(path: Path, encoding: str | None) -> Iterator[Judgment]:
         cells = [cell.strip() for cell in (line.split("\t") if "\t" in line else line.split())]
         try:
             query, document, grade = cells if len(cells) == 3 else (cells[0], cells[2], cells[3])
-            if not float(grade).is_integer():
-                raise ValueError(grade)
+            if not (number == 1 and query.lower() in _HEADING) and not _is_whole(grade):
+                raise BadData(
+                    f"{path.name}, line {number}: the grade is {grade!r}, and must be a whole number"
+                )
             yield Judgment(query, document, int(float(grade)), path.name, number)
         except (ValueError, IndexError, OverflowError) as error:
             if number == 1 and cells[0].lower() in _HEADING:
                 continue
             raise BadData(f"{path.name}, line {number}: query-id, corpus-id and score are needed") from error
+
+
+def _is_whole(grade: str) -> bool:
+    try:
+        return float(grade).is_integer()
+    except ValueError:
+        return False
 
 
 def text_lines(path: Path, encoding: str | None) -> Iterator[str]:

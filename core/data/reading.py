@@ -15,9 +15,11 @@ _AMBIGUOUS = ("ids with several texts", "ids repeated in a domain with another t
 """Labels of counts."""
 
 NUMBERS, LISTS = "numbers read as texts", "cells read as lists"
+NO_VALUES = "cells that stand for no value"
 SHORT_ROWS = "rows with missing cells at their end"
 _COUNTED = {
     NUMBERS: "{} texts are numbers in the file, and were read as texts.",
+    NO_VALUES: "{} cells of texts hold a word for no value (NaN, null, None, N/A), and were read as empty.",
     LISTS: "{} cells hold lists as text, and were read as lists.",
     SHORT_ROWS: "{} rows have fewer cells than the header; those cells are empty.",
 }

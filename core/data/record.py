@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from core.data.columns import ID_NAMES, TEXT_NAMES, Roles, assign_roles, example_of
-from core.data.reading import LISTS, NUMBERS, Reading
+from core.data.reading import LISTS, NO_VALUES, NUMBERS, Reading
 from core.data.rows import Reject, Row, check_text
 
 DIFFICULTIES = {"easy", "medium", "hard"}
@@ -169,12 +169,18 @@ class RecordParser:
         return f"no {role} column is known by its name; the columns are {columns}. Name them: {example}"
 
     def _with_lists(self, row: Row, roles: Roles) -> dict[str, Any]:
-        """The record of a CSV file, with the lists that its cells hold as text. A query is never a list."""
+        """The record of a CSV file, with the lists that its cells hold as text, and without the words for no
+        value. A query is never a list."""
         values = dict(row.values)
+        for column in filter(None, (roles.query, roles.positive, *roles.negatives)):
+            if isinstance(cell := values[column], str) and cell.strip() in _NO_VALUE:
+                values[column] = None
+                self.reading.counts[NO_VALUES] += 1
         for role, columns in roles.by_role().items():
             for column in columns if role not in ("query", "instruction") else ():
-                values[column] = found = list_in_text(row.values[column])
-                if found is not row.values[column]:
+                before = values[column]
+                values[column] = found = list_in_text(before)
+                if found is not before:
                     self.reading.counts[LISTS] += 1
         return values
 
@@ -233,6 +239,10 @@ def parse_row(row: Row) -> Iterator[TrainingRow | Reject]:
 
 def _value(values: dict[str, Any], column: str | None) -> Any:
     return None if column is None else values[column]
+
+
+_NO_VALUE = frozenset({"NaN", "nan", "NAN", "null", "NULL", "None", "<NA>", "N/A", "n/a"})
+"""What pandas, databases, Python and spreadsheets write into a cell of a text file that has no value."""
 
 
 def _is_missing(value: Any) -> bool:

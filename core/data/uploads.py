@@ -6,6 +6,8 @@ times.
 
 import gzip
 import io
+import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,6 +26,7 @@ from core.data.inspected import Inspected
 from core.data.inspected_documents import inspect_documents
 from core.data.judged import files_by_split, is_judged
 from core.data.judged_splits import rows_of_splits
+from core.data.nested import is_retrieval_head, is_retrieval_json
 from core.data.pairs import TrainingRow, is_dataset, read_pairs
 from core.data.readers import format_of, read_rows
 from core.data.reading import Reading
@@ -59,6 +62,8 @@ def ending_of(path: Path, name: str | None, media_type: str | None) -> str:
             packed, head = ".zst", reader.read(1 << 15)
     except (OSError, EOFError, zstandard.ZstdError) as error:
         raise BadData(f"the body is compressed and damaged: {error}") from error
+    if not packed and head.startswith(b"PK\x03\x04") and _is_workbook(path):
+        return ".xlsx"
     if head[257:262] == b"ustar":
         return f".tar{packed}"
     if not packed and (found := next((end for magic, end in _MAGIC.items() if head.startswith(magic)), None)):
@@ -77,13 +82,36 @@ def _text_ending(head: bytes, media_type: str | None) -> str:
     if start == b"[":
         return ".json"
     if start == b"{":
-        return ".jsonl" if media_type not in ("application/json",) else ".json"
+        return ".jsonl" if media_type != "application/json" and _is_a_line(head) else ".json"
     first = head.split(b"\n", 1)[0]
     if media_type == "text/tab-separated-values" or (b"\t" in first and b"," not in first):
         return ".tsv"
-    if media_type == "text/csv" or b"," in first:
+    if media_type == "text/csv" or any(mark in first for mark in (b",", b";", b"|")):
         return ".csv"
-    raise BadData("the body is none of JSONL, JSON, CSV, TSV, Parquet, tar and zip: say which (filename=...)")
+    raise BadData(
+        "the body is none of JSONL, JSON, CSV, TSV, Excel, Parquet, tar and zip: say which by its name "
+        "(filename=NAME.csv)"
+    )
+
+
+def _is_a_line(head: bytes) -> bool:
+    """Whether the first line that is not empty holds a whole record, or the start of a very long one."""
+    line, end, _ = head.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")
+    if is_retrieval_head(line.decode("utf-8", "replace")):
+        return False
+    try:
+        return not end or isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _is_workbook(path: Path) -> bool:
+    """Whether a zip is an Excel file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "xl/workbook.xml" in archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def unpack(
@@ -152,7 +180,9 @@ def _rows(path: Path, check_stop: Callable[[], None], reading: Reading) -> Inspe
     columns: dict[str, None] = {}
     for split, files in splits.items():
         found.splits[split] = 0
-        first = [row.values for row in islice(records(files[0]), PREVIEW_ROWS) if isinstance(row, Row)]
+        nested = is_retrieval_json(files[0])
+        looked_at = islice(() if nested else records(files[0]), PREVIEW_ROWS)
+        first = [row.values for row in looked_at if isinstance(row, Row)]
         found.show(split, first)
         for values in first:
             columns.update(dict.fromkeys(map(shortened, islice(values, MOST_COLUMNS - len(columns)))))
@@ -173,6 +203,8 @@ def _rows(path: Path, check_stop: Callable[[], None], reading: Reading) -> Inspe
                 found.statistics.difficulty.update(row.difficulty)
                 if row.category is not None:
                     found.statistics.categories[row.category] += 1
+                if nested:
+                    found.show(split, [_shown(row)])
     found.columns = list(columns)
     return found
 

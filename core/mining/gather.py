@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from core.data.corpus import CORPUS_ROLES, has_corpus, read_corpus
 from core.data.dataset import SCHEMA
+from core.data.kept_reading import kept_reading
 from core.data.pairs import TrainingRow, read_pairs
 from core.data.reading import TEXT_ROLES, Reading
 from core.data.rejects import Rejects
@@ -104,7 +105,7 @@ def _add_corpus(context: RunContext, reference: str, split: str | None, document
     count = unreadable = 0
     remarks = Remarks()
     seen = FirstTexts("document", remarks)
-    reading = Reading(split)
+    reading = kept_reading(reference, context.place_of(reference), split, context.notice)
     for document in read_corpus(context.dataset_path(reference), split, reading):
         if isinstance(document, Reject):
             unreadable += 1

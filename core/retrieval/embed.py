@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from core.artifacts import fresh_folder
 from core.data.corpus import CORPUS_ROLES, read_corpus
 from core.data.hashing import text_hash
-from core.data.reading import Reading
+from core.data.kept_reading import kept_reading
 from core.data.rejects import Rejects
 from core.data.remarks import Irregularity, Remarks
 from core.data.rows import Reject
@@ -77,7 +77,7 @@ def _read(spec: EmbedSpec, context: RunContext, path: Path) -> tuple[TextFile, R
         for number, text in enumerate(spec.texts):
             texts.add(str(number), text)
     if spec.corpus is not None:
-        reading = Reading(spec.split)
+        reading = kept_reading(spec.corpus, context.place_of(spec.corpus), spec.split, context.notice)
         for found in read_corpus(context.dataset_path(spec.corpus), spec.split, reading):
             if (rejects.kept + rejects.count) % 4096 == 0:
                 context.check_stop()

@@ -53,6 +53,7 @@ def _run(context: RunContext) -> tuple[EndReason, str]:
             raise context.stop.failure
     except (Stopped, Exception) as error:  # noqa: BLE001 - the attempt's own edge: every end must be told
         reason, message = end_of(error, context)
+        message = context.by_reference(message)
         # By the logger and not by `traceback.print_exc`: a log on a full disk must not hide the end.
         if not isinstance(error, Stopped | ReasonError):
             _log.error("The job ended by an error", exc_info=error)

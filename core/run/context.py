@@ -17,6 +17,8 @@ from core.run.reporter import Reporter
 from core.run.request import RESULT, RunRequest
 from core.spec.refs import Ref, parse_ref
 
+_LEAST_CHECKSUM = 16
+
 _PATIENCE_SECONDS = 1800.0
 """How long finished work waits for remote storage."""
 
@@ -116,7 +118,15 @@ class RunContext:
 
     def notice(self, message: str, level: str = "info") -> None:
         """A sentence for the user."""
-        self._emit(EventType.NOTICE, level=level, message=message)
+        self._emit(EventType.NOTICE, level=level, message=self.by_reference(message))
+
+    def by_reference(self, message: str) -> str:
+        """A message in which artifacts are called what the spec calls them, and not by their checksum."""
+        for reference, known in self.request.inputs.items():
+            place = str(known.get("uri", "")).rstrip("/").rpartition("/")[2]
+            if len(place) >= _LEAST_CHECKSUM:
+                message = message.replace(place, reference)
+        return message
 
     def notices(self, sentences: Iterable[tuple[str, str]]) -> None:
         """Sentences, each with its level."""
@@ -187,6 +197,8 @@ class RunContext:
 
     def dataset_path(self, reference: str) -> Path:
         """Where a dataset lies; a hub's is fetched. Raises `BadData` if it is not there."""
+        from core.data.nested import retrieval_json_in
+
         path = self._fetched.get(reference) or self.resolve(reference)
         if not isinstance(path, Path):
             from core.data.hub import fetch_dataset
@@ -197,7 +209,8 @@ class RunContext:
         if not path.exists():
             raise BadData(f"{reference}: there is no such file or folder")
         made = path / "dataset"  # by `reason run`, whose folder may be named as a whole
-        return self._unpacked(made if (path / RESULT).is_file() and made.is_dir() else path)
+        place = self._unpacked(made if (path / RESULT).is_file() and made.is_dir() else path)
+        return retrieval_json_in(place) or place
 
     def _unpacked(self, path: Path) -> Path:
         """A packed dataset of rows as the folder that it was; extracted once in an attempt.

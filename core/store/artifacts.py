@@ -85,18 +85,18 @@ class ArtifactStore:
     def add_upload(self, new: NewArtifact, name: str, access: Access = EVERYTHING) -> tuple[Artifact, bool]:
         """Add a row for what no job has made. Returns (row, whether it is new).
 
-        Content that has this name already, in a row that the caller may see, stays the one row.
+        Content that is the newest of this name, among rows that the caller may see, stays the one row. Older
+        content sent again is a new version: what was sent last is what the name means.
         """
         with self._database.write() as session:
             _hold_name(session, new.kind, name)
             query = select(Artifact).where(
                 Artifact.kind == new.kind,
                 Artifact.name == name,
-                Artifact.sha256 == new.sha256,
                 access.visible(Artifact),
             )
             known = session.scalar(query.order_by(Artifact.version.desc()).limit(1))
-            if known is not None:
+            if known is not None and known.sha256 == new.sha256:
                 return known, False
             return _add(session, new, name, None, access.owner, self._database.time()), True
 

@@ -22,7 +22,7 @@ from core.evaluation.sets import read_judged_source, tell_remarks
 from core.families.identity import Identity
 from core.families.loading import context_length
 from core.run.context import RunContext
-from core.spec.refs import free_name
+from core.spec.refs import free_name, short_name
 from core.spec.train import Prompts, TrainSpec
 from core.training.pruning import prune_documents
 from core.training.tokens import TokenTable, tokens_of_table
@@ -243,7 +243,8 @@ def _evaluation_sets(spec: TrainSpec, context: RunContext) -> dict[str, Retrieva
     sets: dict[str, RetrievalSet] = {}
     for source in spec.evaluation.datasets:
         path = context.dataset_path(source.ref)
-        name = source.name or path.name.split(".")[0]
+        in_files = source.ref.startswith("file:")
+        name = source.name or (path.name.split(".")[0] if in_files else short_name(source.ref))
         name = free_name(name, sets)
         sets[name] = read_judged_source(context, source, path, name, spec.max_reject_share)
         tell_remarks(context, name, sets[name])

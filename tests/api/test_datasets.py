@@ -8,6 +8,7 @@ import threading
 import zipfile
 from urllib.parse import quote
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -372,3 +373,128 @@ def test_columns_of_what_has_none_are_refused(http):
     answer = send(http, b"# A\n\ntext\n", filename="a.md", columns=["query:title"])
     assert answer.status_code == 422
     assert "columns would have no effect: this is a tree of documents" in answer.json()["detail"]
+
+
+SET = {
+    "queries": {"q1": "what is a river", "q2": "what is a hill"},
+    "corpus": {f"d{n}": f"text number {n} of a river or a hill" for n in range(9)},
+    "relevant_docs": {"q1": {"d1": 2, "d2": 1, "d3": 0}, "q2": ["d4"]},
+}
+
+
+def evaluated(reference: str, out) -> dict:
+    spec = {"kind": "evaluate", "models": ["bm25"], "datasets": [reference], "metrics": ["ndcg@10"]}
+    result = run_local(spec, out, RecordingReporter())
+    assert result.state == "succeeded", result.end_reason
+    return result.metrics
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_set_in_one_json_is_the_same_as_file_dataset_and_prepared(http, settings, tmp_path, indent):
+    """All of its documents are ranked, with its grades, wherever it lies."""
+    file = tmp_path / "set.json"
+    file.write_text(json.dumps(SET, indent=indent))
+    sent = send(http, file.read_bytes())  # without a name of a file
+    assert sent.status_code == 201, sent.text
+    assert sent.json()["metadata"]["splits"] == {"train": 3}
+    [kept] = [path for path in settings.data_dir.rglob("data.json") if path.is_file()]
+    prepared = run_local(
+        {"kind": "prepare", "source": f"file:{file}", "task": "retrieval"},
+        tmp_path / "prepared",
+        RecordingReporter(),
+    )
+    assert prepared.state == "succeeded", prepared.end_reason
+    corpus = pq.read_table(tmp_path / "prepared" / "dataset" / "corpus.parquet").to_pylist()
+    assert {row["id"]: row["text"] for row in corpus} == SET["corpus"]
+    places = {"file": file, "dataset": kept.parent, "prepared": tmp_path / "prepared" / "dataset"}
+    found = {name: evaluated(f"file:{path}", tmp_path / f"run-{name}") for name, path in places.items()}
+    scores = [{value for key, value in metrics.items() if "ndcg" in key} for metrics in found.values()]
+    assert scores[0] == scores[1] == scores[2], found
+    assert scores[0] != {1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"relevant_docs": {"q1": "d1"}}, "must be a list of ids, or grades by id"),
+        ({"relevant_docs": {"q1": {"d1": 0.5}}}, "grades are whole numbers"),
+        ({"queries": {"q1": None}}, "a text is needed, not 'None'"),
+        ({"relevant_docs": None}, "has no relevant_docs"),
+    ],
+)
+def test_a_faulty_set_in_one_json_is_named(http, change, words):
+    content = {name: value for name, value in {**SET, **change}.items() if value is not None}
+    answer = send(http, json.dumps(content).encode(), filename="set.json")
+    assert answer.status_code == 422, answer.text
+    assert words in answer.json()["detail"]
+
+
+def test_an_id_twice_in_one_json_is_refused(http):
+    body = b'{"queries": {"q1": "a", "q1": "b"}, "corpus": {"d": "a"}, "relevant_docs": {"q1": ["d"]}}'
+    answer = send(http, body, filename="set.json")
+    assert answer.status_code == 422
+    assert "'q1' comes twice" in answer.json()["detail"]
+
+
+def test_judgments_of_what_is_missing_count_as_rejects(http):
+    body = json.dumps({**SET, "relevant_docs": {"q1": ["d1", "nowhere"], "q2": ["d4"]}}).encode()
+    refused = send(http, body, filename="set.json")
+    assert refused.status_code == 422
+    assert "judges document 'nowhere', which is not in the file" in refused.json()["detail"]
+    assert send(http, body, filename="set.json", max_reject_share=0.5).status_code == 201
+
+
+def test_a_corpus_is_read_as_it_was_sent(http, settings, tmp_path):
+    table = "title,other\n" + "".join(f"t {n},document {n} où\n" for n in range(5))
+    params = {"columns": ["query:title", "positive:other"], "encoding": "cp1252"}
+    sent = send(http, table.encode("cp1252"), filename="a.csv", **params)
+    assert sent.status_code == 201, sent.text
+    reference = f"file:{kept_folder(settings)}"
+    spec = {"kind": "mine", "model": "bm25", "dataset": reference, "corpus": reference}
+    told = RecordingReporter()
+    result = run_local(spec, tmp_path / "mined", told)
+    assert result.state == "succeeded", result.end_reason
+    rows = [
+        row for path in (tmp_path / "mined").rglob("train.parquet") for row in pq.read_table(path).to_pylist()
+    ]
+    assert rows
+    assert all(
+        text.startswith("document") and text.endswith("où") for row in rows for text in row["negatives"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "splits"),
+    [
+        (b"query;positive\nx y;z w\n", {"train": 1}),
+        (b"query|positive\nx y|z w\n", {"train": 1}),
+    ],
+)
+def test_a_body_without_a_name_is_known_by_its_content(http, body, splits):
+    answer = send(http, body)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["metadata"]["splits"] == splits
+
+
+def test_a_workbook_without_a_name_is_known_by_its_content(http):
+    book = openpyxl.Workbook()
+    book.active.append(["query", "positive"])
+    book.active.append(["x y", "z w"])
+    body = io.BytesIO()
+    book.save(body)
+    answer = send(http, body.getvalue())
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["metadata"]["splits"] == {"train": 1}
+
+
+def test_what_was_sent_last_is_what_the_name_means(http):
+    first, second = lines(ROWS), lines(ROWS[:5])
+    versions = [send(http, body).json()["version"] for body in (first, second, first, first)]
+    assert versions == [1, 2, 3, 3]
+    assert http.get("/datasets/mine").json()["metadata"]["splits"] == {"train": 30}
+
+
+def test_a_parameter_twice_is_refused(http):
+    answer = http.post("/datasets?name=a&name=b", content=lines(ROWS))
+    assert answer.status_code == 400
+    assert answer.json()["errors"] == [{"path": "name", "message": "given twice"}]

@@ -9,7 +9,7 @@ import pytest
 from core.data.columns import assign_roles
 from core.data.corpus import read_corpus
 from core.data.pairs import Reading, read_pairs
-from core.data.reading import TEXT_ROLES
+from core.data.reading import NO_VALUES, TEXT_ROLES
 from core.data.record import TrainingRow
 from core.data.retrieval import read_retrieval
 from core.data.rows import Reject
@@ -304,3 +304,23 @@ def test_files_beside_the_split_are_named(tmp_path):
         lines(tmp_path / f"{name}.jsonl", {"query": "what", "positive": "this one"})
     (tmp_path / "README.md").write_text("# about")
     assert "files that are not used: README.md, dev.jsonl." in told(tmp_path)
+
+
+@pytest.mark.parametrize("word", ["NaN", "nan", "null", "NULL", "None", "N/A", "<NA>", " NaN "])
+def test_words_for_no_value_in_a_table_are_no_texts(tmp_path, word):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"query,positive,negative\na b,c d,{word}\ne f,{word},g\n")
+    reading = Reading()
+    good, bad = read_pairs(path, reading=reading)
+    assert (good.positive, good.negatives) == ("c d", [])
+    assert isinstance(bad, Reject)
+    assert reading.counts[NO_VALUES] == 2
+    said = [sentence for sentence, _ in reading.report.sentences("it", TEXT_ROLES)]
+    assert any("2 cells of texts hold a word for no value" in line for line in said)
+
+
+def test_they_are_texts_where_json_says_so(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"query": "python constant", "positive": "None"}\n')
+    [row] = read_pairs(path)
+    assert row.positive == "None"
