@@ -143,7 +143,7 @@ def keep(
         folder = unpack(received.path, ending, received.folder / "in", most, check_stop)
         _check_names(folder)
         options = _with_kept(options, folder)
-        found = inspect(folder, check_stop, options)
+        found = inspect(folder, options, check_stop)
     except UnpacksTooLarge as error:
         raise TooLarge(str(error)) from error
     except BadData as error:

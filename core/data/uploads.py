@@ -135,7 +135,7 @@ def unpack(
 
 
 def inspect(
-    folder: Path, check_stop: Callable[[], None] = no_stop, options: RowOptions | None = None
+    folder: Path, options: RowOptions | None = None, check_stop: Callable[[], None] = no_stop
 ) -> Inspected:
     """Read every record once, by the columns and the encoding of ``options``.
 
