@@ -1,46 +1,25 @@
 """Which family a model is of, by the files that it comes with."""
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from core.errors import BadModel
+from core.families.description import Description, read_json
 from core.run.context import RunContext
 from core.spec.models import Family
 
-_OF_LIBRARIES = "config_sentence_transformers.json"
-
 
 def family_in(context: RunContext, reference: str) -> Family:
-    """Without loading it. Raises `BadModel` where there is no model, or a hub cannot be asked."""
+    """Without loading it. Raises `BadModel` where there is no model, where its files leave the family open,
+    for another kind of model, and where a hub cannot be asked."""
     source = context.resolve(reference)
-    if isinstance(source, Path):
-        if not source.is_dir():
-            raise BadModel(f"{reference}: there is no such folder")
-        config = _read(source / "config.json")
-        settings = _read(source / _OF_LIBRARIES)
-        modules = _read(source / "modules.json")
-    else:
-        config, settings, modules = (
-            _from_hub(context, reference, source.target, source.revision, name)
-            for name in ("config.json", _OF_LIBRARIES, "modules.json")
-        )
-    architectures = config.get("architectures") or [] if isinstance(config, dict) else []
-    if "query_prefix" in settings or "HF_ColBERT" in architectures:
-        return "late_interaction"
-    # A bi-encoder made of a classifier's checkpoint keeps the word, and says by its modules what it is.
-    if not modules and any(name.endswith("ForSequenceClassification") for name in architectures):
-        return "cross_encoder"
-    return "dense"
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise BadModel(f"{path.name} of the model cannot be read: {error}") from error
+    if not isinstance(source, Path):
+        read = partial(_from_hub, context, reference, source.target, source.revision)
+        return Description.read(read).family(reference)
+    if not source.is_dir():
+        raise BadModel(f"{reference}: there is no such folder")
+    return Description.of(source).family(reference)
 
 
 def _from_hub(context: RunContext, reference: str, repository: str, revision: str | None, name: str) -> Any:
@@ -56,10 +35,10 @@ def _from_hub(context: RunContext, reference: str, repository: str, revision: st
                 f"{reference} cannot be had from the model hub, nor from its local cache: give file:PATH, "
                 "or name the family"
             ) from error
-        return {}
+        return None
     except EntryNotFoundError:
-        return {}
+        return None
     except (HfHubHTTPError, OSError, ValueError) as error:
         first = str(error).strip().partition("\n")[0]
         raise BadModel(f"{reference} cannot be had from the model hub: {first}") from error
-    return _read(Path(found))
+    return read_json(Path(found))

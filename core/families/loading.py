@@ -1,7 +1,6 @@
 """Loading models of all families: safetensors only, no foreign code unless allowed, float32 weights."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +10,10 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from core.errors import BadModel
+from core.families.description import Description, read_json
+from core.families.files import check_files
+from core.families.layouts import in_old_layout
+from core.families.weights import check_vocabulary, checked_weights
 from core.native_errors import first_line, reading_model, translated
 from core.run.context import RunContext
 from core.spec.refs import Ref
@@ -18,51 +21,104 @@ from core.spec.refs import Ref
 Model = TypeVar("Model")
 
 _OWN_MODULES = ("sentence_transformers.", "pylate.")
+_NOT_READ = [
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.pkl",
+    "*.h5",
+    "*.msgpack",
+    "*.onnx",
+    "*.gguf",
+    "onnx/*",
+    "openvino/*",
+]
 
 
 def load(
-    make: Callable[..., Model], context: RunContext, reference: str, device: str, **model_kwargs: Any
+    make: Callable[..., Model],
+    context: RunContext,
+    reference: str,
+    device: str,
+    *,
+    new_head: bool = False,
+    **model_kwargs: Any,
 ) -> Model:
-    """The model that ``reference`` names, with float32 weights, by a library's class. Raises `BadModel`."""
+    """The model that ``reference`` names, with float32 weights, by a library's class.
+
+    ``new_head``: its files may lack a head, which is new then and must be trained. Raises `BadModel` for a
+    folder that is not whole, for weights that the files lack, and for another kind of model.
+    """
     transformers_logging.disable_progress_bar()  # a bar in a log file is noise
     source = context.resolve(reference)
-    trust = context.request.trust_remote_code
-    if isinstance(source, Path):
-        with reading_model(f"{reference} cannot be loaded"):
-            _check_folder(source, reference, trust_remote_code=trust)
-        name, revision = str(source), None
-    else:
-        name, revision = source.target, source.revision
+    trust, offline = context.request.trust_remote_code, context.request.offline
+    folder = source if isinstance(source, Path) else fetch(source, reference, offline=offline)
+    with reading_model(f"{reference} cannot be loaded"):
+        _check_folder(folder, reference, trust_remote_code=trust)
 
     def explained(error: Exception) -> BadModel:
         # Whatever it is: safetensors, tokenizers and torch have exception types of their own, and what a
         # model's files make a library raise (TypeError, AttributeError) is the model's fault.
-        return BadModel(_explain(source, reference, error, offline=context.request.offline))
+        return BadModel(_explain(reference, error))
 
     told = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # tables of weights that older checkpoints have in excess
     try:
-        with translated(explained, f"{reference} cannot be read"):
+        with (
+            translated(explained, f"{reference} cannot be read"),
+            in_old_layout(folder, reference) as place,
+            checked_weights(reference, new_head=new_head),
+        ):
             model: Any = make(
-                name,
+                str(place),
                 device=device,
-                revision=revision,
                 trust_remote_code=trust,
-                local_files_only=context.request.offline,
+                local_files_only=offline,
                 # Left to itself the loader keeps a checkpoint's bf16 and trains in it.
                 model_kwargs={"torch_dtype": torch.float32, "use_safetensors": True, **model_kwargs},
             )
             if isinstance(model, nn.Sequential) and len(model) == 0:
                 raise BadModel(f"{reference} has no modules: its modules.json is empty")
+            check_vocabulary(model, reference)
             model.loaded_from = reference  # for messages about what it computes
             return model
     finally:
         transformers_logging.set_verbosity(told)
 
 
+def fetch(source: Ref, reference: str, *, offline: bool) -> Path:
+    """A hub's model as a folder of its cache, without files that are never read. Raises `BadModel`."""
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            source.target, revision=source.revision, local_files_only=offline, ignore_patterns=_NOT_READ
+        )
+    except LocalEntryNotFoundError as error:
+        if offline:
+            raise BadModel(
+                f"{reference} is not in the local hub cache, and REASON_OFFLINE is set. Give "
+                "file:PATH instead."
+            ) from error
+        raise BadModel(_unreachable(reference, error)) from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+        raise BadModel(_unreachable(reference, error)) from error
+    return Path(found)
+
+
+def _unreachable(reference: str, error: Exception) -> str:
+    return (
+        f"{reference} cannot be had from the model hub (is its name right, is the hub reachable?): "
+        f"{first_line(error)}"
+    )
+
+
 def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> None:
     if not folder.is_dir():
         raise BadModel(f"{reference}: there is no such folder")
+    Description.of(folder).check_known(reference)
     if not any(folder.rglob("*.safetensors")):
         pickles = [
             path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in folder.rglob(pattern)
@@ -78,38 +134,25 @@ def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> N
             f"{reference} brings its own code ({foreign}), which is refused unless the service runs with "
             "REASON_TRUST_REMOTE_CODE=true"
         )
+    check_files(folder, reference)
 
 
 def _foreign_code(folder: Path) -> str | None:
     """What of the folder would be executed, if anything."""
-    for config in folder.rglob("config.json"):
-        if auto_map := _json(config).get("auto_map"):
-            return str(next(iter(auto_map.values()), config.name))
-    modules = folder / "modules.json"
-    for module in _json(modules) if modules.exists() else []:
+    for path in folder.rglob("config.json"):
+        config = read_json(path)
+        if isinstance(config, dict) and (auto_map := config.get("auto_map")):
+            return str(next(iter(auto_map.values()), path.name))
+    for module in Description.of(folder).modules:
         if not str(module.get("type", "")).startswith(_OWN_MODULES):
             return str(module.get("type"))
     return None
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadModel(f"{path.name} of the model is not JSON: {error}") from error
-
-
-def _explain(source: Path | Ref, reference: str, error: Exception, *, offline: bool) -> str:
+def _explain(reference: str, error: Exception) -> str:
     if "MaxSim" in str(error):
         return f"{reference} is a late-interaction model (ColBERT), not a bi-encoder"
-    first = first_line(error)
-    if isinstance(source, Path):
-        return f"{reference} cannot be loaded: {first}"
-    if offline:
-        return (
-            f"{reference} is not in the local hub cache, and REASON_OFFLINE is set. Give file:PATH instead."
-        )
-    return f"{reference} cannot be had from the model hub (is its name right, is the hub reachable?): {first}"
+    return f"{reference} cannot be loaded: {first_line(error)}"
 
 
 def weights_sha256(model: nn.Module) -> str:

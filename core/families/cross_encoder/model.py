@@ -28,7 +28,7 @@ def load_model(
 
 def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> CrossEncoder:
     """A cross-encoder, or an encoder, which gets a new head. Raises `BadModel`."""
-    model = load(CrossEncoder, context, spec.base_model, device)
+    model = load(CrossEncoder, context, spec.base_model, device, new_head=True)
     _settle(model, spec.base_model)
     evaluated = spec.evaluation.datasets or spec.evaluation.holdout is not None
     if evaluated and spec.evaluation.rerank.retriever != "bm25":

@@ -1,0 +1,96 @@
+"""Whether a model's folder is whole: every file that it needs, and weights that are weights. No torch.
+
+A missing file is seldom an error of the libraries: without a tokenizer they make one of five words, and
+without a module's configuration they take defaults. So it is looked for before anything is loaded.
+"""
+
+import json
+from pathlib import Path
+
+from core.errors import BadModel
+from core.families.description import CONFIG, MODULES, Description, read_json
+
+_POINTER = b"version https://git-lfs"
+_LONGEST_HEADER = 100 << 20
+"""safetensors' own limit."""
+
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm", "*.tiktoken", "*.bpe")
+_WITHOUT_FILES = ("Normalize",)
+"""Modules that have no settings: their folders are empty, and git does not keep those."""
+
+
+def check_files(folder: Path, reference: str) -> None:
+    """Raises `BadModel` with the file and what is wrong with it."""
+    for path in sorted(folder.rglob("*.safetensors")):
+        _check_weights(path, reference, str(path.relative_to(folder)))
+    for path in sorted(folder.rglob("*.safetensors.index.json")):
+        _check_shards(path, reference)
+    described = Description.of(folder)
+    for module in described.modules:
+        _check_module(folder, module, reference)
+    for place in _transformers(folder, described):
+        _check_tokenizer(place, reference)
+
+
+def _check_weights(path: Path, reference: str, name: str) -> None:
+    """Read a safetensors file's header, and compare the file's size with what it promises."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(len(_POINTER))
+        if head == _POINTER:
+            raise BadModel(
+                f"{reference}: {name} is a pointer of Git LFS and not the weights: run `git lfs pull` there"
+            )
+        file.seek(0)
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+            what = "is empty" if not size else f"is cut short, or no safetensors file ({size:,} bytes)"
+            raise BadModel(f"{reference}: {name} {what}")
+        try:
+            header = json.loads(file.read(length))
+            ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise BadModel(f"{reference}: {name} is no safetensors file: {error}") from error
+    promised = 8 + length + max(ends, default=0)
+    if promised != size:
+        raise BadModel(
+            f"{reference}: {name} has {size:,} bytes and should have {promised:,}: it was not copied whole"
+        )
+
+
+def _check_shards(path: Path, reference: str) -> None:
+    index = read_json(path)
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict):
+        raise BadModel(f"{reference}: {path.name} lists no weights (weight_map)")
+    if missing := sorted({str(name) for name in shards.values() if not (path.parent / str(name)).is_file()}):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BadModel(f"{reference}: {missing[0]}{more}, named in {path.name}, is not there")
+
+
+def _check_module(folder: Path, module: dict[str, object], reference: str) -> None:
+    path, kind = str(module.get("path") or ""), str(module.get("type", "")).rpartition(".")[2]
+    if (
+        not path
+        or kind in _WITHOUT_FILES
+        or kind in ("Transformer", "StaticEmbedding", "WordEmbeddings", "BoW")
+    ):
+        return
+    if not (folder / path / CONFIG).is_file():
+        raise BadModel(f"{reference}: {path}/{CONFIG}, named in {MODULES}, is not there ({kind})")
+
+
+def _transformers(folder: Path, described: Description) -> list[Path]:
+    """Where transformers lie: in the folder itself, or below it as its modules say."""
+    if not described.modules:
+        return [folder]
+    kinds = zip(described.names(), described.modules, strict=True)
+    return [folder / str(module.get("path") or "") for kind, module in kinds if kind == "Transformer"]
+
+
+def _check_tokenizer(folder: Path, reference: str) -> None:
+    settings = read_json(folder / "tokenizer_config.json")
+    if isinstance(settings, dict) and "auto_map" in settings:
+        return  # it brings a class of its own, with files of any name
+    if not any(next(folder.glob(pattern), None) for pattern in _TOKENIZERS):
+        raise BadModel(f"{reference} has no tokenizer: none of {', '.join(_TOKENIZERS)} is in the folder")
