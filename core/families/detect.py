@@ -13,13 +13,17 @@ from core.spec.models import Family
 def family_in(context: RunContext, reference: str) -> Family:
     """Without loading it. Raises `BadModel` where there is no model, where its files leave the family open,
     for another kind of model, and where a hub cannot be asked."""
+    return describe(context, reference).family(reference)
+
+
+def describe(context: RunContext, reference: str) -> Description:
+    """What a model's files say. Raises `BadModel`."""
     source = context.resolve(reference)
     if not isinstance(source, Path):
-        read = partial(_from_hub, context, reference, source.target, source.revision)
-        return Description.read(read).family(reference)
+        return Description.read(partial(_from_hub, context, reference, source.target, source.revision))
     if not source.is_dir():
         raise BadModel(f"{reference}: there is no such folder")
-    return Description.of(source).family(reference)
+    return Description.of(source)
 
 
 def _from_hub(context: RunContext, reference: str, repository: str, revision: str | None, name: str) -> Any:

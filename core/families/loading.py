@@ -16,6 +16,7 @@ from core.families.layouts import in_old_layout
 from core.families.weights import check_vocabulary, checked_weights
 from core.native_errors import first_line, reading_model, translated
 from core.run.context import RunContext
+from core.spec.models import Prompts
 from core.spec.refs import Ref
 
 Model = TypeVar("Model")
@@ -153,6 +154,14 @@ def _explain(reference: str, error: Exception) -> str:
     if "MaxSim" in str(error):
         return f"{reference} is a late-interaction model (ColBERT), not a bi-encoder"
     return f"{reference} cannot be loaded: {first_line(error)}"
+
+
+def keep_prompts(model: Any, prompts: Prompts) -> None:
+    """The saved model says which prompts it was trained with, under the names that `encode_query` and
+    `encode_document` look for."""
+    for role, text in prompts:
+        if text is not None and text != (model.prompts.get(role) or ""):
+            model.prompts = {**model.prompts, role: text}
 
 
 def weights_sha256(model: nn.Module) -> str:

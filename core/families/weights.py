@@ -30,8 +30,8 @@ def checked_weights(reference: str, *, new_head: bool) -> Iterator[None]:
         if mismatched := sorted(named["loading_info"].mismatched_keys):
             name, saved, wanted = mismatched[0]
             raise BadModel(
-                f"{reference}: {name} is {list(saved)} in its files, and config.json makes it {list(wanted)}: "
-                "the weights are of another model"
+                f"{reference}: {name} is {list(saved)} in its files, and config.json makes it {list(wanted)}:"
+                " the weights are of another model"
             )
         write(*arguments, **named)
         _check(named["model"], set(named["loading_info"].missing_keys), reference, new_head=new_head)

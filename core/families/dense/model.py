@@ -8,7 +8,7 @@ from sentence_transformers.models import Transformer
 from transformers import BitsAndBytesConfig
 
 from core.errors import BadModel, BadSpec
-from core.families.loading import load, made_for_scores
+from core.families.loading import keep_prompts, load, made_for_scores
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 
@@ -16,6 +16,7 @@ from core.spec.train import TrainSpec
 def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> SentenceTransformer:
     """The base model. Raises `BadModel`, and `BadSpec` for dimensions that it does not have."""
     model = load_model(context, spec.base_model, device, spec.quantization)
+    keep_prompts(model, spec.prompts)
     dim = model.get_sentence_embedding_dimension() or 0
     if spec.matryoshka and max(spec.matryoshka.dimensions) >= dim:
         raise BadSpec(

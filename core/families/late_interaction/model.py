@@ -7,7 +7,7 @@ from typing import Any
 from pylate.models import ColBERT
 
 from core.errors import BadModel, BadSpec
-from core.families.loading import context_length, load, made_for_scores
+from core.families.loading import context_length, keep_prompts, load, made_for_scores
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 
@@ -37,6 +37,7 @@ def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> ColB
     }
     known = {name: value for name, value in options.items() if value is not None}
     model = load(partial(ColBERT, **known), context, spec.base_model, device)
+    keep_prompts(model, spec.prompts)
     longest = context_length(model)
     if _is_trained(model):
         if asked.embedding_size not in (None, trained_size := model[1].out_features):
