@@ -16,8 +16,8 @@ from core.spec import AnySpec
 from core.spec.models import Prompts
 
 _NAMES: Mapping[str, Sequence[str]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
-"""Of prompts by role. sentence-transformers looks for the same names, but finds an empty ``document`` of its own
-in every model, and so never a ``passage``."""
+"""Of prompts by role. sentence-transformers looks for the same names, but finds an empty ``document`` of its
+own in every model, and so never a ``passage``."""
 
 _Asked = TypeVar("_Asked")
 

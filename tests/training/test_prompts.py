@@ -47,7 +47,7 @@ def embedded(model, tmp_path, **fields):
 def test_embed_puts_the_documents_prompt_in_front(prompted, tmp_path):
     found, texts, notices = embedded(prompted, tmp_path)
     model = SentenceTransformer(str(prompted), device="cpu")
-    expected = model.encode_document(texts, normalize_embeddings=True)
+    expected = model.encode([f"the document {text}" for text in texts], normalize_embeddings=True)
     assert np.abs(found - expected).max() < 1e-5
     assert np.abs(found - model.encode(texts, normalize_embeddings=True)).max() > 1e-4
     assert any("own prompts stand before its texts: query 'what is ', document" in line for line in notices)
@@ -67,9 +67,8 @@ def test_a_default_prompt_stands_before_both(tiny_model, tmp_path):
     shutil.copytree(tiny_model, folder)
     set_prompts(folder, {"all": "a "}, default="all")
     found, texts, _ = embedded(folder, tmp_path)
-    expected = SentenceTransformer(str(folder), device="cpu").encode_document(
-        texts, normalize_embeddings=True
-    )
+    model = SentenceTransformer(str(folder), device="cpu")
+    expected = model.encode(texts, normalize_embeddings=True)  # with its default prompt
     assert np.abs(found - expected).max() < 1e-5
 
 
@@ -93,8 +92,8 @@ def test_evaluate_ranks_with_them(prompted, pairs_file, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "saved"),
     [
-        ({}, {"query": "what is ", "passage": "the document "}),
-        ({"query": "on "}, {"query": "on ", "passage": "the document "}),
+        ({}, {"query": "what is ", "document": "the document "}),
+        ({"query": "on "}, {"query": "on ", "document": "the document "}),
         ({"document": "of "}, {"query": "what is ", "passage": "the document ", "document": "of "}),
     ],
 )
@@ -106,16 +105,16 @@ def test_the_saved_model_says_what_it_was_trained_with(prompted, pairs_file, tmp
     model = SentenceTransformer(str(tmp_path / "out" / "model"), device="cpu")
     before = {"query": "what is ", "document": "the document ", **asked}
     for role, encode in (("query", model.encode_query), ("document", model.encode_document)):
-        assert np.allclose(encode("river"), model.encode(before[role] + "river"), atol=1e-6)
+        assert np.allclose(encode("river"), model.encode(before[role] + "river", prompt=""), atol=1e-6)
 
 
 def test_training_reads_them(prompted, pairs_file, tmp_path):
     spec = {"kind": "train", "base_model": f"file:{prompted}", "dataset": f"file:{pairs_file}"}
     spec |= {"max_steps": 1, "batch_size": 8, "logging_steps": 1}
-    own, _ = done(spec, tmp_path / "own")
+    done(spec, tmp_path / "own")
     written = {"query": "what is ", "document": "the document "}
-    same, _ = done({**spec, "prompts": written}, tmp_path / "same")
-    other, _ = done({**spec, "prompts": {"query": "", "document": ""}}, tmp_path / "other")
+    done({**spec, "prompts": written}, tmp_path / "same")
+    done({**spec, "prompts": {"query": "", "document": ""}}, tmp_path / "other")
     weights = [
         (tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("own", "same", "other")
     ]
