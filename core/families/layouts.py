@@ -148,7 +148,8 @@ def _configuration(kind: str, config: dict[str, Any], reference: str) -> dict[st
 
 
 def _link(folder: Path, place: Path, but: tuple[str, ...]) -> None:
-    for path in folder.iterdir():
+    # A module without settings may have no folder: git does not keep empty ones.
+    for path in folder.iterdir() if folder.is_dir() else ():
         if path.name not in but:
             (place / path.name).symlink_to(path.resolve())
 
