@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from tokenizers import normalizers
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
@@ -81,10 +82,25 @@ def load(
             if isinstance(model, nn.Sequential) and len(model) == 0:
                 raise BadModel(f"{reference} has no modules: its modules.json is empty")
             check_vocabulary(model, reference)
+            _put_texts_in_lower_case(model, reference)
             model.loaded_from = reference  # for messages about what it computes
             return model
     finally:
         transformers_logging.set_verbosity(told)
+
+
+def _put_texts_in_lower_case(model: Any, reference: str) -> None:
+    """Give the tokenizer the lower-casing that sentence-transformers does before it (``do_lower_case``).
+
+    Texts are tokenized here without that library's own step. Raises `BadModel`.
+    """
+    if not (isinstance(model, nn.Sequential) and getattr(model[0], "do_lower_case", False)):
+        return
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise BadModel(f"{reference} asks for lower case (do_lower_case), which its slow tokenizer cannot do")
+    before = [backend.normalizer] if backend.normalizer is not None else []
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])
 
 
 def fetch(source: Ref, reference: str, *, offline: bool) -> Path:

@@ -132,3 +132,25 @@ def test_a_pooling_without_its_prompt_is_refused(prompted, tmp_path):
     result = run_local(spec, tmp_path / "out", RecordingReporter())
     assert result.end_reason.code == "bad_model"
     assert "leaves its prompt out of the pooling" in result.end_reason.message
+
+
+def test_a_model_in_lower_case_reads_lower_case(tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["normalizer"]["lowercase"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    path = folder / "sentence_bert_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "do_lower_case": True}))
+    corpus = tmp_path / "corpus.jsonl"
+    texts = ["The RIVER of Winter", "a Bridge"]
+    corpus.write_text(
+        "".join(json.dumps({"_id": str(n), "text": text}) + "\n" for n, text in enumerate(texts))
+    )
+    done({"kind": "embed", "model": f"file:{folder}", "corpus": f"file:{corpus}"}, tmp_path / "out")
+    found = np.concatenate([np.load(path) for path in sorted((tmp_path / "out").rglob("*.npy"))])
+    expected = SentenceTransformer(str(folder), device="cpu").encode(texts, normalize_embeddings=True)
+    assert np.abs(found - expected).max() < 1e-5
+    path.write_text(json.dumps({**json.loads(path.read_text()), "do_lower_case": False}))
+    without = SentenceTransformer(str(folder), device="cpu").encode(texts, normalize_embeddings=True)
+    assert np.abs(found - without).max() > 1e-3
