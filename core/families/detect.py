@@ -35,10 +35,12 @@ def _from_hub(context: RunContext, reference: str, repository: str, revision: st
     except LocalEntryNotFoundError as error:
         # Without a hub it cannot be known whether a file is missing or was not fetched.
         if name == "config.json":
-            raise BadModel(
-                f"{reference} cannot be had from the model hub, nor from its local cache: give file:PATH, "
-                "or name the family"
-            ) from error
+            why = (
+                "is not in the local hub cache, and REASON_OFFLINE is set. Give file:PATH instead"
+                if context.request.offline
+                else "cannot be had from the model hub, nor from its local cache: give file:PATH"
+            )
+            raise BadModel(f"{reference} {why}") from error
         return None
     except EntryNotFoundError:
         return None
