@@ -55,8 +55,8 @@ def _check(model: Any, missing: set[str], reference: str, *, new_head: bool) -> 
         )
     if (lacking := of_head | pooler) and not new_head:
         raise BadModel(
-            f"{reference} is no cross-encoder: the weights of its head ({min(lacking)}) are not in its files, "
-            "and its scores would be random"
+            f"{reference} is no cross-encoder: it has no trained head ({min(lacking)} is not in its files), "
+            "its scores would be random"
         )
 
 

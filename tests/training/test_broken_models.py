@@ -150,7 +150,7 @@ def test_a_head_that_is_missing_is_refused_where_it_scores(models, pairs_file, t
     spec = {"kind": "evaluate", "models": [f"file:{folder}"], "datasets": [f"file:{pairs_file}"]}
     result = run_local(spec, tmp_path / "out", RecordingReporter())
     assert result.end_reason.code == "bad_model", result.end_reason
-    assert "the weights of its head (classifier.bias) are not in its files" in result.end_reason.message
+    assert "no trained head (classifier.bias is not in its files)" in result.end_reason.message
 
 
 def test_a_model_without_a_pooler_is_whole(tiny_model, pairs_file, tmp_path):
