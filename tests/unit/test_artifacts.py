@@ -132,3 +132,16 @@ def test_finished_work_waits_for_remote_storage(tmp_path, monkeypatch):
     assert "model" in context.outputs
     told = [event.data["message"] for event in reporter.events if event.type.value == "notice"]
     assert told == ["Trying again in 1 s: away", "Trying again in 2 s: away"]
+
+
+def test_messages_call_artifacts_what_the_spec_calls_them(tmp_path):
+    place = "e6b4a37b81cb" * 5
+    inputs = {"dataset:support": {"uri": f"file:///data/artifacts/{place}", "sha256": place}}
+    request = RunRequest(
+        job_id="job", attempt=1, spec={}, inputs=inputs, checkpoints=tmp_path / "c", cache=tmp_path / "cache"
+    )
+    reporter = RecordingReporter()
+    context = RunContext(request, tmp_path, reporter)
+    context.notice(f"{place} has no split 'train'")
+    [told] = [event.data["message"] for event in reporter.events]
+    assert told == "dataset:support has no split 'train'"
