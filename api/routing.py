@@ -28,6 +28,7 @@ class Route(APIRoute):
         dependants = list(_flat(self.dependant))
         key = _strongest([found.call for found in dependants if isinstance(found.call, Key)])
         params = {param.alias: param for found in dependants for param in found.query_params}
+        known = sorted(params)
         several = {name for name, param in params.items() if _takes_several(param.field_info.annotation)}
 
         async def checked(request: Request) -> Response:
@@ -35,7 +36,7 @@ class Route(APIRoute):
             if key is not None and not (key.unless and getattr(request.app.state.settings, key.unless)):
                 authenticate = request.app.state.authenticator.authenticate
                 request.state.principal = await run_in_threadpool(authenticate, request, key.scope)
-            _check_query(request, sorted(params), several)
+            _check_query(request, known, several)
             if self.body_field is not None:
                 request = _JsonRequest(request.scope, request.receive)
                 await request.json()

@@ -157,7 +157,7 @@ def keep(
     many = has_many_files(folder)
     if found.preview:
         write_preview(folder, found.preview)
-    write_reading(folder, options)
+    reading = write_reading(folder, options)
     metadata: dict[str, Any] = {
         "name": name,
         "filename": filename,
@@ -168,7 +168,6 @@ def keep(
         "rejected": found.rejected,
         "statistics": found.statistics.page(),
     }
-    reading = options.model_dump(exclude_defaults=True, include={"columns", "encoding"})
     told = {"ignored": found.ignored, "empty": found.empty, "reading": reading}
     metadata |= {field: value for field, value in told.items() if value}
     if many:

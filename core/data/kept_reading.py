@@ -17,10 +17,12 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _KEPT = ("columns", "encoding")
 
 
-def write_reading(folder: Path, options: RowOptions) -> None:
-    """Keep what ``options`` say of columns and encoding; no file where they say nothing."""
-    if told := _told(options):
-        (folder / READING).write_text(RowOptions(**told).model_dump_json(include=set(told)), encoding="utf-8")
+def write_reading(folder: Path, options: RowOptions) -> dict[str, object]:
+    """Keep what ``options`` say of columns and encoding, and return it; no file where they say nothing."""
+    told = _told(options)
+    if told:
+        (folder / READING).write_text(options.model_dump_json(include=set(told)), encoding="utf-8")
+    return told
 
 
 def read_reading(folder: Path) -> RowOptions | None:

@@ -1,7 +1,7 @@
 """What a model's files say that it is, before anything of it is loaded. No torch."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,8 @@ class Description:
 
     @classmethod
     def of(cls, folder: Path) -> "Description":
-        """Of a folder. Raises `BadModel` for files that are no JSON."""
-        return cls.read(lambda name: read_json(folder / name))
-
-    @classmethod
-    def read(cls, read: Callable[[str], Any]) -> "Description":
-        """``read`` gives a file's content by its name, None for one that is not there."""
-        config, settings, modules = read(CONFIG), read(SETTINGS), read(MODULES)
+        """Of a folder. Raises `BadModel` for files that are no JSON, or hold something else."""
+        config, settings, modules = (read_json(folder / name) for name in (CONFIG, SETTINGS, MODULES))
         for name, found, kind in (
             (CONFIG, config, dict),
             (SETTINGS, settings, dict),

@@ -19,13 +19,12 @@ _WITHOUT_FILES = ("Normalize",)
 """Modules that have no settings: their folders are empty, and git does not keep those."""
 
 
-def check_files(folder: Path, reference: str) -> None:
+def check_files(folder: Path, described: Description, reference: str) -> None:
     """Raises `BadModel` with the file and what is wrong with it."""
     for path in sorted(folder.rglob("*.safetensors")):
         _check_weights(path, reference, str(path.relative_to(folder)))
     for path in sorted(folder.rglob("*.safetensors.index.json")):
         _check_shards(path, reference)
-    described = Description.of(folder)
     for module in described.modules:
         _check_module(folder, module, reference)
     for place in _transformers(folder, described):

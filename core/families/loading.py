@@ -18,23 +18,10 @@ from core.families.weights import check_vocabulary, checked_weights
 from core.native_errors import first_line, reading_model, translated
 from core.run.context import RunContext
 from core.spec.models import Prompts
-from core.spec.refs import Ref
 
 Model = TypeVar("Model")
 
 _OWN_MODULES = ("sentence_transformers.", "pylate.")
-_NOT_READ = [
-    "*.bin",
-    "*.pt",
-    "*.pth",
-    "*.pkl",
-    "*.h5",
-    "*.msgpack",
-    "*.onnx",
-    "*.gguf",
-    "onnx/*",
-    "openvino/*",
-]
 
 
 def load(
@@ -52,9 +39,8 @@ def load(
     folder that is not whole, for weights that the files lack, and for another kind of model.
     """
     transformers_logging.disable_progress_bar()  # a bar in a log file is noise
-    source = context.resolve(reference)
-    trust, offline = context.request.trust_remote_code, context.request.offline
-    folder = source if isinstance(source, Path) else fetch(source, reference, offline=offline)
+    trust = context.request.trust_remote_code
+    folder = context.model_path(reference)
     with reading_model(f"{reference} cannot be loaded"):
         _check_folder(folder, reference, trust_remote_code=trust)
 
@@ -75,7 +61,7 @@ def load(
                 str(place),
                 device=device,
                 trust_remote_code=trust,
-                local_files_only=offline,
+                local_files_only=context.request.offline,
                 # Left to itself the loader keeps a checkpoint's bf16 and trains in it.
                 model_kwargs={"torch_dtype": torch.float32, "use_safetensors": True, **model_kwargs},
             )
@@ -103,39 +89,9 @@ def _put_texts_in_lower_case(model: Any, reference: str) -> None:
     backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])
 
 
-def fetch(source: Ref, reference: str, *, offline: bool) -> Path:
-    """A hub's model as a folder of its cache, without files that are never read. Raises `BadModel`."""
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        found = snapshot_download(
-            source.target, revision=source.revision, local_files_only=offline, ignore_patterns=_NOT_READ
-        )
-    except LocalEntryNotFoundError as error:
-        if offline:
-            raise BadModel(
-                f"{reference} is not in the local hub cache, and REASON_OFFLINE is set. Give "
-                "file:PATH instead."
-            ) from error
-        raise BadModel(_unreachable(reference, error)) from error
-    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
-        raise BadModel(_unreachable(reference, error)) from error
-    return Path(found)
-
-
-def _unreachable(reference: str, error: Exception) -> str:
-    return (
-        f"{reference} cannot be had from the model hub (is its name right, is the hub reachable?): "
-        f"{first_line(error)}"
-    )
-
-
 def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> None:
-    if not folder.is_dir():
-        raise BadModel(f"{reference}: there is no such folder")
-    Description.of(folder).check_known(reference)
+    described = Description.of(folder)
+    described.check_known(reference)
     if not any(folder.rglob("*.safetensors")):
         pickles = [
             path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in folder.rglob(pattern)
@@ -146,21 +102,21 @@ def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> N
                 "Convert them to safetensors."
             )
         raise BadModel(f"{reference} has no weights: no .safetensors file in the folder")
-    if not trust_remote_code and (foreign := _foreign_code(folder)):
+    if not trust_remote_code and (foreign := _foreign_code(folder, described)):
         raise BadModel(
             f"{reference} brings its own code ({foreign}), which is refused unless the service runs with "
             "REASON_TRUST_REMOTE_CODE=true"
         )
-    check_files(folder, reference)
+    check_files(folder, described, reference)
 
 
-def _foreign_code(folder: Path) -> str | None:
+def _foreign_code(folder: Path, described: Description) -> str | None:
     """What of the folder would be executed, if anything."""
     for path in folder.rglob("config.json"):
         config = read_json(path)
         if isinstance(config, dict) and (auto_map := config.get("auto_map")):
             return str(next(iter(auto_map.values()), path.name))
-    for module in Description.of(folder).modules:
+    for module in described.modules:
         if not str(module.get("type", "")).startswith(_OWN_MODULES):
             return str(module.get("type"))
     return None

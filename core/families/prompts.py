@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from core.errors import BadModel
 from core.families.description import CONFIG, Description, read_json
-from core.families.detect import describe
 from core.run.context import RunContext
 from core.spec import AnySpec
 from core.spec.models import Prompts
@@ -55,7 +54,8 @@ def _filled(asked: _Asked, reference: str, family: str, context: RunContext) -> 
     said: Any = asked
     if reference == "bm25" or family == "cross_encoder":
         return asked
-    described = describe(context, reference)
+    folder = context.model_path(reference)
+    described = Description.of(folder)
     if family == "auto" and described.family(reference) == "cross_encoder":
         return asked
     own = own_prompts(described)
@@ -71,17 +71,13 @@ def _filled(asked: _Asked, reference: str, family: str, context: RunContext) -> 
             told.append(f"{role} {mine!r}")
     if told:
         context.notice(f"{reference}: the model's own prompts stand before its texts: {', '.join(told)}.")
-    _check_pooling(context, reference, described, used)
+    if any(used.values()):
+        _check_pooling(folder, reference, described)
     return said.model_copy(update={"prompts": Prompts(**used)})
 
 
-def _check_pooling(
-    context: RunContext, reference: str, described: Description, used: Mapping[str, str]
-) -> None:
+def _check_pooling(folder: Path, reference: str, described: Description) -> None:
     """Raises `BadModel` for a model whose pooling leaves the prompt out (INSTRUCTOR)."""
-    folder = context.resolve(reference)
-    if not any(used.values()) or not isinstance(folder, Path):
-        return
     for module in described.modules:
         config = read_json(folder / str(module.get("path") or "") / CONFIG)
         if isinstance(config, dict) and config.get("include_prompt") is False:

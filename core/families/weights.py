@@ -24,7 +24,6 @@ def checked_weights(reference: str, *, new_head: bool) -> Iterator[None]:
     ``new_head``: what stands above the base model may be new. transformers tells what it did not find in a
     table for the log alone, so its writer is replaced while this lasts.
     """
-    write = modeling_utils.log_state_dict_report
 
     def report(*arguments: Any, **named: Any) -> None:
         if mismatched := sorted(named["loading_info"].mismatched_keys):
@@ -36,8 +35,10 @@ def checked_weights(reference: str, *, new_head: bool) -> Iterator[None]:
         write(*arguments, **named)
         _check(named["model"], set(named["loading_info"].missing_keys), reference, new_head=new_head)
 
-    with _ONE_AT_A_TIME, mock.patch.object(modeling_utils, "log_state_dict_report", report):
-        yield
+    with _ONE_AT_A_TIME:
+        write = modeling_utils.log_state_dict_report
+        with mock.patch.object(modeling_utils, "log_state_dict_report", report):
+            yield
 
 
 def _check(model: Any, missing: set[str], reference: str, *, new_head: bool) -> None:

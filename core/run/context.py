@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts import Library, Published, inspect_folder_and_place
-from core.errors import BadData, BadSpec, JobFailure, StorageFailure
+from core.errors import BadData, BadModel, BadSpec, JobFailure, StorageFailure
 from core.jobs.events import Event, EventType
 from core.native_errors import first_line
 from core.run.reporter import Reporter
@@ -194,6 +194,17 @@ class RunContext:
         """Where a reference of files or artifacts lies; None for what a hub has."""
         path = self.resolve(reference)
         return path if isinstance(path, Path) else None
+
+    def model_path(self, reference: str) -> Path:
+        """A model's folder; a hub's is fetched, once. Raises `BadModel` if it is not there."""
+        path = self._fetched.get(reference) or self.resolve(reference)
+        if not isinstance(path, Path):
+            from core.families.hub import fetch_model
+
+            path = self._fetched[reference] = fetch_model(path, reference, offline=self.request.offline)
+        if not path.is_dir():
+            raise BadModel(f"{reference}: there is no such folder")
+        return path
 
     def dataset_path(self, reference: str) -> Path:
         """Where a dataset lies; a hub's is fetched. Raises `BadData` if it is not there."""
