@@ -20,15 +20,9 @@ WORDS += [
 WORDS += ["button", "saddle", "anchor", "basket", "tunnel", "violin"]
 
 
-def make_model(
-    folder: Path, *, dropout: float = 0.1, seed: int = 0, hidden: int = 32, layers: int = 2
-) -> Path:
-    """Saves a BERT with mean pooling as a sentence-transformers folder."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+def bare_tokenizer() -> Any:
+    """Whole words, else letters, of `WORDS`; of the library `tokenizers`, without special tokens."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     # Written out and not trained: a trainer breaks ties differently in each process.
@@ -39,6 +33,34 @@ def make_model(
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def make_static(folder: Path, *, seed: int = 0, dimension: int = 32, normalized: bool = False) -> Path:
+    """Saves static embeddings as a sentence-transformers folder."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, StaticEmbedding
+
+    tokenizer = bare_tokenizer()
+    torch.manual_seed(seed)
+    table = StaticEmbedding(tokenizer, embedding_weights=torch.randn(tokenizer.get_vocab_size(), dimension))
+    modules = [table, Normalize()] if normalized else [table]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+def make_model(
+    folder: Path, *, dropout: float = 0.1, seed: int = 0, hidden: int = 32, layers: int = 2
+) -> Path:
+    """Saves a BERT with mean pooling as a sentence-transformers folder."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from tokenizers import processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    tokenizer = bare_tokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -176,7 +176,8 @@ class DenseEntrant:
         self._shards: dict[int, list[Path]] = {}
         self._asked: dict[int, np.ndarray] = {}
         use = Use(asked.prompts)
-        self._score = dense.make_score(self.encoder.model, use, packing_for(self.encoder.device), context)
+        packing = packing_for(self.encoder.device, self.encoder.model)
+        self._score = dense.make_score(self.encoder.model, use, packing, context)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         return self._score(pairs)
@@ -248,7 +249,7 @@ class TokenEntrant:
         self._use = Use(
             prompts=asked.prompts, prune_embeddings=asked.prune_embeddings, index=spec.index, seed=spec.seed
         )
-        packing = packing_for(self._encoder.device)
+        packing = packing_for(self._encoder.device, self._encoder.model)
         self._ranker = late_interaction.make_ranker(self._encoder.model, self._use, packing, context)
         self._ranker.tell = lambda done, total: context.progress(
             fraction=done / total, step=done, total_steps=total
@@ -303,7 +304,8 @@ class PairEntrant:
         device = context.device
         context.phase("loading")
         model = cross_encoder.load_model(context, asked.ref, device, asked.max_length)
-        self._score = cross_encoder.make_score(model, Use(asked.prompts), packing_for(device), context)
+        packing = packing_for(device, model)
+        self._score = cross_encoder.make_score(model, Use(asked.prompts), packing, context)
         identity = Identity.of(model)
         self.key = identity.key(asked.prompts.model_dump())
         self.facts: dict[str, Any] = {

@@ -26,11 +26,11 @@ class Collator:
         lengths: dict[str, int],
         packing: Packing,
         *,
-        guide: tuple[Frame, int] | None = None,
+        guide: tuple[Frame, int, Packing] | None = None,
         share: Share = WHOLE,
     ) -> None:
         self._reader, self._lengths, self._packing = reader, lengths, packing
-        self._guide = guide  # its frame and its length
+        self._guide = guide  # its frame, its length and how its texts are packed
         self._share = share
 
     def __call__(self, rows: list[TokenRow]) -> dict[str, Any]:
@@ -51,15 +51,13 @@ class Collator:
             batch["guide"] = self._for_guide(rows, *self._guide)
         return batch
 
-    def _for_guide(self, rows: list[TokenRow], frame: Frame, length: int) -> Any:
+    def _for_guide(self, rows: list[TokenRow], frame: Frame, length: int, packing: Packing) -> Any:
         guided: list[Any] = [row.guide for row in rows]
         texts: list[Ids] = [
             *(row.query for row in guided),
             *_positives_first([row.documents for row in guided]),
         ]
-        return make_micro_batches(
-            frame, [frame.put(text, length) for text in texts], self._packing, self._share
-        )
+        return make_micro_batches(frame, [frame.put(text, length) for text in texts], packing, self._share)
 
 
 def _positives_first(of_rows: list[Any]) -> list[Any]:

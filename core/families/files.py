@@ -27,8 +27,10 @@ def check_files(folder: Path, described: Description, reference: str) -> None:
         _check_shards(path, reference)
     for module in described.modules:
         _check_module(folder, module, reference)
-    for place in _transformers(folder, described):
+    for place in _of_kind(folder, described, "Transformer") if described.modules else [folder]:
         _check_tokenizer(place, reference)
+    for place in _of_kind(folder, described, "StaticEmbedding"):
+        _check_static(place, reference)
 
 
 def _check_weights(path: Path, reference: str, name: str) -> None:
@@ -79,12 +81,33 @@ def _check_module(folder: Path, module: dict[str, object], reference: str) -> No
         raise BadModel(f"{reference}: {path}/{CONFIG}, named in {MODULES}, is not there ({kind})")
 
 
-def _transformers(folder: Path, described: Description) -> list[Path]:
-    """Where transformers lie: in the folder itself, or below it as its modules say."""
-    if not described.modules:
-        return [folder]
+def _of_kind(folder: Path, described: Description, kind: str) -> list[Path]:
+    """Where modules of a kind lie: in the folder itself, or below it."""
     kinds = zip(described.names(), described.modules, strict=True)
-    return [folder / str(module.get("path") or "") for kind, module in kinds if kind == "Transformer"]
+    return [folder / str(module.get("path") or "") for name, module in kinds if name == kind]
+
+
+def _check_static(folder: Path, reference: str) -> None:
+    """A table of vectors and the tokenizer that numbers them, without which there is nothing to read."""
+    if not (folder / "tokenizer.json").is_file():
+        raise BadModel(f"{reference} has no tokenizer: tokenizer.json of its static embeddings is not there")
+    names = tensor_names(folder / "model.safetensors")
+    if not names & {"embedding.weight", "embeddings"}:
+        raise BadModel(f"{reference}: model.safetensors has no table of embeddings (embedding.weight)")
+    if more := sorted(names & {"mapping", "weights"}):
+        raise BadModel(
+            f"{reference}: its static embeddings are quantized by model2vec ({', '.join(more)} in "
+            "model.safetensors), which sentence-transformers would ignore. Save them without"
+        )
+
+
+def tensor_names(path: Path) -> set[str]:
+    """Of a safetensors file that was checked; none where there is none."""
+    if not path.is_file():
+        return set()
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return set(header) - {"__metadata__"}
 
 
 def _check_tokenizer(folder: Path, reference: str) -> None:

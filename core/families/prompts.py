@@ -34,6 +34,11 @@ def own_prompts(described: Description) -> Prompts:
     return Prompts(query=of("query"), document=of("document"))
 
 
+def prompts_of(reference: str, context: RunContext) -> Prompts:
+    """Of a bi-encoder or late-interaction model that a spec names without prompts: a guide, a retriever."""
+    return _used(Prompts(), reference, context, Description.of(context.model_path(reference)))
+
+
 def with_own_prompts(spec: AnySpec, context: RunContext) -> AnySpec:
     """The spec with the models' own prompts wherever it says none. Raises `BadModel`.
 
@@ -54,14 +59,18 @@ def _filled(asked: _Asked, reference: str, family: str, context: RunContext) -> 
     said: Any = asked
     if reference == "bm25" or family == "cross_encoder":
         return asked
-    folder = context.model_path(reference)
-    described = Description.of(folder)
+    described = Description.of(context.model_path(reference))
     if family == "auto" and described.family(reference) == "cross_encoder":
         return asked
+    return said.model_copy(update={"prompts": _used(said.prompts, reference, context, described)})
+
+
+def _used(asked: Prompts, reference: str, context: RunContext, described: Description) -> Prompts:
+    """What is put in front, and a notice of it."""
     own = own_prompts(described)
     used, told = {}, []
     for role in _NAMES:
-        mine, theirs = getattr(own, role), getattr(said.prompts, role)
+        mine, theirs = getattr(own, role), getattr(asked, role)
         used[role] = (mine or None) if theirs is None else theirs
         if theirs is not None and theirs != mine and mine:
             context.notice(
@@ -72,8 +81,8 @@ def _filled(asked: _Asked, reference: str, family: str, context: RunContext) -> 
     if told:
         context.notice(f"{reference}: the model's own prompts stand before its texts: {', '.join(told)}.")
     if any(used.values()):
-        _check_pooling(folder, reference, described)
-    return said.model_copy(update={"prompts": Prompts(**used)})
+        _check_pooling(context.model_path(reference), reference, described)
+    return Prompts(**used)
 
 
 def _check_pooling(folder: Path, reference: str, described: Description) -> None:

@@ -25,7 +25,7 @@ class Checker:
     def __init__(self, asked: CrossEncoderCheck, context: RunContext, gathered: Gathered) -> None:
         device = context.device
         model = cross_encoder.load_model(context, asked.model, device, asked.max_length)
-        self._score = cross_encoder.score_with(model, packing_for(device), context.check_stop)
+        self._score = cross_encoder.score_with(model, packing_for(device, model), context.check_stop)
         self._asked, self._gathered = asked, gathered
         identity = Identity.of(model)
         self.facts: dict[str, Any] = {

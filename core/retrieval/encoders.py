@@ -15,6 +15,7 @@ import torch
 from core.families import dense, late_interaction
 from core.families.identity import Identity
 from core.families.late_interaction import Ragged
+from core.families.static import packing_of
 from core.native_errors import reading_cache
 from core.retrieval.encode import TOKENS, EncodeShard, Role, encode_to_shards
 from core.retrieval.search import check_shard
@@ -48,7 +49,7 @@ class DenseEncoder:
             self.model.max_seq_length = min(max_length, dense.context_length(self.model))
         identity = Identity.of(self.model)
         self.model.to(_FLOAT[precision])
-        packing = packing_for(self.device)
+        packing = packing_for(self.device, self.model)
         if self.device == "cuda":
             packing = replace(packing, longest=dense.context_length(self.model))
         self.encode = dense.make_encode(self.model, prompts, packing, context.check_stop)
@@ -106,7 +107,7 @@ class TokenEncoder:
         context.phase("loading")
         self.model = late_interaction.load_model(context, reference, self.device, max_length)
         self.encode = late_interaction.make_encode(
-            self.model, packing_for(self.device), context.check_stop, prune=prune
+            self.model, packing_for(self.device, self.model), context.check_stop, prune=prune
         )
         model, identity = self.model, Identity.of(self.model)
         self.facts: dict[str, Any] = {
@@ -153,9 +154,9 @@ def read_tokens(path: Path) -> Ragged:
     return Ragged(vectors, counts)
 
 
-def packing_for(device: str) -> Packing:
+def packing_for(device: str, model: Any) -> Packing:
     """How texts are packed where no gradient is wanted."""
-    return Packing(TOKENS[device], multiple=8 if device == "cuda" else 1, overhead=64)
+    return packing_of(model, Packing(TOKENS[device], multiple=8 if device == "cuda" else 1, overhead=64))
 
 
 def encode_and_tell(

@@ -239,6 +239,8 @@ def plan_micro_batches(lengths: Sequence[int], packing: Packing) -> list[slice]:
     """
     padded = packing.padded(np.asarray(lengths))
     count = len(lengths)
+    if packing.overhead >= packing.token_budget:  # no padding costs as much as another group
+        return _fewest_groups(padded, packing.token_budget)
     least = np.zeros(count + 1)  # of tokens, to get through the first so many texts
     begins = np.zeros(count + 1, np.int64)  # of the last group on that way
     first = 0
@@ -256,3 +258,13 @@ def plan_micro_batches(lengths: Sequence[int], packing: Packing) -> list[slice]:
         groups.append(slice(int(begins[end]), end))
         end = int(begins[end])
     return groups[::-1]
+
+
+def _fewest_groups(padded: np.ndarray, budget: int) -> list[slice]:
+    groups: list[slice] = []
+    start = 0
+    while start < len(padded):
+        end = min(len(padded), start + max(1, budget // int(padded[start])))
+        groups.append(slice(start, end))
+        start = end
+    return groups

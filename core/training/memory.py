@@ -1,6 +1,8 @@
 """Bytes and seconds that a training needs, by arithmetic. No torch: the API asks as well."""
 
+import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -85,6 +87,11 @@ def shape_of(config: dict[str, Any], parameters: int) -> ModelShape:
     )
 
 
+def static_shape(parameters: int, dimension: int) -> ModelShape:
+    """Of a model that is a table of words' vectors, ``parameters`` in all."""
+    return ModelShape(parameters, parameters, 0, dimension, 0, 1, 0.0, 0.0, None)
+
+
 def read_shape(names: Iterable[str], open_file: Callable[[str], IO[bytes]]) -> ModelShape:
     """From the files of a model's folder, without its weights. Raises `BadModel`."""
     names = sorted(names)
@@ -93,12 +100,17 @@ def read_shape(names: Iterable[str], open_file: Callable[[str], IO[bytes]]) -> M
     if not weights:
         raise BadModel("it has no .safetensors file")
     try:
+        if _is_static(names, open_file):
+            tables = [_shapes(open_file, path) for path in weights]
+            [dimension] = {shape[-1] for shapes in tables for shape in shapes if len(shape) == 2}
+            return static_shape(sum(map(math.prod, itertools.chain(*tables))), dimension)
         for name in names:
             if name.rpartition("/")[2] == "config.json":
                 with open_file(name) as file:
                     config = json.load(file)
                 if "model_type" in config or "hidden_size" in config:
-                    shape = shape_of(config, sum(_count_parameters(open_file, path) for path in weights))
+                    tensors = itertools.chain(*(_shapes(open_file, path) for path in weights))
+                    shape = shape_of(config, sum(map(math.prod, tensors)))
                     return replace(shape, set_length=_set_length(names, open_file))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise BadModel(f"its files are not those of a model ({error})") from error
@@ -115,21 +127,23 @@ def _set_length(names: list[str], open_file: Callable[[str], IO[bytes]]) -> int 
     return None
 
 
-def _count_parameters(open_file: Callable[[str], IO[bytes]], path: str) -> int:
-    """From the header of a safetensors file."""
+def _is_static(names: list[str], open_file: Callable[[str], IO[bytes]]) -> bool:
+    if "modules.json" not in names:
+        return False
+    with open_file("modules.json") as file:
+        return str(json.load(file)[0]["type"]).endswith(".StaticEmbedding")
+
+
+def _shapes(open_file: Callable[[str], IO[bytes]], path: str) -> list[list[int]]:
+    """Of all tensors, from the header of a safetensors file."""
     with open_file(path) as file:
         size = int.from_bytes(file.read(8), "little")
         if not 0 < size < 100_000_000:
             raise BadModel(f"{path} is no safetensors file")
         header = json.loads(file.read(size))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            count = 1
-            for side in tensor["shape"]:
-                count *= int(side)
-            total += count
-    return total
+    return [
+        [int(side) for side in tensor["shape"]] for name, tensor in header.items() if name != "__metadata__"
+    ]
 
 
 @dataclass(frozen=True)

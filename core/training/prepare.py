@@ -13,13 +13,14 @@ from core.families import dense
 from core.families.family import Family, Reader, family_of
 from core.families.identity import Identity
 from core.families.loading import context_length, transformer_of
+from core.families.static import is_static, packing_of
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable
 from core.training.arguments import choose_precision
 from core.training.batching import Packing, TrainingBatches
 from core.training.lengths import ChosenLengths, check_lengths, choose_lengths
-from core.training.memory import PACKING_TOKENS, ModelShape, Step, shape_of, training_memory
+from core.training.memory import PACKING_TOKENS, ModelShape, Step, shape_of, static_shape, training_memory
 from core.training.mined import MinedNegatives, mined_folder
 from core.training.negatives import ChosenNegatives, choose_negatives
 from core.training.ranks import Ranks
@@ -61,6 +62,7 @@ class Prepared:
     steps: int
     shape: ModelShape  # before anything was added to the model
     guide: Any = None  # a second model, which is not trained
+    guide_packing: Packing | None = None
 
 
 def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
@@ -109,9 +111,14 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
             "warning",
         )
     batches, steps = _plan_batches(spec, context, rows.sizes, tokens, strided=chosen is not None)
-    packing = replace(_PACKING[device], longest=context_length(model))
-    if spec.micro_batch_tokens != "auto":
-        packing = replace(packing, token_budget=spec.micro_batch_tokens)
+
+    def packing_for(encoder: Any) -> Packing:
+        found = replace(packing_of(encoder, _PACKING[device]), longest=context_length(encoder))
+        if spec.micro_batch_tokens == "auto":
+            return found
+        return replace(found, token_budget=spec.micro_batch_tokens)
+
+    packing = packing_for(model)
     if spec.padding == "fixed":
         together = sum if spec.family == "cross_encoder" else max
         width = min(together(lengths.limits.values()), context_length(model))
@@ -150,6 +157,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
         steps=steps,
         shape=shape,
         guide=guide,
+        guide_packing=packing_for(guide) if guide is not None else None,
     )
 
 
@@ -246,4 +254,6 @@ def shape_of_model(model: Any) -> ModelShape:
         parameter.quant_state.shape.numel() if getattr(parameter, "quant_state", None) else parameter.numel()
         for parameter in model.parameters()
     )
+    if is_static(model):
+        return static_shape(parameters, model[0].embedding.weight.shape[1])
     return shape_of(transformer_of(model).config.to_dict(), parameters)

@@ -21,6 +21,7 @@ from core.errors import BadData
 from core.evaluation.sets import read_judged_source, tell_remarks
 from core.families.identity import Identity
 from core.families.loading import context_length
+from core.families.prompts import prompts_of
 from core.run.context import RunContext
 from core.spec.refs import free_name, short_name
 from core.spec.train import Prompts, TrainSpec
@@ -230,7 +231,9 @@ def _tokenize(
         )
 
     begun = time.monotonic()
-    for_guide = of(guide, Prompts())[0] if guide is not None else None
+    for_guide = None
+    if spec.loss.guide is not None:
+        for_guide, _ = of(guide, prompts_of(spec.loss.guide.model, context))
     folder, known = of(model, spec.prompts)
     if known:
         context.notice("The tokens of an earlier job on the same rows are used again.")

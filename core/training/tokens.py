@@ -300,6 +300,20 @@ def place(staging: Path, final: Path) -> None:
             raise
 
 
+@contextlib.contextmanager
+def on_all_cores() -> Iterator[None]:
+    """Lets fast tokenizers use every core; a job's process tells them not to, because it forks."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Of everything that decides which ids a text gets."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -339,15 +353,16 @@ class _Texts:
         """Tokenizes what has come since the last time; fast tokenizers use every core."""
         if not self._waiting:
             return
-        found = self._tokenizer(
-            self._waiting,
-            add_special_tokens=False,
-            truncation=True,
-            max_length=self._context,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
+        with on_all_cores():
+            found = self._tokenizer(
+                self._waiting,
+                add_special_tokens=False,
+                truncation=True,
+                max_length=self._context,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )["input_ids"]
         self._waiting.clear()
         for ids in found:
             self.lengths.append(len(ids))
@@ -365,8 +380,6 @@ def _write(
     folder: Path,
     check_stop: Callable[[], None],
 ) -> None:
-    parallel = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
     texts = _Texts(tokenizer, context, folder / "ids.bin")
     queries, documents, scores, counts, levels = [], [], [], [], []
     try:
@@ -386,10 +399,6 @@ def _write(
         texts.flush()
     finally:
         texts.close()
-        if parallel is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = parallel
     for name, values in {
         "text_starts": np.cumsum([0, *texts.lengths], dtype=np.int64),
         "text_keys": np.array(texts.keys, np.uint64),

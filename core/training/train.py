@@ -132,12 +132,14 @@ def build_trainer(
     remining: Remining | None,
 ) -> tuple[PairTrainer, Evaluate]:
     """The trainer with everything that happens between its steps, in that order."""
-    guide = prepared.guide
+    guide, guided = prepared.guide, None
+    if guide is not None:
+        guided = Frame.of(guide.tokenizer), guide.max_seq_length, prepared.guide_packing or prepared.packing
     collator = Collator(
         prepared.reader,
         prepared.lengths.limits,
         prepared.packing,
-        guide=(Frame.of(guide.tokenizer), guide.max_seq_length) if guide is not None else None,
+        guide=guided,
         share=ranks.share,
     )
     objective = prepared.family.make_objective(prepared.model, spec, guide, ranks.gather)

@@ -15,9 +15,10 @@ from core.families import dense
 from core.families.cross_encoder.model import load_retriever
 from core.families.cross_encoder.scorer import Score, score_with
 from core.families.family import Rank, Use
+from core.families.prompts import prompts_of
+from core.families.static import packing_of
 from core.run.context import RunContext
 from core.spec.evaluation import Rerank
-from core.spec.models import Prompts
 from core.training.batching import Packing
 
 
@@ -64,11 +65,13 @@ def make_retrieve(asked: Rerank, packing: Packing, context: RunContext) -> Rank:
     def retrieve(dataset: RetrievalSet, depth: int) -> Run:
         # Loaded when it is wanted, and forgotten: what is trained needs the memory.
         model = load_retriever(context, asked, context.device)
+        prompts = prompts_of(asked.retriever, context)
         if asked.family == "late_interaction":
             from core.families import late_interaction
 
-            return late_interaction.make_ranker(model, Use(), packing, context).exactly(dataset, depth)
-        return rank_densely(dense.make_encode(model, Prompts(), packing, context.check_stop), dataset, depth)
+            return late_interaction.make_ranker(model, Use(prompts), packing, context).exactly(dataset, depth)
+        encode = dense.make_encode(model, prompts, packing_of(model, packing), context.check_stop)
+        return rank_densely(encode, dataset, depth)
 
     return retrieve
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Transformer
+from sentence_transformers.models import StaticEmbedding, Transformer
 from transformers import BitsAndBytesConfig
 
 from core.errors import BadModel, BadSpec
 from core.families.loading import keep_prompts, load, made_for_scores
+from core.families.static import StaticText, in_library_form, is_static
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 
@@ -17,6 +18,8 @@ def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> Sent
     """The base model. Raises `BadModel`, and `BadSpec` for dimensions that it does not have."""
     model = load_model(context, spec.base_model, device, spec.quantization)
     keep_prompts(model, spec.prompts)
+    if is_static(model):
+        _check_static(spec, context)
     dim = model.get_sentence_embedding_dimension() or 0
     if spec.matryoshka and max(spec.matryoshka.dimensions) >= dim:
         raise BadSpec(
@@ -39,8 +42,13 @@ def load_model(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # Else bitsandbytes packs the weights anew, in place and rounded, at the first evaluation.
             module.support_avx512bf16_for_cpu = False
+    if isinstance(model[0], StaticEmbedding):
+        if quantization:
+            raise BadSpec(f"quantization: {reference} has static embeddings and no linear layers")
+        model[0] = StaticText(model[0])
+        return model.float()  # model2vec keeps its table in half precision
     if not isinstance(model[0], Transformer) or not hasattr(model, "tokenizer"):
-        raise BadModel(f"{reference} does not begin with a transformer: only such models can be trained")
+        raise BadModel(f"{reference} begins with neither a transformer nor static embeddings")
     if made_for_scores(model[0].auto_model.config):
         context.notice(
             f"{reference} was made to score or classify texts, not for embeddings that are compared.",
@@ -52,6 +60,23 @@ def load_model(
             f"The tokenizer has no padding token; its end token {model.tokenizer.eos_token!r} pads."
         )
     return model
+
+
+_WITH_LAYERS = ("lora", "train_last_n", "freeze_base", "gradient_checkpointing", "compile", "prune_tokens")
+_FAST_ENOUGH = 1e-3
+
+
+def _check_static(spec: TrainSpec, context: RunContext) -> None:
+    """Raises `BadSpec` for what needs a transformer."""
+    for name in _WITH_LAYERS:
+        if getattr(spec, name):
+            raise BadSpec(f"{name}: {spec.base_model} has static embeddings, a table and no layers")
+    if spec.learning_rate < _FAST_ENOUGH:
+        context.notice(
+            f"learning_rate {spec.learning_rate:g} hardly changes static embeddings: published ones were "
+            "trained with 0.2, each token's vector by the few texts that it stands in.",
+            "warning",
+        )
 
 
 def _quantization_config(quantization: str) -> BitsAndBytesConfig:
@@ -67,4 +92,5 @@ def _quantization_config(quantization: str) -> BitsAndBytesConfig:
 
 def save_model(model: SentenceTransformer, folder: Path) -> None:
     """A folder that `SentenceTransformer(folder)` loads."""
-    model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
+    with in_library_form(model):
+        model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
