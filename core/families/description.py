@@ -17,6 +17,7 @@ _FAMILIES: Mapping[str, Family] = {
     "SentenceTransformer": "dense",
     "CrossEncoder": "cross_encoder",
     "ColBERT": "late_interaction",
+    "MultiVectorEncoder": "late_interaction",
 }
 """By ``model_type``, which sentence-transformers writes since 5.0 and PyLate under its own name."""
 
@@ -86,11 +87,6 @@ class Description:
             raise BadModel(
                 f"{reference} is a sparse encoder (SPLADE; {named}): the families are dense, "
                 "late_interaction and cross_encoder"
-            )
-        if self.model_type == "MultiVectorEncoder":
-            raise BadModel(
-                f"{reference} was saved by MultiVectorEncoder of sentence-transformers 6; late-interaction "
-                "models are read in PyLate's layout. Save it with pylate.models.ColBERT"
             )
         if self.model_type is not None and self.model_type not in _FAMILIES:
             raise BadModel(

@@ -16,7 +16,10 @@ from typing import Any
 from core.errors import BadModel
 from core.families.description import CONFIG, MODULES, SETTINGS, Description, read_json
 
-_NEW = ("sentence_transformers.base.modules.", "sentence_transformers.sentence_transformer.modules.")
+_NEW = tuple(
+    f"sentence_transformers.{package}.modules."
+    for package in ("base", "sentence_transformer", "multi_vector_encoder", "cross_encoder")
+)
 _TRANSFORMER = "sentence_bert_config.json"
 _TOKENIZER = "tokenizer_config.json"
 
@@ -46,6 +49,8 @@ def in_old_layout(folder: Path, reference: str) -> Iterator[Path]:
         place = Path(name)
         if described.model_type == "CrossEncoder":
             _cross_encoder(folder, place, described, reference)
+        elif described.model_type == "MultiVectorEncoder":
+            _multi_vector(folder, place, described, reference)
         else:
             _modules(folder, place, described, reference)
         yield place
@@ -92,8 +97,9 @@ def _modules(folder: Path, place: Path, described: Description, reference: str) 
     _write(place / MODULES, written)
 
 
-def _transformer(folder: Path, place: Path, reference: str) -> None:
-    _check_task(folder, "feature-extraction", reference)
+def _transformer(folder: Path, place: Path, reference: str, and_known: tuple[str, ...] = ()) -> int | None:
+    """Returns the most tokens that it is set to."""
+    _check_task(folder, "feature-extraction", reference, and_known)
     if folder != place and (folder / CONFIG).exists() and not (place / CONFIG).exists():
         (place / CONFIG).symlink_to((folder / CONFIG).resolve())
     before = read_json(folder / _TRANSFORMER) or {}
@@ -104,9 +110,93 @@ def _transformer(folder: Path, place: Path, reference: str) -> None:
         length = None
     lower = bool(before.get("do_lower_case", False))
     _write(place / _TRANSFORMER, {"max_seq_length": length, "do_lower_case": lower})
+    return None if length is None else int(length)
 
 
-def _check_task(folder: Path, task: str, reference: str) -> None:
+def _multi_vector(folder: Path, place: Path, described: Description, reference: str) -> None:
+    """PyLate's layout: what follows the projections there is settings and no modules."""
+    names = described.names()
+    projections = [number for number, name in enumerate(names) if name == "Dense"]
+    after = sorted(names[1 + len(projections) :])
+    if names[:1] != ["Transformer"] or after != ["MultiVectorMask", "Normalize"]:
+        raise BadModel(f"{reference} is made of {', '.join(names)}, which is not known as late interaction")
+    if (similarity := described.settings.get("similarity_fn_name")) not in (None, "maxsim"):
+        raise BadModel(f"{reference} compares by {similarity}, and only MaxSim is known")
+    module = {
+        name: folder / str(at.get("path") or "") for name, at in zip(names, described.modules, strict=True)
+    }
+    mask = read_json(module["MultiVectorMask"] / CONFIG) or {}
+    if (mask.get("skiplist_words") and mask.get("skiplist_tasks") != ["document"]) or mask.get(
+        "keep_only_token_ids"
+    ):
+        raise BadModel(
+            f"{reference} leaves out tokens in another way than documents' skiplist (MultiVectorMask)"
+        )
+    (transformer, *_), written = described.modules, []
+    path = str(transformer.get("path") or "")
+    others = {str(at.get("path") or "") for at in described.modules[1:]}
+    _link(folder, place, but=(MODULES, SETTINGS, _TRANSFORMER, *others, *([path] if path else [])))
+    if path:
+        (place / path).mkdir()
+        _link(folder / path, place / path, but=(_TRANSFORMER,))
+    longest = _transformer(folder / path, place / path, reference, and_known=_OF_TOKENS)
+    written.append({**transformer, "type": "sentence_transformers.models.Transformer"})
+    for number in projections:
+        at = str(described.modules[number].get("path") or "")
+        (place / at).mkdir()
+        _link(folder / at, place / at, but=(CONFIG,))
+        config = dict(read_json(folder / at / CONFIG) or {})
+        if {config.pop(f"module_{end}_name", None) for end in ("input", "output")} - {
+            None,
+            "token_embeddings",
+        }:
+            raise BadModel(f"{reference}: its projection {at} does not work on tokens")
+        _write(place / at / CONFIG, config)
+        written.append({**described.modules[number], "type": "pylate.models.Dense.Dense"})
+    _write(place / MODULES, written)
+    _write(
+        place / SETTINGS,
+        {
+            "model_type": "ColBERT",
+            "prompts": described.settings.get("prompts") or {},
+            # What would be a prefix there is a prompt here: a text that is one token.
+            "query_prefix": "",
+            "document_prefix": "",
+            **_lengths(read_json(folder / path / _TRANSFORMER) or {}, longest, reference),
+            "skiplist_words": _known_words(folder / path, mask.get("skiplist_words") or []),
+        },
+    )
+
+
+_OF_TOKENS = ("query_length", "document_length", "query_expansion")
+_LONGEST = 512
+"""Where neither the model nor its tokenizer says one."""
+
+
+def _lengths(settings: dict[str, Any], longest: int | None, reference: str) -> dict[str, Any]:
+    """Of queries and documents, and whether queries are filled up, by PyLate's names."""
+    longest = longest or _LONGEST
+    expansion = settings.get("query_expansion")
+    if expansion and (expansion.get("strategy") != "fixed" or expansion.get("token")):
+        raise BadModel(f"{reference} fills its queries up in another way than with masks to a fixed length")
+    query = expansion["length"] if expansion else settings.get("query_length")
+    return {
+        "query_length": query or longest,
+        "document_length": settings.get("document_length") or longest,
+        "do_query_expansion": bool(expansion),
+        "attend_to_expansion_tokens": bool(expansion and expansion.get("attend")),
+    }
+
+
+def _known_words(folder: Path, words: list[str]) -> list[str]:
+    """Those of a skiplist that are single tokens: the others leave nothing out there."""
+    tokenizer = read_json(folder / "tokenizer.json") or {}
+    vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
+    known = set(vocabulary) if isinstance(vocabulary, dict) else {piece for piece, _ in vocabulary}
+    return [word for word in words if word in known]
+
+
+def _check_task(folder: Path, task: str, reference: str, and_known: tuple[str, ...] = ()) -> None:
     """Raises `BadModel` for a transformer that is asked for something else than the text's vectors."""
     settings = read_json(folder / _TRANSFORMER) or {}
     found = settings.get("transformer_task", task)
@@ -121,7 +211,7 @@ def _check_task(folder: Path, task: str, reference: str) -> None:
             f"{reference} takes {output} of its transformer ({_TRANSFORMER}), which is not supported"
         )
     known = {"transformer_task", "modality_config", "module_output_name", "max_seq_length", "do_lower_case"}
-    if more := sorted(name for name, value in settings.items() if name not in known and value):
+    if more := sorted(name for name, value in settings.items() if name not in {*known, *and_known} and value):
         raise BadModel(
             f"{reference}: {_TRANSFORMER} has settings of a newer sentence-transformers that are not known "
             f"here: {', '.join(more)}"

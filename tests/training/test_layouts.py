@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from core.errors import BadModel
-from core.families import cross_encoder, dense
+from core.families import cross_encoder, dense, late_interaction
 from core.families.cross_encoder.model import load_model as load_cross_encoder
 from core.families.dense.model import load_model as load_dense
+from core.families.description import Description
 from core.families.detect import family_in
+from core.families.prompts import own_prompts
 from core.run.context import RunContext
 from core.run.reporter import RecordingReporter
 from core.run.request import RunRequest
+from core.spec.models import Prompts
+from core.training.batching import Packing
 
 SAVED = Path(__file__).parents[1] / "fixtures" / "models"
 VERSIONS = sorted(path.name for path in SAVED.iterdir())
@@ -61,17 +65,78 @@ def test_cross_encoders_give_the_scores_that_they_were_saved_with(context, versi
     assert np.abs(scores - np.array(expected["cross_encoder"])).max() < 1e-5
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_sparse_encoders_are_named(context, version):
+    reference = f"file:{SAVED / version / 'sparse'}"
+    for load in (lambda at: family_in(context, at), lambda at: load_dense(context, at, "cpu")):
+        with pytest.raises(BadModel, match="is a sparse encoder"):
+            load(reference)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_static_embeddings_give_the_vectors_that_they_were_saved_with(context, version):
+    expected = json.loads((SAVED / version / "expected.json").read_text())
+    model = load_dense(context, f"file:{SAVED / version / 'static'}", "cpu")
+    encode = dense.make_encode(model, Prompts(), Packing(64), lambda: None)
+    found = encode(expected["texts"], "query").detach().numpy()
+    assert np.abs(found - np.array(expected["static"])).max() < 1e-5
+
+
+def token_vectors_of(model, role, texts, prompts):
+    encode = late_interaction.make_encode(model, Packing(64), lambda: None)
+    found = encode([prompts[role] + text for text in texts], role)
+    return [found.text(number) for number in range(len(texts))]
+
+
+MULTI_VECTOR = SAVED / VERSIONS[-1] / "multi_vector"
+MARKS = {"query": "what ", "document": "the "}
+
+
+def test_a_multi_vector_encoder_is_read_and_written_as_late_interaction(context, tmp_path):
+    expected = json.loads((MULTI_VECTOR.parent / "expected.json").read_text())
+    assert family_in(context, f"file:{MULTI_VECTOR}") == "late_interaction"
+    model = late_interaction.load_model(context, f"file:{MULTI_VECTOR}", "cpu")
+    assert (model.query_length, model.document_length, model.skiplist_words) == (12, 9, ["of", "a"])
+    assert own_prompts(Description.of(MULTI_VECTOR)).model_dump() == MARKS
+    late_interaction.save_model(model, tmp_path / "saved")
+    again = late_interaction.load_model(context, f"file:{tmp_path / 'saved'}", "cpu")
+    for read in (model, again):
+        for role in ("query", "document"):
+            found = token_vectors_of(read, role, expected["texts"], MARKS)
+            for vectors, wanted in zip(found, expected["multi_vector"][role], strict=True):
+                assert np.abs(vectors - np.array(wanted)).max() < 1e-5
+    modules = json.loads((tmp_path / "saved" / "modules.json").read_text())
+    assert [module["type"] for module in modules] == [
+        "sentence_transformers.models.Transformer",
+        "pylate.models.Dense.Dense",
+    ]
+
+
 @pytest.mark.parametrize(
-    ("name", "words"),
-    [("sparse", "is a sparse encoder"), ("multi_vector", "was saved by MultiVectorEncoder")],
+    ("name", "change", "words"),
+    [
+        ("2_MultiVectorMask/config.json", {"keep_only_token_ids": [3]}, "leaves out tokens in another way"),
+        ("2_MultiVectorMask/config.json", {"skiplist_tasks": ["query"]}, "leaves out tokens in another way"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "meanmaxsim"}, "compares by meanmaxsim"),
+        (
+            "sentence_bert_config.json",
+            {"query_expansion": {"strategy": "min", "length": 12}},
+            "fills its queries up in another way",
+        ),
+        ("1_Dense/config.json", {"module_input_name": "sentence_embedding"}, "does not work on tokens"),
+        ("1_Dense/config.json", {"activation_function": "os.system"}, "activation that is not known"),
+    ],
 )
-def test_other_kinds_are_named(context, name, words):
-    found = [SAVED / version / name for version in VERSIONS if (SAVED / version / name).is_dir()]
-    assert found
-    for folder in found:
-        for load in (lambda at: family_in(context, at), lambda at: load_dense(context, at, "cpu")):
-            with pytest.raises(BadModel, match=words):
-                load(f"file:{folder}")
+def test_what_late_interaction_here_cannot_do_is_refused(context, tmp_path, name, change, words):
+    reference = changed(tmp_path, MULTI_VECTOR, name, lambda content: content.update(change))
+    with pytest.raises(BadModel, match=words):
+        late_interaction.load_model(context, reference, "cpu")
+
+
+def test_another_order_of_modules_is_refused(context, tmp_path):
+    reference = changed(tmp_path, MULTI_VECTOR, "modules.json", lambda modules: modules.pop())
+    with pytest.raises(BadModel, match="made of Transformer, Dense, MultiVectorMask, which is not known"):
+        late_interaction.load_model(context, reference, "cpu")
 
 
 SENTENCE = "sentence_bert_config.json"

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pylate.models import ColBERT
 
 from core.data.judgments import RetrievalSet
 from core.evaluation.metrics import Run
@@ -15,6 +14,7 @@ from core.evaluation.retrieval import depth_with_excluded, run_of
 from core.evaluation.triplets import Score
 from core.families.family import Rank, Use
 from core.families.inference import check_finite, pieces_of
+from core.families.late_interaction.colbert import ColBERT
 from core.families.late_interaction.maxsim import Ragged, score_all, score_pairs
 from core.families.late_interaction.objective import token_vectors
 from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex

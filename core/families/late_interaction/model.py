@@ -4,9 +4,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pylate.models import ColBERT
-
 from core.errors import BadModel, BadSpec
+from core.families.late_interaction.colbert import ColBERT, read_colbert
 from core.families.loading import context_length, keep_prompts, load, made_for_scores
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
@@ -14,8 +13,8 @@ from core.spec.train import TrainSpec
 
 def load_model(context: RunContext, reference: str, device: str, max_length: int | None = None) -> ColBERT:
     """The model that ``reference`` names; documents are cut after ``max_length``. Raises `BadModel`."""
-    model = load(ColBERT, context, reference, device)
-    if not _is_trained(model):
+    model = load(read_colbert, context, reference, device)
+    if not model.trained:
         raise BadModel(
             f"{reference} is no late-interaction model: its tokens' vectors have no trained projection, its "
             "scores would be random"
@@ -36,11 +35,11 @@ def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> ColB
         "skiplist_words": asked.skiplist,
     }
     known = {name: value for name, value in options.items() if value is not None}
-    model = load(partial(ColBERT, **known), context, spec.base_model, device)
+    model = load(partial(read_colbert, **known), context, spec.base_model, device)
     keep_prompts(model, spec.prompts)
     longest = context_length(model)
-    if _is_trained(model):
-        if asked.embedding_size not in (None, trained_size := model[1].out_features):
+    if model.trained:
+        if asked.embedding_size not in (None, trained_size := model[-1].out_features):
             raise BadSpec(
                 f"late_interaction.embedding_size is {asked.embedding_size}, but {spec.base_model} has a "
                 f"trained projection to {trained_size} dimensions: another one after it would be random"
@@ -57,17 +56,12 @@ def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> ColB
         f"{model[-1].out_features} dimensions, which must be trained."
     )
     model.query_length = model.document_length = longest  # lengths auto: as the data are
-    model.new_words = [  # type: ignore[assignment]
+    model.new_words = [
         number for number in (model.query_prefix_id, model.document_prefix_id) if number is not None
     ]
     return model
 
 
-def _is_trained(model: ColBERT) -> bool:
-    known = getattr(model, "_model_config", None) or {}
-    return "query_prefix" in known or "HF_ColBERT" in (model[0].auto_model.config.architectures or ())
-
-
 def save_model(model: ColBERT, folder: Path) -> None:
     """A folder that `pylate.models.ColBERT(folder)` loads."""
-    model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
+    model.save_pretrained(str(folder))

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from pylate.models import ColBERT
 
 from core.families.cutting import Cut, make_cut
+from core.families.late_interaction.colbert import ColBERT
 from core.families.late_interaction.pooling import vectors_left
 from core.spec.train import PruneEmbeddings, TrainSpec
 from core.training.tokens import Frame, Ids, Input
