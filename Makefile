@@ -1,18 +1,23 @@
 # Everything runs from .venv, which `make install` makes. No other set-up.
 SHELL := /bin/bash
 PYTHON ?= python3
-BIN := .venv/bin
+# STACK=st6: sentence-transformers 6 without PyLate, in an environment of its own.
+STACK ?= default
+VENV := .venv$(if $(filter st6,$(STACK)),-st6)
+CONSTRAINTS := constraints$(if $(filter st6,$(STACK)),-st6).txt
+EXTRA := train$(if $(filter st6,$(STACK)),-st6)
+BIN := $(VENV)/bin
 
 .PHONY: install demo serve test lint bench bench-training bench-mining bench-gpu fuzz kills clean setup-embed-dirs train-embed train-embed-tb eval-embed infer-embed
 
-install: .venv/.installed
+install: $(VENV)/.installed
 
-.venv/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (PYTHON=...)"; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || bash scripts/system_packages.sh venv
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,s3,tools,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRA),s3,tools,demo,dev]'
 	@touch $@
 
 demo: install
@@ -76,4 +81,4 @@ infer-embed: install
 	$(BIN)/reason run configs/embed.yaml --out data/output/embeddings $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-st6 build *.egg-info

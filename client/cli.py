@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from core.errors import InvalidRequest, ReasonError, ServiceUnreachable
 from core.settings import Settings
 from core.spec.files import apply_settings, read_spec
 from core.spec.views import JobView
+from core.stack import has_pylate, installed, stack_name
 
 app = typer.Typer(
     help="Train retrieval models on your own documents.",
@@ -431,6 +433,18 @@ def workers(as_json: Json = False) -> None:
             f"{worker.memory_bytes / 1e9:.0f} GB",
         )
     _print_table(table)
+
+
+@app.command(epilog="example: reason doctor")
+def doctor(as_json: Json = False) -> None:
+    """What is installed here: the stack of training libraries, and what it can do."""
+    found = {"stack": stack_name(), "python": platform.python_version(), **installed()}
+    found["plaid"] = "yes" if has_pylate() else "no: index plaid needs PyLate (the default stack)"
+    if as_json:
+        _print_json(found)
+        return
+    for name, value in found.items():
+        print(f"{name:<24}{value}")
 
 
 @app.command(epilog="example: reason demo")

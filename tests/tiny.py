@@ -137,9 +137,13 @@ def make_cross_encoder(folder: Path, bi_encoder: Path, *, labels: int = 1) -> Pa
 
 def make_colbert(folder: Path, bi_encoder: Path) -> Path:
     """Saves a tiny bi-encoder as PyLate's ColBERT: 16 dimensions a token."""
-    from pylate.models import ColBERT
+    settings: dict[str, Any] = {"embedding_size": 16, "query_length": 16, "document_length": 48}
+    try:
+        from pylate.models import ColBERT
+    except ImportError:  # the other stack of libraries has none
+        from core.families.late_interaction.colbert import read_colbert as ColBERT  # noqa: N812
 
-    model = ColBERT(str(bi_encoder), embedding_size=16, query_length=16, document_length=48, device="cpu")
+    model = ColBERT(str(bi_encoder), device="cpu", **settings)
     model.save_pretrained(str(folder))
     return folder
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from api.deps import MetricsReader, QueueDep, StoreDep
 from api.routing import Route
 from core.errors import Unavailable
+from core.stack import installed, stack_name
 from migrations import is_current
 
 router = APIRouter(route_class=Route, tags=["health"])
@@ -33,10 +34,13 @@ def healthz() -> dict[str, str]:
 
 
 class Readiness(BaseModel):
-    """``checks`` has ``ok`` or what is wrong, by part."""
+    """``checks`` has ``ok`` or what is wrong, by part. ``stack`` names the training libraries of this host,
+    ``libraries`` their versions; workers on other hosts may have others."""
 
     status: Literal["ok", "not ready"]
     checks: dict[str, str]
+    stack: Literal["default", "st6", "none"]
+    libraries: dict[str, str]
 
 
 @router.get(
@@ -61,7 +65,10 @@ def readyz(store: StoreDep, queue: QueueDep) -> JSONResponse:
     except (KombuError, OSError) as error:
         checks["broker"] = f"away: {error}"
     ready = set(checks.values()) == {"ok"}
-    return JSONResponse({"status": "ok" if ready else "not ready", "checks": checks}, 200 if ready else 503)
+    found = Readiness(
+        status="ok" if ready else "not ready", checks=checks, stack=stack_name(), libraries=installed()
+    )
+    return JSONResponse(found.model_dump(), 200 if ready else 503)
 
 
 @router.get(

@@ -171,7 +171,7 @@ class DenseEntrant:
         self.encoder = DenseEncoder(
             context, asked.ref, prompts=asked.prompts, max_length=asked.max_length, compute=spec.compute
         )
-        self.facts, self.key = self.encoder.facts, self.encoder.key
+        self.facts, self.key = {**self.encoder.facts, "prompts": asked.prompts.said()}, self.encoder.key
         # By the id of the dataset: rankings, other precisions and latency all ask for them.
         self._shards: dict[int, list[Path]] = {}
         self._asked: dict[int, np.ndarray] = {}
@@ -245,7 +245,7 @@ class TokenEntrant:
             max_length=asked.max_length,
             prune=asked.prune_embeddings,
         )
-        self.facts, self.key = self._encoder.facts, self._encoder.key
+        self.facts, self.key = {**self._encoder.facts, "prompts": asked.prompts.said()}, self._encoder.key
         self._use = Use(
             prompts=asked.prompts, prune_embeddings=asked.prune_embeddings, index=spec.index, seed=spec.seed
         )
@@ -315,6 +315,7 @@ class PairEntrant:
             "weights_sha256": identity.weights_sha256,
             "model_sha256": identity.model_sha256,
             "max_length": model.tokenizer.model_max_length,
+            "prompts": asked.prompts.said(),
             "device": device,
             "reranks": candidates.asked.retriever,
             "depth": candidates.asked.depth,

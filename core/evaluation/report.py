@@ -15,6 +15,7 @@ from core.evaluation.scores import ranking_metrics
 from core.reports import Block, Details, Document, Figure, Heading, Listing, Sizes, StoredAs, Table, Text
 from core.reports.plots import plot_by_depth, plot_gains, plot_histograms, plot_intervals
 from core.spec.evaluate import EvaluateSpec
+from core.spec.models import format_length
 
 _DEPTHS = (1, 2, 3, 5, 10, 20, 30, 50, 100)
 _APART = 0.1
@@ -62,14 +63,15 @@ def make_document(
         ),
         *_remark_blocks(found),
         Table(
-            ["model", "from", "family", "weights", "tokens of a text", "seconds"],
+            ["model", "from", "family", "weights", "tokens of a text", "prompts", "seconds"],
             [
                 [
                     name,
                     facts["reference"],
                     facts["family"],
                     str(facts.get("weights_sha256", ""))[:12],
-                    str(facts.get("max_length", "")),
+                    format_length(facts["max_length"]) if "max_length" in facts else "",
+                    str(facts.get("prompts", "")),
                     f"{sum(page['seconds'][name].values()):,.1f}",
                 ]
                 for name, facts in page["models"].items()

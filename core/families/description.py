@@ -57,6 +57,12 @@ class Description:
         found = self.settings.get("model_type")
         return str(found) if found else None
 
+    @property
+    def is_late_interaction(self) -> bool:
+        """Whatever its ``model_type`` says: PyLate keeps that of a model that it began with."""
+        named = _FAMILIES.get(self.model_type or "") == "late_interaction"
+        return named or "query_prefix" in self.settings or "HF_ColBERT" in self.architectures
+
     def names(self) -> list[str]:
         """The modules' classes, without their packages."""
         return [str(module.get("type", "")).rpartition(".")[2] for module in self.modules]
@@ -65,7 +71,7 @@ class Description:
         """The family that the files name. Raises `BadModel` for another kind of model, and where the files
         leave it open."""
         self.check_known(reference)
-        if "query_prefix" in self.settings or "HF_ColBERT" in self.architectures:
+        if self.is_late_interaction:
             return "late_interaction"
         scores = any(name.endswith("ForSequenceClassification") for name in self.architectures)
         if self.model_type is not None and (self.modules or self.model_type != "SentenceTransformer"):

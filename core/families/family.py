@@ -51,6 +51,7 @@ class Reader(Protocol):
     frame: Frame  # of its padding
     specials: dict[str, int]  # tokens that stand around a "query" and around a "document"
     configured: dict[str, int]  # lengths that the model is set to: ``auto`` goes no further
+    fixed: dict[str, int]  # of roles whose length is a part of the model: ``auto`` is this
 
     def read(
         self,
@@ -78,8 +79,13 @@ class Family(Protocol):
 
     def make_reader(self, model: Any, spec: TrainSpec) -> Reader: ...
 
-    def set_lengths(self, model: Any, lengths: dict[str, int]) -> None:
-        """What was trained on is what is evaluated and saved."""
+    def set_lengths(self, model: Any, lengths: dict[str, int], saved: Literal["base", "trained"]) -> None:
+        """After how many tokens the model cuts texts when it is evaluated and used: as ``saved`` says, see
+        `core.spec.train.Lengths`; ``lengths`` are those of the training."""
+        ...
+
+    def saved_lengths(self, model: Any) -> dict[str, int]:
+        """What they are, by role; of a cross-encoder, of a ``pair``."""
         ...
 
     def make_forward(self, spec: TrainSpec) -> Forward: ...

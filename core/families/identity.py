@@ -4,19 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from torch import nn
 
 from core.families.loading import transformer_of, weights_sha256
+from core.stack import library_versions
 from core.training.tokens import fingerprint
 
 ENCODING = 1
 """Version of our own encoding. Raise it with any change that changes vectors or scores."""
-
-_LIBRARIES = ("torch", "transformers", "tokenizers", "sentence-transformers", "pylate", "numpy")
 
 _VOLATILE = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"})
 """Entries of a configuration that say where a model comes from, and change nothing that it computes."""
@@ -35,19 +32,9 @@ _SETTINGS = (
     "skiplist_words",
     "do_query_expansion",
     "attend_to_expansion_tokens",
+    # Of causal rerankers:
+    "instruction",
 )
-
-
-@cache
-def library_versions() -> dict[str, str]:
-    """The versions of the libraries that compute vectors."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = ""
-    return found
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,18 @@ def in_old_layout(folder: Path, reference: str) -> Iterator[Path]:
         yield place
 
 
+def write_old_layout(folder: Path) -> None:
+    """Turn what the library has just saved into the old layout, in place. Nothing to do before 5.4."""
+    described = Description.of(folder)
+    if not is_new(described):
+        return
+    with in_old_layout(folder, "the saved model") as place:
+        files = [path for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
+        contents = {path.relative_to(place): path.read_bytes() for path in files}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+
+
 def is_new(described: Description) -> bool:
     """Whether the modules are named as since 5.4."""
     return any(str(module.get("type", "")).startswith(_NEW) for module in described.modules)
@@ -65,8 +77,8 @@ def _cross_encoder(folder: Path, place: Path, described: Description, reference:
     """A folder of transformers; the activation stands in its configuration."""
     if others := [name for name in described.names() if name != "Transformer"]:
         raise BadModel(
-            f"{reference} scores by {', '.join(others)} and no classifier's head (a causal reranker): such "
-            "models are not read yet"
+            f"{reference} scores by {', '.join(others)} and no classifier's head, with a template of its "
+            "own: of causal rerankers those are read that transformers saved (Qwen3-Reranker)"
         )
     if prompts := [text for text in (described.settings.get("prompts") or {}).values() if text]:
         raise BadModel(

@@ -1,6 +1,7 @@
 """Loading models of all families: safetensors only, no foreign code unless allowed, float32 weights."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from core.errors import BadModel
-from core.families.description import Description, read_json
+from core.families.description import CONFIG, Description, read_json
 from core.families.files import check_files
 from core.families.layouts import in_old_layout
 from core.families.weights import check_vocabulary, checked_weights
@@ -47,7 +48,7 @@ def load(
     def explained(error: Exception) -> BadModel:
         # Whatever it is: safetensors, tokenizers and torch have exception types of their own, and what a
         # model's files make a library raise (TypeError, AttributeError) is the model's fault.
-        return BadModel(_explain(reference, error))
+        return BadModel(f"{reference} cannot be loaded: {first_line(error)}")
 
     told = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # tables of weights that older checkpoints have in excess
@@ -122,18 +123,26 @@ def _foreign_code(folder: Path, described: Description) -> str | None:
     return None
 
 
-def _explain(reference: str, error: Exception) -> str:
-    if "MaxSim" in str(error):
-        return f"{reference} is a late-interaction model (ColBERT), not a bi-encoder"
-    return f"{reference} cannot be loaded: {first_line(error)}"
-
-
 def keep_prompts(model: Any, prompts: Prompts) -> None:
     """The saved model says which prompts it was trained with, under the names that `encode_query` and
     `encode_document` look for."""
     for role, text in prompts:
         if text is not None and text != (model.prompts.get(role) or ""):
             model.prompts = {**model.prompts, role: text}
+
+
+def keep_attention_window(model: Any, folder: Path) -> None:
+    """Write the window of a bidirectional Gemma (EmbeddingGemma) as it must be read.
+
+    Its configuration halves the window whenever it is made, and before transformers 5.4 it saved the half: a
+    model that was saved and loaded attended to fewer tokens each time.
+    """
+    config = transformer_of(model).config
+    path = folder / CONFIG
+    saved = read_json(path)
+    if getattr(config, "use_bidirectional_attention", False) and saved.get("sliding_window"):
+        window = 2 * (config.sliding_window - 1)
+        path.write_text(json.dumps({**saved, "sliding_window": window}, indent=2), encoding="utf-8")
 
 
 def weights_sha256(model: nn.Module) -> str:

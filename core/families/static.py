@@ -15,11 +15,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from core.spec.models import UNLIMITED
 from core.training.batching import Packing
 from core.training.tokens import on_all_cores
-
-UNLIMITED = 1 << 20
-"""Tokens of a text, where the tokenizer itself cuts none: the mean of any number can be taken."""
 
 _BUDGET = 1 << 20
 """Tokens of a micro-batch: what is kept of a text is one vector, however long it is."""

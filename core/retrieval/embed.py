@@ -19,7 +19,7 @@ from core.data.rows import Reject
 from core.errors import BadData, BadModel, BadSpec
 from core.families.detect import family_in
 from core.families.late_interaction import Ragged
-from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex
+from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, check_plaid
 from core.retrieval.encode import SHARD
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, read_tokens
 from core.retrieval.quantization import Codec
@@ -195,6 +195,7 @@ def _store_tokens(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Pa
         raise BadSpec(
             f"{spec.model} has one vector a token: they are kept as float32 or float16, or in a PLAID index"
         )
+    check_plaid(spec.index)
     encoder = TokenEncoder(
         context,
         spec.model,

@@ -20,11 +20,27 @@ ModelOrWords = Annotated[
 """A model's reference, or bm25."""
 
 
+UNLIMITED = 1 << 20
+"""Tokens of a text that a model reads which cuts none: the mean of any number can be taken."""
+
+
+def format_length(tokens: int) -> str:
+    """For people."""
+    return "all" if tokens >= UNLIMITED else f"{tokens:,}"
+
+
 class Prompts(Strict):
     """Put in front of every text of its role."""
 
     query: str | None = Field(None, max_length=2000)
     document: str | None = Field(None, max_length=2000)
+
+    def said(self) -> str:
+        """For reports: those that put something in front."""
+        named = [
+            f"{role} {text!r}" for role, text in (("query", self.query), ("document", self.document)) if text
+        ]
+        return ", ".join(named) or "none"
 
 
 class PruneEmbeddings(Strict):

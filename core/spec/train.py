@@ -183,6 +183,11 @@ class Lengths(Strict):
         "tokens",
         description="Where too long documents are cut. sections: after the last sentence or line that fits.",
     )
+    saved: Literal["base", "trained"] = Field(
+        "base",
+        description="After how many tokens the saved model, which is evaluated, cuts texts. base: as the base"
+        " model does, and no shorter than it was trained; trained: as in training.",
+    )
 
 
 class Checkpointing(Strict):

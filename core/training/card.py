@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from core.reports import Block, Document, Heading, Listing, Table, Text
+from core.spec.models import format_length
 from core.spec.refs import parse_ref
 from core.spec.train import TrainSpec
 from core.training.report import comparison_table
@@ -48,6 +49,9 @@ def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None
                     ["rows, sha256", str(facts["rows_sha256"])],
                     ["seed", str(spec.seed)],
                     ["precision", facts["precision"]],
+                    ["trained on texts up to", _trained_lengths(facts)],
+                    ["reads texts up to", _saved_lengths(facts)],
+                    ["prompts", spec.prompts.said()],
                     ["tokens seen", f"{facts['tokens']:,}"],
                     ["parameters trained", f"{facts['trained_parameters']:,} of {facts['parameters']:,}"],
                     *(
@@ -61,6 +65,19 @@ def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None
     )
     usage = f"```python\n{about.usage}\n```\n"
     path.write_text(f"---\n{data.to_yaml()}\n---\n\n{body.markdown()}\n## Use\n\n{usage}", encoding="utf-8")
+
+
+def _trained_lengths(facts: dict[str, Any]) -> str:
+    lengths = {role: facts["lengths"][role]["max_length"] for role in ("query", "document")}
+    return _tokens(lengths)
+
+
+def _saved_lengths(facts: dict[str, Any]) -> str:
+    return _tokens(facts["saved_lengths"])
+
+
+def _tokens(lengths: dict[str, int]) -> str:
+    return ", ".join(f"{format_length(tokens)} tokens a {role}" for role, tokens in lengths.items())
 
 
 def _results(facts: dict[str, Any]) -> list[EvalResult]:

@@ -50,19 +50,22 @@ def choose_lengths(
     *,
     specials: dict[str, int],
     configured: dict[str, int],
+    fixed: dict[str, int],
     context: int,
 ) -> ChosenLengths:
     """Settles what ``auto`` means.
 
     ``counts`` are the tokens of every query and every document, without the ``specials``. ``configured`` are
-    the lengths that the model is set to, beyond which ``auto`` does not go; all by role. ``context``: the
-    most tokens that it can take. Raises as `check_lengths` does.
+    the lengths that the model is set to, beyond which ``auto`` does not go, ``fixed`` those that it is
+    always; all by role. ``context``: the most tokens that it can take. Raises as `check_lengths` does.
     """
     check_lengths(asked, context)
     roles = {}
     for role, wanted in (("query", asked.query), ("document", asked.document)):
         tokens = counts[role] + specials[role]
-        if wanted == "auto":
+        if wanted == "auto" and role in fixed:
+            limit = fixed[role]
+        elif wanted == "auto":
             at_percentile = int(np.quantile(tokens, asked.percentile, method="inverted_cdf"))
             limit = min(configured[role], max(8, -(-at_percentile // 8) * 8))
         else:

@@ -15,6 +15,7 @@ from core.families.identity import Identity
 from core.families.loading import context_length, transformer_of
 from core.families.static import is_static, packing_of
 from core.run.context import RunContext
+from core.spec.models import format_length
 from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable
 from core.training.arguments import choose_precision
@@ -100,7 +101,8 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     tokens = rows.open()
     reader = family.make_reader(model, spec)
     lengths = _settle_lengths(spec, context, model, tokens, reader)
-    family.set_lengths(model, lengths.limits)
+    family.set_lengths(model, lengths.limits, spec.lengths.saved)
+    _tell_saved_lengths(context, lengths, family.saved_lengths(model))
     chosen = choose_negatives(spec, tokens)
     dataset: TokenTable | ChosenNegatives | MinedNegatives = chosen or tokens
     if spec.remine is not None:
@@ -178,6 +180,7 @@ def _settle_lengths(
         tokens.counts(),
         specials=reader.specials,
         configured=reader.configured,
+        fixed=reader.fixed,
         context=context_length(model),
     )
     context.notice(
@@ -185,6 +188,16 @@ def _settle_lengths(
         f"{lengths.document.max_length} ({lengths.document.share_cut:.1%} cut)."
     )
     return lengths
+
+
+def _tell_saved_lengths(context: RunContext, lengths: ChosenLengths, saved: dict[str, int]) -> None:
+    trained = lengths.limits
+    if any(tokens > trained.get(role, sum(trained.values())) for role, tokens in saved.items()):
+        kept = ", ".join(f"{role} {format_length(tokens)}" for role, tokens in saved.items())
+        context.notice(
+            f"The saved model reads more than it is trained on, as its base does: {kept} tokens. "
+            "lengths.saved: trained cuts there as well."
+        )
 
 
 def _plan_batches(

@@ -9,6 +9,7 @@ import numpy as np
 from core.evaluation.comparison import Compared
 from core.reports import Block, Document, Figure, Heading, Listing, Table, Text, write_document
 from core.reports.plots import plot_curves, plot_histograms
+from core.spec.models import format_length
 from core.spec.refs import short_name
 from core.spec.train import TrainSpec
 
@@ -45,6 +46,12 @@ def write_report(
     }
     plot_histograms(shown, "tokens of a text, up to the 99th percentile", folder / "lengths.png")
     write_document(_document(spec, facts, compared), folder)
+
+
+def how_texts_are_read(spec: TrainSpec, facts: dict[str, Any]) -> str:
+    """What every score depends on beside the weights."""
+    kept = ", ".join(f"{role} {format_length(tokens)}" for role, tokens in facts["saved_lengths"].items())
+    return f"Prompts: {spec.prompts.said()}. Tokens of a text that are read: {kept}."
 
 
 def comparison_table(
@@ -85,7 +92,11 @@ def _document(spec: TrainSpec, facts: dict[str, Any], compared: list[Compared]) 
             )
         )
     if facts["finetuned"]:
-        blocks += [Heading("Retrieval"), comparison_table(facts["baseline"], facts["finetuned"])]
+        blocks += [
+            Heading("Retrieval"),
+            comparison_table(facts["baseline"], facts["finetuned"]),
+            Text(how_texts_are_read(spec, facts)),
+        ]
         if facts["unpruned"]:
             blocks += [
                 Text("With all vectors of its documents the same model has:"),

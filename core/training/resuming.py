@@ -9,9 +9,10 @@ from typing import Any
 
 from core.data.judgments import RetrievalSet
 from core.errors import BadData, BadModel, BadSpec, JobFailure
-from core.families.identity import Identity, described_sha256, library_versions
+from core.families.identity import Identity, described_sha256
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
+from core.stack import library_versions
 
 STATE = 1
 """Version of the training's own state: of the order of batches, of losses, of what a checkpoint holds. Raise

@@ -281,6 +281,7 @@ def finish(
         "rejects": prepared.rows.rejects,
         "licences": prepared.rows.licences,
         "lengths": prepared.lengths.as_dict(),
+        "saved_lengths": prepared.family.saved_lengths(prepared.model),
         "parameters": prepared.parameters,
         "trained_parameters": prepared.trainable,
         "precision": prepared.precision,

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pylate.models import ColBERT
 from sentence_transformers import SentenceTransformer
 
 from core import search_cli
@@ -40,6 +39,10 @@ def embed(out: Path, model: Path, corpus: Path | None, **fields):
         spec["corpus"] = f"file:{corpus}"
     result = run_local(spec, out, reporter, cache=out.parent / "cache")
     return result, reporter.events
+
+
+def pylate_model(folder: str, device: str):
+    return pytest.importorskip("pylate.models").ColBERT(folder, device=device)
 
 
 def page(out: Path) -> dict:
@@ -112,12 +115,12 @@ def test_a_model_is_tried_on_a_corpus(models, corpus, tmp_path, capsys, monkeypa
 def test_late_interaction_keeps_every_token(models, corpus, tmp_path, capsys):
     result, _ = embed(tmp_path / "out", models["colbert"], corpus, shard=1)
     assert result.state == "succeeded", result.end_reason
-    wanted = ColBERT(str(models["colbert"]), device="cpu").encode(TEXTS, is_query=False)
+    wanted = pylate_model(str(models["colbert"]), device="cpu").encode(TEXTS, is_query=False)
     np.testing.assert_allclose(vectors(tmp_path / "out"), np.concatenate(wanted), atol=1e-5)
     assert page(tmp_path / "out")["vectors"] == sum(map(len, wanted))
     assert search_cli.main([str(tmp_path / "out"), TEXTS[33], "-k", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["hits"][0]
-    model = ColBERT(str(models["colbert"]), device="cpu")
+    model = pylate_model(str(models["colbert"]), device="cpu")
     query = model.encode([TEXTS[33]], is_query=True)[0]
     scores = [float((query @ document.T).max(1).sum()) for document in wanted]
     assert found["id"] == f"d{int(np.argmax(scores))}"
@@ -125,12 +128,12 @@ def test_late_interaction_keeps_every_token(models, corpus, tmp_path, capsys):
 
 
 def test_a_plaid_index_is_pylates_and_is_searched(models, corpus, tmp_path, capsys):
-    from pylate.indexes import PLAID
+    PLAID = pytest.importorskip("pylate.indexes").PLAID  # noqa: N806
 
     result, _ = embed(tmp_path / "out", models["colbert"], corpus, index="plaid")
     assert result.state == "succeeded", result.end_reason
     folder = tmp_path / "out" / "embeddings" / "plaid"
-    query = ColBERT(str(models["colbert"]), device="cpu").encode([TEXTS[20]], is_query=True)
+    query = pylate_model(str(models["colbert"]), device="cpu").encode([TEXTS[20]], is_query=True)
     index = PLAID(index_folder=str(folder), index_name="corpus", device="cpu", show_progress=False)
     theirs = [hit["id"] for hit in index(query, k=5)[0]]
     assert search_cli.main([str(tmp_path / "out"), TEXTS[20], "-k", "5", "--json"]) == 0

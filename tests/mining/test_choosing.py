@@ -71,8 +71,8 @@ def test_late_interaction_finds_what_pylate_scores_highest(rows_file, colbert, t
         filters={**FREE, "same_group": True},
     )
     assert result.state == "succeeded", result.end_reason
-    from pylate.models import ColBERT
-    from pylate.scores import colbert_scores
+    ColBERT = pytest.importorskip("pylate.models").ColBERT  # noqa: N806
+    colbert_scores = pytest.importorskip("pylate.scores").colbert_scores
 
     model = ColBERT(str(colbert), device="cpu")
     lines = [json.loads(line) for line in rows_file.read_text().splitlines()]
@@ -305,9 +305,8 @@ def test_the_check_takes_the_next_in_turn(rows_file, tiny_model, cross_encoder, 
 
 
 def test_scores_do_not_depend_on_the_batch(cross_encoder, teacher):
-    from sentence_transformers import CrossEncoder
-
     from core.families.cross_encoder import score_with
+    from core.families.cross_encoder.pair_model import read_pair_model
     from core.training.batching import Packing
 
     drawn = np.random.default_rng(0)
@@ -318,19 +317,18 @@ def test_scores_do_not_depend_on_the_batch(cross_encoder, teacher):
         )
         for _ in range(40)
     ]
-    model = CrossEncoder(str(cross_encoder), device="cpu").eval()
+    model = read_pair_model(str(cross_encoder), device="cpu").eval()
     found = score_with(model, Packing(150), lambda: None)(pairs)
     assert np.allclose(found, [teacher(*pair) for pair in pairs], atol=1e-5)
     assert found.std() > 0.01
 
 
 def test_memory_that_suffices_for_one_pair_suffices_for_all(cross_encoder, teacher, monkeypatch):
-    from sentence_transformers import CrossEncoder
-
     from core.families.cross_encoder import score_with
+    from core.families.cross_encoder.pair_model import read_pair_model
     from core.training.batching import Packing
 
-    model = CrossEncoder(str(cross_encoder), device="cpu").eval()
+    model = read_pair_model(str(cross_encoder), device="cpu").eval()
     forward = model.model.forward
 
     def limited(**inputs):

@@ -15,6 +15,7 @@ from sentence_transformers.cross_encoder.losses import (
 
 from core.families.collator import Collator
 from core.families.cross_encoder import Objective, Reader, make_forward
+from core.families.cross_encoder.pair_model import PairModel
 from core.jobs.events import EventType
 from core.spec.train import Loss, TrainSpec
 from core.training.batching import Packing
@@ -46,6 +47,11 @@ def model(folder) -> CrossEncoder:
     return CrossEncoder(str(folder), device="cpu")
 
 
+def ours(model: CrossEncoder) -> PairModel:
+    """With the same weights."""
+    return PairModel(model.model, model.tokenizer, model.activation_fn)
+
+
 def spec_of(**loss) -> TrainSpec:
     return TrainSpec(kind="train", family="cross_encoder", base_model="file:x", dataset="file:y", loss=loss)
 
@@ -58,7 +64,7 @@ def collate(model, loss: Loss, rows=ROWS, budget=128, lengths=LENGTHS):
 def our_loss(model, rows=ROWS, *, cached=False, budget=128, **loss):
     spec = spec_of(**loss)
     batch = collate(model, spec.loss, rows, budget)
-    scores = encode_micro_batches(model, batch, forward=make_forward(spec), cached=cached)
+    scores = encode_micro_batches(ours(model), batch, forward=make_forward(spec), cached=cached)
     return Objective(make_loss(spec.loss))(scores, batch)
 
 
@@ -78,7 +84,7 @@ def assert_equal(model, ours, theirs):
 def test_the_scores_are_those_of_the_library(model):
     batch = collate(model, Loss())
     with torch.no_grad():
-        scores = encode_micro_batches(model.eval(), batch, forward=make_forward(spec_of()))
+        scores = encode_micro_batches(ours(model.eval()), batch, forward=make_forward(spec_of()))
     texts = [row["positive"] for row in ROWS] + [text for row in ROWS for text in row["negatives"]]
     pairs = [(ROWS[query]["query"], texts[document]) for query, document in batch["pairs"]]
     wanted = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
@@ -238,7 +244,7 @@ def test_losses_of_pair_scores_equal_their_definition(model, name):
     features = model.tokenizer(
         [row["query"] for row in rows], [row["positive"] for row in rows], padding=True, return_tensors="pt"
     )
-    logits = model(**features).logits[:, 0]
+    logits = model.model(**features).logits[:, 0]
     if name == "regression":
         theirs = (logits.sigmoid() - wanted).square().mean()
     else:
@@ -251,5 +257,5 @@ def test_losses_of_pair_scores_equal_their_definition(model, name):
         theirs = torch.log(1 + torch.stack(terms).sum())
     spec = spec_of(name=name, temperature=0.5)
     batch = collate(model, spec.loss, rows)
-    scores = encode_micro_batches(model, batch, forward=make_forward(spec))
+    scores = encode_micro_batches(ours(model), batch, forward=make_forward(spec))
     assert_equal(model, Objective(make_loss(spec.loss, logits=True))(scores, batch), theirs)

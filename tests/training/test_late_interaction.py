@@ -6,11 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pylate.losses import CachedContrastive, Contrastive
-from pylate.losses import Distillation as PyLateDistillation
-from pylate.models import ColBERT
-from pylate.scores import colbert_scores
-from pylate.utils import ColBERTCollator
 
 from core.families.collator import Collator
 from core.families.late_interaction import Objective, Reader, make_encode, maxsim
@@ -21,6 +16,13 @@ from core.training.batching import Packing, Share
 from core.training.encoding import encode_micro_batches
 from core.training.losses import MultipleNegativesRanking
 from tests.tiny import WORDS, make_colbert, make_model, token_rows
+
+pytest.importorskip("pylate")
+from pylate.losses import CachedContrastive, Contrastive
+from pylate.losses import Distillation as PyLateDistillation
+from pylate.models import ColBERT
+from pylate.scores import colbert_scores
+from pylate.utils import ColBERTCollator
 
 ROWS = [
     {

@@ -132,6 +132,7 @@ def test_lengths_are_measured_on_every_text():
     about = {
         "specials": {"query": 2, "document": 2},
         "configured": {"query": 256, "document": 256},
+        "fixed": {},
         "context": 512,
     }
     found = choose_lengths(Lengths(), counts, **about)

@@ -3,7 +3,7 @@
 from core.families.cross_encoder.evaluator import make_rank, make_score
 from core.families.cross_encoder.model import load_for_training, load_model, save_model
 from core.families.cross_encoder.objective import Objective, make_forward, make_objective
-from core.families.cross_encoder.reader import Reader, make_reader, set_lengths
+from core.families.cross_encoder.reader import Reader, make_reader, saved_lengths, set_lengths
 from core.families.cross_encoder.scorer import Score, score_with
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "make_reader",
     "make_score",
     "save_model",
+    "saved_lengths",
     "score_with",
     "set_lengths",
 ]

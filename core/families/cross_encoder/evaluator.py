@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from sentence_transformers import CrossEncoder
 
 from core.data.judgments import RetrievalSet
 from core.evaluation.lexical import WordIndex, best_of
@@ -13,6 +12,7 @@ from core.evaluation.retrieval import depth_with_excluded, run_of
 from core.evaluation.retrieval import rank as rank_densely
 from core.families import dense
 from core.families.cross_encoder.model import load_retriever
+from core.families.cross_encoder.pair_model import PairModel
 from core.families.cross_encoder.scorer import Score, score_with
 from core.families.family import Rank, Use
 from core.families.prompts import prompts_of
@@ -22,7 +22,7 @@ from core.spec.evaluation import Rerank
 from core.training.batching import Packing
 
 
-def make_rank(model: CrossEncoder, use: Use, packing: Packing, context: RunContext) -> Rank:
+def make_rank(model: PairModel, use: Use, packing: Packing, context: RunContext) -> Rank:
     """Candidates are found once a dataset, however often it is asked."""
     score = make_score(model, use, packing, context)
     found: dict[int, Run] = {}
@@ -51,7 +51,7 @@ def _tell(context: RunContext, use: Use, dataset: RetrievalSet, candidates: Run)
     )
 
 
-def make_score(model: CrossEncoder, use: Use, packing: Packing, context: RunContext) -> Score:
+def make_score(model: PairModel, use: Use, packing: Packing, context: RunContext) -> Score:
     score = score_with(model, packing, context.check_stop)
     before, within = use.prompts.query or "", use.prompts.document or ""
     return lambda pairs: score([(before + query, within + document) for query, document in pairs])

@@ -3,22 +3,24 @@
 from pathlib import Path
 from typing import Any
 
-from sentence_transformers import CrossEncoder
 from torch import nn
 
 from core.errors import BadModel
 from core.families import dense
-from core.families.loading import load, made_for_scores
+from core.families.cross_encoder.pair_model import CausalPairModel, PairModel, read_pair_model
+from core.families.loading import keep_attention_window, load, made_for_scores
 from core.run.context import RunContext
 from core.spec.train import Rerank, TrainSpec
 
 
-def load_model(
-    context: RunContext, reference: str, device: str, max_length: int | None = None
-) -> CrossEncoder:
+def load_model(context: RunContext, reference: str, device: str, max_length: int | None = None) -> PairModel:
     """The model that ``reference`` names, which scores a pair with one number. Raises `BadModel`."""
-    model = load(CrossEncoder, context, reference, device)
-    if not made_for_scores(model.config):
+    model = load(read_pair_model, context, reference, device)
+    if isinstance(model, CausalPairModel):
+        context.notice(
+            f"{reference} is asked as Qwen3-Reranker is, with the instruction {model.instruction!r}."
+        )
+    elif not made_for_scores(model.config):
         raise BadModel(f"{reference} is no cross-encoder: it has no trained head, its scores would be random")
     _settle(model, reference)
     if max_length is not None:
@@ -26,9 +28,15 @@ def load_model(
     return model.eval()
 
 
-def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> CrossEncoder:
+def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> PairModel:
     """A cross-encoder, or an encoder, which gets a new head. Raises `BadModel`."""
-    model = load(CrossEncoder, context, spec.base_model, device, new_head=True)
+    model = load(read_pair_model, context, spec.base_model, device, new_head=True)
+    if isinstance(model, CausalPairModel):
+        raise BadModel(
+            f"{spec.base_model} is a causal reranker: it scores pairs as a filter, as a teacher and in "
+            "evaluations, and is not trained here. Train an encoder, from its scores if you like "
+            "(loss: distillation or margin_mse)"
+        )
     _settle(model, spec.base_model)
     evaluated = spec.evaluation.datasets or spec.evaluation.holdout is not None
     if evaluated and spec.evaluation.rerank.retriever != "bm25":
@@ -36,7 +44,7 @@ def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> Cros
         load_retriever(context, spec.evaluation.rerank, "cpu")
     if spec.loss.name not in ("bce", "regression"):
         # What the other losses learn are logits: through a sigmoid, large ones would all be 1.
-        model.set_activation_fn(nn.Identity())
+        model.activation_fn = nn.Identity()
     if not made_for_scores(model.config):
         context.notice(
             f"{spec.base_model} is no cross-encoder yet: it gets a head for scores, which must be trained."
@@ -53,13 +61,14 @@ def load_retriever(context: RunContext, asked: Rerank, device: str) -> Any:
     return dense.load_model(context, asked.retriever, device).eval()
 
 
-def save_model(model: CrossEncoder, folder: Path) -> None:
+def save_model(model: PairModel, folder: Path) -> None:
     """A folder that `CrossEncoder(folder)` loads."""
-    model.save_pretrained(str(folder), safe_serialization=True)
+    model.save_pretrained(str(folder))
+    keep_attention_window(model, folder)
 
 
-def _settle(model: CrossEncoder, reference: str) -> None:
-    if model.config.num_labels != 1:
+def _settle(model: PairModel, reference: str) -> None:
+    if not isinstance(model, CausalPairModel) and model.config.num_labels != 1:
         raise BadModel(f"{reference} has {model.config.num_labels} labels; a score for ranking is one number")
     if model.tokenizer.pad_token is None:
         model.tokenizer.pad_token = model.tokenizer.eos_token

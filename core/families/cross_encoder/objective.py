@@ -13,7 +13,7 @@ from core.training.losses import Layout, make_loss
 
 def make_forward(spec: TrainSpec) -> Forward:
     def forward(model: Any, micro_batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return model(**micro_batch).logits[:, 0].float()  # [pairs]
+        return model(**micro_batch).float()  # [pairs]
 
     return forward
 

@@ -1,13 +1,13 @@
 """Token ids into what a cross-encoder reads: a query and a document in one input."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from sentence_transformers import CrossEncoder
 from transformers import PreTrainedTokenizerBase
 
 from core.errors import BadModel
+from core.families.cross_encoder.pair_model import PairModel
 from core.families.cutting import Cut, make_cut
 from core.families.loading import context_length
 from core.spec.train import Loss, TrainSpec
@@ -37,6 +37,7 @@ class Reader:
         self._context = context
         longest = max(8, context - sum(self.specials.values()))
         self.configured = {"query": longest, "document": longest}
+        self.fixed: dict[str, int] = {}
         self._loss = loss
 
     def read(
@@ -85,13 +86,18 @@ class Reader:
         return {}
 
 
-def make_reader(model: CrossEncoder, spec: TrainSpec) -> Reader:
+def make_reader(model: PairModel, spec: TrainSpec) -> Reader:
     cut = make_cut(model.tokenizer, spec.lengths)
     return Reader(model.tokenizer, spec.loss, context_length(model), cut)
 
 
-def set_lengths(model: CrossEncoder, lengths: dict[str, int]) -> None:
-    model.tokenizer.model_max_length = min(context_length(model), sum(lengths.values()))
+def set_lengths(model: PairModel, lengths: dict[str, int], saved: Literal["base", "trained"]) -> None:
+    own = model.tokenizer.model_max_length if saved == "base" else 0
+    model.tokenizer.model_max_length = min(context_length(model), max(own, sum(lengths.values())))
+
+
+def saved_lengths(model: PairModel) -> dict[str, int]:
+    return {"pair": model.tokenizer.model_max_length}
 
 
 def _pair_frame(

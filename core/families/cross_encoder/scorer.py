@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from sentence_transformers import CrossEncoder
 
 from core.evaluation.triplets import Score
+from core.families.cross_encoder.pair_model import PairModel
 from core.families.inference import check_finite
 from core.training.batching import Packing, plan_micro_batches
 from core.training.recovery import MicroBatch, in_halves
@@ -15,7 +15,7 @@ from core.training.recovery import MicroBatch, in_halves
 _CHUNK = 2048
 
 
-def score_with(model: CrossEncoder, packing: Packing, check_stop: Callable[[], None]) -> Score:
+def score_with(model: PairModel, packing: Packing, check_stop: Callable[[], None]) -> Score:
     """A scorer in the model's own length, through its own activation: most have a sigmoid.
 
     Raises `OutOfMemory` when not even one pair fits, and `NotFinite` for scores that cannot be compared.
@@ -40,23 +40,16 @@ def score_with(model: CrossEncoder, packing: Packing, check_stop: Callable[[], N
 
 
 def _score_chunk(
-    model: CrossEncoder, pairs: list[tuple[str, str]], packing: Packing, check_stop: Callable[[], None]
+    model: PairModel, pairs: list[tuple[str, str]], packing: Packing, check_stop: Callable[[], None]
 ) -> np.ndarray:
-    tokenizer = model.tokenizer
-    tokens = tokenizer(
-        [query for query, _ in pairs],
-        [document for _, document in pairs],
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        padding=False,
-    )
+    tokens = model.read_pairs([query for query, _ in pairs], [document for _, document in pairs])
     lengths = np.array([len(ids) for ids in tokens["input_ids"]])
     order = np.argsort(-lengths, kind="stable")
     found = np.empty(len(pairs), np.float32)
     for group in plan_micro_batches(lengths[order].tolist(), packing):
         check_stop()
         chosen = order[group]
-        padded = tokenizer.pad(
+        padded = model.tokenizer.pad(
             {name: [values[index] for index in chosen] for name, values in tokens.items()},
             return_tensors="pt",
         )
@@ -66,8 +59,7 @@ def _score_chunk(
     return found
 
 
-def _forward(model: CrossEncoder, micro_batch: MicroBatch) -> np.ndarray:
+def _forward(model: PairModel, micro_batch: MicroBatch) -> np.ndarray:
     """[pairs]"""
     with torch.inference_mode():
-        logits = model.model(**micro_batch).logits
-        return model.activation_fn(logits).float().squeeze(-1).cpu().numpy()
+        return model.activation_fn(model(**micro_batch)).float().cpu().numpy()

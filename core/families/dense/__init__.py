@@ -3,7 +3,7 @@
 from core.families.dense.evaluator import Embed, make_embed, make_encode, make_rank, make_score
 from core.families.dense.model import load_for_training, load_model, save_model
 from core.families.dense.objective import Objective, make_forward, make_objective, similarities
-from core.families.dense.reader import Reader, make_reader, set_lengths
+from core.families.dense.reader import Reader, make_reader, saved_lengths, set_lengths
 from core.families.loading import context_length
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "make_reader",
     "make_score",
     "save_model",
+    "saved_lengths",
     "set_lengths",
     "similarities",
 ]

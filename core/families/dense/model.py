@@ -8,7 +8,9 @@ from sentence_transformers.models import StaticEmbedding, Transformer
 from transformers import BitsAndBytesConfig
 
 from core.errors import BadModel, BadSpec
-from core.families.loading import keep_prompts, load, made_for_scores
+from core.families.description import Description
+from core.families.layouts import write_old_layout
+from core.families.loading import keep_attention_window, keep_prompts, load, made_for_scores
 from core.families.static import StaticText, in_library_form, is_static
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
@@ -37,6 +39,8 @@ def load_model(
     ``quantization`` (int8 or int4) stores the transformer's linear layers in so many bits, frozen.
     """
     fewer_bits = {"quantization_config": _quantization_config(quantization)} if quantization else {}
+    if Description.of(context.model_path(reference)).is_late_interaction:
+        raise BadModel(f"{reference} is a late-interaction model (ColBERT), not a bi-encoder")
     model = load(SentenceTransformer, context, reference, device, **fewer_bits)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -94,3 +98,5 @@ def save_model(model: SentenceTransformer, folder: Path) -> None:
     """A folder that `SentenceTransformer(folder)` loads."""
     with in_library_form(model):
         model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
+    write_old_layout(folder)
+    keep_attention_window(model, folder)

@@ -1,7 +1,7 @@
 """Token ids into what a bi-encoder reads."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from core.families.cutting import Cut, make_cut
 from core.families.loading import context_length
@@ -17,6 +17,7 @@ class Reader:
         self._cut = cut or Cut()
         self.specials = {"query": frame.specials, "document": frame.specials}
         self.configured = {"query": configured, "document": configured}
+        self.fixed: dict[str, int] = {}
 
     def read(
         self,
@@ -41,5 +42,10 @@ def make_reader(model: Any, spec: TrainSpec) -> Reader:
     return Reader(Frame.of(model.tokenizer), configured, make_cut(model.tokenizer, spec.lengths))
 
 
-def set_lengths(model: Any, lengths: dict[str, int]) -> None:
-    model.max_seq_length = min(context_length(model), max(model.max_seq_length or 0, *lengths.values()))
+def set_lengths(model: Any, lengths: dict[str, int], saved: Literal["base", "trained"]) -> None:
+    own = (model.max_seq_length or 0) if saved == "base" else 0
+    model.max_seq_length = min(context_length(model), max(own, *lengths.values()))
+
+
+def saved_lengths(model: Any) -> dict[str, int]:
+    return {"query": model.max_seq_length, "document": model.max_seq_length}

@@ -12,7 +12,7 @@ from core.families.late_interaction.evaluator import (
 from core.families.late_interaction.maxsim import Ragged, maxsim, score_all, score_pairs
 from core.families.late_interaction.model import load_for_training, load_model, save_model
 from core.families.late_interaction.objective import Objective, make_forward, make_objective
-from core.families.late_interaction.reader import Reader, make_reader, set_lengths
+from core.families.late_interaction.reader import Reader, make_reader, saved_lengths, set_lengths
 
 __all__ = [
     "EncodeTokens",
@@ -31,6 +31,7 @@ __all__ = [
     "make_score",
     "maxsim",
     "save_model",
+    "saved_lengths",
     "score_all",
     "score_pairs",
     "set_lengths",

@@ -17,11 +17,12 @@ from core.families.inference import check_finite, pieces_of
 from core.families.late_interaction.colbert import ColBERT
 from core.families.late_interaction.maxsim import Ragged, score_all, score_pairs
 from core.families.late_interaction.objective import token_vectors
-from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex
+from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, check_plaid
 from core.families.late_interaction.reader import Reader
 from core.retrieval.search import Nearest, merge, take_in
 from core.run.context import RunContext
 from core.spec.models import PruneEmbeddings
+from core.stack import has_pylate
 from core.training.batching import Packing
 from core.training.encoding import make_micro_batches
 from core.training.recovery import MicroBatch
@@ -115,6 +116,7 @@ class Ranker:
         check_stop: Callable[[], None],
     ) -> None:
         """``work`` is a folder for an index. ``facts`` are of the last dataset."""
+        check_plaid(use.index)
         self._encode, self._use, self._device, self._work = encode, use, device, work
         self._check_stop = check_stop
         self.facts: dict[str, Any] = {}
@@ -124,7 +126,8 @@ class Ranker:
     def rank(self, dataset: RetrievalSet, depth: int) -> Run:
         """As ``use`` says, exactly or by an index."""
         pairs = len(dataset.queries) * len(dataset.corpus)
-        if self._use.index == "plaid" or (self._use.index == "auto" and pairs > _EXACT_PAIRS):
+        many = self._use.index == "auto" and pairs > _EXACT_PAIRS and has_pylate()
+        if self._use.index == "plaid" or many:
             self._work.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._work) as folder:
                 return self.by_index(dataset, depth, Path(folder))

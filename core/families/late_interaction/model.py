@@ -6,7 +6,7 @@ from typing import Any
 
 from core.errors import BadModel, BadSpec
 from core.families.late_interaction.colbert import ColBERT, read_colbert
-from core.families.loading import context_length, keep_prompts, load, made_for_scores
+from core.families.loading import context_length, keep_attention_window, keep_prompts, load, made_for_scores
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 
@@ -65,3 +65,4 @@ def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> ColB
 def save_model(model: ColBERT, folder: Path) -> None:
     """A folder that `pylate.models.ColBERT(folder)` loads."""
     model.save_pretrained(str(folder))
+    keep_attention_window(model, folder)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.errors import BadSpec
 from core.families.late_interaction.maxsim import Ragged
+from core.stack import has_pylate, stack_name
 
 INDEXED_AT_ONCE = 64
 """Shards whose vectors are in memory while an index takes them in; its centroids are those of the first."""
@@ -16,6 +18,15 @@ INDEXED_AT_ONCE = 64
 _QUERIES = 256
 _NAME = "corpus"
 _ORDER = "order.npy"
+
+
+def check_plaid(asked: str) -> None:
+    """Raises `BadSpec` where ``asked`` is plaid and the libraries for it are not installed."""
+    if asked == "plaid" and not has_pylate():
+        raise BadSpec(
+            f"index: plaid needs PyLate, which this worker's libraries ({stack_name()}) are without: use "
+            "index: exact, or the default stack"
+        )
 
 
 class PlaidIndex:

@@ -1,13 +1,14 @@
 """Token ids into what a late-interaction model reads, as PyLate tokenizes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from core.families.cutting import Cut, make_cut
 from core.families.late_interaction.colbert import ColBERT
 from core.families.late_interaction.pooling import vectors_left
+from core.families.loading import context_length
 from core.spec.train import PruneEmbeddings, TrainSpec
 from core.training.tokens import Frame, Ids, Input
 
@@ -32,6 +33,9 @@ class Reader:
             role: self.frame.specials + (prefix is not None) for role, prefix in self._prefix.items()
         }
         self.configured = {"query": model.query_length, "document": model.document_length}
+        # How many masks a query is filled up with is something that the model has learned.
+        expands = model.do_query_expansion and getattr(model, "trained", False)
+        self.fixed = {"query": model.query_length} if expands else {}
         self._skipped = np.array(model.skiplist, np.int64)
         self._expands, self._attends = model.do_query_expansion, model.attend_to_expansion_tokens
         self._mask = model.tokenizer.pad_token_id
@@ -88,5 +92,15 @@ def make_reader(model: ColBERT, spec: TrainSpec) -> Reader:
     return Reader(model, spec.prune_embeddings, make_cut(model.tokenizer, spec.lengths))
 
 
-def set_lengths(model: ColBERT, lengths: dict[str, int]) -> None:
-    model.query_length, model.document_length = lengths["query"], lengths["document"]
+def set_lengths(model: ColBERT, lengths: dict[str, int], saved: Literal["base", "trained"]) -> None:
+    query, document = lengths["query"], lengths["document"]
+    if saved == "base" and model.trained:
+        query, document = max(query, model.query_length), max(document, model.document_length)
+    elif saved == "base":  # an encoder's length is that of documents; queries are filled up to theirs
+        document = max(document, min(context_length(model), model[0].max_seq_length or 0))
+        query = query if model.do_query_expansion else document
+    model.query_length, model.document_length = query, document
+
+
+def saved_lengths(model: ColBERT) -> dict[str, int]:
+    return {"query": model.query_length, "document": model.document_length}

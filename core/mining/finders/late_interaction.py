@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from core.families.late_interaction import Ragged, score_all, score_pairs
-from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex
+from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, check_plaid
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
 from core.retrieval.encoders import TokenEncoder, read_tokens
 from core.retrieval.search import Nearest, merge, take_in
 from core.run.context import RunContext
 from core.spec.mine import MineSpec
+from core.stack import has_pylate
 
 _QUERIES = 256
 _EXACT = 20_000
@@ -22,6 +23,7 @@ _EXACT = 20_000
 
 class LateInteractionFinder:
     def __init__(self, spec: MineSpec, context: RunContext) -> None:
+        check_plaid(spec.index)
         self._spec, self._context = spec, context
         self._encoder = TokenEncoder(
             context, spec.model, prompts=spec.prompts, max_length=spec.max_length, half=spec.half
@@ -39,7 +41,8 @@ class LateInteractionFinder:
         )
         self._context.phase("mining")
         asked = Ragged.joined([read_tokens(path) for path in of_queries])
-        plaid = self._spec.index == "plaid" or (self._spec.index == "auto" and gathered.candidates > _EXACT)
+        many = self._spec.index == "auto" and gathered.candidates > _EXACT
+        plaid = self._spec.index == "plaid" or (many and has_pylate())
         self.facts["index"] = "plaid" if plaid else "exact"
         best = Nearest.none(len(asked), depth)
         if plaid:
