@@ -61,7 +61,7 @@ class DenseEncoder:
             "max_length": self.model.max_seq_length,
             "similarity": self.model.similarity_fn_name,
             "precision": precision,
-            "dimension": self.model.get_sentence_embedding_dimension(),
+            "dimension": dense.dimension_of(self.model),
             "device": self.device,
         }
         self._keys = {

@@ -100,6 +100,7 @@ def test_late_interaction_finds_what_pylate_scores_highest(rows_file, colbert, t
 
 
 def test_plaid_finds_most_of_them_with_exact_scores(tmp_path, colbert):
+    pytest.importorskip("pylate")
     drawn = np.random.default_rng(0)
     lines = [
         {

@@ -41,8 +41,18 @@ def add_module(module):
     return change
 
 
+def pool_first_token(folder):
+    """Whichever version of the library has saved it."""
+    path = folder / "1_Pooling" / "config.json"
+    old = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+    content = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**content, **({"pooling_mode": "cls"} if "pooling_mode" in content else old)})
+    )
+
+
 CHANGES = {
-    "pooling": rewrite("1_Pooling/config.json", pooling_mode_mean_tokens=False, pooling_mode_cls_token=True),
+    "pooling": pool_first_token,
     "length": rewrite("sentence_bert_config.json", max_seq_length=16),
     "lower_case": rewrite("sentence_bert_config.json", do_lower_case=True),
     "activation": rewrite("config.json", hidden_act="relu"),

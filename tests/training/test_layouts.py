@@ -185,7 +185,7 @@ def test_several_poolings_are_read_as_several(context, tmp_path):
         "1_Pooling/config.json",
         lambda content: content.update(pooling_mode=["mean", "cls"]),
     )
-    assert load_dense(context, reference, "cpu").get_sentence_embedding_dimension() == 16
+    assert dense.dimension_of(load_dense(context, reference, "cpu")) == 16
 
 
 @pytest.mark.parametrize("version", VERSIONS)

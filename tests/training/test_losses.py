@@ -169,7 +169,7 @@ def test_the_guide_reads_the_batch_with_its_own_tokenizer_and_is_not_trained(mod
         Reader(Frame.of(model.tokenizer), 512),
         {"query": 16, "document": 32},
         Packing(64),
-        guide=(Frame.of(guide.tokenizer), 64),
+        guide=(Frame.of(guide.tokenizer), 64, Packing(64)),
     )
     batch = collator(token_rows(model.tokenizer, ROWS, Prompts(query="find: "), guide.tokenizer))
     objective = Objective(MultipleNegativesRanking(0.05), guide=(guide, Guide(model="file:x", margin=1.0)))

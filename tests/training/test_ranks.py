@@ -1,5 +1,6 @@
 """Several processes that share every batch: the same training as by one, and no process left behind."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -84,12 +85,17 @@ def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def helpers() -> list[psutil.Process]:
-    """With their data loaders, whosever children they are."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "core.run.rank" in (process.info["cmdline"] or ()) and process.status() != psutil.STATUS_ZOMBIE
-    ]
+    """With their data loaders, whosever children they are; not those of tests that run beside this one."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if (
+                "core.run.rank" in (process.info["cmdline"] or ())
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
+                beside = process.environ().get("PYTEST_XDIST_WORKER") != os.environ.get("PYTEST_XDIST_WORKER")
+                found += [] if beside else [process]
+    return found
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -22,13 +22,19 @@ def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> Sent
     keep_prompts(model, spec.prompts)
     if is_static(model):
         _check_static(spec, context)
-    dim = model.get_sentence_embedding_dimension() or 0
+    dim = dimension_of(model)
     if spec.matryoshka and max(spec.matryoshka.dimensions) >= dim:
         raise BadSpec(
             f"matryoshka.dimensions go up to {max(spec.matryoshka.dimensions)}; the model's embeddings have "
             f"{dim}: each must be smaller"
         )
     return model
+
+
+def dimension_of(model: SentenceTransformer) -> int:
+    """Of a text's vector. The library's method has another name since 5.4."""
+    ask = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
+    return int(ask() or 0)
 
 
 def load_model(
