@@ -11,7 +11,7 @@ from api import docs, errors, openapi, stream
 from api.auth import Authenticator
 from api.limits import BodyLimit
 from api.monitoring import CallTimes, ServiceCollector
-from api.routes import artifacts, datasets, fleet, health, jobs
+from api.routes import artifacts, datasets, fleet, health, jobs, models
 from api.throttle import Throttle
 from core.artifacts import Library
 from core.queue import Queue
@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
         BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/datasets": settings.max_upload_bytes}
     )
     app.add_middleware(CallTimes, registry=app.state.registry)
-    routers = [module.router for module in (health, docs, jobs, stream, artifacts, datasets, fleet)]
+    routers = [module.router for module in (health, docs, jobs, stream, artifacts, datasets, models, fleet)]
     for router in routers:
         app.include_router(router)
     app.state.routes = [route for router in routers for route in router.routes]

@@ -11,7 +11,7 @@ from api.auth import Principal, Scope
 from core.artifacts import Library
 from core.queue import Queue
 from core.settings import Settings
-from core.spec.forms import ARTIFACT_ID, DATASET, JOB_ID, PLAIN, ArtifactId, JobId
+from core.spec.forms import ARTIFACT_ID, JOB_ID, KEPT, PLAIN, ArtifactId, JobId
 from core.store import Store
 from core.store.tables import Artifact, Job
 
@@ -68,19 +68,24 @@ def _visible_artifact(
     return store.artifacts.get(artifact_id, reader.access)
 
 
-def _visible_dataset(
-    dataset: Annotated[str, Path(pattern=DATASET, description="Its id, NAME, or NAME@VERSION.")],
-    store: StoreDep,
-    reader: Reader,
-) -> Artifact:
+_Kept = Path(pattern=KEPT, description="Its id, NAME, or NAME@VERSION.")
+
+
+def _visible_dataset(dataset: Annotated[str, _Kept], store: StoreDep, reader: Reader) -> Artifact:
     target, _, version = dataset.partition("@")
     return store.artifacts.find("dataset", target, version or None, reader.access)
+
+
+def _visible_model(model: Annotated[str, _Kept], store: StoreDep, reader: Reader) -> Artifact:
+    target, _, version = model.partition("@")
+    return store.artifacts.find("model", target, version or None, reader.access)
 
 
 VisibleJob = Annotated[Job, Depends(_visible_job)]
 """The job of the path, if the caller may see it; else 404."""
 VisibleArtifact = Annotated[Artifact, Depends(_visible_artifact)]
 VisibleDataset = Annotated[Artifact, Depends(_visible_dataset)]
+VisibleModel = Annotated[Artifact, Depends(_visible_model)]
 
 MAX_NUMBER = 2**31 - 1
 """The largest sequence number that a row can have."""

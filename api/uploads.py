@@ -1,4 +1,4 @@
-"""A body becomes a dataset: received, hashed on the way, read to its end, kept."""
+"""A body becomes a dataset: received, hashed on the way, read to its end, kept. What models share of it."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from core.artifacts import MANIFEST, Library
-from core.data.archives import UnpacksTooLarge
+from core.data.archives import UnpacksTooLarge, is_archive
 from core.data.inspected import Inspected
 from core.data.kept_reading import read_reading, write_reading
 from core.data.packing import has_many_files, pack
@@ -35,6 +35,9 @@ from core.store.access import Access
 from core.store.artifacts import NewArtifact
 from core.store.tables import Artifact
 from core.text import escaped_json
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+"""Of bodies that are a file."""
 
 _UNPACKED = 20
 """An archive may unpack to so many times the limit: text packs well, and bombs a thousand times better."""
@@ -135,17 +138,12 @@ def keep(
     Raises `InvalidRequest` with a problem for each of the first bad lines. What ``check_stop`` raises ends
     the work, and nothing is published.
     """
-    if name.startswith("art_"):
-        raise InvalidRequest("names that begin with art_ are ids", [Problem("name", "begins with art_")])
+    check_upload_name(name)
+    folder = unpacked(received, filename, settings, check_stop)
     try:
-        ending = ending_of(received.path, filename, received.media_type)
-        most = _UNPACKED * settings.max_upload_bytes
-        folder = unpack(received.path, ending, received.folder / "in", most, check_stop)
         _check_names(folder)
         options = _with_kept(options, folder)
         found = inspect(folder, options, check_stop)
-    except UnpacksTooLarge as error:
-        raise TooLarge(str(error)) from error
     except BadData as error:
         message = _as_parameters(str(error))
         raise InvalidRequest(message, [Problem("body", message)]) from error
@@ -174,13 +172,62 @@ def keep(
         pack(folder, received.folder / "packed", check_stop)
         folder = received.folder / "packed"
     check_stop()
-    published = library.publish(folder, "dataset", metadata, check_stop)
+    return keep_as("dataset", folder, name, metadata, store, library, access, check_stop)
+
+
+def check_upload_name(name: str) -> None:
+    """Raises `InvalidRequest` for a name that would be taken for an id."""
+    if name.startswith("art_"):
+        raise InvalidRequest("names that begin with art_ are ids", [Problem("name", "begins with art_")])
+
+
+def unpacked(
+    received: Received,
+    filename: str | None,
+    settings: Settings,
+    check_stop: Callable[[], None],
+    *,
+    only_archives: bool = False,
+) -> Path:
+    """The body as a folder: an archive's content, or the one file. Raises `TooLarge`, `InvalidRequest`."""
+    try:
+        ending = _ending(received, filename, only_archives=only_archives)
+        most = _UNPACKED * settings.max_upload_bytes
+        return unpack(received.path, ending, received.folder / "in", most, check_stop)
+    except UnpacksTooLarge as error:
+        raise TooLarge(str(error)) from error
+    except BadData as error:
+        raise InvalidRequest(str(error), [Problem("body", str(error))]) from error
+
+
+def _ending(received: Received, filename: str | None, *, only_archives: bool) -> str:
+    if not only_archives:
+        return ending_of(received.path, filename, received.media_type)
+    with contextlib.suppress(BadData):
+        ending = ending_of(received.path, filename, received.media_type)
+        if is_archive(f"archive{ending}"):
+            return ending
+    raise BadData("the body is no archive: send a tar or zip of the folder")
+
+
+def keep_as(
+    kind: str,
+    folder: Path,
+    name: str,
+    metadata: dict[str, Any],
+    store: Store,
+    library: Library,
+    access: Access,
+    check_stop: Callable[[], None],
+) -> tuple[Artifact, bool]:
+    """Publish a folder, which is gone then, as the next version of its name."""
+    published = library.publish(folder, kind, metadata, check_stop)
     manifest: dict[str, Any] = published.manifest.model_dump(mode="json")
     # Another upload of the same content may have been first, under another name: its page stays in the
     # storage, ours is in the row.
     manifest["metadata"] = escaped_json(metadata)
     new = NewArtifact(
-        "dataset", "dataset", published.uri, published.manifest.sha256, published.manifest.bytes, manifest
+        kind, kind, published.uri, published.manifest.sha256, published.manifest.bytes, manifest
     )
     return store.artifacts.add_upload(new, name, access)
 

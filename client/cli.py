@@ -373,6 +373,29 @@ def upload(
     print(f"dataset:{made.id}  {made.name}@{made.version}  {splits}")
 
 
+@app.command(epilog="example: reason upload-model data/my-model --name my-model")
+def upload_model(
+    path: Annotated[Path, typer.Argument(help="A model's folder, or a tar or zip of one.")],
+    name: Annotated[str, typer.Option(help="Sending it again makes the next version, if it has changed.")],
+    as_json: Json = False,
+) -> None:
+    """Send a model with weights in safetensors. Its files are checked first; jobs name it model:NAME."""
+    if not path.exists():
+        raise InvalidRequest(f"There is no file or folder {path}")
+    try:
+        with _client() as client:
+            made = client.upload_model(path, name)
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}") from error
+    if as_json:
+        _print_json(made.model_dump(mode="json"))
+        return
+    family = made.metadata.get("family") or "family to be named by its jobs"
+    print(f"model:{made.id}  {made.name}@{made.version}  {family}  {made.bytes / 1e6:.1f} MB")
+    if left_out := made.metadata.get("left_out"):
+        console.print(f"Left out, because they can run code: {', '.join(left_out)}")
+
+
 @app.command(epilog="example: reason datasets")
 def datasets(as_json: Json = False) -> None:
     """List datasets, newest first."""

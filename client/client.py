@@ -219,26 +219,32 @@ class Client:
         ``columns`` are ``role:NAME`` or ``role:NUMBER``; they and ``encoding`` are kept with the dataset.
         Raises `InvalidRequest` with a problem a line for rows that cannot be used.
         """
+        params = {
+            "max_reject_share": max_reject_share,
+            "columns": list(columns),
+            **({} if encoding is None else {"encoding": encoding}),
+        }
+        return self._send(path, "/datasets", {"name": name, **params})
+
+    def upload_model(self, path: Path, name: str) -> ArtifactView:
+        """Sends a model's folder as a tar of it, or an archive. Raises `InvalidRequest` for what no job could
+        load."""
+        return self._send(path, "/models", {"name": name})
+
+    def _send(self, path: Path, to: str, params: dict[str, Any]) -> ArtifactView:
+        """A file, or a folder as a tar of it."""
         with tempfile.TemporaryDirectory() as folder:
             if path.is_dir():
                 packed = Path(folder) / f"{path.resolve().name}.tar"
                 with tarfile.open(packed, "w", dereference=True) as archive:
                     archive.add(path, arcname=path.resolve().name, filter=_visible)
                 path = packed
-            params = {
-                "name": name,
-                "filename": path.name,
-                "max_reject_share": max_reject_share,
-                "columns": list(columns),
-                **({} if encoding is None else {"encoding": encoding}),
-            }
             with path.open("rb") as file:
                 # What is sent is hashed and read to its end before the answer comes: no limit for that.
                 timeout = httpx.Timeout(self._http.timeout.connect, read=None, write=None)
                 headers = {"Content-Length": str(path.stat().st_size)}
-                found = self._json(
-                    "POST", "/datasets", params=params, content=file, timeout=timeout, headers=headers
-                )
+                given = {**params, "filename": path.name}
+                found = self._json("POST", to, params=given, content=file, timeout=timeout, headers=headers)
         return ArtifactView.model_validate(found)
 
     def datasets(self, limit: int = 50) -> Iterator[ArtifactView]:

@@ -103,7 +103,7 @@ def _fill(store: Store, settings: Settings) -> tuple[str, str, str]:
 
 _REFUSALS = [
     line
-    for call in ("POST /jobs", "POST /jobs/estimate", "POST /datasets")
+    for call in ("POST /jobs", "POST /jobs/estimate", "POST /datasets", "POST /models")
     for line in (
         "[[operations]]",
         f'include-name = "{call}"',

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from api.deps import ArtifactCursor, LibraryDep, Limit, Reader, StoreDep, VisibleArtifact
+from api.deps import LibraryDep, VisibleArtifact
 from api.ranges import FILE_RESPONSES, RANGE_HEADERS, serve
 from api.routing import Route
 from api.views import artifact_view
 from core.data.packing import PACKED
 from core.errors import NotFound
 from core.spec.forms import PLAIN
-from core.spec.views import ArtifactView, Page
+from core.spec.views import ArtifactView
 
 router = APIRouter(route_class=Route, tags=["artifacts"])
 
@@ -49,11 +49,3 @@ def get_file(
         sha256=entry["sha256"],
         name=path.rpartition("/")[2],
     )
-
-
-@router.get("/models", summary="Models, newest first")
-def models(
-    store: StoreDep, reader: Reader, cursor: ArtifactCursor = None, limit: Limit = 50
-) -> Page[ArtifactView]:
-    rows, following = store.artifacts.page("model", access=reader.access, cursor=cursor, limit=limit)
-    return Page(items=[artifact_view(row) for row in rows], next_cursor=following)

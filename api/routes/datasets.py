@@ -20,7 +20,7 @@ from api.deps import (
 )
 from api.disconnects import while_connected
 from api.routing import Route
-from api.uploads import keep, options_of, receive
+from api.uploads import BINARY, keep, options_of, receive
 from api.views import artifact_view
 from core.data.statistics import PREVIEW, PREVIEW_ROWS
 from core.errors import NotFound
@@ -28,8 +28,6 @@ from core.spec.forms import NAME, PLAIN, ROLE_AND_COLUMN
 from core.spec.views import ArtifactView, Page, PreviewView
 
 router = APIRouter(route_class=Route, prefix="/datasets", tags=["datasets"])
-
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 @router.post(
@@ -41,7 +39,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
         413: {"description": "Larger than MAX_UPLOAD_BYTES, packed or unpacked."},
         422: {"description": "Rows that cannot be used, by line; or content that is no dataset."},
     },
-    openapi_extra={"requestBody": {"content": {"application/octet-stream": _BINARY}, "required": True}},
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": BINARY}, "required": True}},
 )
 async def upload(
     request: Request,

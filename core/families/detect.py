@@ -1,6 +1,6 @@
 """Which family a model is of, by the files that it comes with."""
 
-from core.families.description import Description
+from core.models.description import Description
 from core.run.context import RunContext
 from core.spec.models import Family
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadModel
-from core.families.description import CONFIG, MODULES, SETTINGS, Description, read_json
+from core.models.description import CONFIG, MODULES, SETTINGS, Description, read_json
 
 _NEW = tuple(
     f"sentence_transformers.{package}.modules."

@@ -12,17 +12,15 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from core.errors import BadModel
-from core.families.description import CONFIG, Description, read_json
-from core.families.files import check_files
 from core.families.layouts import in_old_layout
 from core.families.weights import check_vocabulary, checked_weights
+from core.models.description import CONFIG, read_json
+from core.models.files import check_folder
 from core.native_errors import first_line, reading_model, translated
 from core.run.context import RunContext
 from core.spec.models import Prompts
 
 Model = TypeVar("Model")
-
-_OWN_MODULES = ("sentence_transformers.", "pylate.")
 
 
 def load(
@@ -43,7 +41,7 @@ def load(
     trust = context.request.trust_remote_code
     folder = context.model_path(reference)
     with reading_model(f"{reference} cannot be loaded"):
-        _check_folder(folder, reference, trust_remote_code=trust)
+        check_folder(folder, reference, trust_remote_code=trust)
 
     def explained(error: Exception) -> BadModel:
         # Whatever it is: safetensors, tokenizers and torch have exception types of their own, and what a
@@ -88,39 +86,6 @@ def _put_texts_in_lower_case(model: Any, reference: str) -> None:
         raise BadModel(f"{reference} asks for lower case (do_lower_case), which its slow tokenizer cannot do")
     before = [backend.normalizer] if backend.normalizer is not None else []
     backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])
-
-
-def _check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> None:
-    described = Description.of(folder)
-    described.check_known(reference)
-    if not any(folder.rglob("*.safetensors")):
-        pickles = [
-            path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in folder.rglob(pattern)
-        ]
-        if pickles:
-            raise BadModel(
-                f"{reference} has its weights as a pickle ({pickles[0]}), which can run code when loaded. "
-                "Convert them to safetensors."
-            )
-        raise BadModel(f"{reference} has no weights: no .safetensors file in the folder")
-    if not trust_remote_code and (foreign := _foreign_code(folder, described)):
-        raise BadModel(
-            f"{reference} brings its own code ({foreign}), which is refused unless the service runs with "
-            "REASON_TRUST_REMOTE_CODE=true"
-        )
-    check_files(folder, described, reference)
-
-
-def _foreign_code(folder: Path, described: Description) -> str | None:
-    """What of the folder would be executed, if anything."""
-    for path in folder.rglob("config.json"):
-        config = read_json(path)
-        if isinstance(config, dict) and (auto_map := config.get("auto_map")):
-            return str(next(iter(auto_map.values()), path.name))
-    for module in described.modules:
-        if not str(module.get("type", "")).startswith(_OWN_MODULES):
-            return str(module.get("type"))
-    return None
 
 
 def keep_prompts(model: Any, prompts: Prompts) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from core.errors import BadModel
-from core.families.description import CONFIG, Description, read_json
+from core.models.description import CONFIG, Description, read_json
 from core.run.context import RunContext
 from core.spec import AnySpec
 from core.spec.models import Prompts

@@ -35,7 +35,7 @@ API_KEY = r"^key_[0-9a-z]{1,60}\.[A-Za-z0-9_-]{1,100}$"
 NUMBER = r"^[0-9]{1,9}$"
 """A version, or the number of an event, in a text."""
 
-DATASET = r"^[A-Za-z0-9][\w. -]{0,199}(@[0-9]{1,9})?$"
+KEPT = r"^[A-Za-z0-9][\w. -]{0,199}(@[0-9]{1,9})?$"
 """A dataset in a path: its id, NAME, or NAME@VERSION."""
 
 JobId = Annotated[str, Field(pattern=JOB_ID, examples=["job_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
@@ -51,7 +51,7 @@ _SENTENCES = {
     JOB_ID: "is not a job id, which looks like job_01k9zq5m2w8r4t6y0b3d5f7h9j",
     ARTIFACT_ID: "is not an artifact id, which looks like art_01k9zq5m2w8r4t6y0b3d5f7h9j",
     KEY_ID: "is not a key id, which looks like key_01k9zq5m2w8r4t6y0b3d5f7h9j",
-    DATASET: "is not a dataset: an id, NAME or NAME@VERSION",
+    KEPT: "is neither an id nor NAME or NAME@VERSION",
 }
 
 

@@ -51,6 +51,7 @@ def test_every_call_declares_the_statuses_that_it_can_give(operations):
         ("post /jobs/{job_id}/cancel", {"202", "403", "404", "409"}),
         ("post /jobs/{job_id}/retry", {"202", "403", "404", "409"}),
         ("post /datasets", {"200", "201", "400", "413", "422"}),
+        ("post /models", {"200", "201", "400", "413", "422"}),
         ("get /artifacts/{artifact_id}/files/{path}", {"200", "206", "304", "404", "416"}),
         ("get /readyz", {"200", "503"}),
     ],

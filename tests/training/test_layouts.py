@@ -11,9 +11,9 @@ from core.errors import BadModel
 from core.families import cross_encoder, dense, late_interaction
 from core.families.cross_encoder.model import load_model as load_cross_encoder
 from core.families.dense.model import load_model as load_dense
-from core.families.description import Description
 from core.families.detect import family_in
 from core.families.prompts import own_prompts
+from core.models.description import Description
 from core.run.context import RunContext
 from core.run.reporter import RecordingReporter
 from core.run.request import RunRequest

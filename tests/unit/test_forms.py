@@ -177,7 +177,7 @@ def test_a_whole_number_may_be_written_with_a_fraction_of_zero():
         (forms.KEY_ID, "key_1"),
         (forms.API_KEY, "key_1.abc"),
         (forms.NUMBER, "12"),
-        (forms.DATASET, "a name@3"),
+        (forms.KEPT, "a name@3"),
         (forms.PLAIN, "a\nb"),
     ],
 )

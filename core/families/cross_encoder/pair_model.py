@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from core.errors import BadModel
-from core.families.description import Description
+from core.models.description import Description
 
 Tokens = dict[str, list[list[int]]]
 """What a model reads of pairs, by the name of its argument: of each pair, [tokens]."""

@@ -8,10 +8,10 @@ from sentence_transformers.models import StaticEmbedding, Transformer
 from transformers import BitsAndBytesConfig
 
 from core.errors import BadModel, BadSpec
-from core.families.description import Description
 from core.families.layouts import write_old_layout
 from core.families.loading import keep_attention_window, keep_prompts, load, made_for_scores
 from core.families.static import StaticText, in_library_form, is_static
+from core.models.description import Description
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 

@@ -18,7 +18,7 @@ from sentence_transformers.models import Transformer
 from torch import nn
 
 from core.errors import BadModel
-from core.families.description import CONFIG, MODULES, SETTINGS, Description, read_json
+from core.models.description import CONFIG, MODULES, SETTINGS, Description, read_json
 
 _WEIGHTS = "model.safetensors"
 _STANFORD = "artifact.metadata"

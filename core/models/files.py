@@ -8,15 +8,59 @@ import json
 from pathlib import Path
 
 from core.errors import BadModel
-from core.families.description import CONFIG, MODULES, Description, read_json
+from core.models.description import CONFIG, MODULES, Description, read_json
 
 _POINTER = b"version https://git-lfs"
 _LONGEST_HEADER = 100 << 20
 """safetensors' own limit."""
 
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm", "*.tiktoken", "*.bpe")
+_OWN_MODULES = ("sentence_transformers.", "pylate.")
+
 _WITHOUT_FILES = ("Normalize",)
 """Modules that have no settings: their folders are empty, and git does not keep those."""
+
+
+def check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> Description:
+    """What a folder that can be loaded says of itself. Raises `BadModel` for one that is not whole, has its
+    weights as a pickle, is of another kind, or brings code that may not run."""
+    described = Description.of(folder)
+    described.check_known(reference)
+    if not described.config and not described.modules:
+        raise BadModel(f"{reference} is no model's folder: it has neither {CONFIG} nor {MODULES}")
+    if not any(folder.rglob("*.safetensors")):
+        if pickles := pickled(folder):
+            raise BadModel(
+                f"{reference} has its weights as a pickle ({pickles[0].name}), which can run code when "
+                "loaded. Convert them to safetensors."
+            )
+        raise BadModel(f"{reference} has no weights: no .safetensors file in the folder")
+    if not trust_remote_code and (foreign := _foreign_code(folder, described)):
+        raise BadModel(
+            f"{reference} brings its own code ({foreign}), which is refused unless the service runs with "
+            "REASON_TRUST_REMOTE_CODE=true"
+        )
+    check_files(folder, described, reference)
+    return described
+
+
+def pickled(folder: Path) -> list[Path]:
+    """Files that run code when they are loaded."""
+    return sorted(
+        path for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for path in folder.rglob(pattern)
+    )
+
+
+def _foreign_code(folder: Path, described: Description) -> str | None:
+    """What of the folder would be executed, if anything."""
+    for path in folder.rglob("config.json"):
+        config = read_json(path)
+        if isinstance(config, dict) and (auto_map := config.get("auto_map")):
+            return str(next(iter(auto_map.values()), path.name))
+    for module in described.modules:
+        if not str(module.get("type", "")).startswith(_OWN_MODULES):
+            return str(module.get("type"))
+    return None
 
 
 def check_files(folder: Path, described: Description, reference: str) -> None:

@@ -1,0 +1,85 @@
+"""Models: sent, listed, looked up."""
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.deps import (
+    ArtifactCursor,
+    LibraryDep,
+    Limit,
+    Reader,
+    SettingsDep,
+    StoreDep,
+    Submitter,
+    VisibleModel,
+)
+from api.disconnects import while_connected
+from api.model_uploads import keep_model
+from api.routing import Route
+from api.uploads import BINARY, receive
+from api.views import artifact_view
+from core.spec.forms import NAME, PLAIN
+from core.spec.views import ArtifactView, Page
+
+router = APIRouter(route_class=Route, prefix="/models", tags=["models"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Send a model",
+    responses={
+        200: {"model": ArtifactView, "description": "The same content under the same name is there already."},
+        413: {"description": "Larger than MAX_UPLOAD_BYTES, packed or unpacked."},
+        422: {"description": "No archive, or a folder that no job could load; the message names the file."},
+    },
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": BINARY}, "required": True}},
+)
+async def upload(
+    request: Request,
+    response: Response,
+    store: StoreDep,
+    settings: SettingsDep,
+    library: LibraryDep,
+    principal: Submitter,
+    name: Annotated[str, Query(pattern=NAME, max_length=200)],
+    filename: Annotated[
+        str | None,
+        Query(
+            pattern=PLAIN, max_length=300, description="Its ending says what the body is; else its content."
+        ),
+    ] = None,
+) -> ArtifactView:
+    """The body is a tar or zip of a model's folder, as sentence-transformers, PyLate or transformers save it,
+    with weights in safetensors. Jobs name it `model:NAME` or `model:NAME@VERSION`.
+
+    The files are checked before it is kept: that all are there and whole, and that none brings foreign code.
+    Whether the weights fit the configuration is checked by the job that loads them.
+    """
+    async with receive(request, settings) as received:
+        artifact, new = await while_connected(
+            request,
+            partial(keep_model, received, name, filename, store, settings, library, principal.access),
+            request.app.state.uploads,
+        )
+    if not new:
+        response.status_code = 200
+    response.headers["Location"] = f"/models/{artifact.id}"
+    return artifact_view(artifact)
+
+
+@router.get("", summary="Models, newest first")
+def models(
+    store: StoreDep, reader: Reader, cursor: ArtifactCursor = None, limit: Limit = 50
+) -> Page[ArtifactView]:
+    """Sent ones, and those that train jobs have made."""
+    rows, following = store.artifacts.page("model", access=reader.access, cursor=cursor, limit=limit)
+    return Page(items=[artifact_view(row) for row in rows], next_cursor=following)
+
+
+@router.get("/{model}", summary="A model: files, scores, lineage")
+def get_model(artifact: VisibleModel) -> ArtifactView:
+    """By id, or as NAME or NAME@VERSION."""
+    return artifact_view(artifact)

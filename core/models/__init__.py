@@ -1,0 +1,1 @@
+"""A model's folder as files: what it says that it is, and whether it is whole. No torch."""
