@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from core.errors import Forbidden, InvalidRequest, NotFound, Problem
+from core.data.remote import check_allowed, look
+from core.errors import BadData, BadSpec, Forbidden, InvalidRequest, NotFound, Problem
 from core.settings import Settings
 from core.spec import AnySpec
 from core.spec.refs import Ref, parse_ref
@@ -36,9 +37,20 @@ def settle(
                 else:
                     inputs[text] = lineage
             case "url":
-                message = "reading straight from object storage is not available yet"
-                raise InvalidRequest(f"{path}: {message}", [Problem(path, message)])
+                inputs[text] = _look_at_url(text, path, settings)
     return inputs, parents
+
+
+def _look_at_url(url: str, path: str, settings: Settings) -> dict[str, Any]:
+    """What lies at a URL when the job is submitted: a job says if it has changed until it begins."""
+    try:
+        check_allowed(url, settings.allowed_urls)
+        found = look(url)
+    except (Forbidden, NotFound) as error:
+        raise type(error)(f"{path}: {error}") from error
+    except (BadData, BadSpec) as error:
+        raise InvalidRequest(f"{path}: {error}", [Problem(path, str(error))]) from error
+    return {"url": url, "sha256": found.sha256 or "", "bytes": found.bytes, "files": len(found.files)}
 
 
 def _check_file(ref: Ref, path: str, settings: Settings) -> None:

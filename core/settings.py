@@ -37,6 +37,11 @@ class Settings(BaseSettings):
         default_factory=list,
         description="Folders that `file:` references may read, separated by ':' or ','. Default: DATA_DIR.",
     )
+    allowed_urls: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="URLs that references may read below, such as s3://bucket/data, separated by ','. "
+        "Default: none.",
+    )
     offline: bool = Field(False, description="Never ask a model hub; local files and its cache only.")
     trust_remote_code: bool = Field(False, description="Load models that bring their own Python code.")
     lease_seconds: float = Field(
@@ -87,7 +92,7 @@ class Settings(BaseSettings):
     def _paths(cls, value: object) -> object:
         return _split(value, os.pathsep + ",")
 
-    @field_validator("queues", mode="before")
+    @field_validator("queues", "allowed_urls", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         return _split(value, ",")

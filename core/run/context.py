@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts import Library, Published, inspect_folder_and_place
-from core.errors import BadData, BadModel, BadSpec, JobFailure, StorageFailure
+from core.errors import BadData, BadModel, BadSpec, Forbidden, JobFailure, NotFound, StorageFailure
 from core.jobs.events import Event, EventType
 from core.native_errors import first_line
 from core.run.reporter import Reporter
@@ -82,7 +82,7 @@ class RunContext:
         self.seat = seat
         self.outputs: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
-        self._fetched: dict[str, Path] = {}  # from a hub
+        self._fetched: dict[str, Path] = {}  # from a hub or a URL
         self._unpacked_from: dict[Path, Path] = {}
         self._library = Library(request.artifact_url) if request.artifact_url else None
 
@@ -184,11 +184,38 @@ class RunContext:
             case "hf" | "beir" | "nanobeir" | "bright" | "mteb":
                 return ref
             case "url":
-                raise BadSpec(f"{reference}: reading straight from object storage is not available yet")
+                return self._from_url(reference)
         known = self.request.inputs.get(reference)
         if known is None or self._library is None:
             raise BadSpec(f"{reference} means something inside the service only; here, give a path")
         return self._library.fetch(known["uri"], self.request.cache)
+
+    def _from_url(self, url: str) -> Path:
+        """A local copy of what lies there now."""
+        from core.data.remote import fetch, look
+
+        if url in self._fetched:
+            return self._fetched[url]
+        try:
+            remote = look(url)
+            before = self.request.inputs.get(url, {}).get("sha256")
+            if before and before != remote.sha256:
+                self.notice(f"{url} has changed since the job was submitted.", "warning")
+            self.phase("fetching")
+
+            def tell(come: int) -> None:
+                share = come / max(1, remote.bytes)
+                self.progress(fraction=share, step=come, total_steps=remote.bytes)
+
+            path, known = fetch(remote, self.request.cache, check_stop=self.check_stop, tell=tell)
+        except (NotFound, Forbidden) as error:
+            raise BadSpec(str(error)) from error
+        count = f"{len(remote.files):,} file{'s' if len(remote.files) > 1 else ''}"
+        how = "was fetched before and has not changed" if known else "was fetched"
+        self.notice(f"{url} {how}: {count}, {remote.bytes / 1e6:,.1f} MB.")
+        self.request.inputs[url] = {"url": url, "sha256": remote.sha256 or "", "bytes": remote.bytes}
+        self._fetched[url] = path
+        return path
 
     def place_of(self, reference: str) -> Path | None:
         """Where a reference of files or artifacts lies; None for what a hub has."""
