@@ -30,6 +30,7 @@ def problem(
     code: str,
     errors: list[Problem] | None = None,
     headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     body: dict[str, Any] = {
         "type": f"urn:reason:{code}",
@@ -38,6 +39,7 @@ def problem(
         "detail": detail,
         "code": code,
         "errors": [vars(error) for error in errors or []],
+        **(extra or {}),
     }
     # A message may quote what is wrong, also when it is no Unicode.
     return _ProblemResponse(escaped_json(body), status_code=status, headers=headers)
@@ -48,7 +50,7 @@ def respond(error: ReasonError) -> JSONResponse:
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return problem(error.status, error.title, str(error), error.code, error.problems, headers)
+    return problem(error.status, error.title, str(error), error.code, error.problems, headers, error.extra)
 
 
 def install(app: FastAPI) -> None:

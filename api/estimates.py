@@ -14,12 +14,7 @@ from core.data.pairs import TrainingRow, read_pairs
 from core.data.reading import Reading
 from core.data.rows import Reject
 from core.errors import InvalidRequest, Problem, ReasonError
-from core.spec import TrainSpec
-from core.spec.refs import parse_ref
-from core.spec.views import EstimateView, FitView
-from core.store import Store
-from core.store.tables import Worker
-from core.training.memory import (
+from core.models.memory import (
     Memory,
     ModelShape,
     Step,
@@ -28,6 +23,11 @@ from core.training.memory import (
     read_shape,
     training_memory,
 )
+from core.spec import Resources, TrainSpec
+from core.spec.refs import parse_ref
+from core.spec.views import EstimateView, FitView
+from core.store import Store
+from core.store.tables import Worker
 
 _CHARACTERS_PER_TOKEN = 4.0
 """Of English prose in a vocabulary of words' pieces; code has fewer."""
@@ -52,7 +52,7 @@ class _Seen:
     documents_per_row: float
 
 
-def estimate(
+def estimate_training(
     spec: TrainSpec,
     inputs: dict[str, Any],
     store: Store,
@@ -65,7 +65,7 @@ def estimate(
     gpus = spec.resources.gpus
     if gpus not in ("auto", 0) and workers and device == "cpu":
         notes.append("A GPU is asked for, and no worker has one: these are a CPU's numbers.")
-    shape = _shape(spec, inputs, library, notes)
+    shape = find_shape(spec.base_model, inputs, library, notes)
     seen = _look(spec, notes)
     step, lengths = _step(spec, seen, shape)
     found = EstimateView(
@@ -98,7 +98,7 @@ def estimate(
         )
 
     if spec.loss.cached == "auto":
-        room = max((_room(worker, spec, device) for worker in workers), default=None)
+        room = max((room_of(worker, spec.resources, device) for worker in workers), default=None)
         found.cached = room is not None and memory(cached=False).total > 0.8 * room
     else:
         found.cached = spec.loss.cached
@@ -107,11 +107,11 @@ def estimate(
     found.workers = [
         FitView(worker=worker.id, host=worker.host, memory_bytes=room, fits=found.least_memory_bytes <= room)
         for worker in workers
-        for room in [_room(worker, spec, device)]
+        for room in [room_of(worker, spec.resources, device)]
     ]
     if not workers:
         notes.append("No worker is up: which one fits cannot be said.")
-    rate = _rate(store, device)
+    rate = rate_of(store, device)
     if rate is None:
         notes.append(f"No training has ended on a {device} yet: how long this one takes cannot be said.")
     elif found.steps is not None:
@@ -124,22 +124,24 @@ def estimate(
 def check_memory(spec: TrainSpec, inputs: dict[str, Any], store: Store, library: Library) -> int | None:
     """The bytes that a GPU must have for the job at least; None where it is not known.
 
-    Raises `InvalidRequest` for what no worker that is up could ever hold.
+    Raises `InvalidRequest`, with the estimate, for what no worker that is up could ever hold.
     """
     workers = [worker for worker, _ in store.workers.alive(60)]
-    shape = _shape(spec, inputs, library, [])
+    shape = find_shape(spec.base_model, inputs, library, [])
     if shape is None:
         return None
     device, precision = _device(spec, workers)
     needed = least_memory(spec, shape, device=device, precision=precision)
-    if workers and (most := max(_room(worker, spec, device) for worker in workers)) < needed:
+    if workers and (most := max(room_of(worker, spec.resources, device) for worker in workers)) < needed:
         of_gpu = device == "cuda"
         message = (
             f"at least {needed / 1e9:.1f} GB are needed even in the smallest micro-batches, and no worker "
             f"has more than {most / 1e9:.1f} GB{' a GPU' if of_gpu else ''}. Use lora with quantization, an "
             f"8-bit optimizer{', a CPU (resources.gpus: 0)' if of_gpu else ''} or a smaller model"
         )
-        raise InvalidRequest(message, [Problem("base_model", message)])
+        refused = InvalidRequest(message, [Problem("base_model", message)])
+        refused.extra = {"estimate": estimate_training(spec, inputs, store, library).model_dump(mode="json")}
+        raise refused
     if spec.resources.gpus == "auto":
         return None  # what it runs on is settled by who is there
     possible = ("fp32", "bf16") if spec.precision == "auto" else (spec.precision,)
@@ -156,11 +158,13 @@ def _device(spec: TrainSpec, workers: list[Worker]) -> tuple[str, str]:
 # -- the model ---------------------------------------------------------------------------------------
 
 
-def _shape(spec: TrainSpec, inputs: dict[str, Any], library: Library, notes: list[str]) -> ModelShape | None:
-    reference = spec.base_model
+def find_shape(
+    reference: str, inputs: dict[str, Any], library: Library, notes: list[str]
+) -> ModelShape | None:
+    """A model in numbers, from its files; None, and a note, where they are not at hand."""
     ref = parse_ref(reference)
     try:
-        if reference in inputs:
+        if "uri" in inputs.get(reference, {}):
             uri = inputs[reference]["uri"]
             names = [entry.path for entry in library.manifest(uri).files]
             return read_shape(names, lambda name: library.open(uri, name))
@@ -274,16 +278,16 @@ def _step(
 # -- the fleet ---------------------------------------------------------------------------------------
 
 
-def _room(worker: Worker, spec: TrainSpec, device: str) -> int:
+def room_of(worker: Worker, resources: Resources, device: str) -> int:
     """Bytes that each of the job's processes can have there."""
     if device == "cpu":
         return int(worker.memory_bytes)
     sizes = sorted((int(gpu["memory_bytes"]) for gpu in worker.gpus), reverse=True)
-    wanted = 1 if spec.resources.gpus == "auto" else spec.resources.gpus
+    wanted = 1 if resources.gpus == "auto" else resources.gpus
     return sizes[wanted - 1] if wanted <= len(sizes) else 0
 
 
-def _rate(store: Store, device: str) -> float | None:
+def rate_of(store: Store, device: str) -> float | None:
     """Operations a second of the last trainings on such a device."""
     models, _ = store.artifacts.page("model", limit=20)
     rates = []

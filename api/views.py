@@ -10,10 +10,12 @@ from core.spec.views import (
     KeyView,
     Memory,
     Progress,
+    WaitingView,
     WorkerView,
 )
 from core.store import Store
 from core.store.tables import ApiKey, Artifact, EventRow, Job, Worker
+from core.store.waiting_line import Waiting
 
 
 def job_view(job: Job, store: Store | None = None) -> JobView:
@@ -83,6 +85,18 @@ def artifact_view(artifact: Artifact, *, listed: bool = False) -> ArtifactView:
         file_count=len(files),
         metadata=metadata,
         links={"self": f"/artifacts/{artifact.id}", "files": f"/artifacts/{artifact.id}/files/"},
+    )
+
+
+def waiting_view(waiting: Waiting) -> WaitingView:
+    job = waiting.job
+    return WaitingView(
+        id=job.id,
+        kind=job.kind,
+        name=job.name,
+        priority=job.priority,
+        position=waiting.position,
+        starts_in_seconds=waiting.starts_in_seconds,
     )
 
 

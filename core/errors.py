@@ -24,8 +24,10 @@
         +-- Diverged
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class ReasonError(Exception):
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
     retry_after: int | None = None  # seconds, where the same request may succeed later
+    extra: Mapping[str, Any] = MappingProxyType({})  # what the answer has beside the problem's own fields
 
     def __init__(self, message: str = "", problems: list[Problem] | None = None) -> None:
         super().__init__(message)

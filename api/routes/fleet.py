@@ -6,11 +6,11 @@ from fastapi import APIRouter, Path
 
 from api.deps import Admin, Reader, StoreDep
 from api.routing import Route
-from api.views import key_view, worker_view
+from api.views import key_view, waiting_view, worker_view
 from core.jobs.state import JobState
 from core.spec.forms import KeyId
 from core.spec.keys import NewKey
-from core.spec.views import KeyView, NewKeyView, Page, WorkerView
+from core.spec.views import KeyView, NewKeyView, Page, QueueView, WorkerView
 
 router = APIRouter(route_class=Route)
 
@@ -20,10 +20,12 @@ def workers(store: StoreDep, _: Reader) -> Page[WorkerView]:
     return Page(items=[worker_view(worker, running) for worker, running in store.workers.alive(60)])
 
 
-@router.get("/queue", tags=["fleet"], summary="How many jobs are in each state")
-def queue(store: StoreDep, _: Reader) -> dict[str, int]:
+@router.get("/queue", tags=["fleet"], summary="Jobs by state; who is queued, and when each may begin")
+def queue(store: StoreDep, reader: Reader) -> QueueView:
+    """Counts are of all jobs; listed are the caller's own among the first thousand."""
     depth = store.jobs.depth()
-    return {state.value: depth.get(state.value, 0) for state in JobState}
+    jobs = [waiting_view(waiting) for waiting in store.line.look(reader.access)]
+    return QueueView(**{state.value: depth.get(state.value, 0) for state in JobState}, jobs=jobs)
 
 
 @router.post("/keys", status_code=201, tags=["keys"], summary="Make a key; it is shown once")

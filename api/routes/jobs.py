@@ -20,7 +20,8 @@ from api.deps import (
     Submitter,
     VisibleJob,
 )
-from api.estimates import check_memory, estimate
+from api.estimates import check_memory, estimate_training
+from api.reading_estimates import check_reading_memory, estimate_reading
 from api.references import settle
 from api.routing import Route
 from api.views import artifact_view, event_view, job_view
@@ -83,6 +84,8 @@ def submit(
     else:
         _check_fleet(spec, store)
         inputs, parents = settle(spec, store, settings, principal.access)
+        if not isinstance(spec, TrainSpec):
+            check_reading_memory(spec, inputs, store, library)
         own_id, first = None, dict[str, MineSpec]()
         if isinstance(spec, MineSpec) and spec.parts > 1:
             own_id = new_id("job")
@@ -114,7 +117,7 @@ def submit(
     responses=_REFERENCES,
 )
 def estimate_job(
-    spec: Annotated[TrainSpec, Body()],
+    spec: Annotated[AnyJobSpec, Body()],
     store: StoreDep,
     settings: SettingsDep,
     library: LibraryDep,
@@ -122,7 +125,9 @@ def estimate_job(
 ) -> EstimateView:
     """Memory by part, steps and seconds, and which workers have room. Nothing is queued."""
     inputs, _parents = settle(spec, store, settings, reader.access)
-    return estimate(spec, inputs, store, library)
+    if isinstance(spec, TrainSpec):
+        return estimate_training(spec, inputs, store, library)
+    return estimate_reading(spec, inputs, store, library)
 
 
 def _check_fleet(spec: JobSpec, store: Store) -> None:

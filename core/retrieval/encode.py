@@ -22,9 +22,6 @@ import torch
 SHARD = 2048
 """Texts in a shard."""
 
-TOKENS = {"cpu": 2048, "cuda": 65_536}
-"""Of a micro-batch, without gradients."""
-
 _KEPT_BYTES = 50 << 30
 _IN_USE_SECONDS = 86_400.0
 

@@ -16,8 +16,9 @@ from core.families import dense, late_interaction
 from core.families.identity import Identity
 from core.families.late_interaction import Ragged
 from core.families.static import packing_of
+from core.models.memory import READING_TOKENS
 from core.native_errors import reading_cache
-from core.retrieval.encode import TOKENS, EncodeShard, Role, encode_to_shards
+from core.retrieval.encode import EncodeShard, Role, encode_to_shards
 from core.retrieval.search import check_shard
 from core.run.context import RunContext
 from core.spec.models import Prompts, PruneEmbeddings
@@ -156,7 +157,9 @@ def read_tokens(path: Path) -> Ragged:
 
 def packing_for(device: str, model: Any) -> Packing:
     """How texts are packed where no gradient is wanted."""
-    return packing_of(model, Packing(TOKENS[device], multiple=8 if device == "cuda" else 1, overhead=64))
+    return packing_of(
+        model, Packing(READING_TOKENS[device], multiple=8 if device == "cuda" else 1, overhead=64)
+    )
 
 
 def encode_and_tell(

@@ -133,6 +133,32 @@ class WorkerView(Lenient):
     heartbeat_at: datetime
 
 
+class WaitingView(Lenient):
+    """A queued job."""
+
+    id: str
+    kind: str
+    name: str | None
+    priority: int
+    position: int = Field(description="0 is next.")
+    starts_in_seconds: float | None = Field(
+        description="Expected, from what runs and how long jobs of its kind took. Null: not known."
+    )
+
+
+class QueueView(Lenient):
+    """How many jobs are in each state, and the caller's queued ones in the order in which they begin."""
+
+    waiting: int = 0
+    queued: int = 0
+    running: int = 0
+    paused: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    jobs: list[WaitingView] = Field(default_factory=list)
+
+
 class FitView(Lenient):
     """Whether a worker has the memory that a job needs at least."""
 

@@ -10,6 +10,7 @@ from core.store.jobs import JobStore
 from core.store.leases import LeaseStore, RetryPolicy
 from core.store.progress import ProgressStore
 from core.store.statistics import StatisticsStore
+from core.store.waiting_line import WaitingLine
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Store:
     workers: WorkerStore
     keys: KeyStore
     statistics: StatisticsStore
+    line: WaitingLine
 
     def close(self) -> None:
         self.database.engine.dispose()
@@ -39,4 +41,5 @@ def open_store(settings: Settings) -> Store:
         workers=WorkerStore(database),
         keys=KeyStore(database),
         statistics=StatisticsStore(database),
+        line=WaitingLine(database),
     )

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 
 from core.artifacts import fresh_folder
+from core.models.memory import Step, training_memory
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
-from core.training.memory import Step, training_memory
 from core.training.prepare import Prepared
 
 

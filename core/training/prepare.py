@@ -14,6 +14,7 @@ from core.families.family import Family, Reader, family_of
 from core.families.identity import Identity
 from core.families.loading import context_length, transformer_of
 from core.families.static import is_static, packing_of
+from core.models.memory import PACKING_TOKENS, ModelShape, Step, shape_of, static_shape, training_memory
 from core.run.context import RunContext
 from core.spec.models import format_length
 from core.spec.train import TrainSpec
@@ -21,7 +22,6 @@ from core.training.adapters import choose_trainable
 from core.training.arguments import choose_precision
 from core.training.batching import Packing, TrainingBatches
 from core.training.lengths import ChosenLengths, check_lengths, choose_lengths
-from core.training.memory import PACKING_TOKENS, ModelShape, Step, shape_of, static_shape, training_memory
 from core.training.mined import MinedNegatives, mined_folder
 from core.training.negatives import ChosenNegatives, choose_negatives
 from core.training.ranks import Ranks

@@ -18,6 +18,7 @@ from core.evaluation.scores import judge as judge_by
 from core.families.collator import Collator
 from core.families.family import Use
 from core.families.inference import NotFinite
+from core.models.memory import may_hold, operations
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import merge
@@ -28,7 +29,6 @@ from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
 from core.training.curves import TensorBoard
 from core.training.dry_run import publish_estimate
-from core.training.memory import may_hold, operations
 from core.training.mined import mined_folder
 from core.training.prepare import Prepared, prepare
 from core.training.ranks import Ranks, open_ranks

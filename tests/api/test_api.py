@@ -89,7 +89,7 @@ def test_references_are_checked(http, spec, settings, tmp_path):
     assert post(http, {**spec, "dataset": "file:" + "x/" * 2000}).status_code in (403, 404, 422)
     assert post(http, {**spec, "base_model": "model:art_none"}).status_code == 404
     assert post(http, {**spec, "base_model": "job:job_none/model"}).status_code == 404
-    assert post(http, {**spec, "dataset": "s3://bucket/x"}).status_code == 422
+    assert post(http, {**spec, "dataset": "s3://bucket/x"}).status_code == 403
     assert http.get("/jobs").json()["items"] == []
 
 

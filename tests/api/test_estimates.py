@@ -226,3 +226,53 @@ def test_fixed_padding_takes_more_and_frozen_layers_less(http, spec):
     plain = estimate(http, spec)["memory"]["activations"]
     assert estimate(http, {**spec, "padding": "fixed"})["memory"]["activations"] > plain
     assert estimate(http, {**spec, "train_last_n": 1})["memory"]["activations"] < plain
+
+
+def test_every_kind_is_estimated(http, spec):
+    register(http, 64 * 10**9)
+    model, data = spec["base_model"], spec["dataset"]
+    for asked in (
+        {"kind": "embed", "model": model, "corpus": data},
+        {"kind": "mine", "model": model, "dataset": data},
+        {"kind": "evaluate", "models": [model, "bm25"], "datasets": [data]},
+    ):
+        found = estimate(http, asked)
+        assert found["memory"]["total"] > found["memory"]["weights"] > 0
+        assert found["least_memory_bytes"] <= found["memory"]["total"]
+        assert [worker["fits"] for worker in found["workers"]] == [True]
+        assert any("tokens, from the sizes of the files" in note for note in found["notes"])
+    prepared = estimate(http, {"kind": "prepare", "source": data, "task": "triplets"})
+    assert prepared["memory"]["weights"] == 0
+    assert any("No model reads" in note for note in prepared["notes"])
+    assert http.get("/jobs").json()["items"] == []
+
+
+@pytest.mark.parametrize("kind", ["train", "embed"])
+def test_what_nobody_can_fit_is_answered_with_its_estimate(http, spec, kind):
+    register(http, 10**8)
+    asked = spec
+    if kind == "embed":
+        asked = {"kind": "embed", "model": spec["base_model"], "corpus": spec["dataset"]}
+    answer = post(http, asked)
+    assert answer.status_code == 422
+    found = answer.json()["estimate"]
+    assert found == {**estimate(http, asked), "notes": found["notes"]}
+    assert [worker["fits"] for worker in found["workers"]] == [False]
+
+
+def test_the_queue_says_who_is_next_and_when(http, spec):
+    first, second = (post(http, spec).json()["id"] for _ in range(2))
+    line = http.get("/queue").json()
+    assert (line["queued"], line["running"]) == (2, 0)
+    assert [(job["id"], job["position"]) for job in line["jobs"]] == [(first, 0), (second, 1)]
+    assert [job["starts_in_seconds"] for job in line["jobs"]] == [None, None]  # no worker is up
+    register(http, 64 * 10**9)
+    starts = [job["starts_in_seconds"] for job in http.get("/queue").json()["jobs"]]
+    assert starts == [0.0, None]  # how long one takes, nobody knows yet
+    store = http.app.state.store
+    held = store.leases.claim(CPU, 30)
+    store.leases.finish(held, EndReason.SUCCEEDED, outputs=[])
+    third = post(http, spec).json()["id"]
+    line = http.get("/queue").json()["jobs"]
+    assert [job["id"] for job in line] == [second, third]
+    assert line[1]["starts_in_seconds"] is not None

@@ -139,7 +139,13 @@ def test_what_is_another_key_s_is_not_there(private, settings):
     job = private.finished("alice", settings)
     model = job["outputs"]["model"].partition(":")[2]
     dataset = private.upload("alice").json()["id"]
-    of_models = {"job_id": job["id"], "artifact_id": model, "dataset": dataset, "path": "weights.bin"}
+    of_models = {
+        "job_id": job["id"],
+        "artifact_id": model,
+        "dataset": dataset,
+        "model": model,
+        "path": "weights.bin",
+    }
     of_datasets = {**of_models, "artifact_id": dataset, "path": "data.jsonl", "dataset": "rows"}
     for ids in (of_models, of_datasets):
         calls = paths_with_ids(private, ids)

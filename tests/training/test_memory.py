@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from core.models.memory import ModelShape, Step, least_memory, shape_of, training_memory
 from core.spec import parse_spec
-from core.training.memory import ModelShape, Step, least_memory, shape_of, training_memory
 
 MINILM = {
     "model_type": "bert",

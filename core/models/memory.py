@@ -297,6 +297,21 @@ def training_memory(
     )
 
 
+READING_TOKENS = {"cpu": 2048, "cuda": 65_536}
+"""Of a micro-batch where no gradient is wanted."""
+
+
+def reading_memory(shape: ModelShape | None, *, device: str, tokens: int | None = None) -> dict[str, int]:
+    """Bytes by part where a model reads texts and nothing is trained: its float32 weights as they are loaded,
+    and of a micro-batch of ``tokens`` the widest layer. Without a model the libraries alone."""
+    parts = {"process": _PROCESS[device], "weights": 0, "activations": 0}
+    if shape is not None:
+        parts["weights"] = 4 * shape.parameters
+        widest = 6 * shape.hidden + 2 * shape.intermediate
+        parts["activations"] = 4 * (tokens or READING_TOKENS[device]) * widest
+    return {**parts, "total": sum(parts.values())}
+
+
 def least_memory(spec: TrainSpec, shape: ModelShape, *, device: str, precision: str) -> int:
     """Bytes below which the job cannot run at all, however small its micro-batches are made."""
     shortest = Step(8, 8, 1)

@@ -1,0 +1,140 @@
+"""What a job that trains nothing would take: prepare, mine, evaluate and embed read texts, some by models."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from api.estimates import find_shape, rate_of, room_of
+from core.artifacts import Library
+from core.errors import InvalidRequest, Problem, ReasonError
+from core.models.memory import ModelShape, operations, reading_memory
+from core.spec import AnySpec, EmbedSpec, EvaluateSpec, MineSpec
+from core.spec.refs import parse_ref
+from core.spec.views import EstimateView, FitView
+from core.store import Store
+
+_BYTES_PER_TOKEN = 4.0
+"""Of English prose in UTF-8 and a vocabulary of words' pieces."""
+
+_MOST_FILES = 10_000
+
+
+def estimate_reading(spec: AnySpec, inputs: dict[str, Any], store: Store, library: Library) -> EstimateView:
+    """Never fails for want of knowledge: what is not known is null, and ``notes`` says why."""
+    notes: list[str] = []
+    workers = [worker for worker, _ in store.workers.alive(60)]
+    on_gpu = spec.resources.gpus != 0 and any(worker.gpus for worker in workers)
+    device = "cuda" if on_gpu else "cpu"
+    models = {reference: find_shape(reference, inputs, library, notes) for reference in models_of(spec)}
+    known = [shape for shape in models.values() if shape is not None]
+    precision = "bf16" if on_gpu else "fp32"
+    found = EstimateView(device=device, precision=precision, notes=notes)
+    notes = found.notes  # a list of its own
+    tokens = _tokens(spec, inputs, library, notes)
+    if len(known) < len(models):
+        return found
+    parts = [reading_memory(shape, device=device) for shape in known] or [reading_memory(None, device=device)]
+    found.memory = max(parts, key=lambda part: part["total"])  # one model is held at a time
+    found.least_memory_bytes = _least(known, device)
+    found.workers = [
+        FitView(worker=worker.id, host=worker.host, memory_bytes=room, fits=found.least_memory_bytes <= room)
+        for worker in workers
+        for room in [room_of(worker, spec.resources, device)]
+    ]
+    if not workers:
+        notes.append("No worker is up: which one fits cannot be said.")
+    rate = rate_of(store, device)
+    if not known:
+        notes.append("No model reads the texts: how long that takes is not estimated.")
+    elif rate is None:
+        notes.append(f"No training has ended on a {device} yet: how long this one takes cannot be said.")
+    elif tokens is not None:
+        forward = sum(operations(shape, tokens) for shape in known) / 3  # a third of forward and backward
+        found.seconds = round(forward / rate, 1)
+    return found
+
+
+def check_reading_memory(spec: AnySpec, inputs: dict[str, Any], store: Store, library: Library) -> None:
+    """Raises `InvalidRequest`, with the estimate, for models that no worker that is up could ever hold."""
+    workers = [worker for worker, _ in store.workers.alive(60)]
+    if not workers:
+        return
+    device = "cuda" if spec.resources.gpus != 0 and any(worker.gpus for worker in workers) else "cpu"
+    shapes = [find_shape(reference, inputs, library, []) for reference in models_of(spec)]
+    needed = _least([shape for shape in shapes if shape is not None], device)
+    most = max(room_of(worker, spec.resources, device) for worker in workers)
+    if needed > most and any(shapes):
+        message = (
+            f"at least {needed / 1e9:.1f} GB are needed to hold the model, and no worker has more than "
+            f"{most / 1e9:.1f} GB"
+        )
+        refused = InvalidRequest(message, [Problem(_place_of_model(spec), message)])
+        refused.extra = {"estimate": estimate_reading(spec, inputs, store, library).model_dump(mode="json")}
+        raise refused
+
+
+def models_of(spec: AnySpec) -> list[str]:
+    """References of the models that read texts in the job, each once."""
+    found: list[str] = []
+    match spec:
+        case EmbedSpec():
+            found = [spec.model]
+        case MineSpec():
+            found = [spec.model]
+            if spec.filters.cross_encoder is not None:
+                found.append(spec.filters.cross_encoder.model)
+        case EvaluateSpec():
+            found = [model.ref for model in spec.models]
+    return [reference for reference in dict.fromkeys(found) if reference != "bm25"]
+
+
+def _place_of_model(spec: AnySpec) -> str:
+    return "models" if isinstance(spec, EvaluateSpec) else "model"
+
+
+def _least(shapes: list[ModelShape], device: str) -> int:
+    needs = [reading_memory(shape, device=device, tokens=64)["total"] for shape in shapes]
+    return max(needs, default=reading_memory(None, device=device)["total"])
+
+
+def _tokens(spec: AnySpec, inputs: dict[str, Any], library: Library, notes: list[str]) -> float | None:
+    """About how many its texts have, from the sizes of files. None, and a note, for what is elsewhere."""
+    models, total = set(models_of(spec)), 0
+    for reference in dict.fromkeys(spec.references().values()):
+        if reference in models:
+            continue
+        size = _bytes(reference, inputs, library)
+        if size is None:
+            notes.append(f"{reference} was not looked at: how much there is to read is not known.")
+            return None
+        total += size
+    notes.append(
+        f"About {total / _BYTES_PER_TOKEN:,.0f} tokens, from the sizes of the files ({total:,} bytes)."
+    )
+    return total / _BYTES_PER_TOKEN
+
+
+def _bytes(reference: str, inputs: dict[str, Any], library: Library) -> int | None:
+    known = inputs.get(reference, {})
+    ref = parse_ref(reference)
+    try:
+        if "uri" in known:
+            return library.manifest(known["uri"]).bytes
+        if "bytes" in known:
+            return int(known["bytes"])
+        if ref.scheme == "file":
+            return sum(path.stat().st_size for path in _files(Path(ref.target)))
+    except (OSError, ReasonError):
+        return None
+    return None
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    for number, found in enumerate(path.rglob("*")):
+        if number > _MOST_FILES:
+            raise OSError("too many files to be looked at")
+        if found.is_file():
+            yield found
