@@ -32,7 +32,8 @@ _STEPS = ("read", "evaluated", "trained", "written", "read again")
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        base = make_model(folder / "base")
+        make_model(folder / "base")
+        base = folder / "base-bare"  # of transformers alone: each version can begin with it
         pairs = _write_pairs(folder / "pairs.jsonl")
         rows = []
         for version, command in _interpreters(folder).items():
@@ -171,8 +172,8 @@ def to_markdown(results: dict[str, Any], where: str) -> list[str]:
     about = (
         "A tiny model of each family is saved by a version of sentence-transformers (late interaction: by "
         "PyLate 1.6 on 5.3, by `MultiVectorEncoder` on 6.2), read here, evaluated, trained for two steps, "
-        "written, and read again by the version that it came from. `ok` under read and read again: vectors or "
-        f"scores, prompts included, are equal to {results['tolerance']:g}."
+        "written, and read again by the version that it came from. `ok` under read and read again: "
+        f"vectors or scores, prompts included, equal to {results['tolerance']:g}."
     )
     lines = [
         "# Models of other versions",

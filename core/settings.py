@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         4_294_967_296,
         gt=0,
-        description="Largest dataset that may be sent; archives may unpack to 20 times as much.",
+        description="Largest dataset or model that may be sent; archives may unpack to 20 times as much.",
     )
     max_log_bytes: int = Field(4_194_304, gt=0, description="Log kept for a job; the oldest part goes first.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")

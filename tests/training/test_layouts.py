@@ -111,6 +111,10 @@ def test_a_multi_vector_encoder_is_read_and_written_as_late_interaction(context,
         "sentence_transformers.models.Transformer",
         "pylate.models.Dense.Dense",
     ]
+    assert json.loads((tmp_path / "saved" / SENTENCE).read_text()).keys() == {
+        "max_seq_length",
+        "do_lower_case",
+    }
 
 
 @pytest.mark.parametrize(

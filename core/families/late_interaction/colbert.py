@@ -21,6 +21,7 @@ from core.errors import BadModel
 from core.models.description import CONFIG, MODULES, SETTINGS, Description, read_json
 
 _WEIGHTS = "model.safetensors"
+_TRANSFORMER = "sentence_bert_config.json"
 _STANFORD = "artifact.metadata"
 _PROJECTION = 128
 _DENSE = "pylate.models.Dense.Dense"
@@ -159,6 +160,9 @@ class ColBERT(nn.Sequential):
         transformer = self[0]
         transformer.max_seq_length = self.document_length
         transformer.save(str(place), safe_serialization=True)
+        # What a library of 5.4 or later writes here, PyLate's does not read.
+        lower = bool(getattr(transformer, "do_lower_case", False))
+        _write(place / _TRANSFORMER, {"max_seq_length": self.document_length, "do_lower_case": lower})
         modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
         for number, projection in enumerate(list(self)[1:], 1):
             path = f"{number}_Dense"
