@@ -21,6 +21,8 @@ _DOCS = Path(__file__).parents[1].parent / "shared" / "data" / "docs_cpp" / "cpp
 _DIMENSION = 256
 _SIF = 1e-4
 _JUDGED = 500
+_USUAL = "MiniLM, bf16"
+"""In the faster of the precisions that a CPU has: twice the speed of fp32."""
 TRAINING = {"batch_size": 1024, "learning_rate": 0.02, "epochs": 1}
 
 
@@ -41,7 +43,7 @@ def main() -> None:
         models = {
             "static, distilled": (distilled, None),
             "static, distilled and trained": (folder / "trained" / "model", None),
-            "MiniLM, fp32": (asked.model.resolve(), asked.max_length),
+            _USUAL: (asked.model.resolve(), asked.max_length),
         }
         arms, rows = {}, {}
         for arm, (model, length) in models.items():
@@ -56,7 +58,7 @@ def main() -> None:
         "training": {**TRAINING, "pairs": pairs, "seconds": round(seconds, 1)},
         "arms": arms,
         "same_negatives": {
-            arm: share_of_same(found, rows["MiniLM, fp32"]) for arm, found in rows.items() if "static" in arm
+            arm: share_of_same(found, rows[_USUAL]) for arm, found in rows.items() if "static" in arm
         },
     }
     write_report("static_mining", results, lambda where: to_markdown(results, where))
@@ -123,7 +125,7 @@ def mine(folder: Path, model: Path, max_length: int | None) -> tuple[dict[str, A
         "filters": {"range_max": SETTINGS["range_max"], "positive_aware": SETTINGS["positive_aware"]},
     }
     if max_length is not None:
-        spec["max_length"] = max_length
+        spec |= {"max_length": max_length, "precision": "bf16"}
     out = folder / "mined" / str(model).strip("/").replace("/", "-")
     out.parent.mkdir(exist_ok=True)
     seconds, peak = run_job(spec, out)
@@ -152,7 +154,7 @@ def nearness(model: Path, rows: list[Any]) -> dict[str, float]:
 
 
 def to_markdown(results: dict[str, Any], where: str) -> list[str]:
-    usual, trained = results["arms"]["MiniLM, fp32"], results["training"]
+    usual, trained = results["arms"][_USUAL], results["training"]
     about = (
         f"{results['pairs']:,} queries, {results['passages']:,} passages of the C++ documentation, "
         f"{results['characters']} characters on average. MiniLM reads {results['max_length']} tokens, static "
