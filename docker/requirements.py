@@ -6,5 +6,11 @@ from pathlib import Path
 
 project = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text(encoding="utf-8"))["project"]
 print(*project["dependencies"], sep="\n")
-for extra in filter(None, sys.argv[1].split(",")):
-    print(*project["optional-dependencies"][extra], sep="\n")
+waiting = list(filter(None, sys.argv[1].split(",")))
+while waiting:
+    for wanted in project["optional-dependencies"][waiting.pop(0)]:
+        name, _, extras = wanted.partition("[")
+        if name == project["name"]:  # an extra that is made of others
+            waiting += extras.rstrip("]").split(",")
+        else:
+            print(wanted)

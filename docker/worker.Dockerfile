@@ -17,10 +17,12 @@ ARG TORCH_INDEX_URL=
 RUN python3 -m pip --python /opt/reason/bin/python install --no-cache-dir --disable-pip-version-check \
     ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"} "torch==${TORCH_VERSION}"
 
-COPY docker/requirements.py pyproject.toml constraints.txt /tmp/build/
+# The newer libraries: EXTRAS=train-st6,s3 CONSTRAINTS=constraints-st6.txt TORCH_VERSION=2.13.0.
+COPY docker/requirements.py pyproject.toml constraints*.txt /tmp/build/
 ARG EXTRAS=train,s3
+ARG CONSTRAINTS=constraints.txt
 RUN python3 /tmp/build/requirements.py "${EXTRAS}" > /tmp/build/requirements.txt \
-    && python3 -m pip --python /opt/reason/bin/python install --no-cache-dir --disable-pip-version-check --constraint /tmp/build/constraints.txt --requirement /tmp/build/requirements.txt \
+    && python3 -m pip --python /opt/reason/bin/python install --no-cache-dir --disable-pip-version-check --constraint "/tmp/build/${CONSTRAINTS}" --requirement /tmp/build/requirements.txt \
     && rm -rf /tmp/build
 
 ARG REASON_UID=1000

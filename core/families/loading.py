@@ -54,7 +54,7 @@ def load(
         with (
             translated(explained, f"{reference} cannot be read"),
             in_old_layout(folder, reference) as place,
-            checked_weights(reference, new_head=new_head),
+            checked_weights(reference, new_head=new_head) as new,
         ):
             model: Any = make(
                 str(place),
@@ -69,6 +69,7 @@ def load(
             check_vocabulary(model, reference)
             _put_texts_in_lower_case(model, reference)
             model.loaded_from = reference  # for messages about what it computes
+            model.drawn = new  # names of weights that its files lack
             return model
     finally:
         transformers_logging.set_verbosity(told)

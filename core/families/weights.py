@@ -18,12 +18,14 @@ _UNUSED = ("pooler",)
 
 
 @contextlib.contextmanager
-def checked_weights(reference: str, *, new_head: bool) -> Iterator[None]:
+def checked_weights(reference: str, *, new_head: bool) -> Iterator[list[str]]:
     """Every model that transformers loads within must find its weights in its files. Raises `BadModel`.
 
-    ``new_head``: what stands above the base model may be new. transformers tells what it did not find in a
-    table for the log alone, so its writer is replaced while this lasts.
+    ``new_head``: what stands above the base model may be new; the list fills with the names of such weights.
+    transformers tells what it did not find in a table for the log alone, so its writer is replaced while
+    this lasts.
     """
+    new: list[str] = []
 
     def report(*arguments: Any, **named: Any) -> None:
         if mismatched := sorted(named["loading_info"].mismatched_keys):
@@ -33,15 +35,17 @@ def checked_weights(reference: str, *, new_head: bool) -> Iterator[None]:
                 " the weights are of another model"
             )
         write(*arguments, **named)
-        _check(named["model"], set(named["loading_info"].missing_keys), reference, new_head=new_head)
+        missing = set(named["loading_info"].missing_keys)
+        new.extend(_check(named["model"], missing, reference, new_head=new_head))
 
     with _ONE_AT_A_TIME:
         write = modeling_utils.log_state_dict_report
         with mock.patch.object(modeling_utils, "log_state_dict_report", report):
-            yield
+            yield new
 
 
-def _check(model: Any, missing: set[str], reference: str, *, new_head: bool) -> None:
+def _check(model: Any, missing: set[str], reference: str, *, new_head: bool) -> list[str]:
+    """Names of the weights of a new head."""
     prefix = f"{model.base_model_prefix}."
     has_head = model.base_model is not model
     of_head = {name for name in missing if has_head and not name.startswith(prefix)}
@@ -59,6 +63,7 @@ def _check(model: Any, missing: set[str], reference: str, *, new_head: bool) -> 
             f"{reference} is no cross-encoder: it has no trained head ({min(lacking)} is not in its files), "
             "its scores would be random"
         )
+    return sorted(of_head | pooler)
 
 
 def check_vocabulary(model: nn.Module, reference: str) -> None:

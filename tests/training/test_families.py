@@ -113,6 +113,11 @@ def test_an_encoder_becomes_a_model_of_the_family(spec, bases, rows, tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in one)
     losses = [data["values"]["loss"] for data in of(_, EventType.METRIC) if "loss" in data["values"]]
     assert sum(losses[-5:]) < sum(losses[:5])
+    told = [data["message"] for data in of(_, EventType.NOTICE)]
+    if spec["family"] == "cross_encoder":  # what was drawn is named
+        assert any("classifier.bias, classifier.weight" in line for line in told)
+    if spec["family"] == "late_interaction":
+        assert any("it gets a new projection to" in line for line in told)
 
 
 def test_the_loss_in_micro_batches_is_the_same(spec, bases, tmp_path):

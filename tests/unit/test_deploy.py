@@ -44,6 +44,14 @@ def test_a_layer_of_dependencies_asks_for_what_the_project_asks_for(tmp_path: Pa
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     assert printed[:-1] == [*project["dependencies"], *extras["s3"], *extras["tools"]]
+    nested = subprocess.run(
+        [sys.executable, str(tmp_path / "requirements.py"), "train"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    wanted = {*project["dependencies"], *extras["train"], *extras["training"]} - {"reason-service[training]"}
+    assert set(nested) == wanted
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)

@@ -47,7 +47,8 @@ def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> Pair
         model.activation_fn = nn.Identity()
     if not made_for_scores(model.config):
         context.notice(
-            f"{spec.base_model} is no cross-encoder yet: it gets a head for scores, which must be trained."
+            f"{spec.base_model} is no cross-encoder yet: it gets a new head for scores, which must be "
+            f"trained ({', '.join(model.drawn) or 'random weights'})."
         )
     return model
 

@@ -27,6 +27,7 @@ class PairModel(nn.Module):
     def __init__(self, model: Any, tokenizer: Any, activation_fn: nn.Module) -> None:
         super().__init__()
         self.model, self.tokenizer, self.activation_fn = model, tokenizer, activation_fn
+        self.drawn: list[str] = []
 
     @property
     def config(self) -> Any:
