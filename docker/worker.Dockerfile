@@ -18,7 +18,7 @@ RUN python3 -m pip --python /opt/reason/bin/python install --no-cache-dir --disa
     ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"} "torch==${TORCH_VERSION}"
 
 # The newer libraries: EXTRAS=train-st6,s3 CONSTRAINTS=constraints-st6.txt TORCH_VERSION=2.13.0.
-COPY docker/requirements.py pyproject.toml constraints*.txt /tmp/build/
+COPY docker/requirements.py pyproject.toml constraints.txt constraints-st6.txt /tmp/build/
 ARG EXTRAS=train,s3
 ARG CONSTRAINTS=constraints.txt
 RUN python3 /tmp/build/requirements.py "${EXTRAS}" > /tmp/build/requirements.txt \

@@ -104,6 +104,15 @@ def test_no_registry_host_and_no_path_of_one_machine_is_committed():
         assert "/work/main" not in text, name
 
 
+def test_nothing_large_is_committed():
+    """Packages, weights and data sets belong elsewhere."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    sizes = {name: (ROOT / name).stat().st_size for name in tracked.split("\0") if name}
+    assert {name: size for name, size in sizes.items() if size > 1_000_000} == {}
+
+
 def test_the_fork_server_never_initialises_cuda():
     """On a host with a GPU: bitsandbytes, imported by peft, would."""
     code = (
