@@ -55,9 +55,8 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
     app.state.registry = CollectorRegistry()
     app.state.registry.register(ServiceCollector(app.state.store))
     errors.install(app)
-    app.add_middleware(
-        BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/datasets": settings.max_upload_bytes}
-    )
+    sent = dict.fromkeys(("/datasets", "/models"), settings.max_upload_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=sent)
     app.add_middleware(CallTimes, registry=app.state.registry)
     routers = [module.router for module in (health, docs, jobs, stream, artifacts, datasets, models, fleet)]
     for router in routers:

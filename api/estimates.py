@@ -63,7 +63,8 @@ def estimate_training(
     workers = [worker for worker, _ in store.workers.alive(60)]
     device, precision = _device(spec, workers)
     gpus = spec.resources.gpus
-    if gpus not in ("auto", 0) and workers and device == "cpu":
+    in_vain = wants_gpu_in_vain(spec.resources, device, bool(workers))
+    if in_vain:
         notes.append("A GPU is asked for, and no worker has one: these are a CPU's numbers.")
     shape = find_shape(spec.base_model, inputs, library, notes)
     seen = _look(spec, notes)
@@ -105,7 +106,12 @@ def estimate_training(
     found.memory = memory(found.cached).as_dict()
     found.least_memory_bytes = least_memory(spec, shape, device=device, precision=precision)
     found.workers = [
-        FitView(worker=worker.id, host=worker.host, memory_bytes=room, fits=found.least_memory_bytes <= room)
+        FitView(
+            worker=worker.id,
+            host=worker.host,
+            memory_bytes=room,
+            fits=found.least_memory_bytes <= room and not in_vain,
+        )
         for worker in workers
         for room in [room_of(worker, spec.resources, device)]
     ]
@@ -219,7 +225,8 @@ def _look(spec: TrainSpec, notes: list[str]) -> _Seen | None:
         counted += len(texts)
         documents += sum(len(text) for text in texts) + len(texts) * len(spec.prompts.document or "")
     if not rows:
-        notes.append("No row of the data was seen that can be trained on.")
+        if whole:
+            notes.append("No row of the data was seen that can be trained on.")
         return None
     used = sum(count if spec.sample is None else min(count, spec.sample) for count in of_dataset)
     if spec.evaluation.holdout is not None:
@@ -276,6 +283,11 @@ def _step(
 
 
 # -- the fleet ---------------------------------------------------------------------------------------
+
+
+def wants_gpu_in_vain(resources: Resources, device: str, workers: bool) -> bool:
+    """Whether so many GPUs are asked for and no worker has any."""
+    return resources.gpus not in ("auto", 0) and workers and device == "cpu"
 
 
 def room_of(worker: Worker, resources: Resources, device: str) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from api.estimates import find_shape, rate_of, room_of
+from api.estimates import find_shape, rate_of, room_of, wants_gpu_in_vain
 from core.artifacts import Library
 from core.errors import InvalidRequest, Problem, ReasonError
 from core.models.memory import ModelShape, operations, reading_memory
@@ -41,6 +41,10 @@ def estimate_reading(spec: AnySpec, inputs: dict[str, Any], store: Store, librar
         for worker in workers
         for room in [room_of(worker, spec.resources, device)]
     ]
+    if wants_gpu_in_vain(spec.resources, device, bool(workers)):
+        notes.append("A GPU is asked for, and no worker has one: these are a CPU's numbers.")
+        for fit in found.workers:
+            fit.fits = False
     if not workers:
         notes.append("No worker is up: which one fits cannot be said.")
     rate = rate_of(store, device)
@@ -100,6 +104,8 @@ def _least(shapes: list[ModelShape], device: str) -> int:
 def _tokens(spec: AnySpec, inputs: dict[str, Any], library: Library, notes: list[str]) -> float | None:
     """About how many its texts have, from the sizes of files. None, and a note, for what is elsewhere."""
     models, total = set(models_of(spec)), 0
+    if isinstance(spec, EmbedSpec) and spec.texts:
+        total = sum(len(text.encode()) for text in spec.texts)
     for reference in dict.fromkeys(spec.references().values()):
         if reference in models:
             continue

@@ -27,11 +27,13 @@ from core.families.detect import family_in
 from core.families.family import Use
 from core.families.identity import Identity
 from core.families.late_interaction import Ragged, score_all
+from core.families.prompts import prompts_of
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, packing_for
 from core.retrieval.search import search, shard_vectors
 from core.run.context import RunContext
 from core.spec.evaluate import EvaluatedModel, EvaluateSpec
 from core.spec.evaluation import Rerank
+from core.spec.models import Prompts
 
 _RESIDENT_BYTES = 4e9
 """Of vectors that are held in memory to be asked one by one."""
@@ -116,7 +118,9 @@ class Candidates:
 
     def retriever(self) -> Entrant:
         if self._retriever is None:
-            asked = EvaluatedModel(ref=self.asked.retriever, family=self.asked.family)
+            reference = self.asked.retriever
+            prompts = Prompts() if reference == "bm25" else prompts_of(reference, self._context)
+            asked = EvaluatedModel(ref=reference, family=self.asked.family, prompts=prompts)
             self._retriever = open_entrant(self._context, self._spec, asked, self)
         return self._retriever
 
@@ -171,7 +175,7 @@ class DenseEntrant:
         self.encoder = DenseEncoder(
             context, asked.ref, prompts=asked.prompts, max_length=asked.max_length, compute=spec.compute
         )
-        self.facts, self.key = {**self.encoder.facts, "prompts": asked.prompts.said()}, self.encoder.key
+        self.facts, self.key = self.encoder.facts, self.encoder.key
         # By the id of the dataset: rankings, other precisions and latency all ask for them.
         self._shards: dict[int, list[Path]] = {}
         self._asked: dict[int, np.ndarray] = {}
@@ -245,7 +249,7 @@ class TokenEntrant:
             max_length=asked.max_length,
             prune=asked.prune_embeddings,
         )
-        self.facts, self.key = {**self._encoder.facts, "prompts": asked.prompts.said()}, self._encoder.key
+        self.facts, self.key = self._encoder.facts, self._encoder.key
         self._use = Use(
             prompts=asked.prompts, prune_embeddings=asked.prune_embeddings, index=spec.index, seed=spec.seed
         )

@@ -78,6 +78,7 @@ def make_document(
             ],
             words=4,
         ),
+        *_retriever_blocks(page),
         *_tokenizer_blocks(page),
     ]
     return Document(spec.name or "Evaluation", blocks)
@@ -91,6 +92,15 @@ def _remark_blocks(found: Evaluated) -> list[Block]:
         for sentence, _ in named.dataset.remarks.sentences()
     ]
     return [Listing(sentences)] if sentences else []
+
+
+def _retriever_blocks(page: dict[str, Any]) -> list[Block]:
+    """Whose candidates rerankers bring into order."""
+    return [
+        Text(f"{name} brings the {facts['depth']} best candidates of {facts['reranks']} into order.")
+        for name, facts in page["models"].items()
+        if "reranks" in facts
+    ]
 
 
 def _tokenizer_blocks(page: dict[str, Any]) -> list[Block]:

@@ -71,6 +71,10 @@ def load(
             model.loaded_from = reference  # for messages about what it computes
             model.drawn = new  # names of weights that its files lack
             return model
+    except BadModel as error:
+        if reference in str(error):
+            raise
+        raise BadModel(f"{reference}: {error}") from error
     finally:
         transformers_logging.set_verbosity(told)
 

@@ -34,6 +34,14 @@ def own_prompts(described: Description) -> Prompts:
     return Prompts(query=of("query"), document=of("document"))
 
 
+def _of_no_role(described: Description) -> list[str]:
+    """Names of prompts that stand before nothing here: of other tasks than retrieval."""
+    prompts = described.settings.get("prompts")
+    if not isinstance(prompts, dict) or any(own_prompts(described).model_dump().values()):
+        return []  # many models have prompts of other tasks beside those of retrieval
+    return [str(name) for name, text in prompts.items() if text]
+
+
 def prompts_of(reference: str, context: RunContext) -> Prompts:
     """Of a bi-encoder or late-interaction model that a spec names without prompts: a guide, a retriever."""
     return _used(Prompts(), reference, context, Description.of(context.model_path(reference)))
@@ -78,6 +86,11 @@ def _used(asked: Prompts, reference: str, context: RunContext, described: Descri
             )
         elif mine:
             told.append(f"{role} {mine!r}")
+    if unused := _of_no_role(described):
+        context.notice(
+            f"{reference}: its prompts {', '.join(unused)} are of no role (query, document) and not used.",
+            "warning",
+        )
     if told:
         context.notice(f"{reference}: the model's own prompts stand before its texts: {', '.join(told)}.")
     if any(used.values()):

@@ -26,8 +26,15 @@ def check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> De
     weights as a pickle, is of another kind, or brings code that may not run."""
     described = Description.of(folder)
     described.check_known(reference)
-    if not described.config and not described.modules:
+    if not any((folder / name).is_file() for name in (CONFIG, MODULES)):
         raise BadModel(f"{reference} is no model's folder: it has neither {CONFIG} nor {MODULES}")
+    if not described.config and not described.modules:
+        raise BadModel(f"{reference}: {CONFIG} describes no model")
+    if described.config.get("model_type") == "model2vec" and not described.modules:
+        raise BadModel(
+            f"{reference} is a folder of model2vec without {MODULES}: save it again with model2vec 0.3 or "
+            "later, or with StaticEmbedding.from_model2vec"
+        )
     if not any(folder.rglob("*.safetensors")):
         if pickles := pickled(folder):
             raise BadModel(
@@ -72,6 +79,8 @@ def check_files(folder: Path, described: Description, reference: str) -> None:
     for module in described.modules:
         _check_module(folder, module, reference)
     for place in _of_kind(folder, described, "Transformer") if described.modules else [folder]:
+        if not (place / CONFIG).is_file():
+            raise BadModel(f"{reference}: {CONFIG} of its transformer is not there")
         _check_tokenizer(place, reference)
     for place in _of_kind(folder, described, "StaticEmbedding"):
         _check_static(place, reference)

@@ -16,7 +16,6 @@ from core.families.loading import context_length, transformer_of
 from core.families.static import is_static, packing_of
 from core.models.memory import PACKING_TOKENS, ModelShape, Step, shape_of, static_shape, training_memory
 from core.run.context import RunContext
-from core.spec.models import format_length
 from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable
 from core.training.arguments import choose_precision
@@ -101,8 +100,8 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     tokens = rows.open()
     reader = family.make_reader(model, spec)
     lengths = _settle_lengths(spec, context, model, tokens, reader)
-    family.set_lengths(model, lengths.limits, spec.lengths.saved)
-    _tell_saved_lengths(context, lengths, family.saved_lengths(model))
+    if not getattr(model, "trained", True):  # it has no lengths of its own to be measured with
+        family.set_lengths(model, lengths.limits, spec.lengths.saved)
     chosen = choose_negatives(spec, tokens)
     dataset: TokenTable | ChosenNegatives | MinedNegatives = chosen or tokens
     if spec.remine is not None:
@@ -188,16 +187,6 @@ def _settle_lengths(
         f"{lengths.document.max_length} ({lengths.document.share_cut:.1%} cut)."
     )
     return lengths
-
-
-def _tell_saved_lengths(context: RunContext, lengths: ChosenLengths, saved: dict[str, int]) -> None:
-    trained = lengths.limits
-    if any(tokens > trained.get(role, sum(trained.values())) for role, tokens in saved.items()):
-        kept = ", ".join(f"{role} {format_length(tokens)}" for role, tokens in saved.items())
-        context.notice(
-            f"The saved model reads more than it is trained on, as its base does: {kept} tokens. "
-            "lengths.saved: trained cuts there as well."
-        )
 
 
 def _plan_batches(

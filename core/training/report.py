@@ -51,7 +51,11 @@ def write_report(
 def how_texts_are_read(spec: TrainSpec, facts: dict[str, Any]) -> str:
     """What every score depends on beside the weights."""
     kept = ", ".join(f"{role} {format_length(tokens)}" for role, tokens in facts["saved_lengths"].items())
-    return f"Prompts: {spec.prompts.said()}. Tokens of a text that are read: {kept}."
+    text = f"Prompts: {spec.prompts.said()}. Tokens of a text that are read: {kept}."
+    if spec.family == "cross_encoder":
+        asked = spec.evaluation.rerank
+        text += f" It brings the {asked.depth} best candidates of {asked.retriever} into order."
+    return text
 
 
 def comparison_table(

@@ -20,6 +20,7 @@ from core.families.family import Use
 from core.families.inference import NotFinite
 from core.models.memory import may_hold, operations
 from core.run.context import RunContext
+from core.spec.models import format_length
 from core.spec.train import TrainSpec
 from core.training.adapters import merge
 from core.training.arguments import choose_trackers, first_free_batch, training_arguments
@@ -91,7 +92,8 @@ def _train_from(checkpoints: Checkpoints, spec: TrainSpec, context: RunContext, 
     )
     if not state.evaluations and spec.evaluation.baseline and prepared.rows.evaluated:
         context.phase("evaluating")
-        evaluation.look(0)
+        evaluation.look(0)  # in the base's own lengths
+    settle_saved_lengths(spec, context, prepared)
     context.phase("training")
     if resume_from:
         context.notice(f"Going on from {resume_from.name} of an earlier attempt.")
@@ -109,6 +111,28 @@ def _train_from(checkpoints: Checkpoints, spec: TrainSpec, context: RunContext, 
             evaluate_last(context, trainer, evaluation, state)
     if ranks.first:
         finish(spec, context, prepared, trainer, state, checkpoints)
+
+
+def settle_saved_lengths(spec: TrainSpec, context: RunContext, prepared: Prepared) -> None:
+    """Set the model to the lengths that it is saved with, and tell where they are not the training's."""
+    family, model, trained = prepared.family, prepared.model, prepared.lengths.limits
+    own = family.saved_lengths(model)
+    family.set_lengths(model, trained, spec.lengths.saved)
+    saved = family.saved_lengths(model)
+    longest = {"query": trained["query"], "document": trained["document"], "pair": sum(trained.values())}
+    if spec.family == "dense":  # one length for both
+        longest = dict.fromkeys(longest, max(trained.values()))
+
+    def said(lengths: dict[str, int]) -> str:
+        return ", ".join(f"{role} {format_length(tokens)}" for role, tokens in lengths.items())
+
+    if any(tokens > longest[role] for role, tokens in saved.items()):
+        context.notice(
+            f"The saved model reads more than it is trained on, as its base does: {said(saved)} tokens. "
+            "lengths.saved: trained cuts there as well."
+        )
+    elif saved != own:
+        context.notice(f"The saved model reads {said(saved)} tokens; its base reads {said(own)}.")
 
 
 @contextmanager

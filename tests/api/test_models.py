@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from api.app import create_app
+from migrations import upgrade
 from tests.tiny import make_static
 
 
@@ -99,6 +101,7 @@ FAULTS = {
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
         "as a pickle (pytorch_model.bin)",
     ),
+    "no transformer": (lambda at: (at / "config.json").unlink(), "config.json of its transformer"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
     "no pooling": (lambda folder: shutil.rmtree(folder / "1_Pooling"), "1_Pooling/config.json"),
     "foreign code": (_foreign, "brings its own code (code.Model)"),
@@ -147,3 +150,14 @@ def test_an_entry_that_leads_out_is_refused(http):
 
 def test_names_of_ids_are_refused(http, tiny_model):
     assert send(http, tarred(tiny_model), "art_mine").status_code == 422
+
+
+def test_a_model_may_be_larger_than_other_bodies(settings, tmp_path):
+    folder = make_static(tmp_path / "large", dimension=4000)
+    body = tarred(folder)
+    assert len(body) > settings.max_body_bytes
+    upgrade(settings.database_url)
+    with TestClient(create_app(settings)) as http:
+        assert send(http, body).status_code == 201
+    with TestClient(create_app(settings.model_copy(update={"max_upload_bytes": 2_000_000}))) as http:
+        assert send(http, b"x" * 2_000_001).status_code == 413

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
+from tests.tiny import make_cross_encoder
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +155,30 @@ def test_a_model_in_lower_case_reads_lower_case(tiny_model, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "do_lower_case": False}))
     without = SentenceTransformer(str(folder), device="cpu").encode(texts, normalize_embeddings=True)
     assert np.abs(found - without).max() > 1e-3
+
+
+def test_a_rerankers_retriever_uses_its_own(prompted, tiny_model, pairs_file, tmp_path):
+    """The candidates of an evaluation are those that the retriever finds when it is evaluated itself."""
+    scorer = make_cross_encoder(tmp_path / "scorer", tiny_model)
+    data = {"datasets": [{"ref": f"file:{pairs_file}", "name": "pairs"}], "metrics": ["ndcg@10"]}
+    models = [{"ref": f"file:{scorer}", "name": "scorer"}, {"ref": f"file:{prompted}", "name": "own"}]
+    rerank = {"retriever": f"file:{prompted}", "depth": 10}
+    result, notices = done({"kind": "evaluate", "models": models, "rerank": rerank, **data}, tmp_path / "out")
+    page = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
+    assert page["candidates"]["pairs"]["ndcg@10"] == pytest.approx(
+        result.metrics["scores"]["own"]["pairs"]["ndcg@10"], abs=1e-9
+    )
+    plain = {**models[1], "prompts": {"query": "", "document": ""}}
+    other, _ = done({"kind": "evaluate", "models": [plain], **data}, tmp_path / "plain")
+    assert other.metrics["scores"]["own"] != result.metrics["scores"]["own"]
+    report = (tmp_path / "out" / "report" / "report.md").read_text()
+    assert "scorer brings the 10 best candidates of file:" in report
+    assert "query 'what is ', document 'the document '" in report
+
+
+def test_prompts_of_no_role_are_told(tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    set_prompts(folder, {"clustering": "cluster: "})
+    _, _, notices = embedded(folder, tmp_path)
+    assert any("its prompts clustering are of no role" in line for line in notices)

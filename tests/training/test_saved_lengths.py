@@ -54,7 +54,7 @@ def test_the_bases_lengths_stay_unless_asked(bases, pairs_file, tmp_path, family
     assert lengths_of(bases[family], family) == base
     folder, notices = trained(bases[family], family, pairs_file, tmp_path / "kept")
     assert lengths_of(folder, family) == base
-    assert any("The saved model reads more than it is trained on" in line for line in notices)
+    assert any("The saved model reads more than it is trained on, as its base" in line for line in notices)
     card = (folder / "README.md").read_text()
     query = 16 if family == "late_interaction" else 8  # as many as it fills queries up to
     assert f"| trained on texts up to | {query} tokens a query, 16 tokens a document |" in card
@@ -62,6 +62,24 @@ def test_the_bases_lengths_stay_unless_asked(bases, pairs_file, tmp_path, family
     folder, notices = trained(bases[family], family, pairs_file, tmp_path / "cut", **asked)
     assert lengths_of(folder, family) == short
     assert not any("The saved model reads more" in line for line in notices)
+    assert any("The saved model reads" in line and "; its base reads" in line for line in notices)
+
+
+@pytest.mark.parametrize("family", ["dense", "late_interaction", "cross_encoder"])
+@pytest.mark.parametrize("lengths", [{"saved": "trained"}, {"document": 60}])
+def test_the_baseline_is_the_base_in_its_own_lengths(bases, tmp_path, family, lengths):
+    text = "the document of winter "
+    rows = [{"query": f"what is {n}", "positive": text * (n % 7) + f"{n}"} for n in range(40)]
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"datasets": [{"ref": f"file:{pairs}", "name": "pairs"}], "metrics": ["ndcg@10"]}
+    out, base = tmp_path / "out", f"file:{bases[family]}"
+    trained(bases[family], family, pairs, out, lengths=lengths, evaluation=data)
+    told = json.loads((out / "report" / "report.json").read_text())["baseline"]["pairs"]
+    asked = {"ref": base, "name": "base", "family": family}
+    spec = {"kind": "evaluate", "models": [asked], **data}
+    alone = run_local(spec, tmp_path / "alone", RecordingReporter())
+    assert told == pytest.approx(alone.metrics["scores"]["base"]["pairs"], abs=1e-6)
 
 
 def test_longer_training_lengths_are_kept(bases, pairs_file, tmp_path):

@@ -139,6 +139,7 @@ def test_gradients_are_those_of_the_whole_batch_however_it_is_cut(training, tmp_
         ({"freeze_base": True}, "freeze_base"),
         ({"gradient_checkpointing": True}, "gradient_checkpointing"),
         ({"lora": {}, "quantization": "int8"}, "quantization"),
+        ({"lengths": {"saved": "trained"}}, "lengths.saved"),
     ],
 )
 def test_what_needs_layers_is_refused(training, tmp_path, fields, reason):

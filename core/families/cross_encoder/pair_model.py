@@ -129,11 +129,17 @@ def read_pair_model(
 
     Raises `BadModel` for what scores in no known way.
     """
+    described = Description.of(Path(folder))
+    if "StaticEmbedding" in described.names():
+        raise BadModel("it has static embeddings, which score no pairs")
+    prompts = described.settings.get("prompts") or {}
+    if not described.modules and any(prompts.values()):
+        raise BadModel("it puts a prompt in front of its pairs, which is not read yet")
     options = {"trust_remote_code": trust_remote_code, "local_files_only": local_files_only}
     config = AutoConfig.from_pretrained(folder, **options)
     architectures = config.architectures or []
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    named = Description.of(Path(folder)).model_type
+    named = described.model_type
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures) and named is None:
         if config.model_type != "qwen3":
             raise BadModel(
