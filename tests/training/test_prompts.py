@@ -163,7 +163,7 @@ def test_a_rerankers_retriever_uses_its_own(prompted, tiny_model, pairs_file, tm
     data = {"datasets": [{"ref": f"file:{pairs_file}", "name": "pairs"}], "metrics": ["ndcg@10"]}
     models = [{"ref": f"file:{scorer}", "name": "scorer"}, {"ref": f"file:{prompted}", "name": "own"}]
     rerank = {"retriever": f"file:{prompted}", "depth": 10}
-    result, notices = done({"kind": "evaluate", "models": models, "rerank": rerank, **data}, tmp_path / "out")
+    result, _ = done({"kind": "evaluate", "models": models, "rerank": rerank, **data}, tmp_path / "out")
     page = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
     assert page["candidates"]["pairs"]["ndcg@10"] == pytest.approx(
         result.metrics["scores"]["own"]["pairs"]["ndcg@10"], abs=1e-9

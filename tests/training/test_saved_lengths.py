@@ -56,8 +56,9 @@ def test_the_bases_lengths_stay_unless_asked(bases, pairs_file, tmp_path, family
     assert lengths_of(folder, family) == base
     assert any("The saved model reads more than it is trained on, as its base" in line for line in notices)
     card = (folder / "README.md").read_text()
-    query = 16 if family == "late_interaction" else 8  # as many as it fills queries up to
-    assert f"| trained on texts up to | {query} tokens a query, 16 tokens a document |" in card
+    expected = {"dense": (8, 16), "late_interaction": (16, 16), "cross_encoder": (8, 24)}[family]
+    told = "{} tokens a query, {} tokens a document".format(*expected)
+    assert f"| trained on texts up to | {told} |" in card
     asked = {"lengths": {"saved": "trained"}}
     folder, notices = trained(bases[family], family, pairs_file, tmp_path / "cut", **asked)
     assert lengths_of(folder, family) == short
@@ -119,4 +120,4 @@ def test_what_is_evaluated_is_what_is_saved(bases, tmp_path):
         }
         again = run_local(spec, tmp_path / f"again-{saved}", RecordingReporter())
         assert again.metrics["scores"]["base-model"]["pairs"] == pytest.approx(scores[saved], abs=1e-6)
-    assert scores["base"]["ndcg@10"] > scores["trained"]["ndcg@10"] + 0.1
+    assert scores["base"]["ndcg@10"] > scores["trained"]["ndcg@10"] + 0.05
