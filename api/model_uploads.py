@@ -6,6 +6,7 @@ from typing import Any
 
 from api.uploads import Received, check_upload_name, keep_as, unpacked
 from core.artifacts import MANIFEST, Library
+from core.data.archives import is_clutter
 from core.data.stopping import no_stop
 from core.errors import BadModel, InvalidRequest, Problem
 from core.models.description import Description
@@ -40,6 +41,7 @@ def keep_model(
     left_out = [str(path.relative_to(folder)) for path in pickled(folder)]
     for path in left_out:
         (folder / path).unlink()
+    ignored = _remove_clutter(folder)
     _remove(folder, MANIFEST)  # of a model that was downloaded: the storage writes its own
     metadata: dict[str, Any] = {
         "name": name,
@@ -48,6 +50,7 @@ def keep_model(
         "family": _family(described),
         "architectures": described.architectures,
         **({"left_out": left_out} if left_out else {}),
+        **({"ignored": ignored} if ignored else {}),
     }
     check_stop()
     return keep_as("model", folder, name, metadata, store, library, access, check_stop)
@@ -59,6 +62,20 @@ def _family(described: Description) -> str | None:
         return described.family("the model")
     except BadModel:
         return None
+
+
+def _remove_clutter(folder: Path) -> list[str]:
+    """Hidden files, and what macOS adds: they would make another version of the same model."""
+    found = []
+    for path in sorted(folder.rglob("*"), reverse=True):
+        inside = path.relative_to(folder)
+        if any(is_clutter(part) for part in inside.parts):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
+                found.append(str(inside))
+    return sorted(found)
 
 
 def _remove(folder: Path, name: str) -> None:

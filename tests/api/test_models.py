@@ -148,6 +148,20 @@ def test_an_entry_that_leads_out_is_refused(http):
     assert "leads out of its folder" in answer.json()["detail"]
 
 
+def test_what_a_desktop_adds_is_no_part_of_a_model(http, tiny_model, tmp_path):
+    first = send(http, tarred(tiny_model)).json()
+
+    def clutter(folder: Path) -> None:
+        (folder / ".DS_Store").write_bytes(b"x")
+        (folder / "__MACOSX").mkdir()
+        (folder / "__MACOSX" / "._config.json").write_bytes(b"x")
+
+    again = send(http, broken(tiny_model, tmp_path / "mac", clutter))
+    assert (again.status_code, again.json()["id"]) == (200, first["id"])
+    other = send(http, broken(tiny_model, tmp_path / "mac2", clutter), "other").json()
+    assert other["metadata"]["ignored"] == [".DS_Store", "__MACOSX/._config.json"]
+
+
 def test_names_of_ids_are_refused(http, tiny_model):
     assert send(http, tarred(tiny_model), "art_mine").status_code == 422
 
