@@ -14,7 +14,7 @@ from core.evaluation.triplets import Score
 from core.run.context import RunContext
 from core.spec.evaluation import Rerank
 from core.spec.models import Prompts, PruneEmbeddings
-from core.spec.train import TrainSpec
+from core.spec.train import Lengths, TrainSpec
 from core.training.batching import Packing
 from core.training.encoding import Forward
 from core.training.tokens import Frame, Ids, Input
@@ -79,9 +79,9 @@ class Family(Protocol):
 
     def make_reader(self, model: Any, spec: TrainSpec) -> Reader: ...
 
-    def set_lengths(self, model: Any, lengths: dict[str, int], saved: Literal["base", "trained"]) -> None:
-        """After how many tokens the model cuts texts when it is evaluated and used: as ``saved`` says, see
-        `core.spec.train.Lengths`; ``lengths`` are those of the training."""
+    def set_lengths(self, model: Any, lengths: dict[str, int], asked: Lengths) -> None:
+        """After how many tokens the model cuts texts when it is evaluated and used: as ``asked.saved`` says;
+        ``lengths`` are those of the training."""
         ...
 
     def saved_lengths(self, model: Any) -> dict[str, int]:

@@ -101,7 +101,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     reader = family.make_reader(model, spec)
     lengths = _settle_lengths(spec, context, model, tokens, reader)
     if not getattr(model, "trained", True):  # it has no lengths of its own to be measured with
-        family.set_lengths(model, lengths.limits, spec.lengths.saved)
+        family.set_lengths(model, lengths.limits, spec.lengths)
     chosen = choose_negatives(spec, tokens)
     dataset: TokenTable | ChosenNegatives | MinedNegatives = chosen or tokens
     if spec.remine is not None:

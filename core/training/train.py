@@ -117,7 +117,7 @@ def settle_saved_lengths(spec: TrainSpec, context: RunContext, prepared: Prepare
     """Set the model to the lengths that it is saved with, and tell where they are not the training's."""
     family, model, trained = prepared.family, prepared.model, prepared.lengths.limits
     own = family.saved_lengths(model)
-    family.set_lengths(model, trained, spec.lengths.saved)
+    family.set_lengths(model, trained, spec.lengths)
     saved = family.saved_lengths(model)
     longest = {"query": trained["query"], "document": trained["document"], "pair": sum(trained.values())}
     if spec.family == "dense":  # one length for both

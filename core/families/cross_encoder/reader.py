@@ -1,7 +1,7 @@
 """Token ids into what a cross-encoder reads: a query and a document in one input."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -10,7 +10,7 @@ from core.errors import BadModel
 from core.families.cross_encoder.pair_model import PairModel
 from core.families.cutting import Cut, make_cut
 from core.families.loading import context_length
-from core.spec.train import Loss, TrainSpec
+from core.spec.train import Lengths, Loss, TrainSpec
 from core.training.tokens import Frame, Ids, Input
 
 _IN_BATCH = 4
@@ -91,8 +91,8 @@ def make_reader(model: PairModel, spec: TrainSpec) -> Reader:
     return Reader(model.tokenizer, spec.loss, context_length(model), cut)
 
 
-def set_lengths(model: PairModel, lengths: dict[str, int], saved: Literal["base", "trained"]) -> None:
-    own = model.tokenizer.model_max_length if saved == "base" else 0
+def set_lengths(model: PairModel, lengths: dict[str, int], asked: Lengths) -> None:
+    own = model.tokenizer.model_max_length if asked.saved == "base" else 0
     model.tokenizer.model_max_length = min(context_length(model), max(own, sum(lengths.values())))
 
 

@@ -1,11 +1,11 @@
 """Token ids into what a bi-encoder reads."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from core.families.cutting import Cut, make_cut
 from core.families.loading import context_length
-from core.spec.train import TrainSpec
+from core.spec.train import Lengths, TrainSpec
 from core.training.tokens import Frame, Ids, Input
 
 
@@ -42,8 +42,8 @@ def make_reader(model: Any, spec: TrainSpec) -> Reader:
     return Reader(Frame.of(model.tokenizer), configured, make_cut(model.tokenizer, spec.lengths))
 
 
-def set_lengths(model: Any, lengths: dict[str, int], saved: Literal["base", "trained"]) -> None:
-    own = (model.max_seq_length or 0) if saved == "base" else 0
+def set_lengths(model: Any, lengths: dict[str, int], asked: Lengths) -> None:
+    own = (model.max_seq_length or 0) if asked.saved == "base" else 0
     model.max_seq_length = min(context_length(model), max(own, *lengths.values()))
 
 

@@ -1,7 +1,7 @@
 """Token ids into what a late-interaction model reads, as PyLate tokenizes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from core.families.cutting import Cut, make_cut
 from core.families.late_interaction.colbert import ColBERT
 from core.families.late_interaction.pooling import vectors_left
 from core.families.loading import context_length
-from core.spec.train import PruneEmbeddings, TrainSpec
+from core.spec.train import Lengths, PruneEmbeddings, TrainSpec
 from core.training.tokens import Frame, Ids, Input
 
 KEPT = "kept"
@@ -92,13 +92,16 @@ def make_reader(model: ColBERT, spec: TrainSpec) -> Reader:
     return Reader(model, spec.prune_embeddings, make_cut(model.tokenizer, spec.lengths))
 
 
-def set_lengths(model: ColBERT, lengths: dict[str, int], saved: Literal["base", "trained"]) -> None:
+def set_lengths(model: ColBERT, lengths: dict[str, int], asked: Lengths) -> None:
     query, document = lengths["query"], lengths["document"]
-    if saved == "base" and model.trained:
+    if asked.saved == "base" and model.trained:
         query, document = max(query, model.query_length), max(document, model.document_length)
-    elif saved == "base":  # an encoder's length is that of documents; queries are filled up to theirs
-        document = max(document, min(context_length(model), model[0].max_seq_length or 0))
-        query = query if model.do_query_expansion else document
+    elif asked.saved == "base":
+        # An encoder's length is that of documents that are given none; queries are filled up to theirs.
+        if asked.document == "auto":
+            document = max(document, min(context_length(model), model[0].max_seq_length or 0))
+        if asked.query == "auto" and not model.do_query_expansion:
+            query = max(query, document)
     model.query_length, model.document_length = query, document
 
 
