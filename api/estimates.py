@@ -63,9 +63,8 @@ def estimate_training(
     workers = [worker for worker, _ in store.workers.alive(60)]
     device, precision = _device(spec, workers)
     gpus = spec.resources.gpus
-    in_vain = wants_gpu_in_vain(spec.resources, device, bool(workers))
-    if in_vain:
-        notes.append("A GPU is asked for, and no worker has one: these are a CPU's numbers.")
+    if wants_gpu_in_vain(spec.resources, device, workers):
+        notes.append(IN_VAIN)
     shape = find_shape(spec.base_model, inputs, library, notes)
     seen = _look(spec, notes)
     step, lengths = _step(spec, seen, shape)
@@ -105,18 +104,7 @@ def estimate_training(
         found.cached = spec.loss.cached
     found.memory = memory(found.cached).as_dict()
     found.least_memory_bytes = least_memory(spec, shape, device=device, precision=precision)
-    found.workers = [
-        FitView(
-            worker=worker.id,
-            host=worker.host,
-            memory_bytes=room,
-            fits=found.least_memory_bytes <= room and not in_vain,
-        )
-        for worker in workers
-        for room in [room_of(worker, spec.resources, device)]
-    ]
-    if not workers:
-        notes.append("No worker is up: which one fits cannot be said.")
+    found.workers = fits(workers, spec.resources, device, found.least_memory_bytes, notes)
     rate = rate_of(store, device)
     if rate is None:
         notes.append(f"No training has ended on a {device} yet: how long this one takes cannot be said.")
@@ -156,9 +144,14 @@ def check_memory(spec: TrainSpec, inputs: dict[str, Any], store: Store, library:
 
 def _device(spec: TrainSpec, workers: list[Worker]) -> tuple[str, str]:
     """(device, precision) that the job would have."""
-    on_gpu = spec.resources.gpus != 0 and any(worker.gpus for worker in workers)
-    precision = spec.precision if spec.precision != "auto" else "bf16" if on_gpu else "fp32"
-    return "cuda" if on_gpu else "cpu", precision
+    device = device_of(spec.resources, workers)
+    precision = spec.precision if spec.precision != "auto" else "bf16" if device == "cuda" else "fp32"
+    return device, precision
+
+
+def device_of(resources: Resources, workers: list[Worker]) -> str:
+    """What the job would compute on."""
+    return "cuda" if resources.gpus != 0 and any(worker.gpus for worker in workers) else "cpu"
 
 
 # -- the model ---------------------------------------------------------------------------------------
@@ -285,9 +278,26 @@ def _step(
 # -- the fleet ---------------------------------------------------------------------------------------
 
 
-def wants_gpu_in_vain(resources: Resources, device: str, workers: bool) -> bool:
+IN_VAIN = "A GPU is asked for, and no worker has one: these are a CPU's numbers."
+
+
+def wants_gpu_in_vain(resources: Resources, device: str, workers: list[Worker]) -> bool:
     """Whether so many GPUs are asked for and no worker has any."""
-    return resources.gpus not in ("auto", 0) and workers and device == "cpu"
+    return resources.gpus not in ("auto", 0) and bool(workers) and device == "cpu"
+
+
+def fits(
+    workers: list[Worker], resources: Resources, device: str, least: int, notes: list[str]
+) -> list[FitView]:
+    """Which workers can hold a job that needs ``least`` bytes; a note where there is none to ask."""
+    if not workers:
+        notes.append("No worker is up: which one fits cannot be said.")
+    possible = not wants_gpu_in_vain(resources, device, workers)
+    return [
+        FitView(worker=worker.id, host=worker.host, memory_bytes=room, fits=possible and least <= room)
+        for worker in workers
+        for room in [room_of(worker, resources, device)]
+    ]
 
 
 def room_of(worker: Worker, resources: Resources, device: str) -> int:

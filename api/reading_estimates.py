@@ -4,13 +4,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from api.estimates import find_shape, rate_of, room_of, wants_gpu_in_vain
+from api.estimates import (
+    IN_VAIN,
+    device_of,
+    find_shape,
+    fits,
+    rate_of,
+    room_of,
+    wants_gpu_in_vain,
+)
 from core.artifacts import Library
 from core.errors import InvalidRequest, Problem, ReasonError
 from core.models.memory import ModelShape, operations, reading_memory
 from core.spec import AnySpec, EmbedSpec, EvaluateSpec, MineSpec
 from core.spec.refs import parse_ref
-from core.spec.views import EstimateView, FitView
+from core.spec.views import EstimateView
 from core.store import Store
 
 _BYTES_PER_TOKEN = 4.0
@@ -23,11 +31,10 @@ def estimate_reading(spec: AnySpec, inputs: dict[str, Any], store: Store, librar
     """Never fails for want of knowledge: what is not known is null, and ``notes`` says why."""
     notes: list[str] = []
     workers = [worker for worker, _ in store.workers.alive(60)]
-    on_gpu = spec.resources.gpus != 0 and any(worker.gpus for worker in workers)
-    device = "cuda" if on_gpu else "cpu"
+    device = device_of(spec.resources, workers)
     models = {reference: find_shape(reference, inputs, library, notes) for reference in models_of(spec)}
     known = [shape for shape in models.values() if shape is not None]
-    precision = "bf16" if on_gpu else "fp32"
+    precision = "bf16" if device == "cuda" else "fp32"
     found = EstimateView(device=device, precision=precision, notes=notes)
     notes = found.notes  # a list of its own
     tokens = _tokens(spec, inputs, library, notes)
@@ -36,17 +43,9 @@ def estimate_reading(spec: AnySpec, inputs: dict[str, Any], store: Store, librar
     parts = [reading_memory(shape, device=device) for shape in known] or [reading_memory(None, device=device)]
     found.memory = max(parts, key=lambda part: part["total"])  # one model is held at a time
     found.least_memory_bytes = _least(known, device)
-    found.workers = [
-        FitView(worker=worker.id, host=worker.host, memory_bytes=room, fits=found.least_memory_bytes <= room)
-        for worker in workers
-        for room in [room_of(worker, spec.resources, device)]
-    ]
-    if wants_gpu_in_vain(spec.resources, device, bool(workers)):
-        notes.append("A GPU is asked for, and no worker has one: these are a CPU's numbers.")
-        for fit in found.workers:
-            fit.fits = False
-    if not workers:
-        notes.append("No worker is up: which one fits cannot be said.")
+    if wants_gpu_in_vain(spec.resources, device, workers):
+        notes.append(IN_VAIN)
+    found.workers = fits(workers, spec.resources, device, found.least_memory_bytes, notes)
     rate = rate_of(store, device)
     if not known:
         notes.append("No model reads the texts: how long that takes is not estimated.")
@@ -63,7 +62,7 @@ def check_reading_memory(spec: AnySpec, inputs: dict[str, Any], store: Store, li
     workers = [worker for worker, _ in store.workers.alive(60)]
     if not workers:
         return
-    device = "cuda" if spec.resources.gpus != 0 and any(worker.gpus for worker in workers) else "cpu"
+    device = device_of(spec.resources, workers)
     shapes = [find_shape(reference, inputs, library, []) for reference in models_of(spec)]
     needed = _least([shape for shape in shapes if shape is not None], device)
     most = max(room_of(worker, spec.resources, device) for worker in workers)

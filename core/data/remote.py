@@ -22,7 +22,7 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from core.artifacts import is_whole, seal
+from core.artifacts.folders import inspect_folder, is_whole, publish_folder
 from core.errors import BadData, BadSpec, Forbidden, NotFound, ReasonError, StorageFailure
 from core.native_errors import first_line
 
@@ -30,7 +30,6 @@ _MOST_FILES = 100_000
 _BLOCK = 8 << 20
 _KEPT_BYTES = 100 << 30
 _IN_USE_SECONDS = 86_400.0
-_SEALED = "remote"
 _AT_ONCE = 16
 _LOOK_SECONDS = 0.5
 
@@ -141,9 +140,9 @@ def fetch(
                 f"{remote.url} has {remote.bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in the cache"
             )
         _copy_all(remote, staging / "content", check_stop, tell)
-        seal(staging, _SEALED, {"url": remote.url})
-        final.parent.mkdir(parents=True, exist_ok=True)
-        _place(staging, final)
+        # Nobody downloads it: its checksums would be computed for nothing.
+        manifest = inspect_folder(staging, "remote", {"url": remote.url}, hashes=False, sync=True)
+        publish_folder(staging, final, manifest)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     _trim(cache / "remote", final)
@@ -203,16 +202,6 @@ def _copy(
         return
     if file.identity is not None and written != file.bytes:
         raise StorageFailure(f"{file.inside} of {url} has {written} bytes, and {file.bytes} were listed")
-
-
-def _place(staging: Path, final: Path) -> None:
-    if final.exists() and not is_whole(final):
-        shutil.rmtree(final, ignore_errors=True)
-    try:
-        staging.rename(final)
-    except OSError:
-        if not is_whole(final):  # else another job has just fetched the same
-            raise
 
 
 def _open(url: str) -> tuple[fsspec.AbstractFileSystem, str]:

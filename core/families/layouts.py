@@ -7,14 +7,13 @@ would change vectors.
 """
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from core.errors import BadModel
-from core.models.description import CONFIG, MODULES, SETTINGS, Description, read_json
+from core.models.description import CONFIG, MODULES, SETTINGS, Description, read_json, write_json
 
 _NEW = tuple(
     f"sentence_transformers.{package}.modules."
@@ -89,7 +88,7 @@ def _cross_encoder(folder: Path, place: Path, described: Description, reference:
     config = dict(described.config)
     if activation := described.settings.get("activation_fn"):
         config["sentence_transformers"] = {"activation_fn": activation}
-    _write(place / CONFIG, config)
+    write_json(place / CONFIG, config)
 
 
 def _modules(folder: Path, place: Path, described: Description, reference: str) -> None:
@@ -105,8 +104,8 @@ def _modules(folder: Path, place: Path, described: Description, reference: str) 
         if kind == "Transformer":
             _transformer(folder / path, place / path, reference)
         elif (config := read_json(folder / path / CONFIG)) is not None and path:
-            _write(place / path / CONFIG, _configuration(kind, config, reference))
-    _write(place / MODULES, written)
+            write_json(place / path / CONFIG, _configuration(kind, config, reference))
+    write_json(place / MODULES, written)
 
 
 def _transformer(folder: Path, place: Path, reference: str, and_known: tuple[str, ...] = ()) -> int | None:
@@ -121,7 +120,7 @@ def _transformer(folder: Path, place: Path, reference: str, and_known: tuple[str
     if isinstance(length, int | float) and length >= _ENDLESS:
         length = None
     lower = bool(before.get("do_lower_case", False))
-    _write(place / _TRANSFORMER, {"max_seq_length": length, "do_lower_case": lower})
+    write_json(place / _TRANSFORMER, {"max_seq_length": length, "do_lower_case": lower})
     return None if length is None else int(length)
 
 
@@ -163,10 +162,10 @@ def _multi_vector(folder: Path, place: Path, described: Description, reference: 
             "token_embeddings",
         }:
             raise BadModel(f"{reference}: its projection {at} does not work on tokens")
-        _write(place / at / CONFIG, config)
+        write_json(place / at / CONFIG, config)
         written.append({**described.modules[number], "type": "pylate.models.Dense.Dense"})
-    _write(place / MODULES, written)
-    _write(
+    write_json(place / MODULES, written)
+    write_json(
         place / SETTINGS,
         {
             "model_type": "ColBERT",
@@ -254,7 +253,3 @@ def _link(folder: Path, place: Path, but: tuple[str, ...]) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name not in but:
             (place / path.name).symlink_to(path.resolve())
-
-
-def _write(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2), encoding="utf-8")

@@ -1,7 +1,6 @@
 """Loading models of all families: safetensors only, no foreign code unless allowed, float32 weights."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from core.errors import BadModel
 from core.families.layouts import in_old_layout
 from core.families.weights import check_vocabulary, checked_weights
-from core.models.description import CONFIG, read_json
+from core.models.description import CONFIG, read_json, write_json
 from core.models.files import check_folder
 from core.native_errors import first_line, reading_model, translated
 from core.run.context import RunContext
@@ -112,7 +111,7 @@ def keep_attention_window(model: Any, folder: Path) -> None:
     saved = read_json(path)
     if getattr(config, "use_bidirectional_attention", False) and saved.get("sliding_window"):
         window = 2 * (config.sliding_window - 1)
-        path.write_text(json.dumps({**saved, "sliding_window": window}, indent=2), encoding="utf-8")
+        write_json(path, {**saved, "sliding_window": window})
 
 
 def weights_sha256(model: nn.Module) -> str:

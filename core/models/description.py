@@ -109,3 +109,8 @@ def read_json(path: Path) -> Any:
         return None
     except (OSError, ValueError) as error:
         raise BadModel(f"{path.name} of the model cannot be read: {error}") from error
+
+
+def write_json(path: Path, content: object) -> None:
+    """A file of a model, as `read_json` reads it."""
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")

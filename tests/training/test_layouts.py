@@ -14,22 +14,11 @@ from core.families.dense.model import load_model as load_dense
 from core.families.detect import family_in
 from core.families.prompts import own_prompts
 from core.models.description import Description
-from core.run.context import RunContext
-from core.run.reporter import RecordingReporter
-from core.run.request import RunRequest
 from core.spec.models import Prompts
 from core.training.batching import Packing
 
 SAVED = Path(__file__).parents[1] / "fixtures" / "models"
 VERSIONS = sorted(path.name for path in SAVED.iterdir())
-
-
-@pytest.fixture
-def context(tmp_path) -> RunContext:
-    request = RunRequest(
-        job_id="job", attempt=1, spec={}, checkpoints=tmp_path / "c", cache=tmp_path / "cache", offline=True
-    )
-    return RunContext(request, tmp_path, RecordingReporter())
 
 
 def changed(tmp_path: Path, model: Path, name: str, change) -> str:

@@ -11,10 +11,8 @@ from sentence_transformers import SentenceTransformer
 
 from core.errors import BadModel
 from core.families import dense
-from core.run.context import RunContext
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
-from core.run.request import RunRequest
 from core.spec.models import Prompts
 from core.training.batching import Packing
 from tests.tiny import make_static
@@ -25,14 +23,6 @@ TEXTS = ["river of winter", "", "copper and thunder " * 30, "a bridge", "castle"
 @pytest.fixture(scope="module")
 def static(tmp_path_factory):
     return make_static(tmp_path_factory.mktemp("static") / "model")
-
-
-@pytest.fixture
-def context(tmp_path) -> RunContext:
-    request = RunRequest(
-        job_id="job", attempt=1, spec={}, checkpoints=tmp_path / "c", cache=tmp_path / "cache", offline=True
-    )
-    return RunContext(request, tmp_path, RecordingReporter())
 
 
 def done(spec, out):

@@ -11,10 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.errors import BadModel
 from core.families import cross_encoder, dense
 from core.families.cross_encoder.pair_model import QWEN3_INSTRUCTION
-from core.run.context import RunContext
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
-from core.run.request import RunRequest
 from core.spec.models import Prompts
 from core.training.batching import Packing
 from tests import today
@@ -35,14 +33,6 @@ TEXTS = ["what is the river", "a bridge of copper and a violin in the garden", "
 def folders(tmp_path_factory):
     place = tmp_path_factory.mktemp("today")
     return {name: make(place / name) for name, make in BI_ENCODERS.items()}
-
-
-@pytest.fixture
-def context(tmp_path) -> RunContext:
-    request = RunRequest(
-        job_id="job", attempt=1, spec={}, checkpoints=tmp_path / "c", cache=tmp_path / "cache", offline=True
-    )
-    return RunContext(request, tmp_path, RecordingReporter())
 
 
 def done(spec, out):

@@ -5,7 +5,6 @@ later), vLLM and we load; folders of `MultiVectorEncoder` become that layout in 
 class needs neither library's wrapper, so that it is the same on both stacks. Tests hold it against both.
 """
 
-import json
 import string
 from collections.abc import Sequence
 from importlib import import_module
@@ -18,7 +17,7 @@ from sentence_transformers.models import Transformer
 from torch import nn
 
 from core.errors import BadModel
-from core.models.description import CONFIG, MODULES, SETTINGS, Description, read_json
+from core.models.description import CONFIG, MODULES, SETTINGS, Description, read_json, write_json
 
 _WEIGHTS = "model.safetensors"
 _TRANSFORMER = "sentence_bert_config.json"
@@ -162,16 +161,16 @@ class ColBERT(nn.Sequential):
         transformer.save(str(place), safe_serialization=True)
         # What a library of 5.4 or later writes here, PyLate's does not read.
         lower = bool(getattr(transformer, "do_lower_case", False))
-        _write(place / _TRANSFORMER, {"max_seq_length": self.document_length, "do_lower_case": lower})
+        write_json(place / _TRANSFORMER, {"max_seq_length": self.document_length, "do_lower_case": lower})
         modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
         for number, projection in enumerate(list(self)[1:], 1):
             path = f"{number}_Dense"
             (place / path).mkdir(exist_ok=True)
-            _write(place / path / CONFIG, projection.get_config_dict())
+            write_json(place / path / CONFIG, projection.get_config_dict())
             state = {name: tensor.contiguous() for name, tensor in projection.state_dict().items()}
             save_file(state, place / path / _WEIGHTS)
             modules.append({"idx": number, "name": str(number), "path": path, "type": _DENSE})
-        _write(place / MODULES, modules)
+        write_json(place / MODULES, modules)
         settings = {
             "model_type": "ColBERT",
             "prompts": {"query": "", "document": "", **self.prompts},
@@ -184,7 +183,7 @@ class ColBERT(nn.Sequential):
             prompt = settings["prompts"][role]
             if not settings[f"{role}_prefix"] and self._is_a_mark(prompt):
                 settings[f"{role}_prefix"], settings["prompts"][role] = prompt, ""
-        _write(place / SETTINGS, settings)
+        write_json(place / SETTINGS, settings)
 
     def _is_a_mark(self, prompt: str) -> bool:
         """Whether a prompt is one token that was added to the vocabulary: as a prefix it is read the same."""
@@ -290,7 +289,3 @@ def _activation(name: str) -> nn.Module:
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise BadModel(f"its projection has an activation that is not known: {name}")
     return found()
-
-
-def _write(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
