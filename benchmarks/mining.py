@@ -77,15 +77,18 @@ def compare(asked: argparse.Namespace) -> None:
     write_report("mining", results, lambda where: to_markdown(results, where))
 
 
-def make_data(docs: Path, folder: Path, passages: int, queries: int) -> dict[str, int]:
-    """``corpus.jsonl`` and ``pairs.jsonl``: distinct passages, and what their headings ask for."""
+def make_data(
+    docs: Path, folder: Path, passages: int, queries: int, characters: tuple[int, int] = (100, 800)
+) -> dict[str, int]:
+    """``corpus.jsonl`` and ``pairs.jsonl``: distinct passages of so many ``characters``, and what their
+    headings ask for."""
     import pyarrow.parquet as pq
 
     spec = {
         "kind": "prepare",
         "source": f"file:{docs}",
         "task": "chunks",
-        "chunking": {"min_characters": 100, "max_characters": 800},
+        "chunking": {"min_characters": characters[0], "max_characters": characters[1]},
     }
     run_job(spec, folder / "chunks")
     rows = pq.read_table(

@@ -8,13 +8,14 @@ from typing import Any
 from core.cli import run_and_tell
 from core.spec.files import localize
 from core.spec.prepare import BRIGHT_DOCUMENTS
+from core.train_cli import parse_flags
 
 REASONIR_HQ = "hf:reasonir/reasonir-data:hq"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the job failed, 2 bad usage or spec, 3 stopped."""
-    asked = make_parser().parse_args(arguments)
+    asked = parse_flags(make_parser(), arguments)
     return run_and_tell(
         lambda: localize(to_spec(asked)),
         Path(asked.output_dir),
@@ -41,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="ReasonIR HQ with the texts of BRIGHT's documents in place of ids: one dataset that "
         "reason-train reads as it is. Every pair that cannot be used is counted in its dataset.json.",
         epilog="example: reason-prepare --reasonir data/reasonir/hq.jsonl --bright data/BRIGHT",
+        allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -49,7 +51,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output_dir", default="data/prepared_reasonir_hq", help="the dataset is in its folder dataset/")
     add("--dev", type=float, default=0.0, help="share of the rows")
     add("--test", type=float, default=0.0, help="share of the rows")
-    add("--max_reject_share", type=float, default=0.05, help="share that may lack a positive")
+    add(
+        "--max_reject_share",
+        type=float,
+        default=1.0,
+        help="share of the rows that may be unusable; by default they are skipped, and reported",
+    )
     add("--seed", type=int, default=42)
     add("--overwrite", action="store_true", help="drop what the output folder holds")
     add("--json", action="store_true", help="print result.json as the last line")

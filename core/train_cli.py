@@ -1,6 +1,7 @@
 """``reason-train``: one training by flags, with no service. `reason run` says the same in YAML."""
 
 import argparse
+import difflib
 import json
 import shutil
 import sys
@@ -12,12 +13,11 @@ from core.errors import InvalidRequest, Problem
 from core.run.request import REQUEST
 from core.spec.files import localize
 
-_TOKENS_UNKNOWN = 512
-"""Tokens a text for --mini_batch_size where the lengths are found out later."""
-
+_SMOKE_STEPS = 5
+"""Updates of ``--action smoke_steps``."""
 
 _SWITCHES = {
-    "lora": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    "lora": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "quantization"),
     "prune_tokens": ("prune_strategy", "prune_keep_ratio", "prune_min_tokens", "prune_seed"),
     "prune_embeddings": (
         "embedding_prune_strategy",
@@ -31,7 +31,7 @@ _SWITCHES = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the job failed, 2 bad usage, 3 stopped."""
-    asked = _parser().parse_args(arguments)
+    asked = parse_flags(_parser(), arguments)
     out = output_folder(asked)
     again = asked.overwrite or _holds_a_dry_run(out)  # nothing that one would miss
     status = run_and_tell(lambda: to_spec(asked), out, overwrite=again, as_json=asked.json)
@@ -61,11 +61,14 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
         raise InvalidRequest(f"--dataset_path: {message}", [Problem("dataset_path", message)])
     if asked.bf16 and asked.fp16:
         raise InvalidRequest("--bf16 and --fp16 exclude each other", [Problem("fp16", "and bf16")])
+    gpus = 0 if asked.cpu else "auto" if asked.gpus is None else asked.gpus
+    batch_size, accumulation = _batches(asked, gpus)
     auto = asked.auto_lengths
     lengths = {
         "query": "auto" if auto or asked.query_length is None else asked.query_length,
         "document": "auto" if auto or asked.document_length is None else asked.document_length,
         "percentile": asked.length_percentile,
+        "sample": asked.length_sample,
     }
     spec: dict[str, Any] = {
         "kind": "train",
@@ -74,12 +77,20 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
         "dataset": asked.dataset_path,
         "epochs": asked.epochs,
         "learning_rate": asked.lr,
-        "batch_size": asked.batch_size,
-        "gradient_accumulation_steps": asked.grad_accum_steps,
+        "batch_size": batch_size,
+        "gradient_accumulation_steps": accumulation,
         "lengths": lengths,
         "precision": _precision(asked),
         "gradient_checkpointing": asked.grad_checkpoint,
-        "logging_steps": asked.logging_steps,
+        "logging_steps": 1 if asked.action == "smoke_steps" else asked.logging_steps,
+        "max_steps": asked.max_steps or (_SMOKE_STEPS if asked.action == "smoke_steps" else None),
+        "warmup_ratio": asked.warmup_ratio,
+        "weight_decay": asked.weight_decay,
+        "compile": asked.compile,
+        "quantization": asked.quantization,
+        "prompts": {"query": asked.prompt_query, "document": asked.prompt_document},
+        "remine": {} if asked.remine else None,
+        "mine": {"model": asked.mining_model} if asked.mining_model else None,
         "checkpoint": {"every_steps": asked.save_steps},
         "optimizer": "adamw_8bit" if asked.optimizer_8bit else "adamw",
         "freeze_base": asked.freeze_base,
@@ -88,14 +99,18 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
         "sample": asked.sample_size or (1000 if asked.sample else None),
         "seed": asked.seed,
         "evaluation": {"holdout": asked.eval_holdout or None},
-        "resources": {"gpus": 0 if asked.cpu else "auto" if asked.gpus is None else asked.gpus},
+        "resources": {"gpus": gpus},
+        "loss": {},
     }
+    if asked.cpu:
+        spec["device"] = "cpu"
+    if asked.temperature is not None:
+        spec["loss"]["temperature"] = asked.temperature
     if asked.num_workers is not None:
         spec["data_loader_workers"] = asked.num_workers
     if asked.mini_batch_size is not None:
-        known = [length for length in (lengths["query"], lengths["document"]) if length != "auto"]
-        spec["micro_batch_tokens"] = max(64, asked.mini_batch_size * max(known, default=_TOKENS_UNKNOWN))
-        spec["loss"] = {"cached": True}
+        spec["micro_batch_size"] = asked.mini_batch_size
+        spec["loss"]["cached"] = True
     if asked.prune_tokens:
         spec["prune_tokens"] = {
             "strategy": asked.prune_strategy,
@@ -119,6 +134,39 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
             "target_modules": "auto" if targets in (None, "auto") else targets.split(","),
         }
     return localize(spec)
+
+
+def _batches(asked: argparse.Namespace, gpus: int | str) -> tuple[int, int]:
+    """Pairs a batch and batches an update. Raises `InvalidRequest`.
+
+    Without gathering, each GPU ranks its own share of a batch: that is, smaller batches whose gradients are
+    averaged.
+    """
+    batch_size, accumulation = asked.batch_size, asked.grad_accum_steps
+    if asked.gather or not isinstance(gpus, int) or gpus < 2:
+        return batch_size, accumulation
+    if batch_size % gpus or batch_size // gpus < 2:
+        message = f"--no-gather divides the batch among the GPUs: {batch_size} pairs among {gpus} do not go"
+        raise InvalidRequest(message, [Problem("batch_size", message)])
+    return batch_size // gpus, accumulation * gpus
+
+
+def parse_flags(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """As ``parser.parse_args``; the message about an unknown flag names the nearest known one."""
+    asked, unknown = parser.parse_known_args(arguments)
+    flags = {
+        flag.strip("-").replace("-", "_"): flag
+        for action in parser._actions  # argparse has no other way to its flags
+        for flag in action.option_strings
+    }
+    told = []
+    for name in unknown:
+        plain = name.partition("=")[0]
+        near = difflib.get_close_matches(plain.strip("-").replace("-", "_"), flags, 1)
+        told.append(f"{plain} (did you mean {flags[near[0]]}?)" if near else plain)
+    if told:
+        parser.error(f"unrecognized arguments: {', '.join(told)}")
+    return asked
 
 
 def _holds_a_dry_run(out: Path) -> bool:
@@ -151,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Fine-tune an embedding model here. Ctrl-C saves a checkpoint; the same command goes on.",
         epilog="example: reason-train --dataset_path data/pairs.jsonl --auto_lengths --sample "
         "--sample_size 2048 --batch_size 64",
+        allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -161,33 +210,48 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--base_model", default="Qwen/Qwen3-Embedding-0.6B", help="hub name or folder")
     families = ("dense", "late_interaction", "cross_encoder")
+    actions = ("train", "smoke_steps")
+    add(
+        "--action", choices=actions, default="train", help=f"smoke_steps: {_SMOKE_STEPS} updates, each logged"
+    )
     add("--family", choices=families, help="default: dense; with --prune_embeddings late_interaction")
     add("--output_dir", help="default: data/output/<model>/<run>")
     add("--run_name", help="default: <model>-<dataset>")
     add("--epochs", type=float, default=1)
     add("--lr", type=float, default=1e-5)
+    add("--max_steps", type=int, help="end after so many updates, whatever --epochs says")
+    add("--warmup_ratio", type=float, default=0.1)
+    add("--weight_decay", type=float, default=0.01)
+    add("--temperature", type=float, help="similarities are divided by it; default: as usual in the family")
     add("--batch_size", type=int, default=64, help="pairs a step")
     add("--mini_batch_size", type=int, help="texts through the model at once; the loss is then cached")
+    add("--prompt_query", help="in front of every query; default: the model's own; '' for none")
+    add("--prompt_document", help="in front of every document; default: the model's own; '' for none")
+    add("--mining_model", help="mine negatives once before the first step, with this model on the CPU")
+    add("--remine", action="store_true", help="mine negatives each epoch, with the weights as they are then")
     add("--document_length", type=int, help="tokens; default: found out from the data")
     add("--query_length", type=int, help="tokens; default: found out from the data")
     add("--auto_lengths", action="store_true", help="find out both lengths, whatever is given")
     add("--length_percentile", type=float, default=0.95)
-    add("--length_sample", type=int, help="accepted, and without effect: all texts are measured")
+    add("--length_sample", type=int, help="measure the lengths on so many texts of each role; default: all")
     add("--save_steps", type=int, default=500)
     add("--logging_steps", type=int, default=10)
     add("--num_workers", type=int, help="data loader processes")
     add("--bf16", action=argparse.BooleanOptionalAction, help="default: where the GPU has it")
     add("--fp16", action="store_true")
+    add("--compile", action="store_true", help="torch.compile the model")
+    add("--quantization", choices=("int8", "int4"), help="the frozen base in fewer bits; with --lora")
     add("--cpu", action="store_true", help="use no GPU")
     add("--gpus", type=int, help="GPUs that share every batch; default: one, if there is any")
     add("--grad_accum_steps", type=int, default=1)
     add("--grad_checkpoint", action="store_true")
     add(
-        "--no-gather",
-        action="store_true",
-        help="accepted, and without effect: a batch's negatives are its own, whatever the GPUs",
+        "--gather",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="with several GPUs: rank against the documents of all; --no-gather: of its own share alone",
     )
-    add("--lora", action="store_true")
+    add("--lora", "--use_lora", action="store_true")
     add("--lora_r", type=int, default=8)
     add("--lora_alpha", type=float, default=16)
     add("--lora_dropout", type=float, default=0.05)

@@ -286,13 +286,16 @@ def gather(
             continue
         _tell_of_splits(opened, context)
         reading = reading_of(opened, pairs)
+        rows = 0
         for record in read_pairs(opened.path, reading=reading):
+            rows += 1
             if isinstance(record, Reject):
                 gatherer.reject(record)
             elif record.category is None and source.category is not None:
                 gatherer.add(replace(record, category=source.category))
             else:
                 gatherer.add(record)
+        gatherer.unreadable.lines += reading.report.records or rows
         for reason in (LEFT_OUT, MADE_NEGATIVES):
             gatherer.left_out[reason] += pairs.pop(reason, 0)
         context.notices(reading.report.sentences(source.ref, _ROLES))

@@ -102,6 +102,7 @@ def _of_records(path: Path, files: list[Path], reading: Reading) -> Iterator[Tra
 
 def _parsed(files: list[Path], reading: Reading, parse: _Parse) -> Iterator[TrainingRow | Reject]:
     for row in _rows(files, reading):
+        reading.report.records += 1
         if isinstance(row, Reject):
             yield row
         else:
@@ -118,6 +119,7 @@ def _of_pairs(files: list[Path], reading: Reading, first: list[Row]) -> Iterator
     )
     pairs = LabelledPairs(lambda: _rows(files, reading.quietly()), parser) if not deferred else None
     for row in _rows(files, reading):
+        reading.report.records += 1
         if isinstance(row, Reject):
             yield row
             continue

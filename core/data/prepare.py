@@ -1,6 +1,7 @@
 """A prepare job: data as it is found -> one clean dataset, with a page on what became of every record."""
 
 import json
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
@@ -87,6 +88,7 @@ def prepare(spec: PrepareSpec, context: RunContext) -> None:
         else:
             page |= _write_rows(spec, context, gathered, out, rejects, task)
         page |= _accounts(gathered, page["rows"])
+        _tell_unreadable(gathered, context)
         if not rejects.stat().st_size:
             rejects.unlink()
     facts = {
@@ -149,10 +151,24 @@ def _accounts(gathered: Gathered, rows: int) -> dict[str, Any]:
         "read": rows + unreadable + sum(gathered.left_out.values()),
         "kept": rows,
         "unreadable": unreadable,
+        "lines": gathered.unreadable.lines or None,
         "left_out": dict(gathered.left_out.most_common()),
         "dropped_negatives": gathered.dropped_negatives,
         "pairs": {name: count for name, count in sorted(gathered.pairs.items()) if count},
     }
+
+
+def _tell_unreadable(gathered: Gathered, context: RunContext) -> None:
+    found = gathered.unreadable
+    if not found.count:
+        return
+    first = found.examples[0]
+    context.notice(
+        f"{found.count:,} of {found.read:,} lines ({found.count / found.read:.1%}) cannot be used and are "
+        f"left out; the first: {first.file}, line {first.line}: {first.reason}. All of them are in "
+        "rejects.jsonl.",
+        "warning",
+    )
 
 
 def _write_rows(
@@ -160,20 +176,20 @@ def _write_rows(
 ) -> dict[str, Any]:
     """Rows into splits, with negatives where they come from passages. Returns the page of it."""
     verdict = _repetitions(spec, gathered)
-    names = ["test", "dev", "train"]
+    names = list(SPLITS)
     belonging = components(gathered.queries, gathered.positives, gathered.labels)
-    verdict = _balance(spec.balance, gathered, verdict, spec.seed)
+    shares = {name: getattr(spec.split, name) for name in ("test", "dev")}
+    # Of all rows, left out or not: which of two near ones stays depends on their order, their split does not.
+    splits = assign(belonging, gathered.names, shares, spec.seed).astype(np.int8)
+    if task == "retrieval" and not any(shares.values()):
+        splits[:] = 0
+    verdict, told = _balance(spec.balance, gathered, verdict, splits, spec.seed)
+    for sentence in told:
+        context.notice(sentence, "warning")
     kept = verdict == 0
     if not kept.any():
         raise BadData("nothing is left of the rows")
-    shares = {name: getattr(spec.split, name) for name in ("test", "dev")}
-    # Of all rows, left out or not: which of two near ones stays depends on their order, their split does not.
-    asked_for = verdict < _UNBALANCED
-    splits = np.full(len(kept), -1, np.int8)
-    splits[asked_for] = assign(belonging[asked_for], gathered.names[asked_for], shares, spec.seed)
     splits[~kept] = -1
-    if task == "retrieval" and not any(shares.values()):
-        splits[kept] = 0
     sizes = {name: int((splits == index).sum()) for index, name in enumerate(names)}
     _check_splits(spec, belonging[kept], shares, sizes, task)
     chosen = _negatives(spec, context, gathered, splits) if task != "retrieval" else None
@@ -213,6 +229,9 @@ def _write_rows(
     return page
 
 
+SPLITS = ("test", "dev", "train")
+"""In the order of their numbers."""
+
 _UNBALANCED = 3
 _REASONS = {1: "said before", 2: "nearly said before", 3: "more than its category's share"}
 
@@ -228,34 +247,51 @@ def _repetitions(spec: PrepareSpec, gathered: Gathered) -> np.ndarray:
     return verdict
 
 
-def _balance(asked: Balance, gathered: Gathered, verdict: np.ndarray, seed: int) -> np.ndarray:
-    """Leaves out rows of categories that have more than their share: the same ones whatever their order."""
+def _balance(
+    asked: Balance, gathered: Gathered, verdict: np.ndarray, splits: np.ndarray, seed: int
+) -> tuple[np.ndarray, list[str]]:
+    """Leaves out rows of categories that have more than their share of a split: the same ones whatever their
+    order. Returns the verdicts, and sentences on splits that lack a category. Raises `BadData`.
+    """
     if asked.shares is None:
-        return verdict
+        return verdict, []
     kept = verdict == 0
-    counts = {
-        name: int((kept & (gathered.category == index)).sum())
-        for index, name in enumerate(gathered.categories)
-    }
-    counts = {name: count for name, count in counts.items() if count}
-    shares = asked.shares if isinstance(asked.shares, dict) else {name: 1 / len(counts) for name in counts}
-    if missing := set(shares) - set(counts):
+    there = _categories_of(gathered, kept)
+    shares = asked.shares if isinstance(asked.shares, dict) else {name: 1 / len(there) for name in there}
+    if missing := set(shares) - set(there):
         raise BadData(
-            f"balance: no row has the category {', '.join(sorted(missing))}; there are {', '.join(counts)}"
+            f"balance: no row has the category {', '.join(sorted(missing))}; there are {', '.join(there)}"
         )
     if not shares:
         raise BadData("balance: no row has a category")
-    whole = min(counts[name] / share for name, share in shares.items())
     verdict = verdict.copy()
-    order = mix(gathered.names ^ mix(np.array([seed + 2], np.uint64)))
     verdict[kept & ~np.isin(gathered.category, [gathered.categories.index(name) for name in shares])] = (
         _UNBALANCED
     )
-    for name, share in shares.items():
-        rows = np.flatnonzero(kept & (gathered.category == gathered.categories.index(name)))
-        surplus = rows[np.argsort(order[rows], kind="stable")][int(share * whole + 1e-9) :]
-        verdict[surplus] = _UNBALANCED
-    return verdict
+    order = mix(gathered.names ^ mix(np.array([seed + 2], np.uint64)))
+    told = []
+    for split in np.unique(splits[kept]).tolist():
+        of_split = kept & (splits == split)
+        counts = _categories_of(gathered, of_split)
+        able = {name: share for name, share in shares.items() if name in counts}
+        if absent := sorted(set(shares) - set(able)):
+            told.append(f"balance: split {SPLITS[split]} has no row of {', '.join(absent)}.")
+        if not able:
+            continue
+        whole = min(counts[name] / share for name, share in able.items())
+        for name, share in able.items():
+            rows = np.flatnonzero(of_split & (gathered.category == gathered.categories.index(name)))
+            surplus = rows[np.argsort(order[rows], kind="stable")][int(share * whole + 1e-9) :]
+            verdict[surplus] = _UNBALANCED
+    return verdict, told
+
+
+def _categories_of(gathered: Gathered, rows: np.ndarray) -> dict[str, int]:
+    """How many of the marked rows each category has, of those that have any."""
+    counts = np.bincount(
+        gathered.category[rows & (gathered.category >= 0)], minlength=len(gathered.categories)
+    )
+    return {name: int(count) for name, count in zip(gathered.categories, counts, strict=True) if count}
 
 
 def _check_splits(
@@ -429,24 +465,38 @@ def _negatives_page(spec: PrepareSpec, chosen: Chosen, context: RunContext) -> d
 
 
 def _warn_of_categories(spec: PrepareSpec, gathered: Gathered, kept: np.ndarray, context: RunContext) -> None:
-    counts = np.bincount(
-        gathered.category[kept & (gathered.category >= 0)], minlength=len(gathered.categories)
-    )
+    least = _least_rows(spec, gathered)
     few = {
-        name: int(count)
-        for name, count in zip(gathered.categories, counts, strict=True)
-        if 0 < count < spec.balance.min_rows
+        name: (count, least[name])
+        for name, count in _categories_of(gathered, kept).items()
+        if count < least[name]
     }
     if few and (len(gathered.passages) or spec.balance.shares is not None):
+        asked = spec.balance.min_rows
         shown = ", ".join(
-            f"{name} {count}" for name, count in sorted(few.items(), key=lambda item: item[1])[:10]
+            f"{name} {count}" + (f" of {wanted}" if not isinstance(asked, int) else "")
+            for name, (count, wanted) in sorted(few.items(), key=lambda item: item[1])[:10]
         )
         more = f" and {len(few) - 10} more" if len(few) > 10 else ""
-        context.notice(
-            f"Categories with fewer than {spec.balance.min_rows} rows teach little of themselves: "
-            f"{shown}{more}.",
-            "warning",
+        bound = (
+            f"{asked} rows" if isinstance(asked, int) else f"a row for {asked.share:.0%} of their passages"
         )
+        context.notice(
+            f"Categories with fewer than {bound} teach little of themselves: {shown}{more}.", "warning"
+        )
+
+
+def _least_rows(spec: PrepareSpec, gathered: Gathered) -> dict[str, int]:
+    """Below how many rows a category gets a warning."""
+    asked = spec.balance.min_rows
+    if isinstance(asked, int):
+        return dict.fromkeys(gathered.categories, asked)
+    of = gathered.passages.category if len(gathered.passages) else gathered.category
+    counts = np.bincount(of[of >= 0], minlength=len(gathered.categories))
+    return {
+        name: math.ceil(asked.share * count)
+        for name, count in zip(gathered.categories, counts.tolist(), strict=True)
+    }
 
 
 def _write_chunks(gathered: Gathered, out: Path, context: RunContext) -> dict[str, Any]:

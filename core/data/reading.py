@@ -34,7 +34,8 @@ class ReadingReport:
     """What became of a source's columns, labels, sheets and files.
 
     ``columns`` are the columns read, by role; ``unused`` counts the rows that have a column without a role;
-    ``counts`` are numbers of pairs and ids by what was done with them; ``notes`` are sentences for the user.
+    ``counts`` are numbers of pairs and ids by what was done with them; ``notes`` are sentences for the user;
+    ``records`` are the lines of files of rows, each of which may become several rows.
     """
 
     columns: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class ReadingReport:
     files: list[str] = field(default_factory=list)
     notes: dict[str, Level] = field(default_factory=dict)
     remarks: Remarks = field(default_factory=Remarks)
+    records: int = 0
 
     def used(self, role: str, column: str) -> None:
         self.columns.setdefault(role, {})[column] = None

@@ -10,10 +10,14 @@ _SHOWN = 5
 
 @dataclass
 class Rejects:
-    """How many rows were kept and refused, and the first few of these."""
+    """How many rows were kept and refused, and the first few of these.
+
+    ``lines``: those of the files, where they are known: a line may become several rows.
+    """
 
     kept: int = 0
     count: int = 0
+    lines: int = 0
     examples: list[Reject] = field(default_factory=list)
 
     def add(self, reject: Reject) -> None:
@@ -21,13 +25,18 @@ class Rejects:
         if len(self.examples) < _SHOWN:
             self.examples.append(reject)
 
+    @property
+    def read(self) -> int:
+        """Lines, or, where nobody counted them, rows."""
+        return max(self.lines or self.kept + self.count, self.count)
+
     def check(self, max_share: float) -> None:
         """Raises `BadData` when nothing is left, or more than ``max_share`` of the rows was refused."""
         shown = "; ".join(f"{reject.file}, line {reject.line}: {reject.reason}" for reject in self.examples)
         if self.kept == 0:
             raise BadData(f"No row can be used. {shown}" if self.count else "The dataset is empty.")
-        if self.count > max_share * (self.kept + self.count):
+        if self.count > max_share * self.read:
             raise BadData(
-                f"{self.count} of {self.kept + self.count} rows cannot be used, more than max_reject_share "
+                f"{self.count} of {self.read} rows cannot be used, more than max_reject_share "
                 f"({max_share:g}) allows. {shown}"
             )

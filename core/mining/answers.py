@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from core.data.near_duplicates import Sketches
 from core.data.splits import neighbours
 from core.mining.gather import Gathered
 from core.mining.pool import Pool
@@ -72,8 +73,8 @@ class Answers:
 class Alike:
     """Which texts of a pool say the same, or nearly."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._first, near = pool.near()
+    def __init__(self, texts: Pool | Sketches) -> None:
+        self._first, near = texts.near()
         self._near = neighbours(near)
         self._repeats: dict[int, list[int]] = defaultdict(list)  # of each first one
         for number in np.flatnonzero(self._first != np.arange(len(self._first))).tolist():

@@ -4,7 +4,6 @@ Only who is about to become a negative is asked, in rounds over many queries at 
 nothing is scored that nobody needs.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from core.families import cross_encoder
 from core.families.identity import Identity
 from core.mining.filters import Candidates, bar_of
 from core.mining.gather import Gathered
+from core.mining.starvation import CHECKED, Tally
 from core.retrieval.encoders import packing_for
 from core.run.context import RunContext
 from core.spec.filters import CrossEncoderCheck
@@ -46,7 +46,7 @@ class Checker:
         candidates: Sequence[Candidates],
         turns: Sequence[np.ndarray],
         wanted: int,
-        removed: Counter[str],
+        tally: Tally,
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """For each query the places of its negatives among its candidates, and their scores.
 
@@ -63,6 +63,7 @@ class Checker:
                 asked[index] = end
             if not round_:
                 break
+            tally.checked += len(round_)
             scores = self._ask(
                 np.array([queries[index] for index, _ in round_]),
                 np.array([candidates[index].documents[place] for index, place in round_]),
@@ -71,7 +72,7 @@ class Checker:
                 if score <= bars[index]:
                     chosen[index].append((place, score))
                 else:
-                    removed["cross-encoder"] += 1
+                    tally.removed[CHECKED] += 1
         for found in chosen:
             found.sort()
         return (
@@ -80,6 +81,10 @@ class Checker:
         )
 
     def _ask(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
-        self.pairs_scored += len(queries)
         texts = (self._gathered.queries.texts(queries), self._gathered.documents.texts(documents))
-        return self._score(list(zip(*texts, strict=True)))
+        return self.score(list(zip(*texts, strict=True)))
+
+    def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+        """Scores of (query, document) texts. [pairs]"""
+        self.pairs_scored += len(pairs)
+        return self._score(pairs)

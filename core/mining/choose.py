@@ -1,17 +1,20 @@
 """From what was found to what is taken: filters, preference, sampling, a cross-encoder's check."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from core.data.gathering import batches_of
 from core.errors import BadData
 from core.mining.answers import Alike, Answers
 from core.mining.checking import Checker
 from core.mining.filters import Candidates, in_turn, keep
 from core.mining.finders import Found
 from core.mining.gather import Gathered
+from core.mining.starvation import REPEATS, Tally
 from core.run.context import RunContext
 from core.spec.mine import MineSpec
 
@@ -21,19 +24,51 @@ _QUERIES = 4096
 
 @dataclass
 class Mined:
-    """For each query the numbers of its negatives, their scores and ranks; what took how many candidates out.
+    """For each query the numbers of its negatives, their scores and ranks, and which its rank alone allows;
+    what took how many candidates out.
 
-    ``written`` are the scores that the rows are given, ``of_pairs`` [rows] those of their positives.
+    ``written`` are the scores that the rows are given, ``of_pairs`` [rows] those of their positives. ``own``
+    says of each row that keeps negatives of its own which of them, and ``own_scores`` what a teacher says of
+    those.
     """
 
     of_pairs: np.ndarray
-    negatives: list[np.ndarray] = field(default_factory=list)
-    ranks: list[np.ndarray] = field(default_factory=list)
-    scores: list[np.ndarray] = field(default_factory=list)
-    written: list[np.ndarray] = field(default_factory=list)
-    removed: Counter[str] = field(default_factory=Counter)
+    negatives: list[np.ndarray]
+    ranks: list[np.ndarray]
+    scores: list[np.ndarray]
+    written: list[np.ndarray]
+    by_rank: list[np.ndarray]
+    tally: Tally = field(default_factory=Tally)
+    own: dict[int, list[int]] = field(default_factory=dict)
+    own_scores: dict[int, list[float]] = field(default_factory=dict)
     checked: dict[str, Any] | None = None
     teacher: str | None = None  # whose scores are written, if not the search's
+
+    @classmethod
+    def nothing(cls, queries: int, of_pairs: np.ndarray) -> "Mined":
+        """No negative for any query."""
+
+        def empty(kind: type) -> list[np.ndarray]:
+            return [np.empty(0, kind)] * queries
+
+        return cls(
+            of_pairs.copy(),
+            empty(np.int64),
+            empty(np.int64),
+            empty(np.float32),
+            empty(np.float32),
+            empty(bool),
+        )
+
+    @property
+    def queries_by_rank(self) -> int:
+        """Queries that have negatives which their rank alone allows."""
+        return sum(bool(marks.any()) for marks in self.by_rank)
+
+    @property
+    def written_by_search(self) -> bool:
+        """Whether the rows' scores are those of the search: it knows none of the rows' own negatives."""
+        return self.teacher is None
 
 
 def choose_negatives(
@@ -44,67 +79,146 @@ def choose_negatives(
     alike: Alike,
     found: Found,
 ) -> Mined:
-    """Every query's candidates through the filters, and its negatives of those that are left."""
-    check = _open_checker(spec, context, gathered)
-    keeps = spec.filters.cross_encoder is not None and spec.filters.cross_encoder.keep_scores
-    rows_of: dict[int, list[int]] = defaultdict(list)
-    for row, query in enumerate(gathered.pairs[:, 0].tolist()):
-        rows_of[query].append(row)
-    prefer = _Preference(spec, gathered)
-    mined = Mined(found.of_pairs.copy())
-    for start in range(0, len(gathered.queries), _QUERIES):
-        context.check_stop()
-        queries = range(start, min(start + _QUERIES, len(gathered.queries)))
-        left = [
-            keep(
-                found.documents[query],
-                found.scores[query],
-                answers.among(query, found.documents[query]),
-                found.of_pairs[rows_of[query]].tolist(),
-                spec.filters,
-                mined.removed,
-            )
-            for query in queries
-        ]
-        turns = [
-            in_turn(of_query, spec.sampling, (spec.seed, query), prefer(of_query, rows_of[query][0]))
-            for query, of_query in zip(queries, left, strict=True)
-        ]
-        for index, (turn, of_query) in enumerate(zip(turns, left, strict=True)):
-            repeats = alike.repeats(of_query.documents[turn])
-            mined.removed["repeats another"] += int(repeats.sum())
-            turns[index] = turn[~repeats]
-        if check is None:
-            places = [np.sort(turn[: spec.num_negatives]) for turn in turns]
-            checked = None
-        else:
-            rows = np.concatenate([rows_of[query] for query in queries])
-            of_rows = check.of_pairs(rows)
-            of_positives = np.split(of_rows, np.cumsum([len(rows_of[query]) for query in queries])[:-1])
-            places, checked = check.choose(
-                queries,
-                [some.tolist() for some in of_positives],
-                left,
-                turns,
-                spec.num_negatives,
-                mined.removed,
-            )
-            context.progress(
-                fraction=queries.stop / len(gathered.queries),
-                step=queries.stop,
-                total_steps=len(gathered.queries),
-            )
-            if keeps:
-                mined.of_pairs[rows] = of_rows
-        for index, (of_query, chosen) in enumerate(zip(left, places, strict=True)):
-            mined.negatives.append(of_query.documents[chosen])
-            mined.scores.append(of_query.scores[chosen])
-            mined.ranks.append(of_query.ranks[chosen])
-            mined.written.append(checked[index] if checked is not None and keeps else mined.scores[-1])
-    if check is not None:
-        mined.checked = {**check.facts, "pairs": check.pairs_scored}
-        mined.teacher = check.facts["model"] if keeps else None
+    """Every query's candidates through the filters, and its negatives of those that are left.
+
+    Where the bar by score removes most candidates, queries that are short choose again, by rank.
+    """
+    chooser = _Chooser(spec, context, gathered, answers, alike, found)
+    mined = chooser.mined
+    chooser.choose(range(len(gathered.queries)))
+    if spec.filters.fallback is not None and mined.tally.starved(spec.filters):
+        short = [query for query, taken in enumerate(mined.negatives) if len(taken) < spec.num_negatives]
+        chooser.choose(short, by_rank=True)
+    if spec.keep_own != "never":
+        keep_own(spec, context, gathered, answers, mined, chooser.check)
+    for warning in mined.tally.warnings(
+        spec.filters, found.of_pairs, found.scores[found.documents >= 0], mined.queries_by_rank
+    ):
+        context.notice(warning, "warning")
+    if chooser.check is not None:
+        mined.checked = {**chooser.check.facts, "pairs": chooser.check.pairs_scored}
     return mined
+
+
+class _Chooser:
+    """Chooses the negatives of queries, some thousands at a time."""
+
+    def __init__(
+        self,
+        spec: MineSpec,
+        context: RunContext,
+        gathered: Gathered,
+        answers: Answers,
+        alike: Alike,
+        found: Found,
+    ) -> None:
+        self._spec, self._context, self._gathered = spec, context, gathered
+        self._answers, self._alike, self._found = answers, alike, found
+        self.check = _open_checker(spec, context, gathered)
+        self._prefer = _Preference(spec, gathered)
+        self._rows_of: dict[int, list[int]] = defaultdict(list)
+        for row, query in enumerate(gathered.pairs[:, 0].tolist()):
+            self._rows_of[query].append(row)
+        self.mined = Mined.nothing(len(gathered.queries), found.of_pairs)
+        asked = spec.filters.cross_encoder
+        if self.check is not None and asked is not None and asked.keep_scores:
+            self.mined.teacher = self.check.facts["model"]
+
+    def choose(self, queries: Sequence[int], *, by_rank: bool = False) -> None:
+        """``by_rank``: a second time, with what the fallback allows behind what the bar does."""
+        tally = Tally() if by_rank else self.mined.tally
+        for start in range(0, len(queries), _QUERIES):
+            self._context.check_stop()
+            self._choose(queries[start : start + _QUERIES], tally, by_rank=by_rank)
+            if self.check is not None and not by_rank:
+                done = min(start + _QUERIES, len(queries))
+                self._context.progress(fraction=done / len(queries), step=done, total_steps=len(queries))
+
+    def _choose(self, queries: Sequence[int], tally: Tally, *, by_rank: bool) -> None:
+        spec, mined = self._spec, self.mined
+        left = [self._left(query, tally, by_rank=by_rank) for query in queries]
+        turns = []
+        for query, of_query in zip(queries, left, strict=True):
+            preferred = self._prefer(of_query, self._rows_of[query][0])
+            turn = in_turn(of_query, spec.sampling, (spec.seed, query), preferred)
+            repeats = self._alike.repeats(of_query.documents[turn])
+            tally.removed[REPEATS] += int(repeats.sum())
+            tally.left += len(turn) - int(repeats.sum())
+            turns.append(turn[~repeats])
+        written: list[np.ndarray] | None = None
+        if self.check is None:
+            places = [np.sort(turn[: spec.num_negatives]) for turn in turns]
+        else:
+            rows = np.concatenate([self._rows_of[query] for query in queries])
+            of_rows = self.check.of_pairs(rows)
+            ends = np.cumsum([len(self._rows_of[query]) for query in queries])
+            of_positives = [some.tolist() for some in np.split(of_rows, ends[:-1])]
+            places, scores = self.check.choose(queries, of_positives, left, turns, spec.num_negatives, tally)
+            if not mined.written_by_search:
+                mined.of_pairs[rows], written = of_rows, scores
+        for index, (query, of_query, chosen) in enumerate(zip(queries, left, places, strict=True)):
+            mined.negatives[query] = of_query.documents[chosen]
+            mined.scores[query] = of_query.scores[chosen]
+            mined.ranks[query] = of_query.ranks[chosen]
+            mined.by_rank[query] = of_query.by_rank[chosen]
+            mined.written[query] = mined.scores[query] if written is None else written[index]
+
+    def _left(self, query: int, tally: Tally, *, by_rank: bool) -> Candidates:
+        documents = self._found.documents[query]
+        return keep(
+            documents,
+            self._found.scores[query],
+            self._answers.among(query, documents),
+            self._found.of_pairs[self._rows_of[query]].tolist(),
+            self._spec.filters,
+            tally.removed,
+            corpus=self._gathered.candidates if by_rank else None,
+        )
+
+
+def keep_own(
+    spec: MineSpec,
+    context: RunContext,
+    gathered: Gathered,
+    answers: Answers,
+    mined: Mined,
+    check: Checker | None,
+) -> None:
+    """Notes which of the rows' own negatives stay, and what a teacher says of them.
+
+    None that answers its query, and none that is among the mined ones.
+    """
+    number = 0
+    for batch in batches_of(gathered.rows):
+        context.check_stop()
+        asked: list[tuple[int, str]] = []
+        for query_text, negatives in zip(
+            batch.column("query").to_pylist(), batch.column("negatives").to_pylist(), strict=True
+        ):
+            query = int(gathered.pairs[number, 0])
+            wanted = len(negatives)
+            if spec.keep_own == "auto":
+                wanted = max(0, spec.num_negatives - len(mined.negatives[query]))
+            taken = set(mined.negatives[query].tolist())
+            own: list[int] = []
+            said: set[str] = set()
+            for index, text in enumerate(negatives if wanted else ()):
+                document = gathered.documents.number_of(text)
+                known = document is not None and (
+                    document in taken or bool(answers.among(query, np.array([document]))[0])
+                )
+                if len(own) < wanted and not known and text not in said and text != query_text:
+                    own.append(index)
+                    said.add(text)
+            if own:
+                mined.own[number] = own
+                asked += [(number, negatives[index]) for index in own]
+            number += 1
+        if asked and check is not None and not mined.written_by_search:
+            queries = gathered.queries.texts([int(gathered.pairs[row, 0]) for row, _ in asked])
+            pairs = list(zip(queries, (text for _, text in asked), strict=True))
+            for (row, _), score in zip(asked, check.score(pairs).tolist(), strict=True):
+                mined.own_scores.setdefault(row, []).append(score)
 
 
 def _open_checker(spec: MineSpec, context: RunContext, gathered: Gathered) -> Checker | None:

@@ -30,11 +30,16 @@ def bar_of(asked: Bar, positive: float) -> float:
 @dataclass(frozen=True)
 class Candidates:
     """What is left for a query, nearest first: document numbers, scores, and ranks among those that are no
-    answers."""
+    answers. ``by_rank`` marks those that only their rank allows (`core.spec.filters.Fallback`)."""
 
     documents: np.ndarray
     scores: np.ndarray
     ranks: np.ndarray
+    by_rank: np.ndarray
+
+
+TOO_NEAR = "too near the positive"
+"""The name of the bar among the filters that remove candidates."""
 
 
 def keep(
@@ -44,11 +49,14 @@ def keep(
     positive_scores: Iterable[float],
     asked: RankFilters,
     removed: Counter[str],
+    *,
+    corpus: int | None = None,
 ) -> Candidates:
     """Takes out answers and what the filters forbid, and counts in ``removed`` which of them did it.
 
     documents, scores and ``is_answer`` [candidates], nearest first, -1 where there are no more.
-    ``positive_scores`` are those of all of the query's positives.
+    ``positive_scores`` are those of all of the query's positives. With ``corpus``, the number of documents
+    that were searched, candidates above the bar stay where ``asked.fallback`` allows their rank.
     """
     there = documents >= 0
     free = there & ~is_answer
@@ -66,9 +74,33 @@ def keep(
     if asked.min_score is not None:
         take_out("min_score", scores < asked.min_score)
     # The lowest counts, so that no negative is above what is said of any positive.
-    bar = min(bar_of(asked, score) for score in positive_scores)
-    take_out("too near the positive", scores > bar)
-    return Candidates(documents[kept], scores[kept], ranks[kept])
+    lowest = min(positive_scores)
+    above = scores > bar_of(asked, lowest)
+    by_rank = np.zeros(len(documents), bool)
+    if corpus is not None and asked.fallback is not None:
+        by_rank = above & _allowed_by_rank(ranks, scores, kept, lowest, asked, corpus)
+        if asked.max_score is not None:
+            by_rank &= scores <= asked.max_score
+    take_out(TOO_NEAR, above & ~by_rank)
+    return Candidates(documents[kept], scores[kept], ranks[kept], by_rank[kept])
+
+
+def _allowed_by_rank(
+    ranks: np.ndarray,
+    scores: np.ndarray,
+    kept: np.ndarray,
+    positive: float,
+    asked: RankFilters,
+    corpus: int,
+) -> np.ndarray:
+    """Which of the candidates that are ``kept`` so far their rank allows. [candidates]"""
+    assert asked.fallback is not None
+    deep = kept & (ranks >= max(asked.range_min, min(asked.fallback.range_min, corpus // 10)))
+    below = deep & (scores < positive)
+    if below.any():
+        return below
+    # The positive scores below all of them: then depth is the only reason to trust a candidate.
+    return deep & (ranks >= (asked.range_min + min(asked.range_max, corpus)) // 2)
 
 
 def in_turn(
@@ -76,10 +108,12 @@ def in_turn(
 ) -> np.ndarray:
     """Places of all candidates in the order in which they are asked to be negatives.
 
-    The nearest first, or as the seed draws them; ``preferred`` [candidates] ones before all others.
+    The nearest first, or as the seed draws them; ``preferred`` [candidates] ones before all others, and
+    those that only their rank allows behind all others.
     """
     size = len(candidates.documents)
     order = np.arange(size) if sampling == "top" else np.random.default_rng(seed).permutation(size)
+    last = candidates.by_rank.astype(np.int8) * 2
     if preferred is not None:
-        order = order[np.argsort(~preferred[order], kind="stable")]
-    return order
+        last = last + ~preferred
+    return order[np.argsort(last[order], kind="stable")]

@@ -72,12 +72,14 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
             pairs.append((query, positive))
             categories.append(row.category)
             groups.append(row.group)
-            file.add(replace(row, negatives=[], scores=[], difficulty=[], negative_ids=[]))
+            if spec.keep_own == "never":
+                row = replace(row, negatives=[], difficulty=[], negative_ids=[])
+            file.add(replace(row, scores=[]))
     rejects.check(spec.max_reject_share)
     report = reading.report
     if own:  # the corpus has told of the same ids
         report.remarks = Remarks()
-    context.notices(report.sentences(spec.dataset.ref, _roles(has_corpus=candidates is not None)))
+    context.notices(report.sentences(spec.dataset.ref, _roles(spec, has_corpus=candidates is not None)))
     queries.close()
     documents.close()
     of_rows = np.array(pairs, np.int64)
@@ -94,10 +96,14 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
     )
 
 
-def _roles(*, has_corpus: bool) -> list[str]:
-    """The roles of columns that mining uses. Without a corpus the rows' own negatives are candidates."""
-    roles = [*TEXT_ROLES, "category", "group", "query_id", "positive_id", "negative_ids"]
-    return [role for role in roles if not (has_corpus and role in ("negatives", "negative_ids"))]
+def _roles(spec: MineSpec, *, has_corpus: bool) -> list[str]:
+    """The roles of columns that mining uses. Without a corpus the rows' own negatives are candidates; with
+    one they are kept where ``keep_own`` says so."""
+    roles = [*TEXT_ROLES, "category", "group", "query_id", "positive_id", "negative_ids", "difficulty"]
+    unused: set[str] = set()
+    if spec.keep_own == "never":
+        unused = {"difficulty", *(("negatives", "negative_ids") if has_corpus else ())}
+    return [role for role in roles if role not in unused]
 
 
 def _add_corpus(context: RunContext, reference: str, split: str | None, documents: Pool) -> None:

@@ -1,14 +1,16 @@
 """A mine job: rows and a corpus -> the same rows with negatives, and a page on where they come from."""
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 from core.artifacts import fresh_folder
 from core.mining.answers import Alike, Answers
-from core.mining.choose import choose_negatives
+from core.mining.choose import Mined, choose_negatives
 from core.mining.finders import choose_finder
 from core.mining.finders.parts import publish_candidates
-from core.mining.gather import gather
-from core.mining.output import publish_mined
+from core.mining.gather import Gathered, gather
+from core.mining.output import Written, publish_mined, write_mined
 from core.run.context import RunContext
 from core.spec.mine import MineSpec
 
@@ -20,15 +22,44 @@ def mine(spec: MineSpec, context: RunContext) -> None:
     context.phase("preparing")
     work = fresh_folder(context.folder / "work")
     gathered = gather(spec, context, context.dataset_path(spec.dataset.ref), work)
-    alike = Alike(gathered.documents)
-    answers = Answers(spec.filters, gathered, alike, context.check_stop)
-    finder = choose_finder(spec, context)
-    # Answers stand among the nearest, and count for no rank.
-    depth = max(1, min(gathered.candidates, spec.filters.range_max + min(answers.most, _MOST_ANSWERS)))
-    found = finder.find(gathered, depth)
+    search = _Search(spec, context, gathered)
     if spec.part is not None:
-        publish_candidates(spec, context, gathered, found, finder.facts)
+        publish_candidates(spec, context, gathered, search.found, search.facts)
     else:
-        mined = choose_negatives(spec, context, gathered, answers, alike, found)
-        publish_mined(spec, context, gathered, found, mined, finder.facts)
+        context.phase("publishing")
+        publish_mined(spec, context, write_mined(spec, context, gathered, search.found, *search.chosen()))
     shutil.rmtree(work)
+
+
+def mine_rows(spec: MineSpec, context: RunContext, work: Path) -> Written:
+    """Mine within another job, and publish nothing. ``work``: an empty folder, in which everything stays.
+
+    The dataset has one split, ``train``. Raises `Stopped` or a `JobFailure`.
+    """
+    gathered = gather(spec, context, context.dataset_path(spec.dataset.ref), work)
+    search = _Search(spec, context, gathered)
+    return write_mined(
+        spec, context, gathered, search.found, *search.chosen(), split="train", other_splits=False
+    )
+
+
+class _Search:
+    """What was found for the queries of some rows, and what of it is taken."""
+
+    def __init__(self, spec: MineSpec, context: RunContext, gathered: Gathered) -> None:
+        self._spec, self._context, self._gathered = spec, context, gathered
+        self._alike = Alike(gathered.documents)
+        self._answers = Answers(spec.filters, gathered, self._alike, context.check_stop)
+        finder = choose_finder(spec, context)
+        # Answers stand among the nearest, and count for no rank.
+        most = min(self._answers.most, _MOST_ANSWERS)
+        depth = max(1, min(gathered.candidates, spec.filters.range_max + most))
+        self.found = finder.find(gathered, depth)
+        self.facts = finder.facts
+
+    def chosen(self) -> tuple[Mined, dict[str, Any]]:
+        """The negatives, and how the candidates were found."""
+        mined = choose_negatives(
+            self._spec, self._context, self._gathered, self._answers, self._alike, self.found
+        )
+        return mined, self.facts

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,37 +25,65 @@ from core.spec.filters import RankFilters
 from core.spec.mine import MineSpec
 
 MINED = pa.schema([*SCHEMA, ("ranks", pa.large_list(pa.int32()))])
-"""``ranks`` of the negatives, from 0 among the documents that are no answers; ``scores`` are the miner's, or
-those of the cross-encoder that has checked them."""
+"""``ranks`` of the negatives, from 0 among the documents that are no answers, -1 of a row's own; ``scores``
+are the miner's, or those of the cross-encoder that has checked them. Rows that keep negatives of their own
+have no scores of the miner."""
+
+NOT_MINED = -1
+"""The rank of a row's own negative."""
 
 _LEVELS = ("hard", "medium", "easy")
 _EXAMPLES = 5
 
 
-def publish_mined(
+@dataclass(frozen=True)
+class Written:
+    """The folders of the dataset and of its report, and the page that describes the dataset."""
+
+    dataset: Path
+    report: Path
+    page: dict[str, Any]
+
+
+def write_mined(
     spec: MineSpec,
     context: RunContext,
     gathered: Gathered,
     found: Found,
     mined: Mined,
     facts: dict[str, Any],
-) -> None:
-    """The outputs ``dataset`` and ``report``. ``facts`` say how the candidates were found."""
-    context.phase("publishing")
+    *,
+    split: str | None = None,
+    other_splits: bool = True,
+) -> Written:
+    """The rows with their negatives as a prepared dataset, and a report.
+
+    ``facts`` say how the candidates were found; ``other_splits`` of a prepared dataset go along.
+    """
     work = gathered.rows.parent
     out = fresh_folder(work / "dataset")
     source = context.dataset_path(spec.dataset.ref)
-    split = spec.dataset.split or "train"
+    split = split or spec.dataset.split or "train"
     preview = _write_rows(spec, gathered, mined, out / f"{split}.parquet", context)
-    splits = {split: len(gathered.pairs), **_other_splits(source, split, out)}
+    splits = {split: len(gathered.pairs)}
+    if other_splits:
+        splits |= _other_splits(source, split, out)
     page = _page(spec, context, gathered, mined, facts, splits)
     write_preview(out, {split: preview})
     write_facts(out, "triplets", page)
+    report = fresh_folder(work / "report")
+    _write_report(spec, page, preview, found, mined, report)
+    return Written(out, report, page)
+
+
+def publish_mined(spec: MineSpec, context: RunContext, written: Written) -> None:
+    """The outputs ``dataset`` and ``report``."""
+    page = written.page
     context.metrics = {"dataset": {"splits": page["splits"], "removed": page["mining"]["removed"]}}
-    _write_report(spec, page, preview, found, mined, fresh_folder(work / "report"))
     metadata = {name: page[name] for name in ("splits", "mining", "licence", "sources", "inputs")}
-    context.publish("dataset", "dataset", out, {"name": spec.name or "mined", "type": "triplets", **metadata})
-    context.publish("report", "report", work / "report", {"name": "mining report"})
+    metadata = {"name": spec.name or "mined", "type": "triplets", **metadata}
+    context.publish("dataset", "dataset", written.dataset, metadata)
+    context.publish("report", "report", written.report, {"name": "mining report"})
 
 
 def difficulty_of(rank: int, filters: RankFilters) -> str:
@@ -79,20 +108,62 @@ def _write_rows(
             begin = 0
             for row, query in zip(rows, queries, strict=True):
                 end = begin + len(mined.negatives[query])
-                ranks = mined.ranks[query].tolist()
-                row |= {
-                    "negatives": texts[begin:end],
-                    "negative_ids": ids[begin:end],
-                    "scores": [float(mined.of_pairs[number]), *mined.written[query].tolist()],
-                    "ranks": ranks,
-                    "difficulty": [difficulty_of(rank, spec.filters) for rank in ranks],
-                }
+                row |= _with_negatives(spec, mined, number, row, query, texts[begin:end], ids[begin:end])
                 file.add(row)
                 if len(first) < PREVIEW_ROWS:
                     first.append(row)
                 begin = end
                 number += 1
     return first
+
+
+def _with_negatives(
+    spec: MineSpec,
+    mined: Mined,
+    number: int,
+    row: dict[str, Any],
+    query: int,
+    texts: list[str],
+    ids: list[str],
+) -> dict[str, Any]:
+    """The columns of a row that mining writes: the mined negatives, and those of its own that stay."""
+    ranks = mined.ranks[query].tolist()
+    found = [
+        [
+            {
+                "text": text,
+                "id": name,
+                "rank": rank,
+                "score": score,
+                "level": difficulty_of(rank, spec.filters),
+            }
+            for text, name, rank, score in zip(texts, ids, ranks, mined.written[query].tolist(), strict=True)
+        ]
+    ]
+    if own := mined.own.get(number):
+        scores = mined.own_scores.get(number)
+        kept = [
+            {
+                "text": row["negatives"][place],
+                "id": row["negative_ids"][place] if row["negative_ids"] else "",
+                "rank": NOT_MINED,
+                "score": scores[index] if scores else None,
+                # Behind all ranks, as far as anybody knows.
+                "level": row["difficulty"][place] if row["difficulty"] else _LEVELS[-1],
+            }
+            for index, place in enumerate(own)
+        ]
+        found.insert(0 if spec.keep_own == "always" else 1, kept)
+    negatives = [negative for some in found for negative in some]
+    scores = [negative["score"] for negative in negatives]
+    return {
+        "negatives": [negative["text"] for negative in negatives],
+        "negative_ids": [negative["id"] for negative in negatives],
+        # All of one scale, or none.
+        "scores": [] if None in scores else [float(mined.of_pairs[number]), *scores],
+        "ranks": [negative["rank"] for negative in negatives],
+        "difficulty": [negative["level"] for negative in negatives],
+    }
 
 
 def _other_splits(source: Path, split: str, out: Path) -> dict[str, int]:
@@ -118,7 +189,15 @@ def _page(
     facts: dict[str, Any],
     splits: dict[str, int],
 ) -> dict[str, Any]:
-    counts = Counter(len(mined.negatives[query]) for query in gathered.pairs[:, 0].tolist())
+    counts = Counter(
+        len(mined.negatives[query]) + len(mined.own.get(row, ()))
+        for row, query in enumerate(gathered.pairs[:, 0].tolist())
+    )
+    if mined.own and mined.written_by_search:
+        context.notice(
+            f"{len(mined.own)} rows keep negatives of their own (keep_own: {spec.keep_own}); the miner has "
+            "not scored those, and these rows have no scores."
+        )
     short = sum(rows for count, rows in counts.items() if count < spec.num_negatives)
     if short:
         context.notice(
@@ -144,7 +223,12 @@ def _page(
             "sampling": spec.sampling,
             "prefer": spec.prefer,
             "num_negatives": spec.num_negatives,
-            "removed": dict(mined.removed),
+            "removed": dict(mined.tally.removed),
+            "queries_by_rank": mined.queries_by_rank,
+            "negatives_by_rank": sum(int(marks.sum()) for marks in mined.by_rank),
+            "keep_own": spec.keep_own,
+            "rows_with_own": len(mined.own),
+            "negatives_of_rows": sum(map(len, mined.own.values())),
         },
         "licence": read_facts(source).get("licence") if is_dataset(source) else None,
         "sources": [{"ref": spec.dataset.ref}, *({"ref": ref} for ref in spec.corpora)],
@@ -192,6 +276,7 @@ def _document(
                 ["taken out by", "candidates"],
                 [[name, f"{count:,}"] for name, count in mining["removed"].items()],
             ),
+            *([Text(by_rank)] if (by_rank := _told_by_rank(mining)) else []),
             Table(
                 ["negatives of a row", "rows"],
                 [[count, f"{rows:,}"] for count, rows in page["rows_by_negatives"].items()],
@@ -216,6 +301,21 @@ def _document(
             ),
         ],
     )
+
+
+def _told_by_rank(mining: dict[str, Any]) -> str:
+    """How many negatives no score of the miner has chosen."""
+    told = []
+    if mining["negatives_by_rank"]:
+        told.append(
+            f"{mining['negatives_by_rank']:,} negatives of {mining['queries_by_rank']:,} queries are above "
+            "the bar and were taken by their rank."
+        )
+    if mining["rows_with_own"]:
+        told.append(
+            f"{mining['rows_with_own']:,} rows keep {mining['negatives_of_rows']:,} negatives of their own."
+        )
+    return " ".join(told)
 
 
 def _middle(scores: np.ndarray) -> str:

@@ -70,6 +70,10 @@ class Pool:
                 self._flush()
         return number
 
+    def number_of(self, text: str) -> int | None:
+        """The text's number, if it is here."""
+        return self._numbers.get(text_hash(text))
+
     def _flush(self) -> None:
         if self._waiting:
             self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=_SCHEMA))

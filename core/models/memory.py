@@ -11,10 +11,10 @@ from typing import IO, Any
 from core.errors import BadModel
 from core.spec.train import TrainSpec
 
-_PROCESS = {"cpu": 840_000_000, "cuda": 600_000_000}
+_PROCESS = {"cpu": 840_000_000, "cuda": 600_000_000, "mps": 840_000_000}
 """On a CPU the imported libraries, measured; on a GPU the CUDA context with its libraries' workspaces."""
 
-_OPTIMIZER = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0, "sgd": 0}
+OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0, "sgd": 0}
 """Bytes a trained parameter; Adafactor keeps sums of rows and columns only."""
 
 _WEIGHT = {None: 4.0, "int8": 1.0, "int4": 0.53}
@@ -25,7 +25,7 @@ _HELD_BYTES = 1_500_000_000
 _HOLES = 0.15
 """Of all that a batch's micro-batches keep at some time, what is held after it was freed, as measured."""
 
-PACKING_TOKENS = {"cpu": 2048, "cuda": 16_384}
+PACKING_TOKENS = {"cpu": 2048, "cuda": 16_384, "mps": 8192}
 """``micro_batch_tokens: auto``. On a CPU small ones stay in its caches; a GPU wants large ones."""
 
 
@@ -258,6 +258,8 @@ def training_memory(
         step = Step(pair, pair, step.documents_per_row)
     length = max(step.query_length, step.document_length)
     budget = PACKING_TOKENS[device] if spec.micro_batch_tokens == "auto" else spec.micro_batch_tokens
+    if spec.micro_batch_size is not None:
+        budget = int(spec.micro_batch_size * length)
     batch = max(-(-batch // processes), int(length))
     at_once = min(batch, max(budget, int(length)))
     layer = layer_bytes_per_token(spec, shape, length=length, device=device, precision=precision)
@@ -290,14 +292,14 @@ def training_memory(
         process=_PROCESS[device],
         weights=int(weights),
         gradients=4 * trained,
-        optimizer=_OPTIMIZER[spec.optimizer] * trained,
+        optimizer=OPTIMIZER_BYTES[spec.optimizer] * trained,
         activations=int(activations),
         loss=int(loss),
         workspace=int(workspace),
     )
 
 
-READING_TOKENS = {"cpu": 2048, "cuda": 65_536}
+READING_TOKENS = {"cpu": 2048, "cuda": 65_536, "mps": 16_384}
 """Of a micro-batch where no gradient is wanted."""
 
 
@@ -315,7 +317,7 @@ def reading_memory(shape: ModelShape | None, *, device: str, tokens: int | None 
 def least_memory(spec: TrainSpec, shape: ModelShape, *, device: str, precision: str) -> int:
     """Bytes below which the job cannot run at all, however small its micro-batches are made."""
     shortest = Step(8, 8, 1)
-    one = spec.model_copy(update={"micro_batch_tokens": 64, "batch_size": 2})
+    one = spec.model_copy(update={"micro_batch_tokens": 64, "micro_batch_size": None, "batch_size": 2})
     return training_memory(one, shape, shortest, device=device, precision=precision, cached=True).total
 
 

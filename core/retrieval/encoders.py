@@ -29,7 +29,8 @@ _FLOAT = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class DenseEncoder:
-    """One vector a text. ``half`` keeps shards in float16. Raises `BadModel`, `BadSpec`."""
+    """One vector a text. ``half`` keeps shards in float16; ``batch_size`` texts are encoded at once, by
+    default as many as a token budget allows. Raises `BadModel`, `BadSpec`."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class DenseEncoder:
         max_length: int | None = None,
         compute: str = "auto",
         half: bool = False,
+        batch_size: int | None = None,
     ) -> None:
         self._context, self._half = context, half
         self.device = context.device
@@ -50,7 +52,7 @@ class DenseEncoder:
             self.model.max_seq_length = min(max_length, dense.context_length(self.model))
         identity = Identity.of(self.model)
         self.model.to(_FLOAT[precision])
-        packing = packing_for(self.device, self.model)
+        packing = replace(packing_for(self.device, self.model), texts=batch_size)
         if self.device == "cuda":
             packing = replace(packing, longest=dense.context_length(self.model))
         self.encode = dense.make_encode(self.model, prompts, packing, context.check_stop)
@@ -103,14 +105,14 @@ class TokenEncoder:
         max_length: int | None = None,
         prune: PruneEmbeddings | None = None,
         half: bool = False,
+        batch_size: int | None = None,
     ) -> None:
         self._context, self._half, self._prompts = context, half, prompts
         self.device = context.device
         context.phase("loading")
         self.model = late_interaction.load_model(context, reference, self.device, max_length)
-        self.encode = late_interaction.make_encode(
-            self.model, packing_for(self.device, self.model), context.check_stop, prune=prune
-        )
+        packing = replace(packing_for(self.device, self.model), texts=batch_size)
+        self.encode = late_interaction.make_encode(self.model, packing, context.check_stop, prune=prune)
         model, identity = self.model, Identity.of(self.model)
         self.facts: dict[str, Any] = {
             "model": reference,

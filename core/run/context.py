@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from core.artifacts import Library, Published, inspect_folder_and_place
 from core.errors import BadData, BadModel, BadSpec, Forbidden, JobFailure, NotFound, StorageFailure
 from core.jobs.events import Event, EventType
 from core.native_errors import first_line
+from core.run.devices import choose_device, mps_available, tell_cpu_fallbacks
 from core.run.reporter import Reporter
 from core.run.request import RESULT, RunRequest
 from core.spec.refs import Ref, parse_ref
@@ -85,6 +87,7 @@ class RunContext:
         self._fetched: dict[str, Path] = {}  # from a hub or a URL
         self._unpacked_from: dict[Path, Path] = {}
         self._library = Library(request.artifact_url) if request.artifact_url else None
+        self._device: str | None = None  # as chosen
 
     # -- telling ---------------------------------------------------------------------------------
 
@@ -170,8 +173,24 @@ class RunContext:
 
     @property
     def device(self) -> str:
-        """What the job was given to compute on, as torch calls it."""
-        return "cuda" if self.request.gpus else "cpu"
+        """What the job computes on, as torch calls it. Raises `BadSpec`."""
+        if self._device is None:
+            spec = self.request.spec
+            self._device = choose_device(
+                spec.get("device", "auto"),
+                gpus=len(self.request.gpus),
+                gpus_asked=spec.get("resources", {}).get("gpus", "auto"),
+                mps=mps_available(),
+            )
+            if self._device == "mps":
+                tell_cpu_fallbacks(lambda message: self.notice(message, "warning"))
+        return self._device
+
+    def on(self, device: str) -> "RunContext":
+        """The same attempt, whose models are loaded onto another device."""
+        other = copy(self)
+        other._device = device
+        return other
 
     # -- inputs and outputs ----------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import os
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # read once, when torch is imported
 
 import accelerate  # noqa: F401
 import datasets  # noqa: F401

@@ -106,6 +106,10 @@ def localize(spec: dict[str, Any]) -> dict[str, Any]:
     evaluation = made.get("evaluation")
     if isinstance(evaluation, dict) and isinstance(evaluation.get("datasets"), list):
         made["evaluation"] = {**evaluation, "datasets": [_source(item) for item in evaluation["datasets"]]}
+    mine = made.get("mine")
+    if isinstance(mine, dict):
+        mine = {**mine, **{name: _source(mine[name]) for name in ("model", "corpus") if name in mine}}
+        made["mine"] = _changed(mine, ["filters", "cross_encoder", "model"])
     for path in ("loss.guide.model", "filters.cross_encoder.model", "evaluation.rerank.retriever"):
         made = _changed(made, path.split("."))
     return _changed(made, ["rerank", "retriever"])

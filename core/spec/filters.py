@@ -1,5 +1,7 @@
 """Which documents may be a query's negatives: asked for by mine jobs, and by trainings that mine anew."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from core.spec.base import Strict
@@ -21,6 +23,22 @@ class Bar(Strict):
     )
 
 
+class Fallback(Strict):
+    """Negatives by rank, where the scores of a model lie so close together that a bar by score removes most
+    candidates.
+
+    A query that is short of negatives takes candidates from rank ``range_min`` on that score below its
+    positive. Where all candidates score above the positive, it takes them from the deeper half of the ranks.
+    """
+
+    range_min: int = Field(
+        10,
+        ge=0,
+        le=1_000_000,
+        description="The nearest candidates that are never taken by rank; at most a tenth of the corpus.",
+    )
+
+
 class RankFilters(Bar):
     """By ranks and scores: cosine, dot product, MaxSim or BM25. Ranks count from 0 among the documents that
     are no answers."""
@@ -28,6 +46,18 @@ class RankFilters(Bar):
     range_min: int = Field(0, ge=0, le=1_000_000, description="The nearest so many are left out.")
     range_max: int = Field(100, ge=1, le=1_000_000, description="No negative is of this rank or behind it.")
     min_score: float | None = Field(None, ge=-1e9, le=1e9)
+    max_filtered_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="When one filter removes more than this share of all candidates, the job warns with the "
+        "scores and the setting to change; when the bar does, fallback applies.",
+    )
+    fallback: Fallback | None = Field(
+        default_factory=Fallback,
+        description="How queries get negatives when the bar removes more than max_filtered_share of the "
+        "candidates. null: they stay without.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "RankFilters":
@@ -36,6 +66,10 @@ class RankFilters(Bar):
         if self.min_score is not None and self.max_score is not None and self.min_score > self.max_score:
             raise ValueError("min_score is above max_score")
         return self
+
+
+KeepOwn = Literal["auto", "always", "never"]
+"""auto: a row that gets fewer negatives than asked keeps its own to fill up. always: its own come first."""
 
 
 class CrossEncoderCheck(Bar):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.spec.base import Strict
 from core.spec.forms import LABEL_KEY, NAME, JobId
@@ -31,6 +31,9 @@ class Resources(Strict):
     )
 
 
+Device = Literal["auto", "cuda", "mps", "cpu"]
+
+
 class JobSpec(Strict):
     """Common to all kinds."""
 
@@ -42,6 +45,11 @@ class JobSpec(Strict):
     )
     priority: int = Field(0, ge=-1000, le=1000, description="Higher is claimed first; equal ones by age.")
     resources: Resources = Field(default_factory=Resources)
+    device: Device = Field(
+        "auto",
+        description="What the job computes on. auto: the GPUs that resources gives it, else Apple's MPS "
+        "where there is one, else the CPU. cuda waits for a GPU; cpu is as resources.gpus: 0.",
+    )
     max_attempts: int = Field(
         3,
         ge=1,
@@ -55,3 +63,19 @@ class JobSpec(Strict):
     depends_on: list[JobId] = Field(
         default_factory=list, max_length=100, description="Job ids that must succeed first."
     )
+
+    @model_validator(mode="after")
+    def _resources_of_the_device(self) -> "JobSpec":
+        """``device`` decides how many GPUs the job asks for, where ``resources`` does not."""
+        if self.device == "auto":
+            return self
+        asked, given = self.resources.gpus, "resources" in self.model_fields_set
+        if self.device == "cuda" and asked in (0, "auto"):
+            if given and asked == 0:
+                raise ValueError("device cuda needs a GPU, and resources.gpus is 0")
+            self.resources = self.resources.model_copy(update={"gpus": 1})
+        elif self.device in ("cpu", "mps") and asked != 0:
+            if given and asked != "auto":
+                raise ValueError(f"device {self.device} uses no NVIDIA GPU, and resources.gpus is {asked}")
+            self.resources = self.resources.model_copy(update={"gpus": 0})
+        return self

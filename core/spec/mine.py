@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from core.spec.base import BARE_REFERENCES, Strict
 from core.spec.evaluation import RankedSource
-from core.spec.filters import Filters
+from core.spec.filters import Filters, KeepOwn
 from core.spec.job import PART_OF, JobSpec, Resources
 from core.spec.models import ModelOrWords, Prompts
 from core.spec.refs import DatasetReference
@@ -29,14 +29,9 @@ class Part(Strict):
         return self
 
 
-class MineSpec(JobSpec):
-    """Finds negatives for every row of a dataset. Outputs: ``dataset`` and ``report``; of a part,
-    ``candidates``."""
+class MiningOptions(Strict):
+    """How negatives are found: where, by which model, and which of them."""
 
-    kind: Literal["mine"]
-    dataset: Annotated[RankedSource, BARE_REFERENCES] = Field(
-        description="Rows of query and positive: a file, a folder, a prepared dataset."
-    )
     corpus: Annotated[list[DatasetReference], Field(max_length=100), BeforeValidator(_as_list)] | None = (
         Field(
             None,
@@ -54,6 +49,12 @@ class MineSpec(JobSpec):
     )
     num_negatives: int = Field(4, ge=1, le=1000)
     filters: Filters = Field(default_factory=Filters)
+    keep_own: KeepOwn = Field(
+        "auto",
+        description="What becomes of negatives that the rows have. auto: a row that gets fewer than "
+        "num_negatives keeps its own to fill up. always: all stay, before the mined ones. never: mined ones "
+        "take their place.",
+    )
     sampling: Literal["top", "random"] = "top"
     prefer: Literal["other_category", "same_category", "other_dataset"] | None = Field(
         None,
@@ -69,11 +70,65 @@ class MineSpec(JobSpec):
         "auto", description="Of a bi-encoder's arithmetic. auto: bf16 where a GPU has it, else fp32."
     )
     half: bool = Field(False, description="Keep embeddings in float16: half the disk, scores to 3 digits.")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Texts that are encoded at once. Default: as many as the token budget allows.",
+    )
     block_mb: int = Field(
         64,
         ge=1,
         le=100_000,
         description="Memory of the block of scores that is computed at once, in MB (10^6).",
+    )
+
+    @model_validator(mode="after")
+    def _of_this_model(self) -> "MiningOptions":
+        if self.model == "bm25" and self.family != "dense":
+            raise ValueError("bm25 has no family")
+        if self.model == "bm25" and self.index not in ("auto", "exact"):
+            raise ValueError(f"bm25 has an index of its own: index {self.index} is for models")
+        unused: set[str] = set()
+        if self.model == "bm25":
+            unused = {"precision", "max_length", "prompts", "half", "batch_size"}
+        if self.family == "late_interaction":
+            unused = {"precision"}  # of float32 it is
+        for name in sorted(unused & self.model_fields_set):
+            if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
+                raise ValueError(
+                    f"{name} means nothing to {self.model if self.model == 'bm25' else self.family}"
+                )
+        if (self.index, self.family) in (("faiss", "late_interaction"), ("plaid", "dense")):
+            raise ValueError(f"index {self.index} does not hold the vectors of family {self.family}")
+        return self
+
+    def mining_references(self) -> dict[str, str]:
+        """Every reference among the options, by the path where it stands."""
+        found = {f"corpus.{index}": ref for index, ref in enumerate(self.corpus or [])}
+        if self.model != "bm25":
+            found["model"] = self.model
+        if self.filters.cross_encoder is not None:
+            found["filters.cross_encoder.model"] = self.filters.cross_encoder.model
+        return found
+
+
+class MineFirst(MiningOptions):
+    """Every dataset's negatives are mined once before the first step, by a model of its own."""
+
+    device: Literal["cpu", "auto"] = Field(
+        "cpu",
+        description="cpu: the GPU's memory stays free for the training. auto: where the training runs.",
+    )
+
+
+class MineSpec(MiningOptions, JobSpec):
+    """Finds negatives for every row of a dataset. Outputs: ``dataset`` and ``report``; of a part,
+    ``candidates``."""
+
+    kind: Literal["mine"]
+    dataset: Annotated[RankedSource, BARE_REFERENCES] = Field(
+        description="Rows of query and positive: a file, a folder, a prepared dataset."
     )
     parts: int = Field(
         1,
@@ -96,20 +151,6 @@ class MineSpec(JobSpec):
 
     @model_validator(mode="after")
     def _consistent(self) -> "MineSpec":
-        if self.model == "bm25" and self.family != "dense":
-            raise ValueError("bm25 has no family")
-        if self.model == "bm25" and self.index not in ("auto", "exact"):
-            raise ValueError(f"bm25 has an index of its own: index {self.index} is for models")
-        unused = {"precision", "max_length", "prompts", "half"} if self.model == "bm25" else set()
-        if self.family == "late_interaction":
-            unused = {"precision"}  # of float32 it is
-        for name in sorted(unused & self.model_fields_set):
-            if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
-                raise ValueError(
-                    f"{name} means nothing to {self.model if self.model == 'bm25' else self.family}"
-                )
-        if (self.index, self.family) in (("faiss", "late_interaction"), ("plaid", "dense")):
-            raise ValueError(f"index {self.index} does not hold the vectors of family {self.family}")
         divided = self.parts > 1 or self.part is not None or self.candidates
         if divided and (
             self.model == "bm25" or self.family != "dense" or self.index not in ("auto", "exact")
@@ -148,11 +189,6 @@ class MineSpec(JobSpec):
 
     def references(self) -> dict[str, str]:
         """Every reference in the spec, by the path where it stands."""
-        found = {"dataset.ref": self.dataset.ref}
-        found |= {f"corpus.{index}": ref for index, ref in enumerate(self.corpora)}
-        if self.model != "bm25":
-            found["model"] = self.model
-        if self.filters.cross_encoder is not None:
-            found["filters.cross_encoder.model"] = self.filters.cross_encoder.model
+        found = {"dataset.ref": self.dataset.ref, **self.mining_references()}
         found |= {f"candidates.{index}": ref for index, ref in enumerate(self.candidates)}
         return found

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict
 from core.spec.job import Difficulty, JobSpec, Resources
@@ -190,8 +190,15 @@ class Negatives(Strict):
     )
 
 
+class ShareOfPassages(Strict):
+    """A number of rows as a share of a category's passages, or, of rows without passages, of all rows."""
+
+    share: float = Field(gt=0, le=100)
+
+
 class Balance(Strict):
-    """How the rows are shared out among the categories: rows of those that have too many are left out."""
+    """How the rows are shared out among the categories, in each split: rows of those that have too many are
+    left out."""
 
     shares: (
         Literal["even"]
@@ -201,7 +208,13 @@ class Balance(Strict):
         ]
         | None
     ) = None
-    min_rows: int = Field(300, ge=0, le=10**9, description="A category with fewer gets a warning.")
+    min_rows: Annotated[
+        Annotated[int, Field(ge=0, le=10**9), Tag("<number>")] | Annotated[ShareOfPassages, Tag("<share>")],
+        Discriminator(lambda value: "<number>" if isinstance(value, int | float) else "<share>"),
+    ] = Field(
+        300,
+        description="A category with fewer gets a warning: a number, or {share: 0.25} of its passages.",
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> "Balance":

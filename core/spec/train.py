@@ -6,9 +6,11 @@ from pydantic import Field, Tag, field_validator, model_validator
 
 from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict
 from core.spec.evaluation import DatasetSource, Evaluation, Rerank
-from core.spec.filters import RankFilters
+from core.spec.filters import KeepOwn, RankFilters
 from core.spec.job import LONGEST_SECONDS, Difficulty, JobSpec
+from core.spec.mine import MineFirst
 from core.spec.models import Family, Prompts, PruneEmbeddings
+from core.spec.prepare import Near
 from core.spec.refs import ModelReference
 
 Length = Literal["auto"] | Annotated[int, Field(ge=8, le=131_072)]
@@ -171,6 +173,13 @@ class LoRA(Strict):
             list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=200)]], Field(max_length=1000)
         ]
     ) = Field("auto", description="Names of linear layers; auto: the attention's projections.")
+    modules_to_train: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=100)]] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Modules after the transformer that are trained in full beside the adapters: dense, "
+        "projection (late interaction), or a module's number. New modules and a cross-encoder's head always "
+        "are.",
+    )
 
 
 class Lengths(Strict):
@@ -179,6 +188,12 @@ class Lengths(Strict):
     query: Length = "auto"
     document: Length = "auto"
     percentile: float = Field(0.95, gt=0, le=1)
+    sample: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="auto: measure so many texts of each role, drawn with the seed. Default: all.",
+    )
     cut: Literal["tokens", "sections"] = Field(
         "tokens",
         description="Where too long documents are cut. sections: after the last sentence or line that fits.",
@@ -220,7 +235,7 @@ class Resample(Strict):
 
 class Remine(Strict):
     """Negatives are mined again and again, with the weights as they are then (ANCE, Xiong et al. 2020, arXiv
-    2007.00808), among the documents of the rows. They take the place of the rows' own.
+    2007.00808), among the documents of the rows. ``keep_own`` says what becomes of the rows' own.
 
     In the background a copy of the weights mines on the CPU while training goes on; what it finds counts from
     the next time on.
@@ -230,11 +245,41 @@ class Remine(Strict):
     at_start: bool = Field(True, description="Also before the first step. Else the rows' own begin.")
     num_negatives: int = Field(4, ge=1, le=100, description="Of each row.")
     filters: RankFilters = Field(default_factory=RankFilters)
+    near_duplicates: Near | None = Field(
+        default_factory=Near, description="What nearly repeats an answer is an answer."
+    )
+    keep_own: KeepOwn = Field(
+        "auto",
+        description="What becomes of negatives that the rows have. auto: a row that gets fewer than "
+        "num_negatives keeps its own to fill up. always: all stay, beside the mined ones. never: mined ones "
+        "take their place.",
+    )
     sampling: Literal["top", "random"] = "top"
+    index: Literal["exact", "faiss"] = Field(
+        "exact",
+        description="exact: every document is scored. faiss: inverted lists find most of the nearest.",
+    )
     across_datasets: bool = Field(
         False, description="Of several datasets: documents of each may be negatives in all."
     )
+    prefer: Literal["other_dataset"] | None = Field(
+        None,
+        description="Documents of another dataset than the row's come before the others, which fill up. "
+        "Needs across_datasets.",
+    )
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Texts that are encoded at once. Default: as many as the token budget allows.",
+    )
     background: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Remine":
+        if self.prefer is not None and not self.across_datasets:
+            raise ValueError("prefer other_dataset needs across_datasets: true")
+        return self
 
 
 _USUAL_LOSS: dict[str, dict[str, Any]] = {
@@ -282,6 +327,7 @@ class TrainSpec(JobSpec):
     matryoshka: Matryoshka | None = None
     curriculum: Curriculum | None = None
     resample: Resample | None = None
+    mine: MineFirst | None = None
     remine: Remine | None = None
     epochs: float = Field(1, gt=0, le=10_000)
     max_steps: int | None = Field(
@@ -293,6 +339,13 @@ class TrainSpec(JobSpec):
     gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
     micro_batch_tokens: Literal["auto"] | Annotated[int, Field(ge=64, le=10**9)] = Field(
         "auto", description="Tokens encoded at once when the loss is cached."
+    )
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Texts (of cross-encoders pairs) encoded at once when the loss is cached, whatever "
+        "their length, in place of micro_batch_tokens.",
     )
     learning_rate: float = Field(5e-5, gt=0, le=10)
     warmup_ratio: float = Field(0.1, ge=0, le=1)
@@ -414,6 +467,19 @@ class TrainSpec(JobSpec):
                 )
             if self.remine.background and self.quantization:
                 raise ValueError("remine.background copies the model to the CPU: not with quantization")
+        if self.mine is not None:
+            if self.loss.learns_pair_scores:
+                raise ValueError(f"loss {self.loss.name} learns pairs with scores: mine finds it nothing")
+            if self.remine is not None and self.remine.at_start and self.remine.keep_own == "never":
+                raise ValueError("remine.at_start with keep_own: never replaces all that mine finds")
+            check = self.mine.filters.cross_encoder
+            if self.loss.needs_scores and not (check and check.keep_scores):
+                raise ValueError(
+                    f"loss {self.loss.name} needs a teacher's scores of what mine finds: "
+                    "mine.filters.cross_encoder with keep_scores"
+                )
+        if self.micro_batch_size is not None and self.micro_batch_tokens != "auto":
+            raise ValueError("micro_batch_size and micro_batch_tokens exclude each other")
         if self.quantization and self.lora is None:
             raise ValueError("quantization needs lora: quantized weights cannot be trained themselves")
         return self
@@ -427,6 +493,8 @@ class TrainSpec(JobSpec):
             found["dataset.ref"] = self.dataset.ref
         if self.loss.guide is not None:
             found["loss.guide.model"] = self.loss.guide.model
+        if self.mine is not None:
+            found |= {f"mine.{path}": ref for path, ref in self.mine.mining_references().items()}
         if self.evaluation.rerank.retriever != "bm25":
             found["evaluation.rerank.retriever"] = self.evaluation.rerank.retriever
         for index, source in enumerate(self.evaluation.datasets):

@@ -116,11 +116,13 @@ def freeze_all_but_last(transformer: nn.Module, layers: int) -> None:
 def choose_trainable(spec: TrainSpec, model: nn.Module, transformer: nn.Module) -> tuple[int, int]:
     """Adapters and freezing as the spec asks, in place. Returns (trainable, all) parameters.
 
-    ``transformer`` is the part of ``model`` that came pretrained; heads after it are always trained.
-    Raises `BadSpec` when nothing would be left to train.
+    ``transformer`` is the part of ``model`` that came pretrained. Heads after it are trained as well, except
+    with lora, which trains only those that are new or named. Raises `BadSpec` when nothing would be left to
+    train.
     """
     whole = count(model)
     if spec.lora is not None:
+        _freeze_heads(model, spec.lora)
         add_lora(transformer, spec.lora)
         if new := getattr(model, "new_words", None):
             transformer.set_input_embeddings(NewWords(transformer.get_input_embeddings(), new))
@@ -135,6 +137,47 @@ def choose_trainable(spec: TrainSpec, model: nn.Module, transformer: nn.Module) 
             "has weights here. Use train_last_n or lora."
         )
     return trainable, whole
+
+
+def _freeze_heads(model: nn.Module, asked: LoRA) -> None:
+    """Leaves of the modules after the transformer those to be trained that are new or asked for.
+
+    A cross-encoder has no such modules: its head belongs to the model, and is trained. Raises `BadSpec` for
+    names of modules that are not there.
+    """
+    heads = dict(list(model.named_children())[1:]) if isinstance(model, nn.Sequential) else {}
+    there = {name: module for name, module in heads.items() if any(True for _ in module.parameters())}
+    named = {name: {name, type(module).__name__.lower()} for name, module in there.items()}
+    wanted = {name.lower() for name in asked.modules_to_train}
+    if unknown := sorted(wanted - set().union(*named.values())):
+        listed = ", ".join(f"{name} ({type(module).__name__.lower()})" for name, module in there.items())
+        raise BadSpec(
+            f"lora.modules_to_train: no module after the transformer is called {', '.join(unknown)}; with "
+            f"weights there are: {listed or 'none'}"
+        )
+    if not getattr(model, "trained", True):  # a projection that was just drawn
+        return
+    for name, module in there.items():
+        module.requires_grad_(bool(named[name] & wanted))
+
+
+def describe_trained(model: nn.Module, transformer: nn.Module) -> str:
+    """How many parameters are trained in which module, in words."""
+    inside = {id(parameter) for parameter in transformer.parameters()}
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if "lora_" in name:
+            layer = name.partition(".lora_")[0].rpartition(".")[2]
+            part = f"adapters of {layer}"
+        elif id(parameter) in inside:
+            part = "new words" if name.endswith("rows") and "embed" in name else "the transformer"
+        else:
+            top = name.partition(".")[0]
+            part = f"{top} ({type(getattr(model, top)).__name__})"
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return ", ".join(f"{part} {numbers:,}" for part, numbers in counts.items())
 
 
 def count(model: nn.Module) -> int:
@@ -185,7 +228,7 @@ def merge(model: nn.Module) -> int:
                 replaced += 1
                 continue
             base = child.base_layer if hasattr(child, "lora_A") else child
-            if not (hasattr(child, "lora_A") or _is_quantized(base)):
+            if not (hasattr(child, "lora_A") or _is_quantized_layer(base)):
                 continue
             weight = _plain_weight(base)
             if hasattr(child, "lora_A"):
@@ -204,7 +247,12 @@ def merge(model: nn.Module) -> int:
     return replaced
 
 
-def _is_quantized(module: nn.Module) -> bool:
+def is_quantized(model: nn.Module) -> bool:
+    """Whether some layer has its weights in four or eight bits."""
+    return any(map(_is_quantized_layer, model.modules()))
+
+
+def _is_quantized_layer(module: nn.Module) -> bool:
     return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
 
 

@@ -18,7 +18,7 @@ _OPTIMIZERS = {
     "sgd": "sgd",
 }
 
-_WORKERS = {"cpu": 0, "cuda": 2}
+_WORKERS = {"cpu": 0, "cuda": 2, "mps": 0}
 """A batch is made in milliseconds: nothing beside a step on a CPU, something beside one on a GPU."""
 
 
@@ -28,6 +28,8 @@ def choose_precision(asked: str, device: str) -> str:
         return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if asked == "fp16" and device == "cpu":
         raise BadSpec("precision fp16 needs a GPU: use fp32 or bf16.")
+    if asked != "fp32" and device == "mps":
+        raise BadSpec(f"precision {asked} is not supported with MPS: use fp32.")
     return asked
 
 

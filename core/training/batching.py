@@ -222,6 +222,7 @@ class Packing:
     overhead: int = 0  # what a micro-batch costs beside its tokens, in tokens
     width: int | None = None  # pad to so many tokens, whatever the texts are
     longest: int | None = None  # the model's context: nothing is padded beyond it
+    texts: int | None = None  # texts of a micro-batch, whatever their length: there is no budget then
 
     def padded(self, tokens: int | np.ndarray) -> Any:
         """Tokens of a text, or of each, with its padding."""
@@ -237,6 +238,8 @@ def plan_micro_batches(lengths: Sequence[int], packing: Packing) -> list[slice]:
     an hour later. Every group, padded to its first text, is within the budget (or one text). Of all ways to
     cut the texts into groups, this is the one with the fewest tokens, padding and overhead included.
     """
+    if packing.texts is not None:
+        return [slice(start, start + packing.texts) for start in range(0, len(lengths), packing.texts)]
     padded = packing.padded(np.asarray(lengths))
     count = len(lengths)
     if packing.overhead >= packing.token_budget:  # no padding costs as much as another group

@@ -52,6 +52,7 @@ def choose_lengths(
     configured: dict[str, int],
     fixed: dict[str, int],
     context: int,
+    seed: int = 0,
 ) -> ChosenLengths:
     """Settles what ``auto`` means.
 
@@ -66,7 +67,10 @@ def choose_lengths(
         if wanted == "auto" and role in fixed:
             limit = fixed[role]
         elif wanted == "auto":
-            at_percentile = int(np.quantile(tokens, asked.percentile, method="inverted_cdf"))
+            measured = tokens
+            if asked.sample is not None and asked.sample < len(tokens):
+                measured = np.random.default_rng(seed).choice(tokens, asked.sample, replace=False)
+            at_percentile = int(np.quantile(measured, asked.percentile, method="inverted_cdf"))
             limit = min(configured[role], max(8, -(-at_percentile // 8) * 8))
         else:
             limit = wanted

@@ -18,8 +18,9 @@ class MinedNegatives:
     is left out. (It is in the batch anyway, as a document of the other row.)
     """
 
-    def __init__(self, table: TokenTable, folder: Path, count: int) -> None:
-        self._table, self._folder, self._count = table, folder, count
+    def __init__(self, table: TokenTable, folder: Path, count: int, *, beside_own: bool = False) -> None:
+        self._table, self._folder = table, folder
+        self._count, self._beside_own = count, beside_own
         self._answers = answers_of(table)
         self._generation, self._starts, self._documents = 0, np.empty(0), np.empty(0)
 
@@ -56,7 +57,8 @@ class MinedNegatives:
     @property
     def documents_per_row(self) -> float:
         """The most."""
-        return max(1 + self._count, self._table.documents_per_row)
+        own = self._table.documents_per_row
+        return own + self._count if self._beside_own else max(1 + self._count, own)
 
 
 def file_of(folder: Path, generation: int) -> Path:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import psutil
-import torch
 from transformers import set_seed
 
 from core.data.judgments import RetrievalSet
@@ -16,8 +14,9 @@ from core.families.loading import context_length, transformer_of
 from core.families.static import is_static, packing_of
 from core.models.memory import PACKING_TOKENS, ModelShape, Step, shape_of, static_shape, training_memory
 from core.run.context import RunContext
+from core.run.devices import free_memory
 from core.spec.train import TrainSpec
-from core.training.adapters import choose_trainable
+from core.training.adapters import choose_trainable, describe_trained
 from core.training.arguments import choose_precision
 from core.training.batching import Packing, TrainingBatches
 from core.training.lengths import ChosenLengths, check_lengths, choose_lengths
@@ -31,6 +30,7 @@ from core.training.tokens import TokenTable
 _PACKING = {
     "cpu": Packing(PACKING_TOKENS["cpu"], overhead=64),
     "cuda": Packing(PACKING_TOKENS["cuda"], multiple=8, overhead=4096),
+    "mps": Packing(PACKING_TOKENS["mps"], multiple=8, overhead=1024),
 }
 """A GPU wants lengths that eight divides; on a CPU such padding is work for nothing.
 
@@ -80,7 +80,8 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     trainable, parameters = choose_trainable(spec, model, transformer_of(model))
     if trainable < parameters:
         context.notice(
-            f"{trainable:,} of {parameters:,} parameters are trained ({trainable / parameters:.2%})."
+            f"{trainable:,} of {parameters:,} parameters are trained ({trainable / parameters:.2%}): "
+            f"{describe_trained(model, transformer_of(model))}."
         )
     ranks.equalize(parameter for parameter in model.parameters() if parameter.requires_grad)
     context.check_stop()
@@ -105,7 +106,12 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     chosen = choose_negatives(spec, tokens)
     dataset: TokenTable | ChosenNegatives | MinedNegatives = chosen or tokens
     if spec.remine is not None:
-        dataset = MinedNegatives(tokens, mined_folder(context), spec.remine.num_negatives)
+        dataset = MinedNegatives(
+            tokens,
+            mined_folder(context),
+            spec.remine.num_negatives,
+            beside_own=spec.remine.keep_own == "always",
+        )
     if spec.curriculum is not None and spec.epochs < len(spec.curriculum.epochs):
         context.notice(
             f"{spec.epochs:g} epochs see the first of the curriculum's {len(spec.curriculum.epochs)} only.",
@@ -114,7 +120,11 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     batches, steps = _plan_batches(spec, context, rows.sizes, tokens, strided=chosen is not None)
 
     def packing_for(encoder: Any) -> Packing:
-        found = replace(packing_of(encoder, _PACKING[device]), longest=context_length(encoder))
+        found = replace(
+            packing_of(encoder, _PACKING[device]),
+            longest=context_length(encoder),
+            texts=spec.micro_batch_size,
+        )
         if spec.micro_batch_tokens == "auto":
             return found
         return replace(found, token_budget=spec.micro_batch_tokens)
@@ -140,6 +150,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
             base=base,
             guide=Identity.of(guide) if guide is not None else None,
             rows_sha256=rows.sha256,
+            mined=[found.key for found in rows.mined],
             evaluation_sets=evaluation_sets,
         ),
         trainable=trainable,
@@ -181,6 +192,7 @@ def _settle_lengths(
         configured=reader.configured,
         fixed=reader.fixed,
         context=context_length(model),
+        seed=spec.seed,
     )
     context.notice(
         f"Lengths: queries {lengths.query.max_length} tokens ({lengths.query.share_cut:.1%} cut), documents "
@@ -245,8 +257,8 @@ def _use_cache(
         rows=len(dataset),
         processes=processes,
     )
-    free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
-    return needed.total - needed.process - needed.weights > 0.8 * free  # those two are there already
+    # Process and weights are there already.
+    return needed.total - needed.process - needed.weights > 0.8 * free_memory(device)
 
 
 def shape_of_model(model: Any) -> ModelShape:

@@ -6,6 +6,8 @@ micro-batches. Numbers that are none: the update is done again in float32, then 
 with the tensor that went wrong.
 """
 
+import functools
+import types
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ import torch
 from torch import nn
 
 from core.errors import OutOfMemory
+from core.run.devices import mps_available, release_memory
 
 T = TypeVar("T")
 
@@ -52,8 +55,7 @@ def in_halves(compute: Callable[[MicroBatch], T], micro_batch: MicroBatch, what:
                 "lengths."
             ) from error
     # Outside of the except block: the exception holds what was computed.
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    release_memory()
     halves = split_micro_batches([micro_batch], -(-tokens_of(micro_batch) // 2))
     return [found for half in halves for found in in_halves(compute, half, what)]
 
@@ -82,11 +84,16 @@ class RandomState:
     cuda: torch.Tensor | None = field(
         default_factory=lambda: torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
     )
+    mps: torch.Tensor | None = field(
+        default_factory=lambda: torch.mps.get_rng_state() if mps_available() else None
+    )
 
     def restore(self) -> None:
         torch.set_rng_state(self.cpu)
         if self.cuda is not None:
             torch.cuda.set_rng_state(self.cuda)
+        if self.mps is not None:
+            torch.mps.set_rng_state(self.mps)
 
 
 @dataclass
@@ -198,3 +205,52 @@ def bad_gradient(model: nn.Module) -> str | None:
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     )
+
+
+# -- the optimizer's step --------------------------------------------------------------------------------
+
+
+def free_memory_in_step(optimizer: torch.optim.Optimizer, tell: Callable[[str], None]) -> None:
+    """Make the optimizer's ``step`` try a second time, in place, where memory does not suffice.
+
+    The first step allocates the optimizer's state, when memory that the batch no longer needs is still
+    cached. The step raises `OutOfMemory` where freeing that does not help, and where some parameters have
+    been updated already: a second step would update those twice.
+    """
+    step = optimizer.step
+
+    @functools.wraps(step)
+    def again(_: torch.optim.Optimizer, *arguments: Any, **named: Any) -> Any:
+        try:
+            return step(*arguments, **named)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = str(error).partition("\n")[0]
+        # Outside of the except block: the exception holds what the step had allocated.
+        if len(_steps_taken(optimizer)) > 1:
+            raise OutOfMemory(
+                f"There is too little memory for the optimizer's step, which broke off halfway. ({problem})"
+            )
+        release_memory()
+        try:
+            found = step(*arguments, **named)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = str(error).partition("\n")[0]
+            raise OutOfMemory(f"There is too little memory for the optimizer's step. ({problem})") from error
+        tell(problem)
+        return found
+
+    optimizer.step = types.MethodType(again, optimizer)  # type: ignore[method-assign]
+
+
+def _steps_taken(optimizer: torch.optim.Optimizer) -> set[float]:
+    """How often parameters that have a gradient were updated: one number between two steps."""
+    return {
+        float(optimizer.state.get(parameter, {}).get("step", 0))
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None
+    }

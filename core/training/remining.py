@@ -1,18 +1,14 @@
 """Mining while training: the rows' negatives are found again with the weights as they are then.
 
 ANCE (Xiong et al. 2020, arXiv 2007.00808). What is found is a *generation*: a file of negatives by row, and
-the batch from which on it counts. Both go into the checkpoints, so that who goes on sees the same rows. The
-search is that of mine jobs; texts are those of the training, in tokens already.
+the batch from which on it counts. Both go into the checkpoints, so that who goes on sees the same rows.
 """
 
-import itertools
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,109 +16,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.families import dense
-from core.mining.filters import in_turn, keep
-from core.retrieval.search import search
 from core.run.context import RunContext, Stopped
-from core.spec.train import Remine, TrainSpec
+from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable, restore_trained_state, trained_state
 from core.training.arguments import first_free_batch
 from core.training.batching import Packing
 from core.training.checkpoint import TrainingState
-from core.training.mined import answers_of, file_of, mined_folder
+from core.training.mined import file_of, mined_folder
+from core.training.negative_search import KnownAnswers, Texts, find_negatives
 from core.training.prepare import Prepared
 from core.training.ranks import Ranks
-from core.training.tokens import Frame, TokenTable
 
-_TEXTS = 8192
 _SNAPSHOT = "mining.safetensors"
-# -- one mining ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What is mined: the rows of each dataset, and how their texts are cut."""
-
-    table: TokenTable
-    sizes: list[int]
-    frame: Frame
-    query_length: int
-    document_length: int
-
-
-def find_negatives(
-    texts: Texts,
-    embed: dense.Embed,
-    asked: Remine,
-    seed: tuple[int, ...],
-    scratch: Path,
-    device: str,
-    check_stop: Callable[[], None],
-) -> tuple[np.ndarray, np.ndarray]:
-    """(starts [rows + 1], numbers of texts) of every row's negatives; ``scratch``: a file for embeddings."""
-    queries, documents, starts = texts.table.numbers()
-    asking, query_of = np.unique(queries, return_inverse=True)  # [distinct queries], [rows]
-    known = np.unique(documents)
-    of_queries = np.concatenate(list(_embed(texts, asking, texts.query_length, embed)))
-    of_documents: Any = np.lib.format.open_memmap(
-        scratch, mode="w+", dtype=np.float32, shape=(len(known), of_queries.shape[1])
-    )
-    try:
-        begin = 0
-        for vectors in _embed(texts, known, texts.document_length, embed):
-            of_documents[begin : begin + len(vectors)] = vectors
-            begin += len(vectors)
-        positives = np.searchsorted(known, documents[starts[:-1]])
-        answers = answers_of(texts.table)
-        found: list[np.ndarray] = []
-        bounds = np.cumsum([0, *texts.sizes]).tolist()
-        for number, (first, end) in enumerate(itertools.pairwise(bounds)):
-            if asked.across_datasets:
-                able = np.arange(len(known))
-            else:
-                able = np.unique(np.searchsorted(known, documents[starts[first] : starts[end]]))
-            wanted, place = np.unique(query_of[first:end], return_inverse=True)
-            most = max((len(answers[query]) for query in asking[wanted].tolist()), default=0)
-            nearest = search(
-                of_queries[wanted],
-                (of_documents[able[start : start + _TEXTS]] for start in range(0, len(able), _TEXTS)),
-                max(1, min(len(able), asked.filters.range_max + most)),
-                device=device,
-                check_stop=check_stop,
-            )
-            of_positives: list[list[float]] = [[] for _ in wanted]
-            for start in range(first, end, _TEXTS):
-                rows = slice(start, min(start + _TEXTS, end))
-                scores = np.einsum("ij,ij->i", of_queries[query_of[rows]], of_documents[positives[rows]])
-                for query, score in zip(place[rows.start - first :].tolist(), scores.tolist(), strict=False):
-                    of_positives[query].append(score)
-            chosen = []
-            for query, indices in enumerate(nearest.indices):
-                texts_found = np.where(indices >= 0, known[able[indices]], -1)
-                left = keep(
-                    texts_found,
-                    nearest.scores[query],
-                    np.isin(texts_found, list(answers[int(asking[wanted[query]])])),
-                    of_positives[query],
-                    asked.filters,
-                    Counter(),
-                )
-                turn = in_turn(left, asked.sampling, (*seed, number, query))
-                chosen.append(left.documents[np.sort(turn[: asked.num_negatives])])
-            found += [chosen[query] for query in place.tolist()]
-    finally:
-        scratch.unlink(missing_ok=True)
-    return (
-        np.cumsum([0, *map(len, found)]),
-        np.concatenate([*found, np.empty(0, np.int64)]).astype(np.int64),
-    )
-
-
-def _embed(texts: Texts, numbers: np.ndarray, limit: int, embed: dense.Embed) -> Iterator[np.ndarray]:
-    for start in range(0, len(numbers), _TEXTS):
-        some = texts.table.framed(numbers[start : start + _TEXTS], texts.frame, limit)
-        yield embed(some).cpu().numpy()
-
-
 # -- when, and by whom -----------------------------------------------------------------------------------
 
 
@@ -148,6 +53,7 @@ class Remining:
             prepared.lengths.query.max_length,
             prepared.lengths.document.max_length,
         )
+        self._known_answers: KnownAnswers | None = None
         self._copy: Any = None
         self._beside: _Beside | None = None
         for batch, generation in state.mined:
@@ -212,7 +118,7 @@ class Remining:
     def _mine(self, generation: int, step: int) -> bool:
         """With the weights as they are. False when asked to stop."""
         self._context.phase("mining")
-        packing = replace(self._prepared.packing, width=None)
+        packing = replace(self._prepared.packing, width=None, texts=self._asked.batch_size)
         try:
             embed = dense.make_embed(self._prepared.model, packing, self._context.check_stop)
             self._write(generation, embed, self._prepared.device, self._context.check_stop, f"step {step}")
@@ -231,7 +137,9 @@ class Remining:
         when: str,
     ) -> None:
         begun = time.monotonic()
-        starts, documents = find_negatives(
+        if self._known_answers is None:
+            self._known_answers = KnownAnswers(self._texts.table, self._asked, self.folder.parent)
+        found = find_negatives(
             self._texts,
             embed,
             self._asked,
@@ -239,13 +147,16 @@ class Remining:
             self.folder / ".vectors.npy",
             device,
             check_stop,
+            self._known_answers,
         )
         path = file_of(self.folder, generation)
         temporary = path.with_name(f".{path.name}")
         with temporary.open("wb") as file:
-            np.savez(file, starts=starts, documents=documents)
+            np.savez(file, starts=found.starts, documents=found.documents)
         temporary.replace(path)
-        counts = np.diff(starts)
+        for warning in found.warnings:
+            self._context.notice(warning, "warning")
+        counts = np.diff(found.starts)
         short = int((counts < self._asked.num_negatives).sum())
         self._context.notice(
             f"Negatives mined with the weights of {when} in {time.monotonic() - begun:.1f} s: "
@@ -273,7 +184,9 @@ class Remining:
                 check_stop()
                 self._context.check_stop()
 
-            embed = dense.make_embed(self._copy, Packing(2048, overhead=64), check)
+            embed = dense.make_embed(
+                self._copy, Packing(2048, overhead=64, texts=self._asked.batch_size), check
+            )
             self._write(generation, embed, "cpu", check, f"step {step}")
 
         self._beside = _Beside(work)

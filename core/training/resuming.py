@@ -24,6 +24,8 @@ _IRRELEVANT = {
     "labels",
     "priority",
     "resources",
+    "device",
+    "mine",  # by its own key
     "max_attempts",
     "timeout_seconds",
     "depends_on",
@@ -46,9 +48,13 @@ def dependencies(
     base: Identity,
     guide: Identity | None,
     rows_sha256: str,
+    mined: list[str],
     evaluation_sets: dict[str, RetrievalSet],
 ) -> dict[str, str]:
-    """A hash of everything that the state of a training depends on, by what a message calls it."""
+    """A hash of everything that the state of a training depends on, by what a message calls it.
+
+    ``mined`` are the keys of negatives that were mined before the first step.
+    """
     settings = spec.model_dump(mode="json", exclude=_IRRELEVANT)
     _without_references(settings)
     found = {
@@ -59,6 +65,8 @@ def dependencies(
         "version of the training code": str(STATE),
         _LIBRARIES: json.dumps(library_versions(), sort_keys=True),
     }
+    if mined:
+        found["negatives mined before training"] = " ".join(mined)
     if guide is not None:
         found["guide"] = guide.model_sha256
     for name, dataset in evaluation_sets.items():

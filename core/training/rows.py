@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from core.families.prompts import prompts_of
 from core.run.context import RunContext
 from core.spec.refs import free_name, short_name
 from core.spec.train import Prompts, TrainSpec
+from core.training.mining_first import MinedFirst, mine_first
 from core.training.pruning import prune_documents
 from core.training.tokens import TokenTable, tokens_of_table
 
@@ -41,6 +42,7 @@ class Rows:
     evaluated: bool  # whether there is anything to evaluate on
     licences: list[str]  # of the datasets that say
     pruned: tuple[int, int] | None = None  # tokens of the documents, before and after
+    mined: list[MinedFirst] = field(default_factory=list)  # of each dataset, where the spec mines first
 
     def open(self) -> TokenTable:
         guide = TokenTable(self.guide_tokens) if self.guide_tokens is not None else None
@@ -56,7 +58,8 @@ def read_rows(
     """
     work = context.folder / "work"
     work.mkdir(exist_ok=True)
-    tables, rejects = _read_datasets(spec, context, work)
+    mined = mine_first(spec, context)
+    tables, rejects = _read_datasets(spec, context, work, mined)
     evaluation_sets = _evaluation_sets(spec, context)
     if spec.evaluation.holdout is not None:
         taken = choose_queries(tables, spec.evaluation.holdout, spec.seed)
@@ -76,7 +79,7 @@ def read_rows(
         tokens, pruned = _prune(spec, context, tokens, model)
     sizes = [table.num_rows for table in tables]
     licences = _licences(spec, context)
-    rows = Rows(tokens, guide_tokens, sizes, sha256, rejects, bool(evaluation_sets), licences, pruned)
+    rows = Rows(tokens, guide_tokens, sizes, sha256, rejects, bool(evaluation_sets), licences, pruned, mined)
     if spec.loss.learns_pair_scores:
         _check_pair_scores(spec, rows)
     elif spec.loss.needs_scores and (without := rows.open().rows_without_scores):
@@ -84,7 +87,7 @@ def read_rows(
             f"loss {spec.loss.name} learns a teacher's scores of a positive and its negatives; {without} of "
             f"{sum(sizes)} rows have none (columns: scores, or pos_scores and neg_scores)"
         )
-    if spec.loss.needs_scores and not spec.loss.learns_pair_scores:
+    if spec.loss.needs_scores and not spec.loss.learns_pair_scores and not mined:
         _tell_teachers(spec, context)
     elif spec.family == "cross_encoder" and not spec.loss.needs_scores and spec.loss.in_batch_negatives == 0:
         _, _, starts = rows.open().numbers()
@@ -162,13 +165,19 @@ def dataset_names(spec: TrainSpec) -> list[str]:
     return [source.name or source.ref.rpartition("/")[2].split(".")[0] for source in spec.datasets]
 
 
-def _read_datasets(spec: TrainSpec, context: RunContext, work: Path) -> tuple[list[pa.Table], int]:
+def _read_datasets(
+    spec: TrainSpec, context: RunContext, work: Path, mined: list[MinedFirst]
+) -> tuple[list[pa.Table], int]:
     """Every dataset's rows, memory-mapped, and how many rows of all could not be used."""
     tables, rejected = [], 0
     for index, source in enumerate(spec.datasets):
         reading = Reading.of(source, source.split, graded=spec.loss.learns_pair_scores)
+        path = context.dataset_path(source.ref)
+        if mined:
+            path, reading = mined[index].folder, Reading("train")
+            rejected += mined[index].facts["unreadable"]
         rejects = write_table(
-            read_pairs(context.dataset_path(source.ref), reading=reading),
+            read_pairs(path, reading=reading),
             work / f"rows-{index}.arrow",
             work / f"rejects-{index}.jsonl",
             spec.max_reject_share,
@@ -183,7 +192,8 @@ def _read_datasets(spec: TrainSpec, context: RunContext, work: Path) -> tuple[li
             )
             with (work / "rejects.jsonl").open("ab") as all_of_them:
                 all_of_them.write((work / f"rejects-{index}.jsonl").read_bytes())
-        context.notices(reading.report.sentences(source.ref, _roles(spec)))
+        if not mined:  # else mining has told
+            context.notices(reading.report.sentences(source.ref, _roles(spec)))
         rejected += rejects.count
         table = open_table(work / f"rows-{index}.arrow")
         if spec.sample is not None and spec.sample < table.num_rows:

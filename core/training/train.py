@@ -29,6 +29,7 @@ from core.training.card import write_model_card
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
 from core.training.curves import TensorBoard
+from core.training.diagnosis import explain_out_of_memory
 from core.training.dry_run import publish_estimate
 from core.training.mined import mined_folder
 from core.training.prepare import Prepared, prepare
@@ -65,7 +66,7 @@ def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
         context.request.attempt,
         spec.checkpoint.keep,
         Copies(context.remote, context.request.job_id, context.notice) if copied else None,
-        mined_folder(context) if spec.remine is not None else None,
+        mined_folder(context) if spec.remine is not None or spec.mine is not None else None,
         owner=ranks.first,
     )
     try:
@@ -97,7 +98,7 @@ def _train_from(checkpoints: Checkpoints, spec: TrainSpec, context: RunContext, 
     context.phase("training")
     if resume_from:
         context.notice(f"Going on from {resume_from.name} of an earlier attempt.")
-    with _broken_by_training(trainer):
+    with _broken_by_training(trainer), _explaining_want_of_memory(spec, context, ranks, prepared, trainer):
         try:
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         except DamagedCheckpoint as error:
@@ -143,6 +144,21 @@ def _broken_by_training(trainer: PairTrainer) -> Iterator[None]:
     except NotFinite as error:
         step = trainer.state.global_step
         raise Diverged(f"Evaluated after step {step}: {error}. {AGAINST_DIVERGENCE}") from error
+
+
+@contextmanager
+def _explaining_want_of_memory(
+    spec: TrainSpec, context: RunContext, ranks: Ranks, prepared: Prepared, trainer: PairTrainer
+) -> Iterator[None]:
+    """Add to an end for want of memory what was needed and what would fit."""
+    try:
+        yield
+        return
+    except (OutOfMemory, torch.OutOfMemoryError) as error:
+        problem = str(error).partition("\n")[0]
+    # Outside of the except block: the exception holds the tensors of the failed step.
+    explained = explain_out_of_memory(spec, context, prepared, trainer) if ranks.first else ""
+    raise OutOfMemory(f"{problem} {explained}".strip())
 
 
 def build_trainer(
@@ -303,6 +319,7 @@ def finish(
         "steps": trainer.state.global_step,
         "rows": len(prepared.tokens),
         "rejects": prepared.rows.rejects,
+        "mining": [found.facts["mining"] for found in prepared.rows.mined],
         "licences": prepared.rows.licences,
         "lengths": prepared.lengths.as_dict(),
         "saved_lengths": prepared.family.saved_lengths(prepared.model),
@@ -312,6 +329,7 @@ def finish(
         "device": prepared.device,
         "processes": context.request.processes,
         "cached": trainer.limits.cached,
+        "micro_batch_size": spec.micro_batch_size,
         "micro_batch_tokens": min(
             prepared.packing.token_budget, trainer.limits.tokens or prepared.packing.token_budget
         ),
@@ -350,6 +368,8 @@ def finish(
     )
     if (rejects := work / "rejects.jsonl").exists():
         shutil.copy(rejects, report_folder)
+    for folder in sorted(work.glob("mining-report-*")):
+        shutil.copytree(folder, report_folder / folder.name)
     # Named by the job: it is what TensorBoard shows of the path.
     shutil.copytree(
         checkpoints.folder / "tensorboard", report_folder / "tensorboard" / context.request.job_id

@@ -15,6 +15,7 @@ from transformers import PrinterCallback, Trainer
 
 from core.errors import Diverged, ReasonError, StorageFailure
 from core.native_errors import first_line, is_memory_error, writing
+from core.run.devices import release_memory
 from core.run.orphans import end_with_parent
 from core.training.adapters import restore_trained_state, trained_state
 from core.training.batching import TrainingBatches
@@ -27,12 +28,13 @@ from core.training.recovery import (
     Window,
     bad_gradient,
     bad_parameter,
+    describe,
+    free_memory_in_step,
     is_out_of_memory,
 )
 from core.training.tokens import TokenRow
 
 _WEIGHTS = "weights.safetensors"
-_SCALER_STEPS = 20
 _PATIENCE = 3
 
 
@@ -97,11 +99,25 @@ class PairTrainer(Trainer):
         super().__init__(data_collator=collator, **arguments)
         self.remove_callback(PrinterCallback)  # our own callbacks tell, through the reporter
         self._batches, self._throughput = batches, throughput
-        self._forward = forward
+        self.forward = forward
         self._objective, self.limits, self._tell = objective, limits, tell
         self._ranks, self._held = ranks, held
-        self._window = Window()
+        self.window = Window()
         self._left_out = 0
+
+    def create_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
+        """As the library's, whose step is tried again after memory for it was freed."""
+        known = self.optimizer
+        optimizer = super().create_optimizer(*arguments, **named)
+        if known is None:
+            free_memory_in_step(optimizer, self._tell_step)
+        return optimizer
+
+    def _tell_step(self, problem: str) -> None:
+        self._tell(
+            f"Out of memory in the optimizer's step {self.state.global_step + 1}: freed memory was given "
+            f"back, and the step was tried again. ({problem})"
+        )
 
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(
@@ -120,16 +136,19 @@ class PairTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         inputs = self.limits.apply(inputs)
-        embeddings = encode_micro_batches(
+        loss = self._objective(self._embed(model, inputs), inputs)
+        return (loss, {}) if return_outputs else loss
+
+    def _embed(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """[queries + documents, dim] of a batch that is within the limits."""
+        return encode_micro_batches(
             model,
             inputs,
-            forward=self._forward,
+            forward=self.forward,
             cached=self.limits.cached,
             held=self._held(self.limits.cached),
             gather=self._ranks.gather,
-        )  # [queries + documents, dim]
-        loss = self._objective(embeddings, inputs)
-        return (loss, {}) if return_outputs else loss
+        )
 
     # -- recovery inside a step: see `core.training.recovery` ----------------------------------------
 
@@ -137,9 +156,9 @@ class PairTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         last = self.accelerator.gradient_state.sync_gradients
-        self._ranks.reseed(self.args.seed, self.state.global_step, self._window.count)
-        self._window.add(inputs, self._tr_loss, last=last)
-        todo = self._window.batches[-1:]
+        self._ranks.reseed(self.args.seed, self.state.global_step, self.window.count)
+        self.window.add(inputs, self._tr_loss, last=last)
+        todo = self.window.batches[-1:]
         while True:
             try:
                 for batch, random_state in todo:
@@ -158,13 +177,12 @@ class PairTrainer(Trainer):
             if here:
                 self._ranks.meet(failed=True)
             narrowed = self.limits.narrow(
-                self.state.global_step + 1, self._window, problem, most=self._ranks.most
+                self.state.global_step + 1, self.window, problem, most=self._ranks.most
             )
             self._tell(narrowed)
             model.zero_grad()
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
-            todo = list(self._window.batches)
+            release_memory()
+            todo = list(self.window.batches)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float | None:
         """Of the update that follows. The library asks for the number anyway: looking at it costs nothing."""
@@ -173,18 +191,16 @@ class PairTrainer(Trainer):
             self._left_out = 0
             return norm
         step = self.state.global_step + 1
-        if self.accelerator.scaler is not None and self._left_out < _SCALER_STEPS:
-            self._left_out += 1  # float16 overflowed: the scaler leaves the update out and scales less
-            return norm
         if bad := bad_parameter(model):
             raise Diverged(f"At step {step} the weights are no numbers any more. {bad}. {AGAINST_DIVERGENCE}")
         bad = bad_gradient(model) or "the gradients' norm overflows"
-        if self.accelerator.scaler is None and self.accelerator.mixed_precision != "no":
+        if self.accelerator.scaler is not None or self.accelerator.mixed_precision != "no":
+            precision = self.accelerator.mixed_precision
+            bad += f"; {self._describe_embeddings(model)}"
             norm = self._again_in_float32(model)
             if math.isfinite(norm):
-                self._tell(
-                    f"Step {step} was done again in float32: in {self.accelerator.mixed_precision} {bad}."
-                )
+                self._left_out = 0
+                self._tell(f"Step {step} was done again in float32: in {precision} {bad}.")
                 return norm
         self._left_out += 1
         if self._left_out >= _PATIENCE:
@@ -200,8 +216,13 @@ class PairTrainer(Trainer):
     def _again_in_float32(self, model: Any) -> float:
         """The whole update once more, without autocast. Returns its gradients' norm, clipped as usual."""
         model.zero_grad()
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            # The scale was too large for float16: from here on a smaller one. This also lets the scaler look
+            # at the gradients that come now.
+            scaler.update(scaler.get_scale() * scaler.get_backoff_factor())
         losses = []
-        for batch, random_state in self._window.batches:
+        for batch, random_state in self.window.batches:
             random_state.restore()
             with torch.autocast(self.args.device.type, enabled=False), self._plain_forward(model):
                 loss = self.compute_loss(model, self._prepare_inputs(batch))
@@ -212,6 +233,14 @@ class PairTrainer(Trainer):
         self._set_loss(torch.stack(losses).sum())
         limit = self.args.max_grad_norm if self.args.max_grad_norm > 0 else float("inf")
         return float(self.accelerator.clip_grad_norm_(model.parameters(), limit))
+
+    def _describe_embeddings(self, model: Any) -> str:
+        """What the failed update's first batch is encoded as, in its own precision."""
+        batch, random_state = self.window.batches[0]
+        random_state.restore()
+        with torch.no_grad():
+            found = self._embed(model, self.limits.apply(self._prepare_inputs(batch)))
+        return describe("embeddings", found)
 
     @contextlib.contextmanager
     def _plain_forward(self, model: Any) -> Iterator[None]:
@@ -227,8 +256,8 @@ class PairTrainer(Trainer):
 
     def _set_loss(self, of_window: torch.Tensor) -> None:
         """What the log says of this update."""
-        assert self._window.loss_before is not None
-        self._tr_loss = self._window.loss_before + of_window
+        assert self.window.loss_before is not None
+        self._tr_loss = self.window.loss_before + of_window
 
     # What is trained, tensor by tensor, and nothing else: what `SentenceTransformer(path)` would rebuild is
     # not always what was trained (adapters come back as zeros, casts are lost).

@@ -165,15 +165,20 @@ def test_reasonir_means_brights_documents_unless_said(tmp_path):
         parse_spec({"kind": "prepare", "task": "reasonir_hq"})
 
 
-def test_the_command_and_what_it_makes_trains(tmp_path, tiny_model, monkeypatch):
+def test_the_command_and_what_it_makes_trains(tmp_path, tiny_model, monkeypatch, capsys):
     from core import prepare_cli, train_cli
 
     monkeypatch.chdir(tmp_path)
     reasonir, bright = write_reasonir(tmp_path / "reasonir"), write_bright(tmp_path / "BRIGHT")
     arguments = ["--reasonir", str(reasonir / "hq.jsonl"), "--bright", str(bright)]
-    assert prepare_cli.main(arguments) == 1  # too many rows are left without a positive
-    assert prepare_cli.main([*arguments, "--max_reject_share", "0.9"]) == 0
-    assert facts(tmp_path / "data" / "prepared_reasonir_hq")["kept"] == 5
+    assert prepare_cli.main([*arguments, "--max_reject_share", "0.05"]) == 1  # strict
+    capsys.readouterr()
+    assert prepare_cli.main([*arguments, "--overwrite"]) == 0  # by default they are skipped, and told
+    made = facts(tmp_path / "data" / "prepared_reasonir_hq")
+    lines = (reasonir / "hq.jsonl").read_text().splitlines()
+    assert (made["kept"], made["lines"]) == (5, len(lines))
+    share = f"{made['unreadable']} of {len(lines)} lines ({made['unreadable'] / len(lines):.1%})"
+    assert share in capsys.readouterr().err
     trained = ["--base_model", str(tiny_model), "--batch_size", "2", "--cpu", "--output_dir", "out"]
     assert train_cli.main(trained) == 0
     assert (tmp_path / "out" / "final" / "model.safetensors").exists()

@@ -135,6 +135,6 @@ def test_bm25_mines_in_every_script(tmp_path, query, positive, negatives):
 def test_bm25_without_any_token_mines_nothing_and_says_so(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"query": "a river", "positive": "川", "negatives": ["山", "…"]}\n')
-    told = mine(tmp_path / "out", f"file:{rows}")
+    told = mine(tmp_path / "out", f"file:{rows}", keep_own="never")
     assert [row["negatives"] for row in made(tmp_path / "out")] == [[]]
     assert any("1 have none" in sentence for sentence in told)

@@ -20,6 +20,7 @@ from core.training.adapters import (
     add_lora,
     choose_targets,
     choose_trainable,
+    describe_trained,
     merge,
     restore_trained_state,
     trained_state,
@@ -150,6 +151,33 @@ def test_a_frozen_base_with_nothing_behind_it_is_refused_and_a_head_is_trained(c
     model.append(Dense(32, 16))
     trainable, _ = choose_trainable(spec_of(freeze_base=True), model, model[0].auto_model)
     assert trainable == 32 * 16 + 16
+
+
+@pytest.mark.parametrize(
+    ("named", "dense"),
+    [([], False), (["dense"], True), (["2"], True), (["Dense"], True)],
+)
+def test_lora_trains_adapters_only_unless_a_module_is_named(tiny_model, named, dense):
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    from sentence_transformers.models import Dense
+
+    model.append(Dense(32, 16))
+    spec = spec_of(lora={"modules_to_train": named})
+    trainable, _ = choose_trainable(spec, model, model[0].auto_model)
+    adapters = sum(tensor.numel() for name, tensor in trained_state(model).items() if "lora_" in name)
+    assert trainable == adapters + (32 * 16 + 16 if dense else 0)
+    told = describe_trained(model, model[0].auto_model)
+    assert f"adapters of query {adapters // 3:,}, adapters of key" in told
+    assert ("2 (Dense) 528" in told) is dense
+
+
+def test_a_module_that_is_not_there_is_named(tiny_model):
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    from sentence_transformers.models import Dense
+
+    model.append(Dense(32, 16))
+    with pytest.raises(BadSpec, match=r"projection; with weights there are: 2 \(dense\)"):
+        choose_trainable(spec_of(lora={"modules_to_train": ["projection"]}), model, model[0].auto_model)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from core.jobs.events import EventType
 from core.training import encoding
 from core.training.losses import MultipleNegativesRanking
 from core.training.recovery import describe, is_out_of_memory, split_micro_batches
+from core.training.trainer import PairTrainer
 from tests.tiny import make_model
 from tests.training.test_train import StopAt, of, run, weights
 
@@ -121,6 +122,28 @@ def test_too_little_memory_for_a_single_text_is_said(spec, tmp_path, monkeypatch
     result, _ = run(spec, tmp_path / "out")
     assert result.end_reason.code == "out_of_memory"
     assert "too little memory for a single text" in result.end_reason.message
+    # Nor on the CPU: then the estimate speaks alone.
+    assert "Measured" not in result.end_reason.message
+    assert "these would fit: gradient_checkpointing: true (" in result.end_reason.message
+
+
+def test_the_end_for_want_of_memory_measures_the_parts(spec, tmp_path, monkeypatch):
+    """On the CPU, after the device has failed for good."""
+    forward = PairTrainer.compute_loss
+
+    def fails(self, *arguments, **options):
+        if self.state.global_step == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(PairTrainer, "compute_loss", fails)
+    result, events = run(spec, tmp_path / "out")
+    assert result.end_reason.code == "out_of_memory"
+    message = result.end_reason.message
+    for part in ("weights", "gradients", "optimizer", "activations"):
+        assert f"{part} 0.00 GB" in message
+    assert "together" in message
+    assert of(events, EventType.PHASE)[-1]["phase"] == "diagnosing"
 
 
 def test_what_was_narrowed_stays_narrow_after_a_resume(spec, tmp_path, monkeypatch):
@@ -190,6 +213,98 @@ def test_a_step_that_overflows_in_bf16_is_done_again_in_float32(spec, tmp_path, 
     [told] = warnings(events)
     assert told.startswith("Step 4 was done again in float32: in bf16 gradient of ")
     assert all(value == value and value > 0 for value in losses(events))
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """As in float16 on a GPU, on a CPU: a scaler before whom bfloat16 stands for float16."""
+    begin = PairTrainer._inner_training_loop
+    scalers = []
+
+    def with_scaler(self, *arguments, **options):
+        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        # What accelerate asks before it unscales.
+        monkeypatch.setattr(type(self.accelerator), "mixed_precision", property(lambda _: "fp16"))
+        scalers.append(self.accelerator.scaler)
+        return begin(self, *arguments, **options)
+
+    monkeypatch.setattr(PairTrainer, "_inner_training_loop", with_scaler)
+    return scalers
+
+
+def test_a_step_that_overflows_in_fp16_is_done_again_without_it(spec, tmp_path, monkeypatch, scaled):
+    spec |= {"precision": "bf16"}
+    poison(monkeypatch, {4}, only_bf16=True)
+    result, events = run(spec, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason
+    [told] = warnings(events)
+    assert told.startswith("Step 4 was done again in float32: in fp16 gradient of ")
+    assert "; embeddings [" in told
+    assert all(value == value and value > 0 for value in losses(events))
+    assert scaled[0].get_scale() == 512.0  # half of what was too much
+    # The update is that of float32, of gradients that are not scaled.
+    norms = [data["values"]["grad_norm"] for data in of(events, EventType.METRIC) if "loss" in data["values"]]
+    assert max(norms) < 100
+
+
+def test_a_step_without_numbers_in_fp16_and_float32_is_left_out(spec, tmp_path, monkeypatch, scaled):
+    spec |= {"precision": "bf16"}
+    poison(monkeypatch, {4, 5, 6})  # the step, its description, its second try
+    result, events = run(spec, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason
+    [told] = warnings(events)
+    assert told.startswith("Step 4 was left out: gradient of ")
+    assert "embeddings" in told
+    assert "NaN" in told
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(tmp_path / "out").values())
+
+
+def starved_step(monkeypatch, fails: set[int], *, halfway: bool = False) -> list[int]:
+    """An optimizer that has too little memory at these calls; ``halfway``: after one parameter."""
+    step, calls = torch.optim.AdamW.step, []
+
+    def short(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) in fails:
+            if halfway:
+                groups = self.param_groups
+                self.param_groups = [{**groups[0], "params": groups[0]["params"][:1]}]
+                step(self, *arguments, **options)
+                self.param_groups = groups
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate the optimizer's state")
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", short)
+    return calls
+
+
+def test_the_optimizers_step_is_tried_again_when_memory_was_freed(spec, tmp_path, monkeypatch):
+    run(spec, tmp_path / "plain")
+    calls = starved_step(monkeypatch, {1, 9})
+    result, events = run(spec, tmp_path / "short")
+    assert result.state == "succeeded", result.end_reason
+    assert len(calls) == 18
+    told = warnings(events)
+    assert [sentence.partition(":")[0] for sentence in told] == [
+        "Out of memory in the optimizer's step 1",
+        "Out of memory in the optimizer's step 8",
+    ]
+    equal(tmp_path / "plain", tmp_path / "short", 0)
+
+
+@pytest.mark.parametrize(
+    ("fails", "halfway", "words"),
+    [({1, 2}, False, "for the optimizer's step."), ({3}, True, "which broke off halfway")],
+)
+def test_an_optimizer_without_memory_ends_with_what_would_fit(
+    spec, tmp_path, monkeypatch, fails, halfway, words
+):
+    starved_step(monkeypatch, fails, halfway=halfway)
+    result, _ = run(spec, tmp_path / "out")
+    assert result.end_reason.code == "out_of_memory"
+    assert words in result.end_reason.message
+    assert "Measured on the CPU with 1 text of" in result.end_reason.message
+    assert "optimizer: adamw_8bit (" in result.end_reason.message
 
 
 def test_three_steps_in_a_row_end_training_with_the_tensor(spec, tmp_path, monkeypatch):

@@ -15,10 +15,11 @@ from core.run.context import StopSignal
 from core.run.local import run_local
 from core.spec import parse_spec
 from core.spec.train import Prompts, Remine
+from core.training import negative_search
 from core.training import remining as room
 from core.training.batching import Packing, TrainingBatches
 from core.training.mined import MinedNegatives, answers_of, file_of
-from core.training.remining import Texts, find_negatives
+from core.training.negative_search import KnownAnswers, Texts, find_negatives
 from core.training.tokens import Frame, TokenTable, tokens_of_table
 from tests.faults.service import until
 from tests.tiny import WORDS, make_model
@@ -61,19 +62,25 @@ def table(rows, model, tmp_path_factory) -> TokenTable:
 def mine(table, model, sizes, tmp_path, **asked):
     texts = Texts(table, sizes, Frame.of(model.tokenizer), 64, 64)
     embed = dense.make_embed(model, Packing(256), lambda: None)
-    found = find_negatives(texts, embed, Remine(**asked), (1, 2), tmp_path / ".v.npy", "cpu", lambda: None)
-    assert not (tmp_path / ".v.npy").exists()
+    remine, scratch = Remine(**asked), tmp_path / ".v.npy"
+    answers = KnownAnswers(table, remine, tmp_path)
+    found = find_negatives(texts, embed, remine, (1, 2), scratch, "cpu", lambda: None, answers)
+    assert not list(tmp_path.iterdir())
     return found
 
 
 @pytest.mark.parametrize("across", [False, True])
 def test_what_is_found_is_what_brute_force_finds(rows, table, model, tmp_path, monkeypatch, across):
-    monkeypatch.setattr(room, "_TEXTS", 7)
+    monkeypatch.setattr(negative_search, "_TEXTS", 7)
     sizes = [25, 15]
-    filters = {"range_max": 12, "positive_aware": 0.9}
-    starts, documents = mine(
-        table, model, sizes, tmp_path, num_negatives=3, filters=filters, across_datasets=across
-    )
+    options = {
+        "num_negatives": 3,
+        "filters": {"range_max": 12, "positive_aware": 0.9, "fallback": None},
+        "keep_own": "never",
+        "near_duplicates": None,
+    }
+    mined = mine(table, model, sizes, tmp_path, across_datasets=across, **options)
+    starts, documents = mined.starts, mined.documents
     texts = [*dict.fromkeys(text for row in rows for text in (row["positive"], *row["negatives"]))]
     vectors = model.encode(texts, normalize_embeddings=True)
     answers: dict[str, set[str]] = {}
@@ -95,6 +102,76 @@ def test_what_is_found_is_what_brute_force_finds(rows, table, model, tmp_path, m
             model.tokenizer.decode(model.tokenizer(text, add_special_tokens=False)["input_ids"])
             for text in expected
         ]
+
+
+@pytest.mark.parametrize("keep_own", ["auto", "always", "never"])
+def test_what_becomes_of_the_rows_own_negatives(rows, table, model, tmp_path, keep_own):
+    # No document is below the bar: nothing is mined.
+    filters = {"max_score": -2.0, "positive_aware": None, "fallback": None}
+    found = mine(table, model, [40], tmp_path, filters=filters, keep_own=keep_own)
+    counts = np.diff(found.starts).tolist()
+    assert counts == [len(row["negatives"]) if keep_own != "never" else 0 for row in rows]
+    assert "max_score -2" in found.warnings[0]
+    assert "removes 100%" in found.warnings[0]
+    full = mine(table, model, [40], tmp_path, filters={"positive_aware": None}, keep_own=keep_own)
+    assert max(np.diff(full.starts)) == (5 if keep_own == "always" else 4)
+
+
+def test_a_bar_that_removes_all_leaves_ranks(table, model, tmp_path):
+    # Below one thousandth of the positive's score is nothing.
+    filters = {"positive_aware": 0.001, "range_max": 30}
+    found = mine(table, model, [40], tmp_path, filters=filters, keep_own="never")
+    assert (np.diff(found.starts) >= 2).mean() >= 0.9
+    assert "negatives by rank instead" in found.warnings[0]
+    answers = answers_of(table)
+    for row, query in enumerate(table.numbers()[0].tolist()):
+        assert not answers[query] & set(found.documents[found.starts[row] : found.starts[row + 1]].tolist())
+
+
+def test_near_repetitions_of_an_answer_are_no_negatives(model, tmp_path):
+    long = " ".join(WORDS)
+    rows = [{"query": f"what is {word}", "positive": f"{word} {long}"} for word in WORDS[:6]]
+    rows += [{"query": f"and {word}", "positive": f"{word} {word}"} for word in WORDS[6:20]]
+    arrow = pa.Table.from_pylist(
+        [{"scores": [], "difficulty": [], "negatives": [], **row} for row in rows], schema=SCHEMA
+    )
+    folder, _ = tokens_of_table(arrow, "y", model.tokenizer, PROMPTS, context=64, cache=tmp_path / "cache")
+    near = TokenTable(folder)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    filters = {"positive_aware": None}
+    repeating = set(near.numbers()[1][:6].tolist())
+    for threshold, expected in (({"threshold": 0.8}, 0), (None, 6)):
+        options = {"near_duplicates": threshold, "num_negatives": 19, "filters": filters}
+        found = mine(near, model, [20], scratch, **options)
+        of_first = found.documents[found.starts[0] : found.starts[1]].tolist()
+        assert len(repeating & set(of_first)) == max(0, expected - 1)  # its own positive is an answer
+        # And of those that repeat each other one is enough.
+        of_last = found.documents[found.starts[19] : found.starts[20]].tolist()
+        assert len(repeating & set(of_last)) == (1 if threshold else 6)
+
+
+def test_documents_of_other_datasets_come_first(table, model, tmp_path):
+    sizes = [25, 15]
+    options = {"across_datasets": True, "filters": {"positive_aware": None}, "keep_own": "never"}
+    found = mine(table, model, sizes, tmp_path, prefer="other_dataset", **options)
+    _, documents, starts = table.numbers()
+    first, second = set(documents[: starts[25]].tolist()), set(documents[starts[25] :].tolist())
+    for row in range(40):
+        negatives = set(found.documents[found.starts[row] : found.starts[row + 1]].tolist())
+        assert not negatives & (first - second if row < 25 else second - first)
+    with pytest.raises(ValueError, match="needs across_datasets"):
+        Remine(prefer="other_dataset")
+
+
+def test_faiss_finds_the_nearest(table, model, tmp_path):
+    pytest.importorskip("faiss")
+    options = {"filters": {"positive_aware": None}, "keep_own": "never"}
+    exact = mine(table, model, [40], tmp_path, **options)
+    faiss = mine(table, model, [40], tmp_path, index="faiss", batch_size=3, **options)
+    # Of so few documents one list holds all.
+    assert (exact.starts == faiss.starts).all()
+    assert np.mean(exact.documents == faiss.documents) > 0.95
 
 
 def test_what_meets_its_answer_in_a_batch_is_left_out(table, tmp_path):

@@ -6,8 +6,10 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from core.errors import InvalidRequest
+from core.prepare_cli import main as prepare_main
 from core.spec import parse_spec
 from core.train_cli import _parser, main, output_folder, to_spec
+from tests.tiny import WORDS
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +34,107 @@ def test_flags_become_a_spec(pairs_file):
     assert (found.epochs, found.learning_rate, found.batch_size, found.seed) == (2, 3e-4, 16, 7)
     assert (found.gradient_accumulation_steps, found.gradient_checkpointing) == (2, True)
     assert (found.lengths.query, found.lengths.document, found.lengths.percentile) == (32, 128, 0.9)
-    assert (found.micro_batch_tokens, found.loss.cached) == (4 * 128, True)
+    assert (found.micro_batch_size, found.micro_batch_tokens, found.loss.cached) == (4, "auto", True)
+    assert found.lengths.sample == 100
     assert (found.checkpoint.every_steps, found.logging_steps) == (5, 2)
     assert (found.precision, found.resources.gpus, found.data_loader_workers) == ("fp32", 0, 0)
     assert found.lora is not None
     assert (found.lora.r, found.lora.alpha, found.lora.dropout) == (4, 8, 0)
     assert found.lora.target_modules == ["query", "value"]
     assert (found.optimizer, found.sample, found.evaluation.holdout) == ("adamw_8bit", 20, 0.25)
+
+
+def test_more_flags_become_a_spec(pairs_file):
+    flags = """
+        --max_steps 9 --compile --quantization int4 --use_lora --warmup_ratio 0.2 --weight_decay 0.1
+        --temperature 0.02 --remine --mining_model a/miner --family dense
+    """
+    found = spec_of(pairs_file, *flags.split(), "--prompt_query", "query: ", "--prompt_document", "")
+    assert (found.max_steps, found.compile, found.quantization) == (9, True, "int4")
+    assert (found.warmup_ratio, found.weight_decay, found.loss.temperature) == (0.2, 0.1, 0.02)
+    assert (found.prompts.query, found.prompts.document) == ("query: ", "")
+    assert found.remine is not None
+    assert found.mine is not None
+    assert (found.mine.model, found.mine.device) == ("a/miner", "cpu")
+    usual = spec_of(pairs_file)
+    assert (usual.mine, usual.remine, usual.max_steps, usual.prompts.query) == (None, None, None, None)
+    assert usual.loss.temperature == 0.05
+    # Of each family its own.
+    assert spec_of(pairs_file, "--family", "late_interaction").loss.temperature == 1.0
+
+
+def test_a_smoke_run_has_a_few_logged_steps(pairs_file):
+    found = spec_of(pairs_file, "--action", "smoke_steps")
+    assert (found.max_steps, found.logging_steps) == (5, 1)
+    assert spec_of(pairs_file, "--action", "smoke_steps", "--max_steps", "2").max_steps == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "batch_size", "accumulation"),
+    [
+        (["--gpus", "4"], 64, 1),
+        (["--gpus", "4", "--gather"], 64, 1),
+        (["--gpus", "4", "--no-gather"], 16, 4),
+        (["--gpus", "2", "--no-gather", "--grad_accum_steps", "3"], 32, 6),
+        (["--gpus", "1", "--no-gather"], 64, 1),
+        (["--no-gather"], 64, 1),
+        (["--cpu", "--no-gather"], 64, 1),
+    ],
+)
+def test_without_gathering_each_gpu_ranks_its_own_share(pairs_file, flags, batch_size, accumulation):
+    found = spec_of(pairs_file, *flags)
+    assert (found.batch_size, found.gradient_accumulation_steps) == (batch_size, accumulation)
+
+
+@pytest.mark.parametrize(
+    ("flag", "nearest"),
+    [
+        ("--batchsize", "--batch_size"),
+        ("--batch-size=3", "--batch_size"),
+        ("--learning_rates", None),
+        ("--lora_alph", "--lora_alpha"),
+        ("--no_gather", "--no-gather"),
+        ("--max_step", "--max_steps"),
+    ],
+)
+def test_an_unknown_flag_names_the_nearest(pairs_file, flag, nearest, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--dataset_path", str(pairs_file), flag])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert f"unrecognized arguments: {flag.partition('=')[0]}" in told
+    if nearest:
+        assert f"did you mean {nearest}?" in told
+
+
+def test_reason_prepare_names_the_nearest_flag_too(capsys):
+    with pytest.raises(SystemExit):
+        prepare_main(["--reason_ir", "x"])
+    assert "did you mean --reasonir?" in capsys.readouterr().err
+
+
+OLD_LINES = """
+--auto_lengths --dry_run
+--cpu --auto_lengths --sample --sample_size 64 --epochs 1 --batch_size 2 --mini_batch_size 1 --num_workers 0
+--auto_lengths --sample --sample_size 2048 --epochs 1 --batch_size 64 --mini_batch_size 1 --output_dir my/qwen
+--sample --sample_size 50 --epochs 1 --batch_size 8 --mini_batch_size 4 --num_workers 0 --no-bf16 --cpu
+--auto_lengths --prune_embeddings --pool_factor 2.0 --epochs 1 --batch_size 2 --mini_batch_size 1
+--action smoke_steps --use_lora --lora_r 8 --lora_alpha 16 --cpu
+"""
+
+
+@pytest.mark.parametrize("line", OLD_LINES.strip().splitlines())
+def test_the_old_command_lines_run_as_they_stand(line, tiny_model, tmp_path, capsys):
+    """Those of the documents that the project grew from, with a local model and local rows."""
+    rows = tmp_path / "rows.jsonl"
+    lines = [
+        {"query": f"what is {word}", "positive": f"{word} is {number}"} for number, word in enumerate(WORDS)
+    ]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    flags = [*line.split(), "--dataset_path", str(rows), "--base_model", str(tiny_model)]
+    assert main(flags) == 0, capsys.readouterr()
+    out = output_folder(_parser().parse_args(flags))
+    assert (out / "final").exists() == ("--dry_run" not in flags)
 
 
 def test_flags_of_pruning(pairs_file):

@@ -5,18 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from core.errors import BadSpec
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
 from core.mining.pool import Pool
 from core.retrieval.encode import SHARD, Role
 from core.retrieval.encoders import DenseEncoder
-from core.retrieval.search import Nearest, search, shard_vectors
+from core.retrieval.inverted_lists import search_with_faiss
+from core.retrieval.search import search, shard_vectors
 from core.run.context import RunContext
 from core.spec.mine import MineSpec, Part
-
-_PROBED = 32
-_TRAINED_ON = 64
 
 
 class DenseFinder:
@@ -31,6 +28,7 @@ class DenseFinder:
             max_length=spec.max_length,
             compute=spec.precision,
             half=spec.half,
+            batch_size=spec.batch_size,
         )
         self.facts = {**self._encoder.facts, "index": "faiss" if spec.index == "faiss" else "exact"}
 
@@ -66,7 +64,13 @@ class DenseFinder:
                 )
 
         if self._spec.index == "faiss":
-            nearest = self._search_with_faiss(asked, list(only_candidates()), depth)
+            nearest = search_with_faiss(
+                asked,
+                list(only_candidates()),
+                depth,
+                seed=self._spec.seed,
+                check_stop=self._context.check_stop,
+            )
         else:
             nearest = search(
                 asked,
@@ -78,37 +82,6 @@ class DenseFinder:
                 check_stop=self._context.check_stop,
             )
         return Found(nearest.indices, nearest.scores, of_pairs)
-
-    def _search_with_faiss(self, asked: np.ndarray, shards: list[np.ndarray], depth: int) -> Nearest:
-        """Inverted lists of whole vectors (Douze et al. 2024, arXiv 2401.08281): of each query those of the
-        nearest centroids are scored."""
-        try:
-            import faiss
-        except ImportError as error:
-            raise BadSpec("index faiss needs the package faiss-cpu where the job runs") from error
-        total = sum(map(len, shards))
-        lists = max(1, min(4 * int(total**0.5), total // 39))
-        index = faiss.index_factory(asked.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
-        wanted = max(1, -(-lists * _TRAINED_ON // len(shards)))
-        drawn = np.random.default_rng(self._spec.seed)
-        index.train(
-            np.concatenate(
-                [
-                    shard[np.sort(drawn.permutation(len(shard))[:wanted])].astype(np.float32)
-                    for shard in shards
-                ]
-            )
-        )
-        for shard in shards:
-            self._context.check_stop()
-            index.add(shard.astype(np.float32))
-        index.nprobe = min(lists, max(_PROBED, lists // 8))
-        best = Nearest.none(len(asked), depth)
-        for start in range(0, len(asked), 1024):
-            self._context.check_stop()
-            block = slice(start, start + 1024)
-            best.scores[block], best.indices[block] = index.search(asked[block], depth)
-        return best
 
 
 def span_of(part: Part | None, documents: int) -> tuple[int, int]:

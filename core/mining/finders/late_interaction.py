@@ -26,7 +26,12 @@ class LateInteractionFinder:
         check_plaid(spec.index)
         self._spec, self._context = spec, context
         self._encoder = TokenEncoder(
-            context, spec.model, prompts=spec.prompts, max_length=spec.max_length, half=spec.half
+            context,
+            spec.model,
+            prompts=spec.prompts,
+            max_length=spec.max_length,
+            half=spec.half,
+            batch_size=spec.batch_size,
         )
         self._device = self._encoder.device
         self.facts: dict[str, Any] = dict(self._encoder.facts)

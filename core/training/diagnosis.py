@@ -1,0 +1,163 @@
+"""What a training that has run out of memory would have needed: one micro-batch on the CPU, part by part.
+
+The last thing before the job ends as ``out_of_memory``: whoever reads the end reason learns which part is too
+large, and which settings would fit.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from core.models.memory import OPTIMIZER_BYTES, Step, training_memory
+from core.run.context import RunContext
+from core.run.devices import release_memory
+from core.spec.train import LoRA, TrainSpec
+from core.training.adapters import is_quantized
+from core.training.prepare import Prepared
+from core.training.recovery import MicroBatch, RandomState, is_out_of_memory, split_micro_batches, tokens_of
+from core.training.trainer import PairTrainer
+
+_ROOM = 0.9
+"""Of a device's memory, that a training may take."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bytes by part where ``tokens`` of ``texts`` go through the model at once, without the loss."""
+
+    texts: int
+    tokens: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def __str__(self) -> str:
+        parts = ("weights", "gradients", "optimizer", "activations")
+        told = ", ".join(f"{part} {getattr(self, part) / 1e9:.2f} GB" for part in parts)
+        return (
+            f"{self.texts} text{'s' if self.texts > 1 else ''} of {self.tokens} tokens: {told}, together "
+            f"{self.total / 1e9:.2f} GB"
+        )
+
+
+def explain_out_of_memory(
+    spec: TrainSpec, context: RunContext, prepared: Prepared, trainer: PairTrainer
+) -> str:
+    """Sentences on what the training needs and what would fit. Never raises for want of memory.
+
+    The model is moved to the CPU and cannot be trained afterwards.
+    """
+    context.phase("diagnosing")
+    room = device_memory(prepared.device)
+    where = "the machine" if prepared.device == "cpu" else "the GPU"
+    told = ""
+    try:
+        measured = _measure(spec, prepared, trainer)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        if measured is not None:
+            told = f"Measured on the CPU with {measured}; {where} has {room / 1e9:.2f} GB. "
+    fitting = what_fits(spec, prepared, int(_ROOM * room), context.request.processes)
+    if fitting:
+        return told + f"By the estimate these would fit: {'; '.join(fitting)}."
+    return told + f"By the estimate nothing that keeps this model fits {where}: use a smaller one."
+
+
+def device_memory(device: str) -> int:
+    """Bytes that a device has in all."""
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    if device == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return int(psutil.virtual_memory().total)
+
+
+def _measure(spec: TrainSpec, prepared: Prepared, trainer: PairTrainer) -> Measured | None:
+    """Forward and backward pass of the longest texts, as many as a micro-batch was to have at last."""
+    if not trainer.window.batches or is_quantized(prepared.model):
+        return None
+    inputs, random_state = trainer.window.batches[-1]
+    batches = trainer.limits.apply(inputs)["micro_batches"]
+    longest: MicroBatch = max(batches, key=tokens_of)
+    few = split_micro_batches([longest], 1)[0]
+    model = prepared.model
+    model.zero_grad(set_to_none=True)
+    trainer.optimizer = None
+    model.to("cpu")
+    release_memory()
+    random_state.restore() if prepared.device == "cpu" else RandomState().restore()
+    kept: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        vectors = trainer.forward(model, {name: tensor.to("cpu") for name, tensor in few.items()})
+        vectors.float().sum().backward()
+    activations = sum(size for place, size in kept.items() if place not in weights)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return Measured(
+        texts=len(few["input_ids"]),
+        tokens=tokens_of(few),
+        weights=_bytes(model.parameters()),
+        gradients=_bytes(trained),
+        optimizer=OPTIMIZER_BYTES[spec.optimizer] * sum(parameter.numel() for parameter in trained),
+        activations=activations,
+    )
+
+
+def _bytes(parameters: Any) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+def what_fits(spec: TrainSpec, prepared: Prepared, room: int, processes: int) -> list[str]:
+    """Changes of the spec whose estimated peak is within ``room`` bytes, the least ones first."""
+    limits = prepared.lengths.limits
+    documents = prepared.dataset.documents_per_row
+    whole = Step(limits["query"], limits["document"], documents)
+    half = Step(max(8, limits["query"] // 2), max(8, limits["document"] // 2), documents)
+    small = {"micro_batch_tokens": 64, "micro_batch_size": None}
+    adapters = {"lora": LoRA(), "freeze_base": False, "train_last_n": None}
+    changes: list[tuple[str, dict[str, Any], Step]] = [
+        ("gradient_checkpointing: true", {"gradient_checkpointing": True}, whole),
+        (f"lengths of {half.query_length} and {half.document_length} tokens", {}, half),
+        ("optimizer: adamw_8bit", {"optimizer": "adamw_8bit"}, whole),
+        ("optimizer: adafactor", {"optimizer": "adafactor"}, whole),
+    ]
+    if spec.lora is None:
+        changes.append(("lora", adapters, whole))
+        changes.append(
+            ("lora with gradient_checkpointing", {**adapters, "gradient_checkpointing": True}, whole)
+        )
+    if spec.quantization is None and spec.family == "dense":
+        changes.append(("lora with quantization: int4", {**adapters, "quantization": "int4"}, whole))
+    found = []
+    for name, change, step in changes:
+        if all(getattr(spec, field) == value for field, value in change.items()) and step == whole:
+            continue
+        changed = spec.model_copy(update={**small, **change})
+        needed = training_memory(
+            changed,
+            prepared.shape,
+            step,
+            device=prepared.device,
+            precision=prepared.precision,
+            cached=True,
+            rows=len(prepared.tokens),
+            processes=processes,
+        ).total
+        if needed <= room:
+            found.append(f"{name} ({needed / 1e9:.2f} GB)")
+    return found

@@ -1,0 +1,145 @@
+"""Negatives that are mined once, before the first step, by a model of its own: ``train.mine``.
+
+What is mined lies beside the checkpoints, so that whoever goes on trains on the same rows; embeddings are
+kept in the cache, for every job on the same texts.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.artifacts import fresh_folder, sha256_of
+from core.data.corpus import has_corpus, read_corpus
+from core.data.dataset import DATASET_FACTS
+from core.data.kept_reading import kept_reading
+from core.data.pairs import Reading, read_pairs
+from core.data.rows import Reject
+from core.families.identity import described_sha256
+from core.families.prompts import with_own_prompts
+from core.mining.mine import mine_rows
+from core.run.context import RunContext
+from core.spec.mine import MineFirst, MineSpec
+from core.spec.train import TrainingSource, TrainSpec
+from core.training.mined import mined_folder
+
+
+@dataclass(frozen=True)
+class MinedFirst:
+    """A dataset with mined negatives in place of one of the spec's."""
+
+    folder: Path  # a prepared dataset: its split train
+    key: str  # of what was mined, by what, and how
+    facts: dict[str, Any]
+
+
+def mine_first(spec: TrainSpec, context: RunContext) -> list[MinedFirst]:
+    """Every dataset of a training with negatives, in the order of the spec. Empty where none are asked for.
+
+    Raises `Stopped`, `BadData`, `BadModel` or `BadSpec`.
+    """
+    if spec.mine is None:
+        return []
+    asked = spec.mine
+    found = []
+    on = context if asked.device == "auto" else context.on(asked.device)
+    for index, source in enumerate(spec.datasets):
+        mining: Any = with_own_prompts(_mine_spec(spec, asked, source), on)
+        key = _key(mining, on)
+        kept = mined_folder(context) / f"first-{index}"
+        folder = fresh_folder(context.folder / "work" / f"first-{index}")
+        if not _take(kept, folder, key):
+            # Whether it is found or mined anew, the training draws the same numbers.
+            with torch.random.fork_rng():
+                written = mine_rows(mining, on, fresh_folder(context.folder / "work" / "mining"))
+            _keep(written.dataset, kept, key)
+            report = context.folder / "work" / f"mining-report-{index}"
+            shutil.rmtree(report, ignore_errors=True)
+            shutil.move(written.report, report)
+            shutil.rmtree(context.folder / "work" / "mining")
+            _take(kept, folder, key)
+        else:
+            context.notice(f"{source.ref}: the negatives that were mined before are used again.")
+        facts = json.loads((folder / DATASET_FACTS).read_bytes())
+        by_count = {int(count): rows for count, rows in facts["rows_by_negatives"].items()}
+        rows = sum(by_count.values())
+        mean = sum(count * rows for count, rows in by_count.items()) / max(1, rows)
+        context.notice(
+            f"{source.ref}: mined with {facts['mining']['model']}: {mean:.2f} negatives a row; "
+            f"{by_count.get(0, 0)} of {rows} rows have none."
+        )
+        found.append(MinedFirst(folder, key, facts))
+    context.phase("preparing")
+    return found
+
+
+def _mine_spec(spec: TrainSpec, asked: MineFirst, source: TrainingSource) -> MineSpec:
+    options = {name: getattr(asked, name) for name in MineFirst.model_fields if name != "device"}
+    dataset = {
+        name: value for name, value in source if name in ("ref", "split", "columns", "encoding", "labels")
+    }
+    return MineSpec(
+        kind="mine", dataset=dataset, seed=spec.seed, max_reject_share=spec.max_reject_share, **options
+    )
+
+
+def _key(mining: MineSpec, context: RunContext) -> str:
+    """A hash of everything that what is mined follows from: rows, corpora, models, settings."""
+    source = context.dataset_path(mining.dataset.ref)
+    rows, corpora = hashlib.sha256(), hashlib.sha256()
+    for row in read_pairs(source, reading=Reading.of(mining.dataset, mining.dataset.split)):
+        if not isinstance(row, Reject):
+            rows.update(repr(vars(row)).encode())
+            context.check_stop()
+    own = {mining.dataset.ref: mining.dataset.split} if has_corpus(source) else {}
+    for reference, split in (dict.fromkeys(mining.corpora) or own).items():
+        reading = kept_reading(reference, context.place_of(reference), split, lambda _: None)
+        for document in read_corpus(context.dataset_path(reference), split, reading):
+            if not isinstance(document, Reject):
+                corpora.update(repr(vars(document)).encode())
+                context.check_stop()
+    models = [
+        _files(context.model_path(reference))
+        for name, reference in mining.mining_references().items()
+        if name.endswith("model")
+    ]
+    settings = mining.model_dump(
+        mode="json",
+        exclude={"name", "labels", "resources", "device", "dataset", "corpus", "model", "block_mb"},
+    )
+    if isinstance(check := settings["filters"]["cross_encoder"], dict):
+        check.pop("model")
+    settings["lexical"] = mining.model == "bm25"
+    return described_sha256([rows.hexdigest(), corpora.hexdigest(), models, settings])
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of a model."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): sha256_of(path) for path in paths}
+
+
+def _keep(dataset: Path, kept: Path, key: str) -> None:
+    """Beside the checkpoints: files, which are linked into each of them. The last names the others."""
+    shutil.move(dataset / "train.parquet", kept.with_suffix(".parquet"))
+    facts = json.loads((dataset / DATASET_FACTS).read_bytes())
+    temporary = kept.with_name(f".{kept.name}.json")
+    temporary.write_text(json.dumps({"key": key, "facts": facts}), encoding="utf-8")
+    temporary.replace(kept.with_suffix(".json"))
+
+
+def _take(kept: Path, folder: Path, key: str) -> bool:
+    """What was kept as a prepared dataset in ``folder``. False where it was mined of something else."""
+    try:
+        page = json.loads(kept.with_suffix(".json").read_bytes())
+    except FileNotFoundError:
+        return False
+    if page["key"] != key:
+        return False
+    shutil.copyfile(kept.with_suffix(".parquet"), folder / "train.parquet")
+    (folder / DATASET_FACTS).write_text(json.dumps(page["facts"]), encoding="utf-8")
+    return True
