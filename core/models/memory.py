@@ -247,7 +247,7 @@ def training_memory(
     """
     trained = trained_parameters(spec, shape)
     pairs = spec.batch_size if rows is None else min(spec.batch_size, rows)
-    if spec.padding == "fixed":
+    if spec.pads_to_one_length:
         width = max(step.query_length, step.document_length)
         step = Step(width, width, step.documents_per_row)
     batch = step.tokens(pairs)

@@ -369,9 +369,10 @@ class TrainSpec(JobSpec):
         False, description="Recompute activations: less memory, about a third slower."
     )
     compile: bool = Field(False, description="torch.compile the model.")
-    padding: Literal["dynamic", "fixed"] = Field(
-        "dynamic",
-        description="dynamic: to the longest text of a micro-batch. fixed: to the longer of lengths, always.",
+    padding: Literal["auto", "dynamic", "fixed"] = Field(
+        "auto",
+        description="dynamic: to the longest text of a micro-batch. fixed: to the longer of lengths, always. "
+        "auto: dynamic, and fixed with compile, for which every new shape costs time.",
     )
     prompts: Prompts = Field(default_factory=Prompts)
     sample: int | None = Field(
@@ -382,6 +383,9 @@ class TrainSpec(JobSpec):
     )
     data_loader_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         "auto", description="Processes that make batches ahead of the GPU. auto: 2 for a GPU, 0 for a CPU."
+    )
+    prefetch_batches: int = Field(
+        2, ge=1, le=64, description="Batches that each of data_loader_workers holds ready."
     )
     trackers: list[Literal["mlflow", "wandb"]] = Field(
         default_factory=list,
@@ -446,6 +450,11 @@ class TrainSpec(JobSpec):
     def datasets(self) -> list[TrainingSource]:
         """One or several."""
         return self.dataset if isinstance(self.dataset, list) else [self.dataset]
+
+    @property
+    def pads_to_one_length(self) -> bool:
+        """Whether all texts of a role are padded to the same length."""
+        return self.padding == "fixed" or (self.padding == "auto" and self.compile)
 
     @model_validator(mode="after")
     def _one_way_to_train(self) -> "TrainSpec":

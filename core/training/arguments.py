@@ -36,7 +36,7 @@ def choose_precision(asked: str, device: str) -> str:
 def first_free_batch(spec: TrainSpec, device: str, step: int) -> int:
     """The first of the sequence that the data loader has not taken when that step ends: what changes the
     sequence from there on is found the same by who goes on."""
-    ahead = 3 + 2 * loader_workers(spec, device)
+    ahead = 3 + spec.prefetch_batches * loader_workers(spec, device)
     return step * spec.gradient_accumulation_steps + ahead
 
 
@@ -64,6 +64,7 @@ def training_arguments(
     trackers: list[str],
 ) -> TrainingArguments:
     """``steps`` are optimizer updates, the whole training's."""
+    workers = loader_workers(spec, device)
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": steps,
@@ -81,7 +82,8 @@ def training_arguments(
         "seed": spec.seed,
         "gradient_checkpointing": spec.gradient_checkpointing,
         "torch_compile": spec.compile,
-        "dataloader_num_workers": loader_workers(spec, device),
+        "dataloader_num_workers": workers,
+        "dataloader_prefetch_factor": spec.prefetch_batches if workers else None,
         "dataloader_pin_memory": device == "cuda",
         "accelerator_config": {"non_blocking": device == "cuda", "even_batches": False},
         # A curve needs points: short trainings log more often than asked.

@@ -130,10 +130,12 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
         return replace(found, token_budget=spec.micro_batch_tokens)
 
     packing = packing_for(model)
-    if spec.padding == "fixed":
+    if spec.pads_to_one_length:
         together = sum if spec.family == "cross_encoder" else max
         width = min(together(lengths.limits.values()), context_length(model))
         packing = replace(packing, width=width)
+    if spec.compile:
+        _tell_of_compilation(spec, context, device, steps)
     cached = ranks.from_first(
         lambda: _use_cache(spec, shape, lengths, dataset, device, precision, context.request.processes)
     )
@@ -194,6 +196,14 @@ def _settle_lengths(
         context=context_length(model),
         seed=spec.seed,
     )
+    for role in ("query", "document"):
+        found = getattr(lengths, role)
+        if found.share_cut >= 1:
+            context.notice(
+                f"Every {role} is longer than the {found.max_length} tokens of lengths.{role} and is cut: "
+                f"the middle one has {found.p50}.",
+                "warning",
+            )
     context.notice(
         f"Lengths: queries {lengths.query.max_length} tokens ({lengths.query.share_cut:.1%} cut), documents "
         f"{lengths.document.max_length} ({lengths.document.share_cut:.1%} cut)."
@@ -232,6 +242,29 @@ def _plan_batches(
         steps = spec.max_steps
     batches.limit(steps * spec.gradient_accumulation_steps)
     return batches, steps
+
+
+_WORTH_COMPILING = 500
+"""Updates below which compiling a model has hardly paid for itself."""
+
+
+def _tell_of_compilation(spec: TrainSpec, context: RunContext, device: str, steps: int) -> None:
+    if device == "cpu":
+        context.notice(
+            "compile: on a CPU compiled steps are not faster, and compiling takes a minute or more: leave it "
+            "out.",
+            "warning",
+        )
+    elif steps < _WORTH_COMPILING:
+        context.notice(
+            f"compile: the first steps compile the model for a minute or more, which {steps} steps may not "
+            "make up for.",
+            "warning",
+        )
+    if spec.padding == "auto":
+        context.notice(
+            "compile: texts are padded to one length (padding: fixed), so that the model is compiled once."
+        )
 
 
 def _use_cache(

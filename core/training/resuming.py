@@ -33,6 +33,7 @@ _IRRELEVANT = {
     "logging_steps",
     "trackers",
     "data_loader_workers",
+    "prefetch_batches",
     "max_reject_share",
 }
 """Fields of a spec that change nothing of what is trained. Datasets and models count by their content."""

@@ -208,6 +208,10 @@ class TokenTable:
         ]
 
     @property
+    def distinct_texts(self) -> int:
+        return len(self._text_keys)
+
+    @property
     def documents_per_row(self) -> float:
         """The mean."""
         return len(self._documents) / max(len(self), 1)
@@ -252,12 +256,55 @@ def tokens_of_table(
     staging.mkdir(parents=True)
     try:
         _write(table, tokenizer, prompts, context, staging, check_stop)
+        described = describe_tokens(TokenTable(staging), tokenizer, context)
+        (staging / METADATA).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         seal(staging, "tokens", {"tokenizer": type(tokenizer).__name__})
         place(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     _trim(cache / "tokens", final)
     return final, False
+
+
+METADATA = "metadata.json"
+"""Of a folder of tokens: how they were made, and how many there are."""
+
+
+def describe_tokens(table: TokenTable, tokenizer: PreTrainedTokenizerBase, context: int) -> dict[str, Any]:
+    """How the tokens of a table were made, and their numbers by role, without special tokens.
+
+    ``max_length`` is the model's context, after which nothing is kept: what training cuts after is settled
+    later, and so is the padding.
+    """
+    queries, documents, starts = table.numbers()
+    positive = np.zeros(len(documents), bool)
+    positive[starts[:-1]] = True
+    counts = table.counts()
+    roles = {
+        "query": counts["query"],
+        "positive": counts["document"][positive],
+        "negative": counts["document"][~positive],
+    }
+    return {
+        "tokenizer": getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__,
+        "tokenizer_sha256": fingerprint(tokenizer),
+        "max_length": context,
+        "padding": "none",
+        "num_proc": os.cpu_count() or 1,
+        "batch_size": _ROWS,
+        "num_examples": len(queries),
+        "num_texts": table.distinct_texts,
+        **{
+            name: value
+            for role, tokens in roles.items()
+            if len(tokens)
+            for name, value in {
+                f"avg_{role}_length": round(float(tokens.mean()), 2),
+                f"p90_{role}_length": int(np.quantile(tokens, 0.9, method="inverted_cdf")),
+                f"p95_{role}_length": int(np.quantile(tokens, 0.95, method="inverted_cdf")),
+            }.items()
+        },
+    }
 
 
 def write_tokens(table: TokenTable, documents: np.ndarray, kept: list[np.ndarray], folder: Path) -> None:

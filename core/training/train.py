@@ -18,6 +18,7 @@ from core.evaluation.scores import judge as judge_by
 from core.families.collator import Collator
 from core.families.family import Use
 from core.families.inference import NotFinite
+from core.families.loading import context_length
 from core.models.memory import may_hold, operations
 from core.run.context import RunContext
 from core.spec.models import format_length
@@ -39,7 +40,7 @@ from core.training.remining import Remining
 from core.training.report import write_report
 from core.training.resuming import check_resumable
 from core.training.rows import dataset_names
-from core.training.tokens import Frame
+from core.training.tokens import Frame, describe_tokens
 from core.training.trainer import DamagedCheckpoint, PairTrainer
 
 
@@ -322,6 +323,11 @@ def finish(
         "mining": [found.facts["mining"] for found in prepared.rows.mined],
         "licences": prepared.rows.licences,
         "lengths": prepared.lengths.as_dict(),
+        "tokens_metadata": {
+            **describe_tokens(prepared.tokens, prepared.model.tokenizer, context_length(prepared.model)),
+            "max_length": prepared.lengths.limits,
+            "padding": "fixed" if spec.pads_to_one_length else "longest of a micro-batch",
+        },
         "saved_lengths": prepared.family.saved_lengths(prepared.model),
         "parameters": prepared.parameters,
         "trained_parameters": prepared.trainable,

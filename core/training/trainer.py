@@ -126,6 +126,7 @@ class PairTrainer(Trainer):
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
             worker_init_fn=_follow_the_trainer,
             persistent_workers=self.args.dataloader_num_workers > 0,
             generator=torch.Generator().manual_seed(self.args.seed),  # leaves the dropout's generator alone

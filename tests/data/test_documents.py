@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data.documents import with_title
+from core.run.local import run_local
+from core.run.reporter import RecordingReporter
 from tests.data.test_prepare import facts, prepare, rows, write
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -200,6 +202,67 @@ def test_categories_are_balanced_by_leaving_out(tmp_path):
     assert facts(tmp_path / "all")["statistics"]["categories"] == {"jsx": 9, "mif": 9, "other": 9}
     result = prepare(tmp_path / "none", source, balance={"shares": {"jsx": 0.5, "mfi": 0.5}})
     assert "no row has the category mfi" in result.end_reason.message
+
+
+def test_categories_are_balanced_within_each_split(tmp_path):
+    lines = [
+        {
+            "query": f"{category} {number} asks",
+            "positive": f"{category} {number} answers",
+            "category": category,
+        }
+        for category, count in (("jsx", 300), ("mif", 100))
+        for number in range(count)
+    ]
+    source = f"file:{write(tmp_path / 'rows.jsonl', lines)}"
+    out = tmp_path / "out"
+    result = prepare(
+        out, source, balance={"shares": {"jsx": 0.25, "mif": 0.75}}, split={"dev": 0.2, "test": 0.2}
+    )
+    assert result.state == "succeeded", result.end_reason
+    for split in ("train", "dev", "test"):
+        found = pq.read_table(out / "dataset" / f"{split}.parquet").column("category").to_pylist()
+        jsx, mif = found.count("jsx"), found.count("mif")
+        assert mif > 0
+        assert jsx == pytest.approx(mif / 3, abs=1)
+
+
+def test_a_split_that_lacks_a_category_says_so(tmp_path):
+    rare = [{"query": "only mif asks", "positive": "only mif answers", "category": "mif"}]
+    lines = [{"query": f"{n} asks", "positive": f"{n} answers", "category": "jsx"} for n in range(60)]
+    source = f"file:{write(tmp_path / 'rows.jsonl', rare + lines)}"
+    reporter = RecordingReporter()
+    spec = {"kind": "prepare", "source": source, "balance": {"shares": "even"}, "split": {"test": 0.3}}
+    assert run_local(spec, tmp_path / "out", reporter).state == "succeeded"
+    [told] = [
+        event.data["message"]
+        for event in reporter.events
+        if "has no row of mif" in str(event.data.get("message"))
+    ]
+    absent = told.partition("split ")[2].partition(" ")[0]
+    sizes = facts(tmp_path / "out")["splits"]
+    assert sizes[absent] > 2  # whoever is there alone is no surplus
+    assert sizes[{"test": "train", "train": "test"}[absent]] == 2
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.5, False), (3.0, True)])
+def test_the_least_number_of_rows_may_be_a_share_of_the_passages(tree, tmp_path, share, warned):
+    reporter = RecordingReporter()
+    spec = {
+        "kind": "prepare",
+        "task": "triplets",
+        "source": {"ref": f"file:{tree}", "category": "docs"},
+        "chunking": SMALL,
+        "balance": {"min_rows": {"share": share}},
+    }
+    result = run_local(spec, tmp_path / "out", reporter)
+    assert result.state == "succeeded", result.end_reason
+    told = [event.data["message"] for event in reporter.events if "teach little" in str(event.data)]
+    assert bool(told) is warned
+    if warned:
+        passages = facts(tmp_path / "out")["passages"]["all"]
+        assert f"of {3 * passages}" in told[0]
+        assert "a row for 300% of their passages" in told[0]
 
 
 def test_chunks_alone_and_triplets_of_them(tree, tmp_path):

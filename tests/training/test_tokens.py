@@ -1,5 +1,6 @@
 """Tokenized once: the same ids as the tokenizer's own, kept by content, used again."""
 
+import json
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from core.data.table import SCHEMA
 from core.spec.train import Lengths, Prompts
 from core.training import tokens as room
 from core.training.lengths import choose_lengths
-from core.training.tokens import Frame, TokenTable, fingerprint, tokens_of_table
+from core.training.tokens import METADATA, Frame, TokenTable, fingerprint, tokens_of_table
 from tests.tiny import WORDS
 
 ROWS = [
@@ -86,6 +87,42 @@ def test_the_second_training_tokenizes_nothing(table, tokenizer, tmp_path, monke
     assert not known
     monkeypatch.setattr(room, "_write", lambda *_: pytest.fail("tokenized again"))
     assert make(table, tokenizer, tmp_path) == (folder, True)
+
+
+def test_a_folder_of_tokens_says_what_it_holds(table, tokenizer, tmp_path):
+    folder, _ = make(table, tokenizer, tmp_path)
+    told = json.loads((folder / METADATA).read_text())
+    lengths = {
+        "query": [1, 1, 0],
+        "positive": [16, 1, len(tokenizer(ROWS[2]["positive"], add_special_tokens=False)["input_ids"])],
+        "negative": [1, 1, 1],
+    }
+    for role, tokens in lengths.items():
+        assert told[f"avg_{role}_length"] == pytest.approx(np.mean(tokens), abs=0.01)
+        assert told[f"p90_{role}_length"] == told[f"p95_{role}_length"] == max(tokens)
+    assert (told["num_examples"], told["max_length"], told["padding"]) == (3, 16, "none")
+    assert (told["num_proc"], told["batch_size"]) == (os.cpu_count(), room._ROWS)
+    assert told["tokenizer"] == tokenizer.name_or_path
+    assert told["tokenizer_sha256"] == fingerprint(tokenizer)
+
+
+def test_lengths_may_be_measured_on_a_sample():
+    counts = {"query": np.arange(1000), "document": np.arange(1000)}
+    about = {
+        "specials": {"query": 0, "document": 0},
+        "configured": {"query": 4096, "document": 4096},
+        "fixed": {},
+        "context": 4096,
+    }
+    whole = choose_lengths(Lengths(percentile=0.5), counts, **about).query.max_length
+    sampled = {
+        choose_lengths(Lengths(percentile=0.5, sample=5), counts, **about, seed=seed).query.max_length
+        for seed in range(8)
+    }
+    assert len(sampled) > 2
+    assert choose_lengths(Lengths(percentile=0.5, sample=5000), counts, **about).query.max_length == whole
+    twice = [choose_lengths(Lengths(sample=9), counts, **about, seed=3).query.max_length for _ in range(2)]
+    assert twice[0] == twice[1]
 
 
 def test_half_a_folder_is_made_anew(table, tokenizer, tmp_path):

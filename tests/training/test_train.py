@@ -19,12 +19,15 @@ from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 
 from core.errors import InvalidRequest
+from core.families.family import family_of
 from core.jobs.events import Event, EventType
 from core.run.context import StopSignal
 from core.run.local import run_local
 from core.run.reporter import RecordingReporter
 from core.run.request import RunResult
+from core.spec import parse_spec
 from core.training import arguments, encoding
+from core.training.batching import Packing
 from core.training.losses import MultipleNegativesRanking
 from tests.tiny import WORDS
 
@@ -358,6 +361,121 @@ def test_held_out_queries_are_evaluated_on_and_not_trained_on(spec, tmp_path):
     spec["evaluation"] = {"holdout": 0.001}
     result, _ = run(spec, tmp_path / "none")
     assert result.end_reason.code == "bad_data"
+
+
+@pytest.mark.parametrize(
+    ("given", "one_length", "words"),
+    [
+        ({}, True, ["on a CPU compiled steps are not faster", "padded to one length"]),
+        ({"padding": "dynamic"}, False, ["on a CPU compiled steps are not faster"]),
+    ],
+)
+def test_compile_chooses_its_shapes_and_says_where_it_does_not_pay(spec, given, one_length, words):
+    from core.training import prepare
+
+    asked = parse_spec({**spec, "compile": True, **given})
+    assert asked.pads_to_one_length is one_length
+    assert not parse_spec(spec).pads_to_one_length
+    told = []
+    context = types.SimpleNamespace(notice=lambda message, level="info": told.append(message))
+    prepare._tell_of_compilation(asked, context, "cpu", 1000)
+    assert len(told) == len(words)
+    assert all(word in sentence for word, sentence in zip(words, told, strict=True))
+    told.clear()
+    prepare._tell_of_compilation(asked, context, "cuda", 20)
+    assert "20 steps may not make up for" in told[0]
+
+
+def test_batches_travel_through_pinned_memory_without_blocking(spec, tiny_model, monkeypatch):
+    """A stand-in for the pinned allocator, which needs a GPU: every tensor of a batch passes through it."""
+    from accelerate.utils import send_to_device
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    from core.families.collator import Collator
+    from tests.tiny import token_rows
+
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    reader = family_of("dense").make_reader(model, parse_spec(spec))
+    rows = token_rows(
+        model.tokenizer, [{"query": f"a {word}", "positive": f"{word} is", "negatives": []} for word in WORDS]
+    )
+    batch = Collator(reader, {"query": 16, "document": 16}, Packing(64))(rows)
+    pinned, moved, to = [], [], torch.Tensor.to
+
+    def pin(tensor, *_):
+        pinned.append(tensor)
+        return tensor.clone()
+
+    def move(tensor, *arguments, **options):
+        moved.append((tensor, options.get("non_blocking")))
+        return to(tensor, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    found = pin_memory(batch)
+    tensors = [
+        value
+        for name, tensor in batch.items()
+        for part in (tensor if isinstance(tensor, list) else [tensor])
+        for value in (part.values() if isinstance(part, dict) else [part])
+        if isinstance(value, torch.Tensor)
+    ]
+    assert len(pinned) == len(tensors) > 4
+    assert {id(tensor) for tensor in pinned} == {id(tensor) for tensor in tensors}
+    monkeypatch.setattr(torch.Tensor, "to", move)
+    send_to_device(found, "cpu", non_blocking=True)
+    assert len(moved) == len(tensors)
+    assert all(asked is True for _, asked in moved)
+    # And on a GPU both are asked for.
+    made = arguments.training_arguments(
+        parse_spec({**spec, "device": "cpu"}),
+        Path("x"),
+        job_id="x",
+        steps=1,
+        device="cpu",
+        precision="fp32",
+        trackers=[],
+    )
+    assert (made.dataloader_pin_memory, made.accelerator_config.non_blocking) == (False, False)
+
+
+def test_batches_that_wait_are_settable(spec):
+    asked = parse_spec({**spec, "data_loader_workers": 2, "prefetch_batches": 5})
+    about = {"job_id": "x", "steps": 1, "device": "cpu", "precision": "fp32", "trackers": []}
+    made = arguments.training_arguments(asked, Path("x"), **about)
+    assert (made.dataloader_num_workers, made.dataloader_prefetch_factor) == (2, 5)
+    assert arguments.first_free_batch(asked, "cpu", 10) == 10 + 3 + 2 * 5
+    alone = arguments.training_arguments(parse_spec(spec), Path("x"), **about)
+    assert alone.dataloader_prefetch_factor is None
+
+
+def test_texts_that_are_all_cut_are_a_warning(spec, tmp_path):
+    _, events = run({**spec, "lengths": {"document": 8, "query": 16}, "max_steps": 1}, tmp_path / "out")
+    [told] = [
+        data["message"]
+        for data in of(events, EventType.NOTICE)
+        if data["level"] == "warning" and "is cut" in data["message"]
+    ]
+    assert told.startswith("Every document is longer than the 8 tokens")
+
+
+def test_micro_batches_of_so_many_texts(spec, tmp_path, monkeypatch):
+    """Whatever their length, and with the same result."""
+    sizes, forward = [], encoding._forward
+
+    def noted(way, model, micro_batch, words):
+        sizes.append(len(micro_batch["input_ids"]))
+        return forward(way, model, micro_batch, words)
+
+    monkeypatch.setattr(encoding, "_forward", noted)
+    spec |= {"micro_batch_size": 3, "loss": {"cached": True}, "max_steps": 2, "evaluation": {}}
+    result, _ = run(spec, tmp_path / "out")
+    assert result.state == "succeeded", result.end_reason
+    assert max(sizes) == 3
+    assert sizes.count(3) > 0.6 * len(sizes)
+    report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
+    assert report["micro_batch_size"] == 3
+    with pytest.raises(InvalidRequest):
+        parse_spec({**spec, "micro_batch_tokens": 64})
 
 
 def test_compile_goes_through_dynamo_and_changes_nothing(spec, tmp_path, monkeypatch):
