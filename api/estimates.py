@@ -267,10 +267,12 @@ def _step(
         settled[role] = min(characters / _CHARACTERS_PER_TOKEN + 2, limit)
     lengths = {role: {"mean": round(value, 1), "approximate": True} for role, value in settled.items()}
     documents = seen.documents_per_row if seen else 1.0
+    for mined in (spec.mine, spec.remine):
+        if mined is not None:
+            own = documents - 1.0 if mined.keep_own == "always" else 0.0
+            documents = max(documents if mined.keep_own == "auto" else 0.0, 1.0 + mined.num_negatives + own)
     if spec.resample is not None:
         documents = min(documents, 1.0 + spec.resample.negatives)
-    if spec.remine is not None:
-        documents = 1.0 + spec.remine.num_negatives
     step = Step(settled["query"], settled["document"], documents)
     return step, lengths if seen else None
 

@@ -16,7 +16,7 @@ from core.run.devices import release_memory
 from core.spec.train import LoRA, TrainSpec
 from core.training.adapters import is_quantized
 from core.training.prepare import Prepared
-from core.training.recovery import MicroBatch, RandomState, is_out_of_memory, split_micro_batches, tokens_of
+from core.training.recovery import MicroBatch, is_out_of_memory, split_micro_batches, tokens_of
 from core.training.trainer import PairTrainer
 
 _ROOM = 0.9
@@ -82,10 +82,10 @@ def device_memory(device: str) -> int:
 
 
 def _measure(spec: TrainSpec, prepared: Prepared, trainer: PairTrainer) -> Measured | None:
-    """Forward and backward pass of the longest texts, as many as a micro-batch was to have at last."""
+    """Forward and backward pass of the longest text of the batch that did not fit; None without one."""
     if not trainer.window.batches or is_quantized(prepared.model):
         return None
-    inputs, random_state = trainer.window.batches[-1]
+    inputs, _ = trainer.window.batches[-1]
     batches = trainer.limits.apply(inputs)["micro_batches"]
     longest: MicroBatch = max(batches, key=tokens_of)
     few = split_micro_batches([longest], 1)[0]
@@ -94,7 +94,6 @@ def _measure(spec: TrainSpec, prepared: Prepared, trainer: PairTrainer) -> Measu
     trainer.optimizer = None
     model.to("cpu")
     release_memory()
-    random_state.restore() if prepared.device == "cpu" else RandomState().restore()
     kept: dict[int, int] = {}
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
