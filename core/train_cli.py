@@ -83,7 +83,9 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
         "precision": _precision(asked),
         "gradient_checkpointing": asked.grad_checkpoint,
         "logging_steps": 1 if asked.action == "smoke_steps" else asked.logging_steps,
-        "max_steps": asked.max_steps or (_SMOKE_STEPS if asked.action == "smoke_steps" else None),
+        "max_steps": _SMOKE_STEPS
+        if asked.max_steps is None and asked.action == "smoke_steps"
+        else asked.max_steps,
         "warmup_ratio": asked.warmup_ratio,
         "weight_decay": asked.weight_decay,
         "compile": asked.compile,

@@ -278,6 +278,7 @@ def gather(
             form: Any = opened.form
             reading = Reading.of(source, source.split)
             for found in read_passages(opened.path, form, source.category, cutting, reading):
+                gatherer.unreadable.lines += 1
                 if isinstance(found, Reject):
                     gatherer.reject(found)
                 else:

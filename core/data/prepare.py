@@ -281,7 +281,7 @@ def _balance(
         whole = min(counts[name] / share for name, share in able.items())
         for name, share in able.items():
             rows = np.flatnonzero(of_split & (gathered.category == gathered.categories.index(name)))
-            surplus = rows[np.argsort(order[rows], kind="stable")][int(share * whole + 1e-9) :]
+            surplus = rows[np.argsort(order[rows], kind="stable")][max(1, int(share * whole + 1e-9)) :]
             verdict[surplus] = _UNBALANCED
     return verdict, told
 

@@ -12,7 +12,7 @@ _SHOWN = 5
 class Rejects:
     """How many rows were kept and refused, and the first few of these.
 
-    ``lines``: those of the files, where they are known: a line may become several rows.
+    ``lines``: those of the files, where they are known (a line may become several rows), or passages.
     """
 
     kept: int = 0

@@ -11,6 +11,9 @@ from core.mining.gather import Gathered
 from core.mining.pool import Pool
 from core.spec.filters import Filters
 
+MOST_ANSWERS = 1000
+"""Of a query, for which a search goes deeper: a page of boilerplate may have ten thousands of repetitions."""
+
 
 class Answers:
     """Of each query the documents that answer it, nearly repeat one that does, or share its group, and those

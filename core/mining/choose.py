@@ -1,7 +1,7 @@
 """From what was found to what is taken: filters, preference, sampling, a cross-encoder's check."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from core.data.gathering import batches_of
 from core.errors import BadData
 from core.mining.answers import Alike, Answers
 from core.mining.checking import Checker
-from core.mining.filters import Candidates, in_turn, keep
+from core.mining.filters import Candidates, bar_of, in_turn, keep
 from core.mining.finders import Found
 from core.mining.gather import Gathered
 from core.mining.starvation import REPEATS, Tally
@@ -90,7 +90,7 @@ def choose_negatives(
         short = [query for query, taken in enumerate(mined.negatives) if len(taken) < spec.num_negatives]
         chooser.choose(short, by_rank=True)
     if spec.keep_own != "never":
-        keep_own(spec, context, gathered, answers, mined, chooser.check)
+        keep_own(spec, context, gathered, answers, mined, chooser.check, chooser.bars)
     for warning in mined.tally.warnings(
         spec.filters, found.of_pairs, found.scores[found.documents >= 0], mined.queries_by_rank
     ):
@@ -119,6 +119,7 @@ class _Chooser:
         self._rows_of: dict[int, list[int]] = defaultdict(list)
         for row, query in enumerate(gathered.pairs[:, 0].tolist()):
             self._rows_of[query].append(row)
+        self.bars: dict[int, float] = {}  # of each query, where a cross-encoder checks
         self.mined = Mined.nothing(len(gathered.queries), found.of_pairs)
         asked = spec.filters.cross_encoder
         if self.check is not None and asked is not None and asked.keep_scores:
@@ -153,6 +154,10 @@ class _Chooser:
             of_rows = self.check.of_pairs(rows)
             ends = np.cumsum([len(self._rows_of[query]) for query in queries])
             of_positives = [some.tolist() for some in np.split(of_rows, ends[:-1])]
+            asked = self._spec.filters.cross_encoder
+            assert asked is not None
+            for query, own in zip(queries, of_positives, strict=True):
+                self.bars[query] = min(bar_of(asked, score) for score in own)
             places, scores = self.check.choose(queries, of_positives, left, turns, spec.num_negatives, tally)
             if not mined.written_by_search:
                 mined.of_pairs[rows], written = of_rows, scores
@@ -183,42 +188,61 @@ def keep_own(
     answers: Answers,
     mined: Mined,
     check: Checker | None,
+    bars: dict[int, float],
 ) -> None:
     """Notes which of the rows' own negatives stay, and what a teacher says of them.
 
-    None that answers its query, and none that is among the mined ones.
+    None that answers its query, none that is among the mined ones, and none that a cross-encoder scores above
+    the query's bar (``bars``): it has the last word on these, too.
     """
     number = 0
     for batch in batches_of(gathered.rows):
         context.check_stop()
-        asked: list[tuple[int, str]] = []
-        for query_text, negatives in zip(
-            batch.column("query").to_pylist(), batch.column("negatives").to_pylist(), strict=True
-        ):
+        able: list[tuple[int, int, int, str]] = []  # row, query, place among its own, text
+        wanted: dict[int, int] = {}
+        for negatives in batch.column("negatives").to_pylist():
             query = int(gathered.pairs[number, 0])
-            wanted = len(negatives)
+            most = len(negatives)
             if spec.keep_own == "auto":
-                wanted = max(0, spec.num_negatives - len(mined.negatives[query]))
-            taken = set(mined.negatives[query].tolist())
-            own: list[int] = []
-            said: set[str] = set()
-            for index, text in enumerate(negatives if wanted else ()):
-                document = gathered.documents.number_of(text)
-                known = document is not None and (
-                    document in taken or bool(answers.among(query, np.array([document]))[0])
-                )
-                if len(own) < wanted and not known and text not in said and text != query_text:
-                    own.append(index)
-                    said.add(text)
-            if own:
-                mined.own[number] = own
-                asked += [(number, negatives[index]) for index in own]
+                most = max(0, spec.num_negatives - len(mined.negatives[query]))
+            if most:
+                wanted[number] = most
+                able += [
+                    (number, query, place, text)
+                    for place, text in _able_own(negatives, query, gathered, answers, mined)
+                ]
             number += 1
-        if asked and check is not None and not mined.written_by_search:
-            queries = gathered.queries.texts([int(gathered.pairs[row, 0]) for row, _ in asked])
-            pairs = list(zip(queries, (text for _, text in asked), strict=True))
-            for (row, _), score in zip(asked, check.score(pairs).tolist(), strict=True):
+        scores: list[float | None] = [None] * len(able)
+        if able and check is not None:
+            queries = gathered.queries.texts([query for _, query, _, _ in able])
+            texts = [text for _, _, _, text in able]
+            scores = check.score(list(zip(queries, texts, strict=True))).tolist()
+        for (row, query, place, _), score in zip(able, scores, strict=True):
+            own = mined.own.setdefault(row, [])
+            if len(own) == wanted[row] or (score is not None and score > bars[query]):
+                continue
+            own.append(place)
+            if score is not None and not mined.written_by_search:
                 mined.own_scores.setdefault(row, []).append(score)
+        for row in wanted:
+            if not mined.own.get(row, True):
+                del mined.own[row]
+
+
+def _able_own(
+    negatives: list[str], query: int, gathered: Gathered, answers: Answers, mined: Mined
+) -> Iterator[tuple[int, str]]:
+    """The places and texts of a row's own negatives that may stay, each text once."""
+    taken = set(mined.negatives[query].tolist())
+    said: set[str] = set()
+    for place, text in enumerate(negatives):
+        document = gathered.documents.number_of(text)
+        if text in said or document in taken:
+            continue
+        if document is not None and answers.among(query, np.array([document]))[0]:
+            continue
+        said.add(text)
+        yield place, text
 
 
 def _open_checker(spec: MineSpec, context: RunContext, gathered: Gathered) -> Checker | None:

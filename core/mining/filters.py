@@ -60,8 +60,9 @@ def keep(
     """
     there = documents >= 0
     free = there & ~is_answer
-    removed["answers"] += int((there & is_answer).sum())
     ranks = np.cumsum(free) - 1
+    # Those behind the last rank stand in nobody's way.
+    removed["answers"] += int((there & is_answer & (ranks + 1 < asked.range_max)).sum())
     kept = free.copy()
 
     def take_out(name: str, bad: np.ndarray) -> None:

@@ -76,6 +76,13 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
                 row = replace(row, negatives=[], difficulty=[], negative_ids=[])
             file.add(replace(row, scores=[]))
     rejects.check(spec.max_reject_share)
+    if rejects.count:
+        first = rejects.examples[0]
+        context.notice(
+            f"{rejects.count} rows of {spec.dataset.ref} cannot be used and are left out; the first: "
+            f"{first.file}, line {first.line}: {first.reason}.",
+            "warning",
+        )
     report = reading.report
     if own:  # the corpus has told of the same ids
         report.remarks = Remarks()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts import fresh_folder
-from core.mining.answers import Alike, Answers
+from core.mining.answers import MOST_ANSWERS, Alike, Answers
 from core.mining.choose import Mined, choose_negatives
 from core.mining.finders import choose_finder
 from core.mining.finders.parts import publish_candidates
@@ -13,8 +13,6 @@ from core.mining.gather import Gathered, gather
 from core.mining.output import Written, publish_mined, write_mined
 from core.run.context import RunContext
 from core.spec.mine import MineSpec
-
-_MOST_ANSWERS = 1000
 
 
 def mine(spec: MineSpec, context: RunContext) -> None:
@@ -52,7 +50,7 @@ class _Search:
         self._answers = Answers(spec.filters, gathered, self._alike, context.check_stop)
         finder = choose_finder(spec, context)
         # Answers stand among the nearest, and count for no rank.
-        most = min(self._answers.most, _MOST_ANSWERS)
+        most = min(self._answers.most, MOST_ANSWERS)
         depth = max(1, min(gathered.candidates, spec.filters.range_max + most))
         self.found = finder.find(gathered, depth)
         self.facts = finder.facts

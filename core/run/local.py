@@ -101,11 +101,11 @@ def _check_free(out: Path, spec: dict[str, Any]) -> None:
 
 
 def _gpus(spec: dict[str, Any]) -> list[str]:
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # read once, when torch is imported
     wanted = spec["resources"]["gpus"]
     if wanted == 0:
         return []
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking must not initialise CUDA
-    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # read once, when torch is imported
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -49,7 +49,10 @@ _RULES: dict[str, Sequence[_Rule]] = {
         ),
         (
             "prefetch_batches",
-            lambda spec: spec.data_loader_workers == 0,
+            lambda spec: (
+                spec.data_loader_workers == 0
+                or (spec.data_loader_workers == "auto" and spec.resources.gpus == 0)
+            ),
             "no process makes batches ahead (data_loader_workers: 0)",
         ),
         ("dataset.weight", lambda spec: len(spec.datasets) == 1, "there is one dataset"),
@@ -59,6 +62,19 @@ _RULES: dict[str, Sequence[_Rule]] = {
             lambda spec: "auto" not in (spec.lengths.query, spec.lengths.document),
             "both lengths are given",
         ),
+        (
+            "lengths.sample",
+            lambda spec: "auto" not in (spec.lengths.query, spec.lengths.document),
+            "both lengths are given",
+        ),
+        (
+            "mine.block_mb",
+            lambda spec: (
+                spec.mine is None or spec.mine.model == "bm25" or spec.mine.index in ("faiss", "plaid")
+            ),
+            "only exact search has blocks of scores",
+        ),
+        ("remine.across_datasets", lambda spec: len(spec.datasets) == 1, "there is one dataset"),
         *(
             (f"evaluation.{name}", lambda spec: not _evaluates(spec), "there is nothing to evaluate on")
             for name in ("metrics", "every_steps", "baseline", "index", "rerank")

@@ -4,23 +4,30 @@ The last thing before the job ends as ``out_of_memory``: whoever reads the end r
 large, and which settings would fit.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import torch
 
+from core.families.static import is_static
 from core.models.memory import OPTIMIZER_BYTES, Step, training_memory
 from core.run.context import RunContext
-from core.run.devices import release_memory
+from core.run.devices import free_memory, release_memory
 from core.spec.train import LoRA, TrainSpec
 from core.training.adapters import is_quantized
 from core.training.prepare import Prepared
-from core.training.recovery import MicroBatch, is_out_of_memory, split_micro_batches, tokens_of
+from core.training.recovery import MicroBatch, split_micro_batches, tokens_of
 from core.training.trainer import PairTrainer
 
 _ROOM = 0.9
 """Of a device's memory, that a training may take."""
+
+_BESIDE = 1_000_000_000
+"""Bytes that the diagnosis needs beside weights and gradients, roughly."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,22 +57,23 @@ class Measured:
 def explain_out_of_memory(
     spec: TrainSpec, context: RunContext, prepared: Prepared, trainer: PairTrainer
 ) -> str:
-    """Sentences on what the training needs and what would fit. Never raises for want of memory.
+    """Sentences on what the training needs and what would fit. Whatever goes wrong here, it returns some.
 
-    The model is moved to the CPU and cannot be trained afterwards.
+    The model is moved to the CPU and cannot be trained afterwards. Nothing is measured where the CPU's memory
+    would not suffice, or when the job is asked to stop.
     """
     context.phase("diagnosing")
     room = device_memory(prepared.device)
     where = "the machine" if prepared.device == "cpu" else "the GPU"
     told = ""
-    try:
-        measured = _measure(spec, prepared, trainer)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    else:
-        if measured is not None:
-            told = f"Measured on the CPU with {measured}; {where} has {room / 1e9:.2f} GB. "
+    measured = None
+    if not context.should_stop() and _has_room(prepared):
+        try:
+            measured = _measure(spec, prepared, trainer)
+        except Exception:  # noqa: BLE001 - it must not hide why the job ends
+            _log.exception("The diagnosis on the CPU failed")
+    if measured is not None:
+        told = f"Measured on the CPU with {measured}; {where} has {room / 1e9:.2f} GB. "
     fitting = what_fits(spec, prepared, int(_ROOM * room), context.request.processes)
     if fitting:
         return told + f"By the estimate these would fit: {'; '.join(fitting)}."
@@ -81,13 +89,21 @@ def device_memory(device: str) -> int:
     return int(psutil.virtual_memory().total)
 
 
+def _has_room(prepared: Prepared) -> bool:
+    """Whether the machine has memory for the weights, where they are not there yet, and their gradients. A
+    process that takes more than there is would be killed, and could say nothing."""
+    trained = [parameter for parameter in prepared.model.parameters() if parameter.requires_grad]
+    needed = _bytes(trained) + (0 if prepared.device == "cpu" else _bytes(prepared.model.parameters()))
+    return free_memory("cpu") > needed + _BESIDE
+
+
 def _measure(spec: TrainSpec, prepared: Prepared, trainer: PairTrainer) -> Measured | None:
     """Forward and backward pass of the longest text of the batch that did not fit; None without one."""
     if not trainer.window.batches or is_quantized(prepared.model):
         return None
     inputs, _ = trainer.window.batches[-1]
     batches = trainer.limits.apply(inputs)["micro_batches"]
-    longest: MicroBatch = max(batches, key=tokens_of)
+    longest: MicroBatch = max(batches, key=lambda batch: batch["input_ids"].shape[1])
     few = split_micro_batches([longest], 1)[0]
     model = prepared.model
     model.zero_grad(set_to_none=True)
@@ -135,12 +151,12 @@ def what_fits(spec: TrainSpec, prepared: Prepared, room: int, processes: int) ->
         ("optimizer: adamw_8bit", {"optimizer": "adamw_8bit"}, whole),
         ("optimizer: adafactor", {"optimizer": "adafactor"}, whole),
     ]
-    if spec.lora is None:
+    if spec.lora is None and not is_static(prepared.model):
         changes.append(("lora", adapters, whole))
         changes.append(
             ("lora with gradient_checkpointing", {**adapters, "gradient_checkpointing": True}, whole)
         )
-    if spec.quantization is None and spec.family == "dense":
+    if spec.quantization is None and spec.family == "dense" and not is_static(prepared.model):
         changes.append(("lora with quantization: int4", {**adapters, "quantization": "int4"}, whole))
     found = []
     for name, change, step in changes:

@@ -23,9 +23,25 @@ from core.families.identity import described_sha256
 from core.families.prompts import with_own_prompts
 from core.mining.mine import mine_rows
 from core.run.context import RunContext
+from core.run.devices import release_memory
+from core.spec.job import JobSpec
 from core.spec.mine import MineFirst, MineSpec
 from core.spec.train import TrainingSource, TrainSpec
 from core.training.mined import mined_folder
+
+_COUNTING = {".safetensors", ".json", ".txt", ".model"}
+"""Weights, configurations, vocabularies; not a README."""
+
+_IRRELEVANT = {
+    *JobSpec.model_fields,
+    "dataset",
+    "corpus",
+    "model",
+    "batch_size",
+    "block_mb",
+    "max_reject_share",
+}
+"""Fields of a mine spec that change nothing of what is mined, or that count by their content."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,7 @@ def mine_first(spec: TrainSpec, context: RunContext) -> list[MinedFirst]:
             shutil.rmtree(report, ignore_errors=True)
             shutil.move(written.report, report)
             shutil.rmtree(context.folder / "work" / "mining")
+            release_memory()
             _take(kept, folder, key)
         else:
             context.notice(f"{source.ref}: the negatives that were mined before are used again.")
@@ -107,10 +124,7 @@ def _key(mining: MineSpec, context: RunContext) -> str:
         for name, reference in mining.mining_references().items()
         if name.endswith("model")
     ]
-    settings = mining.model_dump(
-        mode="json",
-        exclude={"name", "labels", "resources", "device", "dataset", "corpus", "model", "block_mb"},
-    )
+    settings = mining.model_dump(mode="json", exclude=_IRRELEVANT)
     if isinstance(check := settings["filters"]["cross_encoder"], dict):
         check.pop("model")
     settings["lexical"] = mining.model == "bm25"
@@ -118,8 +132,8 @@ def _key(mining: MineSpec, context: RunContext) -> str:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    """The sha256 of each file of a model."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    """The sha256 of each file of a model that decides what it computes."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in _COUNTING)
     return {str(path.relative_to(folder)): sha256_of(path) for path in paths}
 
 

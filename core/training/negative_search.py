@@ -15,7 +15,7 @@ import numpy as np
 
 from core.data.near_duplicates import Sketches
 from core.families import dense
-from core.mining.answers import Alike
+from core.mining.answers import MOST_ANSWERS, Alike
 from core.mining.filters import in_turn, keep
 from core.mining.starvation import REPEATS, Tally
 from core.retrieval.inverted_lists import search_with_faiss
@@ -116,7 +116,7 @@ def find_negatives(
             able = np.arange(len(known)) if asked.across_datasets else spans[number]
             wanted, place = np.unique(query_of[first:end], return_inverse=True)
             most = max((len(known_answers.of(query)) for query in asking[wanted].tolist()), default=0)
-            depth = max(1, min(len(able), asked.filters.range_max + most))
+            depth = max(1, min(len(able), asked.filters.range_max + min(most, MOST_ANSWERS)))
             nearest = _search(of_queries[wanted], of_documents, able, depth, asked, seed, device, check_stop)
             of_positives: dict[int, list[float]] = defaultdict(list)
             for start in range(first, end, _TEXTS):
@@ -124,7 +124,7 @@ def find_negatives(
                 scores = np.einsum("ij,ij->i", of_queries[query_of[rows]], of_documents[positives[rows]])
                 for query, score in zip(place[rows.start - first :].tolist(), scores.tolist(), strict=False):
                     of_positives[query].append(score)
-            own = spans[number] if asked.prefer == "other_dataset" else None
+            of_dataset = known[spans[number]] if asked.prefer == "other_dataset" else None
             chosen, told = _choose(
                 nearest,
                 np.where(nearest.indices >= 0, known[able[nearest.indices]], -1),
@@ -133,12 +133,14 @@ def find_negatives(
                 asked,
                 (*seed, number),
                 known_answers,
-                None if own is None else known[own],
+                of_dataset,
                 len(able),
             )
             warnings |= dict.fromkeys(told)
             for row, query in zip(range(first, end), place.tolist(), strict=True):
-                found.append(_with_own(chosen[query], documents[starts[row] : starts[row + 1]], asked))
+                own = documents[starts[row] + 1 : starts[row + 1]]
+                own = own[~np.isin(own, list(known_answers.of(int(queries[row]))))]
+                found.append(_with_own(chosen[query], own, asked))
     finally:
         scratch.unlink(missing_ok=True)
     return Negatives(
@@ -220,10 +222,9 @@ def _choose(
     return chosen, tally.warnings(asked.filters, positives, nearest.scores[found >= 0], int(by_rank.sum()))
 
 
-def _with_own(mined: np.ndarray, documents: np.ndarray, asked: Remine) -> np.ndarray:
-    """A row's mined negatives, and those of its own that ``keep_own`` keeps. ``documents``: its positive and
-    its own negatives."""
-    own = documents[1:][~np.isin(documents[1:], [*mined, documents[0]])]
+def _with_own(mined: np.ndarray, own: np.ndarray, asked: Remine) -> np.ndarray:
+    """A row's mined negatives, and those of its ``own`` that ``keep_own`` keeps."""
+    own = own[~np.isin(own, mined)]
     if asked.keep_own == "always":
         return np.concatenate([own, mined])
     if asked.keep_own == "auto":

@@ -263,7 +263,7 @@ def _tell_of_compilation(spec: TrainSpec, context: RunContext, device: str, step
         )
     if spec.padding == "auto":
         context.notice(
-            "compile: texts are padded to one length (padding: fixed), so that the model is compiled once."
+            "compile: texts are padded to one length (padding: fixed), so that few shapes are compiled."
         )
 
 

@@ -214,13 +214,14 @@ def free_memory_in_step(optimizer: torch.optim.Optimizer, tell: Callable[[str], 
     """Make the optimizer's ``step`` try a second time, in place, where memory does not suffice.
 
     The first step allocates the optimizer's state, when memory that the batch no longer needs is still
-    cached. The step raises `OutOfMemory` where freeing that does not help, and where some parameters have
+    cached. The step raises `OutOfMemory` where freeing that does not help, and where some parameters may have
     been updated already: a second step would update those twice.
     """
     step = optimizer.step
 
     @functools.wraps(step)
     def again(_: torch.optim.Optimizer, *arguments: Any, **named: Any) -> Any:
+        before = {parameter: _steps_taken(state) for parameter, state in optimizer.state.items()}
         try:
             return step(*arguments, **named)
         except (RuntimeError, MemoryError) as error:
@@ -228,7 +229,7 @@ def free_memory_in_step(optimizer: torch.optim.Optimizer, tell: Callable[[str], 
                 raise
             problem = str(error).partition("\n")[0]
         # Outside of the except block: the exception holds what the step had allocated.
-        if len(_steps_taken(optimizer)) > 1:
+        if not _forget_half_a_step(optimizer, before):
             raise OutOfMemory(
                 f"There is too little memory for the optimizer's step, which broke off halfway. ({problem})"
             )
@@ -246,11 +247,23 @@ def free_memory_in_step(optimizer: torch.optim.Optimizer, tell: Callable[[str], 
     optimizer.step = types.MethodType(again, optimizer)  # type: ignore[method-assign]
 
 
-def _steps_taken(optimizer: torch.optim.Optimizer) -> set[float]:
-    """How often parameters that have a gradient were updated: one number between two steps."""
-    return {
-        float(optimizer.state.get(parameter, {}).get("step", 0))
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if parameter.grad is not None
-    }
+def _steps_taken(state: dict[str, Any]) -> object:
+    """What changes with each update of a parameter. A tensor's own counter: reading a GPU's would wait."""
+    step = state.get("step")
+    return step._version if isinstance(step, torch.Tensor) else step
+
+
+def _forget_half_a_step(optimizer: torch.optim.Optimizer, before: dict[Any, object]) -> bool:
+    """Drop the states that a failed step has begun. False where a parameter may have been updated: then
+    nothing is dropped."""
+    begun = [parameter for parameter in optimizer.state if parameter not in before]
+    known = [optimizer.state[parameter] for parameter in before]
+    if not begun and not any("step" in state for state in known):
+        return False  # an optimizer that counts no steps does not tell how far it came
+    if any(_steps_taken(optimizer.state[parameter]) != taken for parameter, taken in before.items()):
+        return False
+    if any(float(optimizer.state[parameter].get("step", 0)) > 0 for parameter in begun):
+        return False
+    for parameter in begun:
+        del optimizer.state[parameter]
+    return True

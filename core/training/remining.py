@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.errors import BadSpec
 from core.families import dense
+from core.retrieval.inverted_lists import check_faiss
 from core.run.context import RunContext, Stopped
 from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable, restore_trained_state, trained_state
@@ -44,6 +46,10 @@ class Remining:
     ) -> None:
         assert spec.remine is not None
         self._spec, self._asked = spec, spec.remine
+        if spec.remine.index == "faiss":
+            check_faiss()
+        if spec.remine.prefer is not None and len(spec.datasets) == 1:
+            raise BadSpec("remine.prefer other_dataset: there is one dataset")
         self._context, self._ranks, self._prepared, self._state = context, ranks, prepared, state
         self.folder = mined_folder(context)
         self._texts = Texts(

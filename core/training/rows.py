@@ -211,7 +211,7 @@ def _roles(spec: TrainSpec) -> list[str]:
         roles.append("scores")
     if spec.curriculum is not None or (spec.resample is not None and spec.resample.max_per_difficulty):
         roles.append("difficulty")
-    if spec.remine is not None and spec.remine.at_start:
+    if spec.remine is not None and spec.remine.at_start and spec.remine.keep_own == "never":
         roles.remove("negatives")
     return roles
 

@@ -50,17 +50,29 @@ def train(spec: TrainSpec, context: RunContext) -> None:
     Goes on from the job's last whole checkpoint when there is one. Raises `Stopped` when asked to stop,
     after saving a checkpoint, and a `JobFailure` for what the user can mend.
     """
+    begun: list[tuple[Prepared, PairTrainer]] = []
     try:
         with open_ranks(context) as ranks:
-            _train(spec, context, ranks)
+            _train(spec, context, ranks, begun)
+        return
+    except OutOfMemory as error:
+        problem = str(error)
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
+        problem = (
             "The GPU ran out of memory. Lower micro_batch_tokens with loss.cached true, use shorter lengths "
             f"or gradient_checkpointing. ({str(error).partition('.')[0]})"
-        ) from error
+        )
+    # Outside of the except block: the exception holds the tensors of the failed step. And after the other
+    # processes have ended: they wait for nobody who explains.
+    explained = ""
+    if begun and context.seat is None:
+        explained = explain_out_of_memory(spec, context, *begun[0])
+    raise OutOfMemory(f"{problem} {explained}".strip())
 
 
-def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
+def _train(
+    spec: TrainSpec, context: RunContext, ranks: Ranks, begun: list[tuple[Prepared, PairTrainer]]
+) -> None:
     copied = ranks.first and context.remote is not None
     checkpoints = Checkpoints(
         context.request.checkpoints,
@@ -71,12 +83,19 @@ def _train(spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
         owner=ranks.first,
     )
     try:
-        _train_from(checkpoints, spec, context, ranks)
+        _train_from(checkpoints, spec, context, ranks, begun)
     finally:
         checkpoints.close()  # a job that stops leaves its copy whole
 
 
-def _train_from(checkpoints: Checkpoints, spec: TrainSpec, context: RunContext, ranks: Ranks) -> None:
+def _train_from(
+    checkpoints: Checkpoints,
+    spec: TrainSpec,
+    context: RunContext,
+    ranks: Ranks,
+    begun: list[tuple[Prepared, PairTrainer]],
+) -> None:
+    """``begun`` gets what is trained, for whoever explains why it ended."""
     resume_from = ranks.from_first(checkpoints.latest)
     state = checkpoints.state(resume_from) if resume_from else TrainingState()
     prepared = prepare(spec, context, ranks)
@@ -99,7 +118,8 @@ def _train_from(checkpoints: Checkpoints, spec: TrainSpec, context: RunContext, 
     context.phase("training")
     if resume_from:
         context.notice(f"Going on from {resume_from.name} of an earlier attempt.")
-    with _broken_by_training(trainer), _explaining_want_of_memory(spec, context, ranks, prepared, trainer):
+    begun.append((prepared, trainer))
+    with _broken_by_training(trainer):
         try:
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         except DamagedCheckpoint as error:
@@ -145,21 +165,6 @@ def _broken_by_training(trainer: PairTrainer) -> Iterator[None]:
     except NotFinite as error:
         step = trainer.state.global_step
         raise Diverged(f"Evaluated after step {step}: {error}. {AGAINST_DIVERGENCE}") from error
-
-
-@contextmanager
-def _explaining_want_of_memory(
-    spec: TrainSpec, context: RunContext, ranks: Ranks, prepared: Prepared, trainer: PairTrainer
-) -> Iterator[None]:
-    """Add to an end for want of memory what was needed and what would fit."""
-    try:
-        yield
-        return
-    except (OutOfMemory, torch.OutOfMemoryError) as error:
-        problem = str(error).partition("\n")[0]
-    # Outside of the except block: the exception holds the tensors of the failed step.
-    explained = explain_out_of_memory(spec, context, prepared, trainer) if ranks.first else ""
-    raise OutOfMemory(f"{problem} {explained}".strip())
 
 
 def build_trainer(
@@ -336,9 +341,9 @@ def finish(
         "processes": context.request.processes,
         "cached": trainer.limits.cached,
         "micro_batch_size": spec.micro_batch_size,
-        "micro_batch_tokens": min(
-            prepared.packing.token_budget, trainer.limits.tokens or prepared.packing.token_budget
-        ),
+        "micro_batch_tokens": trainer.limits.tokens
+        if spec.micro_batch_size
+        else min(prepared.packing.token_budget, trainer.limits.tokens or prepared.packing.token_budget),
         "tokens": state.tokens_seen,
         "operations": operations(prepared.shape, state.tokens_seen),
         "training_seconds": round(state.training_seconds, 2),

@@ -36,6 +36,7 @@ from core.training.tokens import TokenRow
 
 _WEIGHTS = "weights.safetensors"
 _PATIENCE = 3
+_LEAST_SCALE = 1.0
 
 
 def _follow_the_trainer(_worker: int) -> None:
@@ -197,8 +198,12 @@ class PairTrainer(Trainer):
         bad = bad_gradient(model) or "the gradients' norm overflows"
         if self.accelerator.scaler is not None or self.accelerator.mixed_precision != "no":
             precision = self.accelerator.mixed_precision
-            bad += f"; {self._describe_embeddings(model)}"
-            norm = self._again_in_float32(model)
+            again = self._try_again_in_float32(model)
+            if again is None:
+                self._tell(f"Step {step} was left out: in {precision} {bad}; float32 needs more memory.")
+                return norm
+            norm, embeddings = again
+            bad += f"; {embeddings}"
             if math.isfinite(norm):
                 self._left_out = 0
                 self._tell(f"Step {step} was done again in float32: in {precision} {bad}.")
@@ -214,14 +219,45 @@ class PairTrainer(Trainer):
         self._set_loss(torch.zeros_like(self._tr_loss))
         return norm
 
-    def _again_in_float32(self, model: Any) -> float:
-        """The whole update once more, without autocast. Returns its gradients' norm, clipped as usual."""
+    def _try_again_in_float32(self, model: Any) -> tuple[float, str] | None:
+        """The norm of the update's gradients in float32, clipped as usual, and what its embeddings were.
+
+        None where memory does not suffice: then there are no gradients, and the update does nothing.
+        """
+        try:
+            finite, embeddings = self._describe_embeddings(model)
+            return self._again_in_float32(model, scale_less=finite), embeddings
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            here = not isinstance(error, ShortElsewhere)
+        # Outside of the except block: the exception holds the tensors of the failed step.
+        if here:
+            self._ranks.meet(failed=True)
+        model.zero_grad(set_to_none=True)
+        release_memory()
+        if self.accelerator.scaler is not None:
+            # It counts what it has looked at, and skips the update where that is not finite.
+            some = next(parameter for parameter in model.parameters() if parameter.requires_grad)
+            some.grad = torch.full_like(some, math.inf)
+            self.accelerator.scaler.update(self.accelerator.scaler.get_scale())
+            self.accelerator.unscale_gradients()
+            model.zero_grad(set_to_none=True)
+        self._set_loss(torch.zeros_like(self._tr_loss))
+        return None
+
+    def _again_in_float32(self, model: Any, *, scale_less: bool) -> float:
+        """The whole update once more, without autocast. Returns its gradients' norm, clipped as usual.
+
+        ``scale_less``: what overflowed was scaled, and not the model's own numbers.
+        """
         model.zero_grad()
         scaler = self.accelerator.scaler
         if scaler is not None:
-            # The scale was too large for float16: from here on a smaller one. This also lets the scaler look
-            # at the gradients that come now.
-            scaler.update(scaler.get_scale() * scaler.get_backoff_factor())
+            # Also lets the scaler look at the gradients that come now.
+            scale = scaler.get_scale()
+            less = max(_LEAST_SCALE, scale * scaler.get_backoff_factor())
+            scaler.update(min(scale, less) if scale_less else scale)
         losses = []
         for batch, random_state in self.window.batches:
             random_state.restore()
@@ -235,13 +271,14 @@ class PairTrainer(Trainer):
         limit = self.args.max_grad_norm if self.args.max_grad_norm > 0 else float("inf")
         return float(self.accelerator.clip_grad_norm_(model.parameters(), limit))
 
-    def _describe_embeddings(self, model: Any) -> str:
-        """What the failed update's first batch is encoded as, in its own precision."""
+    def _describe_embeddings(self, model: Any) -> tuple[bool, str]:
+        """What the failed update's first batch is encoded as, in its own precision; whether all of it is
+        finite."""
         batch, random_state = self.window.batches[0]
         random_state.restore()
         with torch.no_grad():
             found = self._embed(model, self.limits.apply(self._prepare_inputs(batch)))
-        return describe("embeddings", found)
+        return bool(torch.isfinite(found).all()), describe("embeddings", found)
 
     @contextlib.contextmanager
     def _plain_forward(self, model: Any) -> Iterator[None]:

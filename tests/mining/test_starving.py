@@ -236,6 +236,32 @@ def test_own_negatives_have_the_teachers_scores(tiny_model, tmp_path):
         assert np.allclose(row["scores"], expected, atol=1e-4)
 
 
+def test_the_cross_encoder_has_the_last_word_on_own_negatives_too(tiny_model, tmp_path):
+    cross = make_cross_encoder(tmp_path / "cross", tiny_model)
+    corpus = write(tmp_path / "corpus.jsonl", [{"text": f"{word} and {word}"} for word in WORDS[:3]])
+    kept = {}
+    for name, share in (("strict", 0.9), ("free", None)):
+        check = {"model": f"file:{cross}", "positive_aware": share, "keep_scores": True}
+        options = {"positive_aware": None, "near_duplicates": None, "cross_encoder": check}
+        dataset, model = f"file:{own_rows(tmp_path)}", f"file:{tiny_model}"
+        out = tmp_path / name
+        done = mine(out, dataset, model, corpus=f"file:{corpus}", keep_own="always", filters=options)
+        assert done.state == "succeeded", done.end_reason
+        kept[name] = sum(rank == -1 for row in made(out) for rank in row["ranks"])
+    for row in made(tmp_path / "strict"):
+        positive, *negatives = row["scores"] or [0.0]
+        assert all(score <= positive - 0.1 * abs(positive) + 1e-6 for score in negatives)
+    assert 0 < kept["strict"] < kept["free"] == 2 * len(WORDS)
+
+
+def test_answers_behind_the_last_rank_are_in_nobodys_way():
+    counts: Counter[str] = Counter()
+    keep(DOCUMENTS, CLOSE, DOCUMENTS >= 10, [2.0], RankFilters(range_max=10), counts)
+    assert counts["answers"] == 0
+    keep(DOCUMENTS, CLOSE, DOCUMENTS >= 9, [2.0], RankFilters(range_max=10), counts)
+    assert counts["answers"] == 21
+
+
 def test_a_fallback_has_no_room_for_a_typo():
     with pytest.raises(InvalidRequest):
         parse_spec({"kind": "mine", "dataset": "file:/x", "filters": {"fallback": {"range_mim": 3}}})

@@ -8,10 +8,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import BertModel
 
+from core.errors import OutOfMemory
 from core.jobs.events import EventType
 from core.training import encoding
 from core.training.losses import MultipleNegativesRanking
-from core.training.recovery import describe, is_out_of_memory, split_micro_batches
+from core.training.recovery import describe, free_memory_in_step, is_out_of_memory, split_micro_batches
 from core.training.trainer import PairTrainer
 from tests.tiny import make_model
 from tests.training.test_train import StopAt, of, run, weights
@@ -290,6 +291,70 @@ def test_the_optimizers_step_is_tried_again_when_memory_was_freed(spec, tmp_path
         "Out of memory in the optimizer's step 8",
     ]
     equal(tmp_path / "plain", tmp_path / "short", 0)
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3, 4])
+def test_a_step_that_fails_while_it_makes_its_state_is_begun_anew(monkeypatch, fails):
+    """Adam allocates parameter by parameter, moment by moment: what was begun must not be taken for whole."""
+
+    def steps(broken: bool) -> list[torch.Tensor]:
+        parameters = [torch.nn.Parameter(torch.full((3,), float(number))) for number in (1, 2)]
+        optimizer = torch.optim.AdamW(parameters, lr=0.1, fused=True)
+        told = []
+        free_memory_in_step(optimizer, told.append)
+        zeros, calls = torch.zeros_like, []
+
+        def short(*arguments, **options):
+            calls.append(1)
+            if broken and len(calls) == fails:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate a moment")
+            return zeros(*arguments, **options)
+
+        monkeypatch.setattr(torch, "zeros_like", short)
+        for _ in range(3):
+            for parameter in parameters:
+                parameter.grad = torch.ones(3)
+            optimizer.step()
+        monkeypatch.setattr(torch, "zeros_like", zeros)
+        assert len(told) == broken
+        return [parameter.detach() for parameter in parameters]
+
+    assert all(torch.equal(one, two) for one, two in zip(steps(False), steps(True), strict=True))
+
+
+def test_an_optimizer_that_counts_no_steps_is_not_tried_again(monkeypatch):
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    step = torch.optim.SGD.step
+
+    def short(self, *arguments, **options):
+        step(self, *arguments, **options)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.optim.SGD, "step", short)
+    free_memory_in_step(optimizer, lambda _: None)
+    parameter.grad = torch.ones(3)
+    with pytest.raises(OutOfMemory, match="broke off halfway"):
+        optimizer.step()
+    assert torch.allclose(parameter.detach(), torch.full((3,), 0.9))  # once
+
+
+def test_an_update_in_fp16_that_does_not_fit_in_float32_is_left_out(spec, tmp_path, monkeypatch, scaled):
+    spec |= {"precision": "bf16"}
+    poison(monkeypatch, {4}, only_bf16=True)
+    again = PairTrainer._plain_forward
+
+    def short(self, model):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate twice as much")
+
+    monkeypatch.setattr(PairTrainer, "_plain_forward", short)
+    result, events = run(spec, tmp_path / "out")
+    monkeypatch.setattr(PairTrainer, "_plain_forward", again)
+    assert result.state == "succeeded", result.end_reason
+    [told] = warnings(events)
+    assert told.startswith("Step 4 was left out: in fp16 gradient of ")
+    assert told.endswith("float32 needs more memory.")
+    assert scaled[0].get_scale() == 512.0  # as after any step that it skips
 
 
 @pytest.mark.parametrize(
