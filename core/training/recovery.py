@@ -256,10 +256,9 @@ def _steps_taken(state: dict[str, Any]) -> object:
 def _forget_half_a_step(optimizer: torch.optim.Optimizer, before: dict[Any, object]) -> bool:
     """Drop the states that a failed step has begun. False where a parameter may have been updated: then
     nothing is dropped."""
+    if isinstance(optimizer, torch.optim.SGD):
+        return False  # it counts no steps, and so does not tell how far it came
     begun = [parameter for parameter in optimizer.state if parameter not in before]
-    known = [optimizer.state[parameter] for parameter in before]
-    if not begun and not any("step" in state for state in known):
-        return False  # an optimizer that counts no steps does not tell how far it came
     if any(_steps_taken(optimizer.state[parameter]) != taken for parameter, taken in before.items()):
         return False
     if any(float(optimizer.state[parameter].get("step", 0)) > 0 for parameter in begun):
