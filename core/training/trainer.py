@@ -224,6 +224,8 @@ class PairTrainer(Trainer):
 
         None where memory does not suffice: then there are no gradients, and the update does nothing.
         """
+        scaler = self.accelerator.scaler
+        scale = scaler.get_scale() if scaler is not None else 1.0
         try:
             finite, embeddings = self._describe_embeddings(model)
             return self._again_in_float32(model, scale_less=finite), embeddings
@@ -236,11 +238,11 @@ class PairTrainer(Trainer):
             self._ranks.meet(failed=True)
         model.zero_grad(set_to_none=True)
         release_memory()
-        if self.accelerator.scaler is not None:
+        if scaler is not None:
             # It counts what it has looked at, and skips the update where that is not finite.
             some = next(parameter for parameter in model.parameters() if parameter.requires_grad)
             some.grad = torch.full_like(some, math.inf)
-            self.accelerator.scaler.update(self.accelerator.scaler.get_scale())
+            scaler.update(scale)
             self.accelerator.unscale_gradients()
             model.zero_grad(set_to_none=True)
         self._set_loss(torch.zeros_like(self._tr_loss))
