@@ -1,6 +1,7 @@
 """``reason run``: the jobs of the service with no service."""
 
 import argparse
+import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,24 @@ def run_main(arguments: list[str] | None = None) -> int:
         overwrite=asked.overwrite,
         as_json=asked.json,
     )
+
+
+def parse_flags(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """As ``parser.parse_args``; the message about an unknown flag names the nearest known one."""
+    asked, unknown = parser.parse_known_args(arguments)
+    flags = {
+        flag.strip("-").replace("-", "_"): flag
+        for action in parser._actions  # argparse has no other way to its flags
+        for flag in action.option_strings
+    }
+    told = []
+    for name in unknown:
+        plain = name.partition("=")[0]
+        near = difflib.get_close_matches(plain.strip("-").replace("-", "_"), flags, 1)
+        told.append(f"{plain} (did you mean {flags[near[0]]}?)" if near else plain)
+    if told:
+        parser.error(f"unrecognized arguments: {', '.join(told)}")
+    return asked
 
 
 def run_and_tell(

@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.cli import run_and_tell
+from core.cli import parse_flags, run_and_tell
 from core.spec.files import localize
 from core.spec.prepare import BRIGHT_DOCUMENTS
-from core.train_cli import parse_flags
 
 REASONIR_HQ = "hf:reasonir/reasonir-data:hq"
 

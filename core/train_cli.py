@@ -1,14 +1,13 @@
 """``reason-train``: one training by flags, with no service. `reason run` says the same in YAML."""
 
 import argparse
-import difflib
 import json
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from core.cli import run_and_tell
+from core.cli import parse_flags, run_and_tell
 from core.errors import InvalidRequest, Problem
 from core.run.request import REQUEST
 from core.spec.files import localize
@@ -151,24 +150,6 @@ def _batches(asked: argparse.Namespace, gpus: int | str) -> tuple[int, int]:
         message = f"--no-gather divides the batch among the GPUs: {batch_size} pairs among {gpus} do not go"
         raise InvalidRequest(message, [Problem("batch_size", message)])
     return batch_size // gpus, accumulation * gpus
-
-
-def parse_flags(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """As ``parser.parse_args``; the message about an unknown flag names the nearest known one."""
-    asked, unknown = parser.parse_known_args(arguments)
-    flags = {
-        flag.strip("-").replace("-", "_"): flag
-        for action in parser._actions  # argparse has no other way to its flags
-        for flag in action.option_strings
-    }
-    told = []
-    for name in unknown:
-        plain = name.partition("=")[0]
-        near = difflib.get_close_matches(plain.strip("-").replace("-", "_"), flags, 1)
-        told.append(f"{plain} (did you mean {flags[near[0]]}?)" if near else plain)
-    if told:
-        parser.error(f"unrecognized arguments: {', '.join(told)}")
-    return asked
 
 
 def _holds_a_dry_run(out: Path) -> bool:

@@ -256,7 +256,7 @@ def read_texts(
         if not isinstance(found, Reject):
             yield found
         elif rejects is None:
-            raise BadData(f"{found.file}, line {found.line}: {found.reason}")
+            raise BadData(str(found))
         else:
             rejects.append(found)
 
@@ -337,7 +337,7 @@ def _checked(name: str, text: str, path: Path, number: int) -> tuple[str, str] |
 def _strictly(path: Path, encoding: str | None) -> Iterator[Row]:
     for row in read_rows(path, encoding):
         if isinstance(row, Reject):
-            raise BadData(f"{row.file}, line {row.line}: {row.reason}")
+            raise BadData(str(row))
         yield row
 
 

@@ -162,11 +162,9 @@ def _tell_unreadable(gathered: Gathered, context: RunContext) -> None:
     found = gathered.unreadable
     if not found.count:
         return
-    first = found.examples[0]
     context.notice(
         f"{found.count:,} of {found.read:,} lines ({found.count / found.read:.1%}) cannot be used and are "
-        f"left out; the first: {first.file}, line {first.line}: {first.reason}. All of them are in "
-        "rejects.jsonl.",
+        f"left out; the first: {found.examples[0]}. All of them are in rejects.jsonl.",
         "warning",
     )
 
@@ -176,7 +174,7 @@ def _write_rows(
 ) -> dict[str, Any]:
     """Rows into splits, with negatives where they come from passages. Returns the page of it."""
     verdict = _repetitions(spec, gathered)
-    names = list(SPLITS)
+    names = list(_SPLITS)
     belonging = components(gathered.queries, gathered.positives, gathered.labels)
     shares = {name: getattr(spec.split, name) for name in ("test", "dev")}
     # Of all rows, left out or not: which of two near ones stays depends on their order, their split does not.
@@ -229,7 +227,7 @@ def _write_rows(
     return page
 
 
-SPLITS = ("test", "dev", "train")
+_SPLITS = ("test", "dev", "train")
 """In the order of their numbers."""
 
 _UNBALANCED = 3
@@ -275,7 +273,7 @@ def _balance(
         counts = _categories_of(gathered, of_split)
         able = {name: share for name, share in shares.items() if name in counts}
         if absent := sorted(set(shares) - set(able)):
-            told.append(f"balance: split {SPLITS[split]} has no row of {', '.join(absent)}.")
+            told.append(f"balance: split {_SPLITS[split]} has no row of {', '.join(absent)}.")
         if not able:
             continue
         whole = min(counts[name] / share for name, share in able.items())

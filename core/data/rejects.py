@@ -32,7 +32,7 @@ class Rejects:
 
     def check(self, max_share: float) -> None:
         """Raises `BadData` when nothing is left, or more than ``max_share`` of the rows was refused."""
-        shown = "; ".join(f"{reject.file}, line {reject.line}: {reject.reason}" for reject in self.examples)
+        shown = "; ".join(map(str, self.examples))
         if self.kept == 0:
             raise BadData(f"No row can be used. {shown}" if self.count else "The dataset is empty.")
         if self.count > max_share * self.read:

@@ -30,6 +30,9 @@ class Reject:
         # A reason may quote what is wrong; it must be writable all the same.
         object.__setattr__(self, "reason", self.reason.encode("utf-8", "backslashreplace").decode())
 
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Judgment:

@@ -39,10 +39,14 @@ class Checker:
         """Scores of rows' positives. rows [some] -> [some]"""
         return self._ask(self._gathered.pairs[rows, 0], self._gathered.pairs[rows, 1])
 
+    def bar(self, of_positives: Sequence[float]) -> float:
+        """The highest score of a query's negatives, by this model's scores of its positives."""
+        return min(bar_of(self._asked, score) for score in of_positives)
+
     def choose(
         self,
         queries: Sequence[int],
-        of_positives: Sequence[list[float]],
+        bars: Sequence[float],
         candidates: Sequence[Candidates],
         turns: Sequence[np.ndarray],
         wanted: int,
@@ -50,9 +54,8 @@ class Checker:
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """For each query the places of its negatives among its candidates, and their scores.
 
-        ``of_positives`` are this model's scores; ``turns`` are places in the order in which they are asked.
+        ``bars`` are those of `bar`; ``turns`` are places in the order in which they are asked.
         """
-        bars = [min(bar_of(self._asked, score) for score in scores) for scores in of_positives]
         chosen: list[list[tuple[int, float]]] = [[] for _ in queries]
         asked = [0] * len(queries)  # so many of its turn
         while True:

@@ -11,10 +11,10 @@ from core.data.gathering import batches_of
 from core.errors import BadData
 from core.mining.answers import Alike, Answers
 from core.mining.checking import Checker
-from core.mining.filters import Candidates, bar_of, in_turn, keep
+from core.mining.filters import Candidates, in_turn, keep
 from core.mining.finders import Found
 from core.mining.gather import Gathered
-from core.mining.starvation import REPEATS, Tally
+from core.mining.starvation import Tally
 from core.run.context import RunContext
 from core.spec.mine import MineSpec
 
@@ -86,7 +86,7 @@ def choose_negatives(
     chooser = _Chooser(spec, context, gathered, answers, alike, found)
     mined = chooser.mined
     chooser.choose(range(len(gathered.queries)))
-    if spec.filters.fallback is not None and mined.tally.starved(spec.filters):
+    if mined.tally.starved(spec.filters):
         short = [query for query, taken in enumerate(mined.negatives) if len(taken) < spec.num_negatives]
         chooser.choose(short, by_rank=True)
     if spec.keep_own != "never":
@@ -142,10 +142,7 @@ class _Chooser:
         for query, of_query in zip(queries, left, strict=True):
             preferred = self._prefer(of_query, self._rows_of[query][0])
             turn = in_turn(of_query, spec.sampling, (spec.seed, query), preferred)
-            repeats = self._alike.repeats(of_query.documents[turn])
-            tally.removed[REPEATS] += int(repeats.sum())
-            tally.left += len(turn) - int(repeats.sum())
-            turns.append(turn[~repeats])
+            turns.append(tally.without_repeats(turn, self._alike.repeats(of_query.documents[turn])))
         written: list[np.ndarray] | None = None
         if self.check is None:
             places = [np.sort(turn[: spec.num_negatives]) for turn in turns]
@@ -153,12 +150,9 @@ class _Chooser:
             rows = np.concatenate([self._rows_of[query] for query in queries])
             of_rows = self.check.of_pairs(rows)
             ends = np.cumsum([len(self._rows_of[query]) for query in queries])
-            of_positives = [some.tolist() for some in np.split(of_rows, ends[:-1])]
-            asked = self._spec.filters.cross_encoder
-            assert asked is not None
-            for query, own in zip(queries, of_positives, strict=True):
-                self.bars[query] = min(bar_of(asked, score) for score in own)
-            places, scores = self.check.choose(queries, of_positives, left, turns, spec.num_negatives, tally)
+            bars = [self.check.bar(own.tolist()) for own in np.split(of_rows, ends[:-1])]
+            self.bars.update(zip(queries, bars, strict=True))
+            places, scores = self.check.choose(queries, bars, left, turns, spec.num_negatives, tally)
             if not mined.written_by_search:
                 mined.of_pairs[rows], written = of_rows, scores
         for index, (query, of_query, chosen) in enumerate(zip(queries, left, places, strict=True)):

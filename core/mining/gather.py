@@ -77,10 +77,9 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
             file.add(replace(row, scores=[]))
     rejects.check(spec.max_reject_share)
     if rejects.count:
-        first = rejects.examples[0]
         context.notice(
             f"{rejects.count} rows of {spec.dataset.ref} cannot be used and are left out; the first: "
-            f"{first.file}, line {first.line}: {first.reason}.",
+            f"{rejects.examples[0]}.",
             "warning",
         )
     report = reading.report

@@ -34,6 +34,12 @@ class Tally:
     left: int = 0
     checked: int = 0  # those that a cross-encoder has scored
 
+    def without_repeats(self, turn: np.ndarray, repeats: np.ndarray) -> np.ndarray:
+        """The places of ``turn`` that repeat none before them. ``repeats`` [places] marks those that do."""
+        self.removed[REPEATS] += int(repeats.sum())
+        self.left += int((~repeats).sum())
+        return turn[~repeats]
+
     def share(self, name: str) -> float:
         """The share that a filter removes of the candidates that reach it."""
         if name == CHECKED:
@@ -43,8 +49,8 @@ class Tally:
         return self.removed[name] / reached if reached else 0.0
 
     def starved(self, asked: RankFilters) -> bool:
-        """Whether the bar removes more than the stated share, so that ``asked.fallback`` applies."""
-        return self.share(TOO_NEAR) > asked.max_filtered_share
+        """Whether there is a fallback and it applies: the bar removes more than the stated share."""
+        return asked.fallback is not None and self.share(TOO_NEAR) > asked.max_filtered_share
 
     def warnings(
         self, asked: RankFilters, positives: np.ndarray, candidates: np.ndarray, by_rank: int

@@ -57,15 +57,13 @@ _RULES: dict[str, Sequence[_Rule]] = {
         ),
         ("dataset.weight", lambda spec: len(spec.datasets) == 1, "there is one dataset"),
         ("epochs", lambda spec: spec.max_steps is not None, "max_steps decides where the training ends"),
-        (
-            "lengths.percentile",
-            lambda spec: "auto" not in (spec.lengths.query, spec.lengths.document),
-            "both lengths are given",
-        ),
-        (
-            "lengths.sample",
-            lambda spec: "auto" not in (spec.lengths.query, spec.lengths.document),
-            "both lengths are given",
+        *(
+            (
+                f"lengths.{name}",
+                lambda spec: "auto" not in (spec.lengths.query, spec.lengths.document),
+                "both lengths are given",
+            )
+            for name in ("percentile", "sample")
         ),
         (
             "mine.block_mb",

@@ -228,7 +228,7 @@ def merge(model: nn.Module) -> int:
                 replaced += 1
                 continue
             base = child.base_layer if hasattr(child, "lora_A") else child
-            if not (hasattr(child, "lora_A") or _is_quantized_layer(base)):
+            if not (hasattr(child, "lora_A") or _is_quantized(base)):
                 continue
             weight = _plain_weight(base)
             if hasattr(child, "lora_A"):
@@ -247,12 +247,7 @@ def merge(model: nn.Module) -> int:
     return replaced
 
 
-def is_quantized(model: nn.Module) -> bool:
-    """Whether some layer has its weights in four or eight bits."""
-    return any(map(_is_quantized_layer, model.modules()))
-
-
-def _is_quantized_layer(module: nn.Module) -> bool:
+def _is_quantized(module: nn.Module) -> bool:
     return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
 
 

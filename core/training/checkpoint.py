@@ -102,10 +102,10 @@ class Checkpoints:
                 if self._copies.fetch_newer(self.folder, self.attempt_folder, step, rejected):
                     found = self._adopt()
             if found and (found / _BEST).exists():
-                _link(found / _BEST, self.best)
+                link(found / _BEST, self.best)
             if found and self._beside is not None:
                 for path in found.glob("mined-*"):
-                    _link(path, self._beside / path.name.removeprefix("mined-"))
+                    link(path, self._beside / path.name.removeprefix("mined-"))
         return found
 
     def _adopt(self) -> Path | None:
@@ -164,7 +164,7 @@ class Checkpoints:
     def _add_parts(self, path: Path, state: TrainingState) -> None:
         """The best weights so far, and what lies beside."""
         if self.best.exists():
-            _link(self.best, path / _BEST)
+            link(self.best, path / _BEST)
         elif state.best_step is not None:
             raise StorageFailure(
                 f"{self.best}, the weights of step {state.best_step}, was deleted during training"
@@ -173,7 +173,7 @@ class Checkpoints:
             if not self._beside.is_dir():
                 raise StorageFailure(f"{self._beside}, the mined negatives, was deleted during training")
             for other in sorted(self._beside.glob("[!.]*")):
-                _link(other, path / f"mined-{other.name}")
+                link(other, path / f"mined-{other.name}")
 
     def _drop_oldest(self) -> None:
         """Of this attempt's own, and of earlier ones what these have made superfluous."""
@@ -222,10 +222,10 @@ def _link_folder(source: Path, target: Path) -> None:
     names = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
     for name in sorted(names, key=lambda name: name == Path(MANIFEST)):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        _link(source / name, target / name)
+        link(source / name, target / name)
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """The same file under a second name; a copy where the file system has no links."""
     target.unlink(missing_ok=True)
     try:

@@ -12,11 +12,10 @@ import psutil
 import torch
 
 from core.families.static import is_static
-from core.models.memory import OPTIMIZER_BYTES, Step, training_memory
+from core.models.memory import OPTIMIZER_BYTES, Step
 from core.run.context import RunContext
 from core.run.devices import free_memory, release_memory
 from core.spec.train import LoRA, TrainSpec
-from core.training.adapters import is_quantized
 from core.training.prepare import Prepared
 from core.training.recovery import MicroBatch, split_micro_batches, tokens_of
 from core.training.trainer import PairTrainer
@@ -99,7 +98,7 @@ def _has_room(prepared: Prepared) -> bool:
 
 def _measure(spec: TrainSpec, prepared: Prepared, trainer: PairTrainer) -> Measured | None:
     """Forward and backward pass of the longest text of the batch that did not fit; None without one."""
-    if not trainer.window.batches or is_quantized(prepared.model):
+    if not trainer.window.batches or spec.quantization is not None:
         return None
     inputs, _ = trainer.window.batches[-1]
     batches = trainer.limits.apply(inputs)["micro_batches"]
@@ -139,10 +138,8 @@ def _bytes(parameters: Any) -> int:
 
 def what_fits(spec: TrainSpec, prepared: Prepared, room: int, processes: int) -> list[str]:
     """Changes of the spec whose estimated peak is within ``room`` bytes, the least ones first."""
-    limits = prepared.lengths.limits
-    documents = prepared.dataset.documents_per_row
-    whole = Step(limits["query"], limits["document"], documents)
-    half = Step(max(8, limits["query"] // 2), max(8, limits["document"] // 2), documents)
+    limits, whole = prepared.lengths.limits, prepared.longest
+    half = Step(max(8, limits["query"] // 2), max(8, limits["document"] // 2), whole.documents_per_row)
     small = {"micro_batch_tokens": 64, "micro_batch_size": None}
     adapters = {"lora": LoRA(), "freeze_base": False, "train_last_n": None}
     changes: list[tuple[str, dict[str, Any], Step]] = [
@@ -163,16 +160,7 @@ def what_fits(spec: TrainSpec, prepared: Prepared, room: int, processes: int) ->
         if all(getattr(spec, field) == value for field, value in change.items()) and step == whole:
             continue
         changed = spec.model_copy(update={**small, **change})
-        needed = training_memory(
-            changed,
-            prepared.shape,
-            step,
-            device=prepared.device,
-            precision=prepared.precision,
-            cached=True,
-            rows=len(prepared.tokens),
-            processes=processes,
-        ).total
+        needed = prepared.memory(changed, processes, cached=True, step=step).total
         if needed <= room:
             found.append(f"{name} ({needed / 1e9:.2f} GB)")
     return found

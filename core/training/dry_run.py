@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 
 from core.artifacts import fresh_folder
-from core.models.memory import Step, training_memory
+from core.models.memory import Step
 from core.run.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.prepare import Prepared
@@ -15,23 +15,13 @@ from core.training.prepare import Prepared
 def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -> None:
     """What the training would take, measured on its data as far as that goes without a step."""
     lengths = prepared.lengths
-    step = Step(lengths.query.max_length, lengths.document.max_length, prepared.dataset.documents_per_row)
-    memory = training_memory(
-        spec,
-        prepared.shape,
-        step,
-        device=prepared.device,
-        precision=prepared.precision,
-        cached=prepared.cached,
-        rows=len(prepared.tokens),
-        processes=context.request.processes,
-    )
+    memory = prepared.memory(spec, context.request.processes, cached=prepared.cached)
     counts = prepared.tokens.counts()
     shorter = {
         role: float(np.minimum(counts[role] + prepared.reader.specials[role], limit).mean())
         for role, limit in lengths.limits.items()
     }
-    on_average = Step(shorter["query"], shorter["document"], step.documents_per_row)
+    on_average = Step(shorter["query"], shorter["document"], prepared.longest.documents_per_row)
     facts = {
         "dry_run": True,
         "rows": len(prepared.tokens),

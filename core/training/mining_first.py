@@ -27,6 +27,7 @@ from core.run.devices import release_memory
 from core.spec.job import JobSpec
 from core.spec.mine import MineFirst, MineSpec
 from core.spec.train import TrainingSource, TrainSpec
+from core.training.checkpoint import link
 from core.training.mined import mined_folder
 
 _COUNTING = {".safetensors", ".json", ".txt", ".model"}
@@ -154,6 +155,6 @@ def _take(kept: Path, folder: Path, key: str) -> bool:
         return False
     if page["key"] != key:
         return False
-    shutil.copyfile(kept.with_suffix(".parquet"), folder / "train.parquet")
+    link(kept.with_suffix(".parquet"), folder / "train.parquet")
     (folder / DATASET_FACTS).write_text(json.dumps(page["facts"]), encoding="utf-8")
     return True

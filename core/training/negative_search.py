@@ -17,7 +17,7 @@ from core.data.near_duplicates import Sketches
 from core.families import dense
 from core.mining.answers import MOST_ANSWERS, Alike
 from core.mining.filters import in_turn, keep
-from core.mining.starvation import REPEATS, Tally
+from core.mining.starvation import Tally
 from core.retrieval.inverted_lists import search_with_faiss
 from core.retrieval.search import Nearest, search
 from core.spec.train import Remine
@@ -205,16 +205,14 @@ def _choose(
         )
         preferred = None if own_dataset is None else ~np.isin(left.documents, own_dataset)
         turn = in_turn(left, asked.sampling, (*seed, query), preferred)
-        repeats = known_answers.repeats(left.documents[turn])
-        into.removed[REPEATS] += int(repeats.sum())
-        into.left += len(turn) - int(repeats.sum())
-        taken = np.sort(turn[~repeats][: asked.num_negatives])
+        turn = into.without_repeats(turn, known_answers.repeats(left.documents[turn]))
+        taken = np.sort(turn[: asked.num_negatives])
         chosen[query] = left.documents[taken]
         by_rank[query] = bool(left.by_rank[taken].any())
 
     for query in range(len(queries)):
         choose(query, tally, deeper=False)
-    if asked.filters.fallback is not None and tally.starved(asked.filters):
+    if tally.starved(asked.filters):
         for query in range(len(queries)):
             if len(chosen[query]) < asked.num_negatives:
                 choose(query, Tally(), deeper=True)

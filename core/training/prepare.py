@@ -12,7 +12,15 @@ from core.families.family import Family, Reader, family_of
 from core.families.identity import Identity
 from core.families.loading import context_length, transformer_of
 from core.families.static import is_static, packing_of
-from core.models.memory import PACKING_TOKENS, ModelShape, Step, shape_of, static_shape, training_memory
+from core.models.memory import (
+    PACKING_TOKENS,
+    Memory,
+    ModelShape,
+    Step,
+    shape_of,
+    static_shape,
+    training_memory,
+)
 from core.run.context import RunContext
 from core.run.devices import free_memory
 from core.spec.train import TrainSpec
@@ -63,6 +71,25 @@ class Prepared:
     shape: ModelShape  # before anything was added to the model
     guide: Any = None  # a second model, which is not trained
     guide_packing: Packing | None = None
+
+    @property
+    def longest(self) -> Step:
+        """A step whose texts are all as long as they may be."""
+        limits = self.lengths.limits
+        return Step(limits["query"], limits["document"], self.dataset.documents_per_row)
+
+    def memory(self, spec: TrainSpec, processes: int, *, cached: bool, step: Step | None = None) -> Memory:
+        """What ``spec`` would take with this model and these rows; ``step``: by default `longest`."""
+        return training_memory(
+            spec,
+            self.shape,
+            step or self.longest,
+            device=self.device,
+            precision=self.precision,
+            cached=cached,
+            rows=len(self.tokens),
+            processes=processes,
+        )
 
 
 def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:

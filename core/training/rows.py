@@ -184,10 +184,9 @@ def _read_datasets(
             context.check_stop,
         )
         if rejects.count:
-            first = rejects.examples[0]
             context.notice(
-                f"{rejects.count} rows cannot be used and were left out; the first: {first.file}, line "
-                f"{first.line}: {first.reason}. All of them are in the report's rejects.jsonl.",
+                f"{rejects.count} rows cannot be used and were left out; the first: {rejects.examples[0]}. "
+                "All of them are in the report's rejects.jsonl.",
                 "warning",
             )
             with (work / "rejects.jsonl").open("ab") as all_of_them:

@@ -196,8 +196,7 @@ class PairTrainer(Trainer):
         if bad := bad_parameter(model):
             raise Diverged(f"At step {step} the weights are no numbers any more. {bad}. {AGAINST_DIVERGENCE}")
         bad = bad_gradient(model) or "the gradients' norm overflows"
-        if self.accelerator.scaler is not None or self.accelerator.mixed_precision != "no":
-            precision = self.accelerator.mixed_precision
+        if (precision := self.accelerator.mixed_precision) != "no":
             again = self._try_again_in_float32(model)
             if again is None:
                 self._tell(f"Step {step} was left out: in {precision} {bad}; float32 needs more memory.")
