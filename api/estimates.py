@@ -62,7 +62,6 @@ def estimate_training(
     notes: list[str] = []
     workers = [worker for worker, _ in store.workers.alive(60)]
     device, precision = _device(spec, workers)
-    gpus = spec.resources.gpus
     if wants_gpu_in_vain(spec.resources, device, workers):
         notes.append(IN_VAIN)
     shape = find_shape(spec.base_model, inputs, library, notes)
@@ -83,7 +82,7 @@ def estimate_training(
         found.steps = max(1, math.ceil(found.rows * spec.epochs / of_update))
     if shape is None:
         return found
-    processes = gpus if isinstance(gpus, int) and device == "cuda" else 1
+    processes = _processes(spec, device)
 
     def memory(cached: bool) -> Memory:
         return training_memory(
@@ -103,7 +102,9 @@ def estimate_training(
     else:
         found.cached = spec.loss.cached
     found.memory = memory(found.cached).as_dict()
-    found.least_memory_bytes = least_memory(spec, shape, device=device, precision=precision)
+    found.least_memory_bytes = least_memory(
+        spec, shape, device=device, precision=precision, processes=processes
+    )
     found.workers = fits(workers, spec.resources, device, found.least_memory_bytes, notes)
     rate = rate_of(store, device)
     if rate is None:
@@ -113,6 +114,12 @@ def estimate_training(
         tokens = step.tokens(pairs) * spec.gradient_accumulation_steps
         found.seconds = round(found.steps * operations(shape, tokens) / rate / processes, 1)
     return found
+
+
+def _processes(spec: TrainSpec, device: str) -> int:
+    """How many share the training."""
+    gpus = spec.resources.gpus
+    return gpus if isinstance(gpus, int) and device == "cuda" else 1
 
 
 def check_memory(spec: TrainSpec, inputs: dict[str, Any], store: Store, library: Library) -> int | None:
@@ -125,13 +132,15 @@ def check_memory(spec: TrainSpec, inputs: dict[str, Any], store: Store, library:
     if shape is None:
         return None
     device, precision = _device(spec, workers)
-    needed = least_memory(spec, shape, device=device, precision=precision)
+    processes = _processes(spec, device)
+    needed = least_memory(spec, shape, device=device, precision=precision, processes=processes)
     if workers and (most := max(room_of(worker, spec.resources, device) for worker in workers)) < needed:
         of_gpu = device == "cuda"
+        shards = ", sharding: fsdp over several GPUs" if of_gpu and spec.sharding == "none" else ""
         message = (
             f"at least {needed / 1e9:.1f} GB are needed even in the smallest micro-batches, and no worker "
             f"has more than {most / 1e9:.1f} GB{' a GPU' if of_gpu else ''}. Use lora with quantization, an "
-            f"8-bit optimizer{', a CPU (resources.gpus: 0)' if of_gpu else ''} or a smaller model"
+            f"8-bit optimizer{', a CPU (resources.gpus: 0)' if of_gpu else ''}{shards} or a smaller model"
         )
         refused = InvalidRequest(message, [Problem("base_model", message)])
         refused.extra = {"estimate": estimate_training(spec, inputs, store, library).model_dump(mode="json")}
@@ -139,7 +148,10 @@ def check_memory(spec: TrainSpec, inputs: dict[str, Any], store: Store, library:
     if spec.resources.gpus == "auto":
         return None  # what it runs on is settled by who is there
     possible = ("fp32", "bf16") if spec.precision == "auto" else (spec.precision,)
-    return min(least_memory(spec, shape, device="cuda", precision=each) for each in possible)
+    processes = _processes(spec, "cuda")
+    return min(
+        least_memory(spec, shape, device="cuda", precision=each, processes=processes) for each in possible
+    )
 
 
 def _device(spec: TrainSpec, workers: list[Worker]) -> tuple[str, str]:

@@ -83,26 +83,33 @@ def make_models(folder: Path) -> dict[str, Path]:
     return models
 
 
-def main() -> None:
+def make_rows(folder: Path) -> Path:
+    """Rows that fill the lengths."""
     words = "river mountain engine garden winter bridge copper signal planet harbor".split()  # noqa: SIM905
     drawn = random.Random(0)
+    rows = [
+        {
+            "query": f"{index} " + " ".join(drawn.choices(words, k=_QUERY)),
+            "positive": f"{index} " + " ".join(drawn.choices(words, k=_DOCUMENT)),
+        }
+        for index in range(512)
+    ]
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def main() -> None:
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = make_models(folder)
-        rows = [
-            {
-                "query": f"{index} " + " ".join(drawn.choices(words, k=_QUERY)),
-                "positive": f"{index} " + " ".join(drawn.choices(words, k=_DOCUMENT)),
-            }
-            for index in range(512)
-        ]
-        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows = make_rows(folder)
         for index, (title, model, fields) in enumerate(CASES):
             spec = {
                 "kind": "train",
                 "base_model": f"file:{models[model]}",
-                "dataset": f"file:{folder / 'rows.jsonl'}",
+                "dataset": f"file:{rows}",
                 "max_steps": 2,
                 "lengths": {"query": _QUERY, "document": _DOCUMENT},
                 "loss": {"cached": False},

@@ -29,6 +29,7 @@ def run_main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="change a field of the spec"
     )
+    add_processes(parser)
     parser.add_argument("--overwrite", action="store_true", help="drop what the folder holds")
     parser.add_argument("--json", action="store_true", help="print result.json as the last line")
     asked = parser.parse_args(arguments)
@@ -37,6 +38,16 @@ def run_main(arguments: list[str] | None = None) -> int:
         asked.out,
         overwrite=asked.overwrite,
         as_json=asked.json,
+        processes=asked.processes,
+    )
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="of a training on the CPU: so many processes share every batch, and with sharding the model",
     )
 
 
@@ -59,7 +70,12 @@ def parse_flags(parser: argparse.ArgumentParser, arguments: list[str] | None) ->
 
 
 def run_and_tell(
-    make_spec: Callable[[], dict[str, Any]], out: Path, *, overwrite: bool = False, as_json: bool = False
+    make_spec: Callable[[], dict[str, Any]],
+    out: Path,
+    *,
+    overwrite: bool = False,
+    as_json: bool = False,
+    processes: int | None = None,
 ) -> int:
     """Runs a job with live lines on the console. Returns the exit status."""
     stop = StopSignal()
@@ -78,6 +94,7 @@ def run_and_tell(
             overwrite=overwrite,
             cache=settings.data_dir.absolute() / "cache",
             stop=stop,
+            processes=processes,
         )
     except InvalidRequest as error:
         print(f"reason: {error}", file=sys.stderr)

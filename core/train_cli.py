@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parse_flags(_parser(), arguments)
     out = output_folder(asked)
     again = asked.overwrite or _holds_a_dry_run(out)  # nothing that one would miss
-    status = run_and_tell(lambda: to_spec(asked), out, overwrite=again, as_json=asked.json)
+    status = run_and_tell(
+        lambda: to_spec(asked), out, overwrite=again, as_json=asked.json, processes=asked.processes
+    )
     if status == 0 and not asked.dry_run:
         _finalize(out)
     return status
@@ -89,6 +91,8 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
         "weight_decay": asked.weight_decay,
         "compile": asked.compile,
         "quantization": asked.quantization,
+        "sharding": "fsdp" if asked.fsdp else "none",
+        "offload": asked.offload,
         "prompts": {"query": asked.prompt_query, "document": asked.prompt_document},
         "remine": {} if asked.remine else None,
         "mine": {"model": asked.mining_model} if asked.mining_model else None,
@@ -226,6 +230,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--quantization", choices=("int8", "int4"), help="the frozen base in fewer bits; with --lora")
     add("--cpu", action="store_true", help="use no GPU")
     add("--gpus", type=int, help="GPUs that share every batch; default: one, if there is any")
+    add("--processes", type=int, help="processes that share every batch, without GPUs; default: 1")
+    add("--fsdp", action="store_true", help="the GPUs, or --processes, share the model, too")
+    add("--offload", action="store_true", help="with --fsdp: weights and optimizer stay in main memory")
     add("--grad_accum_steps", type=int, default=1)
     add("--grad_checkpoint", action="store_true")
     add(

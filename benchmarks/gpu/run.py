@@ -111,6 +111,23 @@ CASES = {
         2e-2,
         like="cross-encoder",
     ),
+    "FSDP, offload": Case(
+        "weights and optimizer in main memory",
+        {"sharding": "fsdp", "offload": True, "loss": {"cached": True}, "micro_batch_tokens": 4096},
+        taken=_told("which lie in main memory"),
+    ),
+    "FSDP, bf16": Case(
+        "weights gathered as bf16",
+        {"sharding": "fsdp", "precision": "bf16", "gradient_checkpointing": True},
+        2e-2,
+        taken=_told("The model is sharded"),
+    ),
+    "two GPUs, FSDP": Case(
+        "ranks share the model, too",
+        {"sharding": "fsdp", "resources": {"gpus": 2}},
+        needs_gpus=2,
+        taken=lambda found: found["facts"]["processes"] == 2,
+    ),
     "two GPUs": Case(
         "ranks share the batch",
         {"resources": {"gpus": 2}},

@@ -1,6 +1,7 @@
 """Micro-batches through a model that is not being trained."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from core.errors import BadModel
 from core.run.heap import HELD_BYTES, give_back_freed_memory
 from core.training.recovery import MicroBatch, in_halves
+from core.training.sharding import Compute, compute_together, is_sharded
 
 T = TypeVar("T")
 
@@ -36,7 +38,7 @@ def check_finite(model: Any, values: torch.Tensor | np.ndarray, what: str) -> No
 def pieces_of(
     model: Any,
     micro_batches: Iterable[MicroBatch],
-    compute: Callable[[MicroBatch], T],
+    compute: Compute[T],
     what: str,
     check_stop: Callable[[], None],
 ) -> list[T]:
@@ -45,6 +47,8 @@ def pieces_of(
     It asks ``check_stop`` between them: a large corpus must not outlast a stop request. Raises `OutOfMemory`
     when not even one text fits: ``what`` cannot be done.
     """
+    if is_sharded(model):
+        return compute_together(model, micro_batches, compute, check_stop)
     found: list[T] = []
     was_training = model.training
     model.eval()
@@ -52,7 +56,8 @@ def pieces_of(
         for micro_batch in micro_batches:
             check_stop()
             on_device = {name: tensor.to(model.device) for name, tensor in micro_batch.items()}
-            found += in_halves(compute, on_device, what)
+            with torch.inference_mode():
+                found += in_halves(partial(compute, model), on_device, what)
             if model.device.type == "cpu":
                 give_back_freed_memory(above=HELD_BYTES)
     finally:

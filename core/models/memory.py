@@ -223,9 +223,9 @@ def may_hold(spec: TrainSpec, *, cached: bool) -> int | None:
     """Bytes of freed memory that a process on a CPU holds for its next micro-batch; None: all of it.
 
     To have them anew takes time, up to a third of a step's. Where little is kept of a micro-batch, what is
-    held becomes most of the peak; and who asks for adapters or checkpointing has asked for memory.
+    held becomes most of the peak; and who asks for adapters, checkpointing or shards has asked for memory.
     """
-    if spec.lora is not None or spec.gradient_checkpointing:
+    if spec.lora is not None or spec.gradient_checkpointing or spec.sharding == "fsdp":
         return 1
     return _HELD_BYTES if cached else None
 
@@ -243,7 +243,7 @@ def training_memory(
 ) -> Memory:
     """The peak of a step whose texts are as long as ``step`` says. No batch has more than ``rows``.
 
-    Of one process; several share the texts of a batch.
+    Of one process; several share the texts of a batch, and with ``sharding`` the model.
     """
     trained = trained_parameters(spec, shape)
     pairs = spec.batch_size if rows is None else min(spec.batch_size, rows)
@@ -277,8 +277,13 @@ def training_memory(
     weights = 4 * (shape.parameters - frozen_linear) + _WEIGHT[spec.quantization] * frozen_linear
     if spec.lora is not None:
         weights += 4 * trained
+    gradients, optimizer = 4 * trained, OPTIMIZER_BYTES[spec.optimizer] * trained
     workspace = 4 * at_once * (2 * shape.intermediate + 4 * shape.hidden)
-    if precision != "fp32":
+    if spec.sharding == "fsdp":
+        workspace += _gathered(spec, shape, trained, 4 if precision == "fp32" else 2)
+        held = 0 if spec.offload and device != "cpu" else 1 / processes
+        weights, gradients, optimizer = int(weights * held), int(gradients * held), int(optimizer * held)
+    elif precision != "fp32":
         workspace += 2 * shape.linear  # autocast's copies
     if device == "cpu":
         holes = _HOLES * activations * (batch - at_once) / kept
@@ -291,12 +296,21 @@ def training_memory(
     return Memory(
         process=_PROCESS[device],
         weights=int(weights),
-        gradients=4 * trained,
-        optimizer=OPTIMIZER_BYTES[spec.optimizer] * trained,
+        gradients=gradients,
+        optimizer=optimizer,
         activations=int(activations),
         loss=int(loss),
         workspace=int(workspace),
     )
+
+
+def _gathered(spec: TrainSpec, shape: ModelShape, trained: int, size: int) -> int:
+    """Bytes of what a sharded model has whole at the same time: what is in no layer, a layer and the next one
+    that is fetched ahead; and the gradients of the first two until they are summed."""
+    layer = shape.linear // max(1, shape.layers)
+    rest = shape.parameters - shape.linear
+    of_gradients = rest + layer if trained == shape.parameters else trained // max(1, shape.layers)
+    return size * (rest + 2 * layer) + size * of_gradients
 
 
 READING_TOKENS = {"cpu": 2048, "cuda": 65_536, "mps": 16_384}
@@ -314,11 +328,16 @@ def reading_memory(shape: ModelShape | None, *, device: str, tokens: int | None 
     return {**parts, "total": sum(parts.values())}
 
 
-def least_memory(spec: TrainSpec, shape: ModelShape, *, device: str, precision: str) -> int:
-    """Bytes below which the job cannot run at all, however small its micro-batches are made."""
+def least_memory(
+    spec: TrainSpec, shape: ModelShape, *, device: str, precision: str, processes: int = 1
+) -> int:
+    """Bytes below which one of the job's processes cannot run at all, however small its micro-batches are
+    made."""
     shortest = Step(8, 8, 1)
     one = spec.model_copy(update={"micro_batch_tokens": 64, "micro_batch_size": None, "batch_size": 2})
-    return training_memory(one, shape, shortest, device=device, precision=precision, cached=True).total
+    return training_memory(
+        one, shape, shortest, device=device, precision=precision, cached=True, processes=processes
+    ).total
 
 
 def operations(shape: ModelShape, tokens: float) -> float:

@@ -10,9 +10,9 @@ from core.jobs.reasons import EndReason
 from core.native_errors import first_line
 from core.run.context import RunContext, Stopped
 from core.run.dispatch import run_job
-from core.run.failures import end_of
+from core.run.failures import end_of, result_of
 from core.run.memory import MemorySampler
-from core.run.request import RESULT, EndReasonRecord, RunResult
+from core.run.request import RESULT, RunResult
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def run_attempt(context: RunContext, send: Callable[[str], None] | None = None) 
     """
     reason, message = _run(context)
     context.release()
-    result = _result(context, reason, message)
+    result = result_of(context, reason, message)
     try:
         write_atomically(context.folder / RESULT, result.model_dump_json(indent=2))
     except OSError as error:
@@ -34,7 +34,7 @@ def run_attempt(context: RunContext, send: Callable[[str], None] | None = None) 
                 f"{RESULT} cannot be written to {context.folder}: {first_line(error)}. The outputs were "
                 "published; the next attempt goes on from the last checkpoint."
             )
-            result = _result(context, reason, message)
+            result = result_of(context, reason, message)
         _log.error("%s cannot be written: %s", RESULT, error)
         if send is not None:
             send(result.model_dump_json())
@@ -61,15 +61,6 @@ def _run(context: RunContext) -> tuple[EndReason, str]:
             _log.info("What led to the end", exc_info=error)  # seen in the job's log, not on a console
     _log.info("%s: %s", reason.value, message)  # for the log; a console is told by who runs it
     return reason, message
-
-
-def _result(context: RunContext, reason: EndReason, message: str) -> RunResult:
-    return RunResult(
-        state=reason.state.value,
-        end_reason=EndReasonRecord(code=reason.value, message=message),
-        outputs=context.outputs if reason is EndReason.SUCCEEDED else {},
-        metrics=context.metrics,
-    )
 
 
 def quiet_libraries() -> None:

@@ -65,6 +65,11 @@ class Seat:
     rank: int
     meeting: Path  # a file by which they find each other
 
+    @property
+    def out_of_memory(self) -> Path:
+        """A file in which a helper leaves that it has run out of memory, where no other can know."""
+        return self.meeting.with_name(f"out-of-memory-{self.rank}")
+
 
 class RunContext:
     """One attempt of a job, as the rooms of `core` see it. ``seat`` is a helper's; the job's own has none."""

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from core.artifacts.folders import write_atomically
 from core.errors import BadData, BadModel, InvalidRequest, JobFailure, StorageFailure
 from core.jobs.reasons import EndReason
 from core.native_errors import explain, first_line, inaccessible_path
 from core.run.context import RunContext, Stopped
+from core.run.request import RESULT, EndReasonRecord, RunResult
 from core.spec import parse_spec
 from core.spec.refs import parse_ref
 
@@ -25,6 +27,23 @@ def end_of(error: BaseException, context: RunContext) -> tuple[EndReason, str]:
     if failure is not None:
         return _of_failure(failure)
     return EndReason.CRASHED, f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+
+
+def result_of(context: RunContext, reason: EndReason, message: str) -> RunResult:
+    """What ``result.json`` says of the attempt."""
+    return RunResult(
+        state=reason.state.value,
+        end_reason=EndReasonRecord(code=reason.value, message=message),
+        outputs=context.outputs if reason is EndReason.SUCCEEDED else {},
+        metrics=context.metrics,
+    )
+
+
+def write_end(context: RunContext, error: BaseException) -> None:
+    """Leave ``result.json`` for an attempt whose main thread can no longer end by itself."""
+    result = result_of(context, *end_of(error, context))
+    context.notice(result.end_reason.message, "error")
+    write_atomically(context.folder / RESULT, result.model_dump_json(indent=2))
 
 
 def _of_failure(failure: JobFailure) -> tuple[EndReason, str]:

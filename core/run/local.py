@@ -37,6 +37,8 @@ def run_local(
     out = out.absolute()
     spec = parse_spec(data).model_dump(mode="json")
     gpus = _gpus(spec)
+    if processes is not None:
+        _check_processes(processes, spec, gpus)
     if overwrite and out.exists():
         _check_ours(out)
         shutil.rmtree(out)
@@ -67,6 +69,22 @@ def run_local(
         shutil.rmtree(request.checkpoints, ignore_errors=True)  # not every kind makes any
         shutil.rmtree(out / "cache", ignore_errors=True)
     return result
+
+
+_MOST_PROCESSES = 64
+
+
+def _check_processes(processes: int, spec: dict[str, Any], gpus: list[str]) -> None:
+    """Raises `InvalidRequest` for a number that the job cannot have."""
+    if not 1 <= processes <= _MOST_PROCESSES:
+        raise InvalidRequest(f"processes must be 1 to {_MOST_PROCESSES}, not {processes}")
+    if spec["kind"] != "train" and processes > 1:
+        raise InvalidRequest(f"processes share a training; this is a job of kind {spec['kind']}")
+    if gpus and processes != len(gpus):
+        raise InvalidRequest(
+            "processes are for a training on the CPU (resources.gpus: 0). With GPUs there is one for each, "
+            "and resources.gpus says how many"
+        )
 
 
 def stop_on_interrupt(stop: StopSignal) -> None:

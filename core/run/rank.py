@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from core.errors import JobFailure
+from core.errors import JobFailure, OutOfMemory
 from core.run.context import RunContext, Seat
 from core.run.dispatch import run_job
 from core.run.reporter import NullReporter
@@ -23,11 +23,14 @@ def main(folder: str, rank: str, meeting: str) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     threading.Thread(target=_follow, name="follow", daemon=True).start()
     request = RunRequest.model_validate_json((Path(folder) / REQUEST).read_bytes())
-    context = RunContext(request, Path(folder), NullReporter(), seat=Seat(int(rank), Path(meeting)))
+    seat = Seat(int(rank), Path(meeting))
+    context = RunContext(request, Path(folder), NullReporter(), seat=seat)
     try:
         run_job(context)
     except JobFailure as error:  # the first rank fails by the same one, and tells
         print(f"Rank {rank}: {error}", file=sys.stderr)
+        if isinstance(error, OutOfMemory):  # which may be this rank's alone
+            seat.out_of_memory.write_text(str(error), encoding="utf-8")
         return 1
     return 0
 

@@ -374,6 +374,16 @@ class TrainSpec(JobSpec):
         description="dynamic: to the longest text of a micro-batch. fixed: to the longer of lengths, always. "
         "auto: dynamic, and fixed with compile, for which every new shape costs time.",
     )
+    sharding: Literal["none", "fsdp"] = Field(
+        "none",
+        description="fsdp: every GPU of resources.gpus holds a part of weights, gradients and optimizer "
+        "state (FSDP2, arXiv 2304.11277), for models that do not fit on one.",
+    )
+    offload: bool = Field(
+        False,
+        description="With sharding: keep weights, gradients and optimizer state in main memory, and move "
+        "each layer to the GPU when it is needed. Slow; one GPU is enough.",
+    )
     prompts: Prompts = Field(default_factory=Prompts)
     sample: int | None = Field(
         None, ge=1, le=10**9, description="Train on so many rows of each dataset, drawn with the seed."
@@ -491,6 +501,23 @@ class TrainSpec(JobSpec):
             raise ValueError("micro_batch_size and micro_batch_tokens exclude each other")
         if self.quantization and self.lora is None:
             raise ValueError("quantization needs lora: quantized weights cannot be trained themselves")
+        return self
+
+    @model_validator(mode="after")
+    def _what_can_be_sharded(self) -> "TrainSpec":
+        if self.sharding == "none":
+            if self.offload:
+                raise ValueError("offload needs sharding: fsdp")
+            return self
+        for name, value, instead in (
+            ("quantization", self.quantization, "lora with an unquantized base"),
+            ("compile", self.compile, "compile: false"),
+            ("precision fp16", self.precision == "fp16", "precision bf16 or fp32"),
+            ("device mps", self.device == "mps", "device auto"),
+            (f"optimizer {self.optimizer}", self.optimizer not in ("adamw", "sgd"), "optimizer adamw or sgd"),
+        ):
+            if value:
+                raise ValueError(f"sharding: fsdp does not go with {name}: use {instead}")
         return self
 
     def references(self) -> dict[str, str]:

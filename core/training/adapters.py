@@ -13,6 +13,7 @@ from torch import nn
 
 from core.errors import BadModel, BadSpec
 from core.spec.train import LoRA, TrainSpec
+from core.training.sharding import gather_tensor, part_of
 
 _ATTENTION = (
     ("query", "key", "value"),  # BERT, RoBERTa, ELECTRA
@@ -95,7 +96,7 @@ def layers_of(transformer: nn.Module) -> nn.ModuleList:
     """The stack of the model's layers: the longest list of modules in it. Raises `BadModel`."""
     stacks = [module for module in transformer.modules() if isinstance(module, nn.ModuleList) and len(module)]
     if not stacks:
-        raise BadModel("train_last_n: this model has no list of layers")
+        raise BadModel("this model has no list of layers, which train_last_n and sharding need")
     return max(stacks, key=len)
 
 
@@ -192,16 +193,29 @@ def count(model: nn.Module) -> int:
 # -- weights that a checkpoint holds -------------------------------------------------------------------------
 
 
-def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What training changes: trainable parameters and buffers. A frozen base is loaded from where it lies."""
-    state = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
-    state |= {name: tensor for name, tensor in model.named_buffers() if tensor.is_floating_point()}
-    return {name: tensor.detach().contiguous() for name, tensor in state.items()}
+def trained_state(model: nn.Module, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """What training changes: trainable parameters and buffers. A frozen base is loaded from where it lies.
+
+    Of a sharded model whole tensors in main memory; all ranks must call it, and who does not ``keep`` them
+    gets none.
+    """
+    state = {}
+    for name, tensor in _trained_tensors(model).items():
+        whole = gather_tensor(tensor)
+        if keep:
+            state[name] = whole if whole is tensor else whole.cpu()
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def _trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    found = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+    found |= {name: tensor for name, tensor in model.named_buffers() if tensor.is_floating_point()}
+    return {name: tensor.detach() for name, tensor in found.items()}
 
 
 def restore_trained_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """The opposite of `trained_state`. Raises `BadModel` when the model has another shape than it had."""
-    there = trained_state(model)
+    there = _trained_tensors(model)
     if set(there) != set(state) or any(there[name].shape != state[name].shape for name in there):
         different = sorted(set(there) ^ set(state))[:3] or "shapes"
         raise BadModel(
@@ -209,7 +223,7 @@ def restore_trained_state(model: nn.Module, state: dict[str, torch.Tensor]) -> N
         )
     with torch.no_grad():
         for name, tensor in there.items():
-            tensor.copy_(state[name])
+            tensor.copy_(part_of(state[name], tensor))
 
 
 # -- plain weights again -------------------------------------------------------------------------------------

@@ -51,6 +51,31 @@ class Throughput:
         return lap
 
 
+class Decide(TrainerCallback):
+    """What the first rank alone knows when a step ends: whether the job is asked to stop, and whether time
+    wants a checkpoint. The ranks of a sharded model must act on it alike, so it is settled before the other
+    callbacks look at it, with ``agree`` (`Ranks.from_first`, or a plain call)."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        every_seconds: float | None,
+        agree: Callable[[Callable[[], tuple[bool, bool]]], tuple[bool, bool]],
+    ) -> None:
+        self._context, self._every_seconds, self._agree = context, every_seconds, agree
+        self.stop = self.save = False
+        self.saved_at = time.monotonic()
+
+    def _look(self) -> tuple[bool, bool]:
+        waited = time.monotonic() - self.saved_at
+        return self._context.should_stop(), bool(self._every_seconds and waited >= self._every_seconds)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.stop, self.save = self._agree(self._look)
+
+
 class Report(TrainerCallback):
     """Loss, gradient norm, learning rate, speed and progress, as the trainer logs them."""
 
@@ -121,6 +146,7 @@ class Evaluate(TrainerCallback):
         context: RunContext,
         state: TrainingState,
         throughput: Throughput,
+        decided: Decide,
         every_steps: int | None,
         stopping: EarlyStopping | None,
         evaluate: Callable[[int], Scores],
@@ -128,15 +154,28 @@ class Evaluate(TrainerCallback):
         stalled: Callable[[int, str], None],
     ) -> None:
         self._context, self._state, self._throughput = context, state, throughput
-        self._every_steps, self._stopping = every_steps, stopping
+        self._decided, self._every_steps, self._stopping = decided, every_steps, stopping
         self._evaluate, self._save_best, self._stalled = evaluate, save_best, stalled
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        if self._is_due(state) and not self._decided.stop:
+            self._look_between_steps(state, control)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """What was due after the step that a request to stop came in: it was saved and not evaluated."""
+        evaluated = {entry["step"] for entry in self._state.evaluations}
+        if state.global_step > 0 and self._is_due(state) and state.global_step not in evaluated:
+            self._look_between_steps(state, control)
+
+    def _is_due(self, state: TrainerState) -> bool:
         due = self._every_steps and state.global_step % self._every_steps == 0
-        if not due or state.global_step >= state.max_steps or self._context.should_stop():
-            return
+        return bool(due) and state.global_step < state.max_steps
+
+    def _look_between_steps(self, state: TrainerState, control: TrainerControl) -> None:
         self._throughput.pause()
         self._context.phase("evaluating")
         enough = self.look(state.global_step)
@@ -194,8 +233,8 @@ class Evaluate(TrainerCallback):
 class Mine(TrainerCallback):
     """Finds the rows' negatives anew, where it is time to."""
 
-    def __init__(self, context: RunContext, throughput: Throughput, remining: Remining) -> None:
-        self._context, self._throughput, self._remining = context, throughput, remining
+    def __init__(self, throughput: Throughput, decided: Decide, remining: Remining) -> None:
+        self._throughput, self._decided, self._remining = throughput, decided, remining
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -207,7 +246,7 @@ class Mine(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if control.should_training_stop or self._context.should_stop():
+        if control.should_training_stop or self._decided.stop:
             return
         if self._remining.generation_of(state.global_step) is not None:
             self._throughput.pause()
@@ -216,30 +255,35 @@ class Mine(TrainerCallback):
 
 
 class Save(TrainerCallback):
-    """Checkpoints by steps and by time, and one more when the job is asked to stop."""
+    """Checkpoints by steps and by time, and one more when the job is asked to stop.
+
+    ``owner``: the first rank. Others of a sharded model have this callback to give their shards.
+    """
 
     def __init__(
         self,
         context: RunContext,
         state: TrainingState,
         throughput: Throughput,
+        decided: Decide,
         checkpoints: Checkpoints,
         asked: Checkpointing,
+        *,
+        owner: bool,
     ) -> None:
         self._context, self._state, self._throughput = context, state, throughput
-        self._checkpoints, self._asked = checkpoints, asked
-        self._last = time.monotonic()
+        self._decided, self._checkpoints, self._asked = decided, checkpoints, asked
+        self._owner = owner
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         step = state.global_step
         by_steps = self._asked.every_steps and step % self._asked.every_steps == 0
-        by_time = self._asked.every_seconds and time.monotonic() - self._last >= self._asked.every_seconds
-        if self._context.should_stop():
+        if self._decided.stop:
             control.should_training_stop = True
         # The last step as well: a job that is killed while it is evaluated need not train again.
-        if control.should_training_stop or by_steps or by_time or step >= state.max_steps:
+        if control.should_training_stop or by_steps or self._decided.save or step >= state.max_steps:
             control.should_save = True
         if control.should_save:
             self._throughput.pause()
@@ -247,7 +291,10 @@ class Save(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        if not self._owner:
+            self._throughput.start()
+            return
         size, seconds = self._checkpoints.complete(state.global_step, self._state)
-        self._last = time.monotonic()
+        self._decided.saved_at = time.monotonic()
         self._throughput.start()
         self._context.checkpointed(state.global_step, size, seconds)

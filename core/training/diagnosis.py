@@ -98,7 +98,7 @@ def _has_room(prepared: Prepared) -> bool:
 
 def _measure(spec: TrainSpec, prepared: Prepared, trainer: PairTrainer) -> Measured | None:
     """Forward and backward pass of the longest text of the batch that did not fit; None without one."""
-    if not trainer.window.batches or spec.quantization is not None:
+    if not trainer.window.batches or spec.quantization is not None or spec.sharding == "fsdp":
         return None
     inputs, _ = trainer.window.batches[-1]
     batches = trainer.limits.apply(inputs)["micro_batches"]

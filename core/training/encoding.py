@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers import PreTrainedTokenizerBase
 
 from core.families.loading import transformer_of
 from core.run.heap import give_back_freed_memory
 from core.training.batching import WHOLE, Packing, Share, plan_micro_batches
+from core.training.sharding import is_sharded
 from core.training.tokens import Frame, Ids, Input
 
 
@@ -141,7 +142,9 @@ def encode_micro_batches(
     pieces = []
     for micro_batch in batch["micro_batches"]:
         if cached and micro_batch is not batch["micro_batches"][-1]:
-            piece = checkpoint(_forward, forward, model, micro_batch, words, use_reentrant=False)
+            # A forward pass that breaks off would leave a sharded model's layers gathered.
+            with set_checkpoint_early_stop(not is_sharded(model)):
+                piece = checkpoint(_forward, forward, model, micro_batch, words, use_reentrant=False)
         else:
             piece = _forward(forward, model, micro_batch, words)
         if held is not None and piece.requires_grad and not piece.is_cuda:
@@ -179,6 +182,8 @@ class _WordVectors:
     def of(cls, model: Any, micro_batches: list[dict[str, torch.Tensor]]) -> "_WordVectors | None":
         """None where it would change nothing, or could."""
         if hasattr(model, "_orig_mod"):  # compiled: its code has the table's own lookup in it
+            return None
+        if is_sharded(model):  # there is no table but while the model runs
             return None
         table = transformer_of(model).get_input_embeddings()
         if (

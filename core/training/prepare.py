@@ -6,7 +6,7 @@ from typing import Any
 from transformers import set_seed
 
 from core.data.judgments import RetrievalSet
-from core.errors import BadData
+from core.errors import BadData, BadSpec
 from core.families import dense
 from core.families.family import Family, Reader, family_of
 from core.families.identity import Identity
@@ -94,13 +94,13 @@ class Prepared:
 
 def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     """The models, the rows as tokens, the lengths, the order of batches. Only the first rank reads data."""
-    device = context.device
-    precision = choose_precision(spec.precision, device)
+    device, precision = _settle_device(spec, context)
     set_seed(spec.seed)
     context.phase("loading")
     ranks.from_first(lambda: _fetch(spec, context))
     family = family_of(spec.family)
-    model = family.load_for_training(context, spec, device)
+    # A model that is to be sharded may not fit on one GPU: it goes there layer by layer.
+    model = family.load_for_training(context, spec, "cpu" if spec.sharding == "fsdp" else device)
     check_lengths(spec.lengths, context_length(model))
     base = Identity.of(model)
     shape = shape_of_model(model)
@@ -200,6 +200,13 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
         guide=guide,
         guide_packing=packing_for(guide) if guide is not None else None,
     )
+
+
+def _settle_device(spec: TrainSpec, context: RunContext) -> tuple[str, str]:
+    """(device, precision). Raises `BadSpec` for what the device cannot do."""
+    if spec.sharding == "fsdp" and context.device == "mps":
+        raise BadSpec("sharding: fsdp needs NVIDIA GPUs or CPU processes: this machine has Apple's GPU")
+    return context.device, choose_precision(spec.precision, context.device)
 
 
 def _fetch(spec: TrainSpec, context: RunContext) -> None:
@@ -317,8 +324,9 @@ def _use_cache(
         rows=len(dataset),
         processes=processes,
     )
-    # Process and weights are there already.
-    return needed.total - needed.process - needed.weights > 0.8 * free_memory(device)
+    # Process and weights are there already; a sharded model's weights come later.
+    there = needed.process + (0 if spec.sharding == "fsdp" else needed.weights)
+    return needed.total - there > 0.8 * free_memory(device)
 
 
 def shape_of_model(model: Any) -> ModelShape:

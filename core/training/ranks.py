@@ -6,7 +6,8 @@ only, and the parameters' gradients are summed over the ranks, once an update. S
 loss and gradients are those of a single process, whatever the number of ranks; ``batch_size`` is the job's.
 
 The first rank is the job's process. It alone reads data, evaluates, saves and reports; the others are its
-helpers, and end when it does.
+helpers, and end when it does. Of a model in shards (`core.training.sharding`) no rank has all weights: then
+helpers compute along where the first rank evaluates.
 """
 
 import logging
@@ -19,6 +20,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +28,9 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
+from core.errors import OutOfMemory, ReasonError
 from core.run.context import RunContext, Seat
+from core.run.failures import write_end
 from core.training.batching import Share
 
 T = TypeVar("T")
@@ -40,6 +44,14 @@ _FOR_EVER = timedelta(days=30)
 _LAST_WORDS_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What the first rank asks of all while they wait for it."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
 class ShortElsewhere(MemoryError):
     """Another rank ran out of memory in this step."""
 
@@ -49,6 +61,7 @@ class Ranks:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.share = Share(rank, size)
+        self.model: Any = None  # where it is sharded: what functions that all ranks call need
 
     @property
     def first(self) -> bool:
@@ -121,12 +134,38 @@ class Ranks:
     # -- what happens once in a while -----------------------------------------------------------------
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What ``make`` returns on the first rank. It is not called on the others."""
+        """What ``make`` returns on the first rank. It is not called on the others, which meanwhile do what
+        the first one asks of them by `on_all`."""
         if self.alone:
             return make()
-        made = [make() if self.first else None]
-        distributed.broadcast_object_list(made, src=0, device=torch.device("cpu"))
-        return made[0]  # type: ignore[return-value]
+        if self.first:
+            return self._broadcast(make())
+        while isinstance(found := self._broadcast(None), _Call):
+            self._take_part(found)
+        return found  # type: ignore[return-value]
+
+    def on_all(self, function: Callable[..., T], *arguments: Any) -> list[T]:
+        """Call ``function(ranks, *arguments)`` on every rank; return what each has returned.
+
+        The first rank calls it, while the others wait in `from_first`. All of it is pickled.
+        """
+        call = _Call(function, arguments)
+        if not self.alone:
+            self._broadcast(call)
+        return self._take_part(call)
+
+    def _take_part(self, call: _Call) -> list[Any]:
+        found = call.function(self, *call.arguments)
+        if self.alone:
+            return [found]
+        gathered = [None] * self.share.size if self.first else None
+        distributed.gather_object(found, gathered, dst=0)
+        return gathered or []
+
+    def _broadcast(self, item: Any) -> Any:
+        items = [item]
+        distributed.broadcast_object_list(items, src=0, device=torch.device("cpu"))
+        return items[0]
 
     def equalize(self, tensors: Iterable[torch.Tensor]) -> None:
         """Every rank gets the first one's values."""
@@ -168,13 +207,14 @@ class _Gather(torch.autograd.Function):
 
 
 @contextmanager
-def open_ranks(context: RunContext) -> Iterator[Ranks]:
+def open_ranks(context: RunContext, *, sharded: bool = False) -> Iterator[Ranks]:
     """The ranks that the request asks for: helpers are started, or this process is one of them.
 
-    Its end ends the helpers, at once if it is an error.
+    Its end ends the helpers, at once if it is an error. ``sharded``: a process group is needed by one rank,
+    too.
     """
     size = context.request.processes
-    if size == 1:
+    if size == 1 and not sharded:
         yield Ranks()
         return
     helpers = None if context.seat else _Helpers(context)
@@ -196,6 +236,12 @@ def open_ranks(context: RunContext) -> Iterator[Ranks]:
         yield ranks
         ranks.meet()  # nobody leaves while others still compute
         distributed.destroy_process_group()
+    except ReasonError:
+        raise
+    except Exception as error:  # that a connection was closed says less than why
+        if helpers is not None and (failure := helpers.out_of_memory()):
+            raise failure from error
+        raise
     finally:
         torch.set_num_threads(threads)
         if helpers is not None:
@@ -248,12 +294,23 @@ class _Helpers:
                 if process.poll():
                     if self._ending.wait(_LAST_WORDS_SECONDS):  # what felled it may have felled us as well
                         return
+                    if failure := self.out_of_memory():
+                        write_end(self._context, failure)
+                        os._exit(1)
                     self._context.notice(
                         f"The process of GPU {rank} has ended with status {process.returncode}: the log "
                         "tells more.",
                         "error",
                     )
                     os._exit(1)
+
+    def out_of_memory(self) -> OutOfMemory | None:
+        """Of a helper, for which a sharded model's other ranks wait."""
+        for rank in self._processes:
+            place = Seat(rank, self.seat.meeting).out_of_memory
+            if place.exists():
+                return OutOfMemory(f"In process {rank} of the job: {place.read_text(encoding='utf-8')}")
+        return None
 
     def end(self) -> None:
         self._ending.set()

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from core.errors import OutOfMemory
 from core.run.devices import mps_available, release_memory
@@ -23,6 +24,11 @@ T = TypeVar("T")
 MicroBatch = dict[str, torch.Tensor]
 
 AGAINST_DIVERGENCE = "Lower learning_rate, raise loss.temperature, or use precision fp32."
+
+NO_SECOND_TRY = (
+    "A step of a model in shards cannot be done again. Lower micro_batch_tokens with loss.cached true, use "
+    "shorter lengths, gradient_checkpointing, more GPUs (resources.gpus) or offload."
+)
 
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
 
@@ -188,8 +194,10 @@ def describe(name: str, tensor: torch.Tensor) -> str:
 
 
 def bad_tensor(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
-    """The first tensor that is not all numbers, described; None when all are."""
-    for name, tensor in named:
+    """The first tensor that is not all numbers, described; None when all are. Where tensors are sharded, all
+    ranks must call it."""
+    for name, sharded in named:
+        tensor = sharded.full_tensor() if isinstance(sharded, DTensor) else sharded
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             return describe(name, tensor.detach())
     return None

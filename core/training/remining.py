@@ -28,6 +28,7 @@ from core.training.mined import file_of, mined_folder
 from core.training.negative_search import KnownAnswers, Texts, find_negatives
 from core.training.prepare import Prepared
 from core.training.ranks import Ranks
+from core.training.sharding import is_sharded
 
 _SNAPSHOT = "mining.safetensors"
 # -- when, and by whom -----------------------------------------------------------------------------------
@@ -99,9 +100,11 @@ class Remining:
             if not self._ranks.from_first(self._wait):
                 return
             self._register(pending, step)
+        if self._ranks.first or is_sharded(self._prepared.model):
+            snapshot = trained_state(self._prepared.model, keep=self._ranks.first)
         if self._ranks.first:
             temporary = self.folder / f".{_SNAPSHOT}"
-            save_file(trained_state(self._prepared.model), str(temporary))
+            save_file(snapshot, str(temporary))
             temporary.replace(self.folder / _SNAPSHOT)  # checkpoints that hold the former one keep it
         self._start(generation, step)
 

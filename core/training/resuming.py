@@ -25,6 +25,8 @@ _IRRELEVANT = {
     "priority",
     "resources",
     "device",
+    "sharding",
+    "offload",
     "mine",  # by its own key
     "max_attempts",
     "timeout_seconds",

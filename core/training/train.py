@@ -18,14 +18,14 @@ from core.evaluation.scores import judge as judge_by
 from core.families.collator import Collator
 from core.families.family import Use
 from core.families.inference import NotFinite
-from core.families.loading import context_length
+from core.families.loading import context_length, transformer_of
 from core.models.memory import may_hold, operations
 from core.run.context import RunContext
 from core.spec.models import format_length
 from core.spec.train import TrainSpec
-from core.training.adapters import merge
+from core.training.adapters import layers_of, merge
 from core.training.arguments import choose_trackers, first_free_batch, training_arguments
-from core.training.callbacks import Evaluate, Mine, Report, Save, Scores, Throughput
+from core.training.callbacks import Decide, Evaluate, Mine, Report, Save, Scores, Throughput
 from core.training.card import write_model_card
 from core.training.checkpoint import Checkpoints, TrainingState
 from core.training.copies import Copies
@@ -40,6 +40,7 @@ from core.training.remining import Remining
 from core.training.report import write_report
 from core.training.resuming import check_resumable
 from core.training.rows import dataset_names
+from core.training.sharding import is_sharded, shard_model, unshard_model
 from core.training.tokens import Frame, describe_tokens
 from core.training.trainer import DamagedCheckpoint, PairTrainer
 
@@ -52,7 +53,7 @@ def train(spec: TrainSpec, context: RunContext) -> None:
     """
     begun: list[tuple[Prepared, PairTrainer]] = []
     try:
-        with open_ranks(context) as ranks:
+        with open_ranks(context, sharded=spec.sharding == "fsdp") as ranks:
             _train(spec, context, ranks, begun)
         return
     except OutOfMemory as error:
@@ -106,6 +107,8 @@ def _train_from(
     if ranks.first:
         check_resumable(context, state.depends_on, prepared.depends_on)
     state.depends_on = prepared.depends_on
+    if spec.sharding == "fsdp":
+        _shard(spec, context, ranks, prepared)
     throughput = Throughput()
     remining = Remining(spec, context, ranks, prepared, state) if spec.remine else None
     trainer, evaluation = build_trainer(
@@ -131,8 +134,28 @@ def _train_from(
         context.check_stop()
         if prepared.rows.evaluated:
             evaluate_last(context, trainer, evaluation, state)
-    if ranks.first:
-        finish(spec, context, prepared, trainer, state, checkpoints)
+    # The others wait, and a sharded model's help.
+    ranks.from_first(lambda: finish(spec, context, ranks, prepared, trainer, state, checkpoints))
+
+
+def _shard(spec: TrainSpec, context: RunContext, ranks: Ranks, prepared: Prepared) -> None:
+    """Leave each rank its part of the model, in place."""
+    size = ranks.share.size
+    offload = ", which lie in main memory" if spec.offload else ""
+    context.notice(f"The model is sharded (FSDP2): {size} {'parts' if size > 1 else 'part'}{offload}.")
+    if size == 1 and not spec.offload:
+        context.notice(
+            "sharding: fsdp with one process spreads nothing: resources.gpus says how many GPUs share it.",
+            "warning",
+        )
+    shard_model(
+        prepared.model,
+        layers_of(transformer_of(prepared.model)),
+        ranks,
+        device=prepared.device,
+        precision=prepared.precision,
+        offload=spec.offload,
+    )
 
 
 def settle_saved_lengths(spec: TrainSpec, context: RunContext, prepared: Prepared) -> None:
@@ -203,24 +226,30 @@ def build_trainer(
             trainer.log({f"eval/{name}": value for name, value in flatten(scores).items()})
         return scores
 
+    sharded = is_sharded(prepared.model)
+    decided = Decide(
+        context, spec.checkpoint.every_seconds, ranks.from_first if sharded else lambda look: look()
+    )
     evaluation = Evaluate(
         context,
         state,
         throughput,
+        decided,
         spec.evaluation.every_steps if prepared.rows.evaluated else None,
         spec.evaluation.early_stopping,
         score,
-        lambda: _save_best(trainer, checkpoints) if ranks.first else None,
+        lambda: _save_best(trainer, checkpoints, ranks) if ranks.first or sharded else None,
         lambda step, name: _reweigh(spec, context, prepared, state, step, name),
     )
-    callbacks = [Report(context, state, throughput, prepared.batches.per_epoch), evaluation]
+    callbacks = [decided, Report(context, state, throughput, prepared.batches.per_epoch), evaluation]
     if remining is not None:
-        callbacks.append(Mine(context, throughput, remining))
+        callbacks.append(Mine(throughput, decided, remining))
+    if ranks.first or sharded:
+        callbacks.append(
+            Save(context, state, throughput, decided, checkpoints, spec.checkpoint, owner=ranks.first)
+        )
     if ranks.first:
-        callbacks += [
-            Save(context, state, throughput, checkpoints, spec.checkpoint),
-            TensorBoard(checkpoints.folder / "tensorboard", state),
-        ]
+        callbacks.append(TensorBoard(checkpoints.folder / "tensorboard", state))
     trainer = PairTrainer(
         model=prepared.model,
         args=training_arguments(
@@ -295,6 +324,7 @@ def evaluate_last(
 def finish(
     spec: TrainSpec,
     context: RunContext,
+    ranks: Ranks,
     prepared: Prepared,
     trainer: PairTrainer,
     state: TrainingState,
@@ -361,6 +391,8 @@ def finish(
         **_reading(prepared),
     }
     work = context.folder / "work"
+    if is_sharded(prepared.model):
+        ranks.on_all(unshard_model)
     model_folder = fresh_folder(work / "model")
     if spec.lora is not None:
         merge(prepared.model)  # plain weights: they load anywhere
@@ -430,9 +462,11 @@ def _reading(prepared: Prepared) -> dict[str, Any]:
     return prepared.reader.describe(prepared.tokens.texts(some), prepared.lengths.limits)
 
 
-def _save_best(trainer: PairTrainer, checkpoints: Checkpoints) -> None:
+def _save_best(trainer: PairTrainer, checkpoints: Checkpoints, ranks: Ranks) -> None:
     temporary = checkpoints.best.with_suffix(".new")
     trainer.save_weights(temporary)
+    if not ranks.first:
+        return
     temporary.replace(checkpoints.best)  # checkpoints that hold the former best keep it
 
 

@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from core.errors import Diverged, ReasonError, StorageFailure
+from core.errors import Diverged, OutOfMemory, ReasonError, StorageFailure
 from core.native_errors import first_line, is_memory_error, writing
 from core.run.devices import release_memory
 from core.run.orphans import end_with_parent
@@ -24,6 +25,7 @@ from core.training.encoding import Forward, encode_micro_batches
 from core.training.ranks import Ranks, ShortElsewhere
 from core.training.recovery import (
     AGAINST_DIVERGENCE,
+    NO_SECOND_TRY,
     Limits,
     Window,
     bad_gradient,
@@ -31,6 +33,13 @@ from core.training.recovery import (
     describe,
     free_memory_in_step,
     is_out_of_memory,
+)
+from core.training.sharding import (
+    gather_optimizer_state,
+    gather_tensor,
+    is_sharded,
+    load_optimizer_state,
+    split_into,
 )
 from core.training.tokens import TokenRow
 
@@ -97,6 +106,7 @@ class PairTrainer(Trainer):
         held: Callable[[bool], int | None],
         **arguments: Any,
     ) -> None:
+        self._sharded = is_sharded(arguments["model"])
         super().__init__(data_collator=collator, **arguments)
         self.remove_callback(PrinterCallback)  # our own callbacks tell, through the reporter
         self._batches, self._throughput = batches, throughput
@@ -105,6 +115,11 @@ class PairTrainer(Trainer):
         self._ranks, self._held = ranks, held
         self.window = Window()
         self._left_out = 0
+
+    def _move_model_to_device(self, model: torch.nn.Module, device: torch.device) -> None:
+        """A sharded model lies where it must, which is the CPU with ``offload``."""
+        if not self._sharded:
+            super()._move_model_to_device(model, device)
 
     def create_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
         """As the library's, whose step is tried again after memory for it was freed."""
@@ -137,9 +152,18 @@ class PairTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        inputs = self.limits.apply(inputs)
+        inputs = self._within_limits(inputs)
         loss = self._objective(self._embed(model, inputs), inputs)
         return (loss, {}) if return_outputs else loss
+
+    def _within_limits(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """In smaller micro-batches where need be; a sharded model wants as many of them on every rank."""
+        inputs = self.limits.apply(inputs)
+        if self._sharded:
+            micro_batches = inputs["micro_batches"]
+            [most] = self._ranks.most([len(micro_batches)])
+            inputs = {**inputs, "micro_batches": split_into(micro_batches, most)}
+        return inputs
 
     def _embed(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """[queries + documents, dim] of a batch that is within the limits."""
@@ -166,7 +190,7 @@ class PairTrainer(Trainer):
                 for batch, random_state in todo:
                     random_state.restore()
                     loss = super().training_step(model, batch, num_items_in_batch)
-                if last:
+                if last and not self._sharded:  # whose gradients are summed as they come
                     self._ranks.sum_gradients(model.parameters())
                 self._throughput.add(inputs["queries"], inputs["tokens"])
                 return loss
@@ -176,6 +200,10 @@ class PairTrainer(Trainer):
                 problem = str(error).partition("\n")[0]
                 here = not isinstance(error, ShortElsewhere)
             # Outside of the except block: the exception holds the tensors of the failed step.
+            if self._sharded:  # the others wait for this rank's part of a layer, and nobody can call them off
+                raise OutOfMemory(
+                    f"Step {self.state.global_step + 1} does not fit. {NO_SECOND_TRY} ({problem})"
+                )
             if here:
                 self._ranks.meet(failed=True)
             narrowed = self.limits.narrow(
@@ -189,6 +217,7 @@ class PairTrainer(Trainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float | None:
         """Of the update that follows. The library asks for the number anyway: looking at it costs nothing."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = gather_tensor(norm) if isinstance(norm, torch.Tensor) else norm
         if norm is None or math.isfinite(norm):
             self._left_out = 0
             return norm
@@ -196,7 +225,8 @@ class PairTrainer(Trainer):
         if bad := bad_parameter(model):
             raise Diverged(f"At step {step} the weights are no numbers any more. {bad}. {AGAINST_DIVERGENCE}")
         bad = bad_gradient(model) or "the gradients' norm overflows"
-        if (precision := self.accelerator.mixed_precision) != "no":
+        # The layers of a sharded model are gathered in one precision alone.
+        if (precision := self.accelerator.mixed_precision) != "no" and not self._sharded:
             again = self._try_again_in_float32(model)
             if again is None:
                 self._tell(f"Step {step} was left out: in {precision} {bad}; float32 needs more memory.")
@@ -278,7 +308,7 @@ class PairTrainer(Trainer):
         batch, random_state = self.window.batches[0]
         random_state.restore()
         with torch.no_grad():
-            found = self._embed(model, self.limits.apply(self._prepare_inputs(batch)))
+            found = self._embed(model, self._within_limits(self._prepare_inputs(batch)))
         return bool(torch.isfinite(found).all()), describe("embeddings", found)
 
     @contextlib.contextmanager
@@ -308,6 +338,10 @@ class PairTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
+        if not self._ranks.first:  # it only gives its shards, in the same order
+            self._trained_state()
+            self._optimizer_state()
+            return
         with writing(f"Saving the checkpoint of step {step}", Path(self.args.output_dir)):
             super()._save_checkpoint(model, trial)
 
@@ -315,9 +349,25 @@ class PairTrainer(Trainer):
         with _loading(checkpoint_path):
             self._restore(Path(checkpoint_path) / _WEIGHTS)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self._sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        torch.save(self._optimizer_state(), Path(output_dir) / OPTIMIZER_NAME)
+        torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        return gather_optimizer_state(self.optimizer, keep=self._ranks.first)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with _loading(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
+            if not self._sharded or checkpoint is None:
+                super()._load_optimizer_and_scheduler(checkpoint)
+                return
+            folder = Path(checkpoint)
+            state = torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True, mmap=True)
+            load_optimizer_state(self.optimizer, state)
+            self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with _loading(checkpoint):
@@ -328,20 +378,36 @@ class PairTrainer(Trainer):
             super()._load_scaler(checkpoint)
 
     def save_weights(self, path: Path) -> None:
-        """Write what is trained. Raises `StorageFailure`."""
-        with writing("Saving the weights", path.parent):
-            save_file(trained_state(self.accelerator.unwrap_model(self.model)), str(path))
+        """Write what is trained. Of a sharded model all ranks must call it, and the first one writes.
+
+        Raises `StorageFailure`.
+        """
+        state = self._trained_state()
+        if self._ranks.first:
+            with writing("Saving the weights", path.parent):
+                save_file(state, str(path))
+
+    def _trained_state(self) -> dict[str, torch.Tensor]:
+        return trained_state(self.accelerator.unwrap_model(self.model), keep=self._ranks.first)
 
     def load_weights(self, path: Path) -> None:
-        """Read what `save_weights` wrote in this attempt. Raises `StorageFailure`."""
+        """Read what `save_weights` wrote in this attempt. The first rank calls it, while the others wait in
+        `Ranks.from_first`. Raises `StorageFailure`."""
         try:
-            self._restore(path)
+            if self._sharded:
+                self._ranks.on_all(_restore_on, path)
+            else:
+                self._restore(path)
         except (OSError, SafetensorError) as error:
             raise StorageFailure(
                 f"The best weights cannot be read from {path}: {first_line(error)}"
             ) from error
 
     def _restore(self, path: Path) -> None:
-        restore_trained_state(
-            self.accelerator.unwrap_model(self.model), load_file(str(path), device=str(self.args.device))
-        )
+        device = "cpu" if self._sharded else str(self.args.device)
+        model = self.accelerator.unwrap_model(self.model)
+        restore_trained_state(model, load_file(str(path), device=device))
+
+
+def _restore_on(ranks: Ranks, path: Path) -> None:
+    restore_trained_state(ranks.model, load_file(str(path)))

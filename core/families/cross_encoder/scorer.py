@@ -1,16 +1,14 @@
 """Pairs of texts into scores, in micro-batches of similar length."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
-import torch
 
 from core.evaluation.triplets import Score
-from core.families.cross_encoder.pair_model import PairModel
-from core.families.inference import check_finite
+from core.families.cross_encoder.pair_model import PairModel, Tokens
+from core.families.inference import check_finite, pieces_of
 from core.training.batching import Packing, plan_micro_batches
-from core.training.recovery import MicroBatch, in_halves
+from core.training.recovery import MicroBatch
 
 _CHUNK = 2048
 
@@ -25,14 +23,9 @@ def score_with(model: PairModel, packing: Packing, check_stop: Callable[[], None
         # Longest first over all pairs, so that a chunk's micro-batches have hardly any padding.
         order = sorted(range(len(pairs)), key=lambda index: -sum(map(len, pairs[index])))
         found = np.empty(len(pairs), np.float32)
-        was_training = model.training
-        model.eval()
-        try:
-            for start in range(0, len(order), _CHUNK):
-                chunk = order[start : start + _CHUNK]
-                found[chunk] = _score_chunk(model, [pairs[index] for index in chunk], packing, check_stop)
-        finally:
-            model.train(was_training)
+        for start in range(0, len(order), _CHUNK):
+            chunk = order[start : start + _CHUNK]
+            found[chunk] = _score_chunk(model, [pairs[index] for index in chunk], packing, check_stop)
         check_finite(model, found, "scores")
         return found
 
@@ -45,21 +38,19 @@ def _score_chunk(
     tokens = model.read_pairs([query for query, _ in pairs], [document for _, document in pairs])
     lengths = np.array([len(ids) for ids in tokens["input_ids"]])
     order = np.argsort(-lengths, kind="stable")
+    groups = plan_micro_batches(lengths[order].tolist(), packing)
+    micro_batches = (_pad(model, tokens, order[group]) for group in groups)
     found = np.empty(len(pairs), np.float32)
-    for group in plan_micro_batches(lengths[order].tolist(), packing):
-        check_stop()
-        chosen = order[group]
-        padded = model.tokenizer.pad(
-            {name: [values[index] for index in chosen] for name, values in tokens.items()},
-            return_tensors="pt",
-        )
-        on_device = {name: tensor.to(model.device) for name, tensor in padded.items()}
-        pieces = in_halves(partial(_forward, model), on_device, "score a single pair")
-        found[chosen] = np.concatenate(pieces)
+    pieces = pieces_of(model, micro_batches, _score, "score a single pair", check_stop)
+    found[order] = np.concatenate(pieces)
     return found
 
 
-def _forward(model: PairModel, micro_batch: MicroBatch) -> np.ndarray:
+def _pad(model: PairModel, tokens: Tokens, chosen: np.ndarray) -> MicroBatch:
+    of_chosen = {name: [values[index] for index in chosen] for name, values in tokens.items()}
+    return dict(model.tokenizer.pad(of_chosen, return_tensors="pt"))
+
+
+def _score(model: PairModel, micro_batch: MicroBatch) -> np.ndarray:
     """[pairs]"""
-    with torch.inference_mode():
-        return model.activation_fn(model(**micro_batch)).float().cpu().numpy()
+    return model.activation_fn(model(**micro_batch)).float().cpu().numpy()

@@ -36,10 +36,8 @@ def make_embed(model: SentenceTransformer, packing: Packing, check_stop: Callabl
 
     def embed(texts: Sequence[Ids]) -> torch.Tensor:
         batch = make_micro_batches(frame, texts, packing)
-        pieces = pieces_of(
-            model, batch["micro_batches"], partial(_embed, model), "evaluate a single text", check_stop
-        )
-        embeddings = torch.cat(pieces)[batch["positions"].to(model.device)]
+        pieces = pieces_of(model, batch["micro_batches"], _embed, "evaluate a single text", check_stop)
+        embeddings = torch.cat(pieces)[batch["positions"].to(pieces[0].device)]
         if cosine:
             embeddings = torch.nn.functional.normalize(embeddings, dim=-1)
         check_finite(model, embeddings, "vectors")
@@ -98,5 +96,4 @@ def _distinct(texts: Sequence[str]) -> tuple[list[str], list[int]]:
 
 def _embed(model: SentenceTransformer, micro_batch: MicroBatch) -> torch.Tensor:
     """[texts, dim]"""
-    with torch.inference_mode():
-        return sentence_embedding(model, dict(micro_batch)).float()
+    return sentence_embedding(model, dict(micro_batch)).float()

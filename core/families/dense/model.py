@@ -81,6 +81,8 @@ def _check_static(spec: TrainSpec, context: RunContext) -> None:
     for name in _WITH_LAYERS:
         if getattr(spec, name):
             raise BadSpec(f"{name}: {spec.base_model} has static embeddings, a table and no layers")
+    if spec.sharding != "none":
+        raise BadSpec(f"sharding: {spec.base_model} has static embeddings, a table and no layers")
     if spec.lengths.saved == "trained":
         raise BadSpec(f"lengths.saved: {spec.base_model} has static embeddings, which read whole texts")
     if spec.learning_rate < _FAST_ENOUGH:

@@ -2,11 +2,11 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from core.data.judgments import RetrievalSet
 from core.evaluation.metrics import Run
@@ -53,11 +53,7 @@ def make_encode(
     `NotFinite` for vectors that cannot be compared.
     """
     reader = Reader(model, prune)
-    forward = token_vectors(prune)
-
-    def compute(micro_batch: MicroBatch) -> np.ndarray:
-        with torch.inference_mode():
-            return forward(model, dict(micro_batch)).cpu().numpy()
+    compute = partial(_vectors, prune)
 
     def encode(texts: list[str], role: Literal["query", "document"]) -> Ragged:
         lengths = {"query": model.query_length, "document": model.document_length}
@@ -70,6 +66,11 @@ def make_encode(
         return Ragged(vectors, np.array([found.vectors for found in inputs], np.int64))
 
     return encode
+
+
+def _vectors(prune: PruneEmbeddings | None, model: ColBERT, micro_batch: MicroBatch) -> np.ndarray:
+    """[vectors, dim]"""
+    return token_vectors(prune)(model, dict(micro_batch)).cpu().numpy()
 
 
 def _tokens(model: ColBERT, texts: list[str], limit: int) -> Sequence[Sequence[int]]:

@@ -1,0 +1,208 @@
+"""A model in shards: every rank holds a part of each weight, of its gradient and of the optimizer's state.
+
+PyTorch's FSDP2 (`torch.distributed.fsdp.fully_shard`; Zhao et al. 2023, arXiv 2304.11277). The weights of a
+layer are gathered from all ranks right before the layer runs and are freed after it; its gradients are summed
+over the ranks, and each rank keeps its part. So all ranks must run the same number of forward and backward
+passes in the same order. `core.training.ranks` gives them the same batches, this module the rest: as many
+micro-batches on each rank, inference in lockstep, and whole tensors in checkpoints, which therefore do not
+depend on the number of ranks.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from core.training.ranks import Ranks
+from core.training.recovery import MicroBatch, tokens_of
+
+T = TypeVar("T")
+
+
+def shard_model(
+    model: Any,
+    layers: Iterable[nn.Module],
+    ranks: Ranks,
+    *,
+    device: str,
+    precision: str,
+    offload: bool,
+) -> None:
+    """Shard ``model``, which lies whole on the CPU of each rank, over the ranks, in place.
+
+    Each of ``layers`` is gathered by itself, and what is left (embeddings, heads) as one. With precision bf16
+    weights are gathered as bf16, and gradients summed in float32. ``offload`` keeps the shards and the
+    optimizer's step in main memory. The model's vectors are computed on ``device``.
+    """
+    settings: dict[str, Any] = {"mesh": init_device_mesh(device, (ranks.share.size,))}
+    if precision == "bf16":
+        settings["mp_policy"] = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+    if offload:
+        settings["offload_policy"] = CPUOffloadPolicy(pin_memory=device == "cuda")
+    for layer in layers:
+        fully_shard(layer, **settings)
+    fully_shard(model, **settings)
+    for part in sharded_parts(model):
+        # The loss is that of the whole batch: the gradients of the ranks' texts are summed, not averaged.
+        part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)  # a divisor is multiplied in by NCCL alone
+    model.computes_on = torch.device(device)
+    model.ranks = ranks
+    ranks.model = model
+
+
+def is_sharded(model: Any) -> bool:
+    return isinstance(model, FSDPModule)
+
+
+def sharded_parts(model: nn.Module) -> list[FSDPModule]:
+    return [part for part in model.modules() if isinstance(part, FSDPModule)]
+
+
+# -- whole tensors and parts ---------------------------------------------------------------------------------
+
+
+def gather_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a sharded tensor, on its device; another tensor as it is. All ranks must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def part_of(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """This rank's part of ``whole``, sharded as ``like`` is; ``whole`` itself where that is not sharded.
+
+    Nothing is sent: all ranks must have the same ``whole``.
+    """
+    if not isinstance(like, DTensor):
+        return whole
+    found = distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+    return found.to(like.device)
+
+
+def gather_optimizer_state(optimizer: Any, *, keep: bool) -> dict[str, Any]:
+    """As the optimizer's ``state_dict``, with whole tensors in main memory. All ranks must call it.
+
+    Who does not ``keep`` it gets an empty state.
+    """
+    known = optimizer.state_dict()
+    found: dict[int, dict[str, Any]] = {}
+    for number, values in known["state"].items():
+        whole = {name: _gather_to_cpu(value) for name, value in values.items()}
+        if keep:
+            found[number] = whole
+    return {**known, "state": found}
+
+
+def load_optimizer_state(optimizer: Any, state: dict[str, Any]) -> None:
+    """Load what `gather_optimizer_state` has given, or an optimizer of a model that is not sharded."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parts = {
+        number: {
+            name: part_of(value, parameters[number])
+            if isinstance(value, torch.Tensor) and value.shape == parameters[number].shape
+            else value
+            for name, value in values.items()
+        }
+        for number, values in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": parts})
+
+
+def _gather_to_cpu(value: Any) -> Any:
+    return gather_tensor(value).cpu() if isinstance(value, torch.Tensor) else value
+
+
+def unshard_model(ranks: Ranks) -> None:
+    """Give the first rank's model its whole weights, in main memory, to be saved. All ranks must call it.
+
+    The model cannot be run afterwards, and on the other ranks not be used at all.
+    """
+    model = ranks.model
+    reshard(ranks)
+    whole: dict[int, nn.Parameter] = {}  # some modules share a parameter
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not isinstance(parameter, DTensor) or id(parameter) in whole:
+                found = whole.get(id(parameter))
+            else:
+                tensor = parameter.detach().full_tensor()
+                if ranks.first:
+                    whole[id(parameter)] = nn.Parameter(tensor.cpu(), requires_grad=parameter.requires_grad)
+                found = whole.get(id(parameter))
+            if found is not None:
+                setattr(module, name, found)
+    if ranks.first:
+        for part in sharded_parts(model):
+            part.__class__ = type(part).__bases__[1]  # fully_shard has put its own class before it
+        model.to("cpu")
+
+
+def reshard(ranks: Ranks) -> None:
+    """Free what a forward pass without a backward pass has left gathered."""
+    for part in sharded_parts(ranks.model):
+        part.reshard()
+
+
+# -- the same passes on all ranks --------------------------------------------------------------------------
+
+
+def split_into(micro_batches: Sequence[MicroBatch], count: int) -> list[MicroBatch]:
+    """As many micro-batches as ``count``: the largest are cut in halves. The order of the texts stays.
+
+    There must be so many texts.
+    """
+    found = list(micro_batches)
+    while len(found) < count:
+        sizes = [tokens_of(one) if len(one["input_ids"]) > 1 else 0 for one in found]
+        place = sizes.index(max(sizes))
+        half = -(-len(found[place]["input_ids"]) // 2)
+        found[place : place + 1] = [
+            {name: tensor[rows] for name, tensor in found[place].items()}
+            for rows in (slice(half), slice(half, None))
+        ]
+    return found
+
+
+Compute = Callable[[Any, MicroBatch], T]
+"""(model, micro-batch) -> vectors or scores. A function of a module, or a `partial` of one: it is pickled."""
+
+
+def compute_together(
+    model: Any,
+    micro_batches: Iterable[MicroBatch],
+    compute: Compute[T],
+    check_stop: Callable[[], None],
+) -> list[T]:
+    """What ``compute`` makes of each with a sharded model, in their order.
+
+    The first rank calls it inside of `Ranks.from_first`; every rank takes one micro-batch of each round.
+    """
+    ranks: Ranks = model.ranks
+    found: list[T] = []
+    remaining = iter(micro_batches)
+    while round_ := list(itertools.islice(remaining, ranks.share.size)):
+        check_stop()
+        found += ranks.on_all(_compute_own, compute, round_)[: len(round_)]
+    ranks.on_all(reshard)
+    return [one.to(model.computes_on) if isinstance(one, torch.Tensor) else one for one in found]
+
+
+def _compute_own(ranks: Ranks, compute: Compute[T], round_: list[MicroBatch]) -> Any:
+    """Where there are fewer micro-batches than ranks, some compute the last one once more."""
+    model = ranks.model
+    own = round_[min(ranks.share.rank, len(round_) - 1)]
+    was_training = model.training
+    model.eval()
+    try:
+        # Not inference mode: weights that are gathered in it could not be trained any more.
+        with torch.no_grad():
+            found = compute(model, {name: tensor.to(model.computes_on) for name, tensor in own.items()})
+    finally:
+        model.train(was_training)
+    return found.cpu() if isinstance(found, torch.Tensor) else found
