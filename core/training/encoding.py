@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from core.families.loading import transformer_of
 from core.run.heap import give_back_freed_memory
 from core.training.batching import WHOLE, Packing, Share, plan_micro_batches
-from core.training.sharding import is_sharded
+from core.training.sharding import is_sharded, recomputing
 from core.training.tokens import Frame, Ids, Input
 
 
@@ -142,9 +142,7 @@ def encode_micro_batches(
     pieces = []
     for micro_batch in batch["micro_batches"]:
         if cached and micro_batch is not batch["micro_batches"][-1]:
-            # A forward pass that breaks off would leave a sharded model's layers gathered.
-            with set_checkpoint_early_stop(not is_sharded(model)):
-                piece = checkpoint(_forward, forward, model, micro_batch, words, use_reentrant=False)
+            piece = _checkpoint(forward, model, micro_batch, words)
         else:
             piece = _forward(forward, model, micro_batch, words)
         if held is not None and piece.requires_grad and not piece.is_cuda:
@@ -157,6 +155,21 @@ def encode_micro_batches(
             vectors = torch.cat([vectors, vectors.new_zeros(missing, *vectors.shape[1:])])
         vectors = gather(vectors)
     return vectors[batch["positions"]]
+
+
+def _checkpoint(
+    forward: Forward, model: Any, micro_batch: dict[str, torch.Tensor], words: "_WordVectors | None"
+) -> torch.Tensor:
+    arguments = (_forward, forward, model, micro_batch, words)
+    if not is_sharded(model):
+        return checkpoint(*arguments, use_reentrant=False)
+    # A forward pass that breaks off would leave layers gathered.
+    with set_checkpoint_early_stop(enable=False):
+        return checkpoint(
+            *arguments,
+            use_reentrant=False,
+            context_fn=lambda: (contextlib.nullcontext(), recomputing(model)),
+        )
 
 
 def _forward(

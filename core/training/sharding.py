@@ -8,8 +8,9 @@ micro-batches on each rank, inference in lockstep, and whole tensors in checkpoi
 depend on the number of ranks.
 """
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -46,8 +47,10 @@ def shard_model(
         )
     if offload:
         settings["offload_policy"] = CPUOffloadPolicy(pin_memory=device == "cuda")
+    model.recomputing = False
     for layer in layers:
         fully_shard(layer, **settings)
+        layer.register_forward_hook(lambda layer, *_: layer.reshard() if model.recomputing else None)
     fully_shard(model, **settings)
     for part in sharded_parts(model):
         # The loss is that of the whole batch: the gradients of the ranks' texts are summed, not averaged.
@@ -60,6 +63,17 @@ def shard_model(
 
 def is_sharded(model: Any) -> bool:
     return isinstance(model, FSDPModule)
+
+
+@contextlib.contextmanager
+def recomputing(model: Any) -> Iterator[None]:
+    """A micro-batch's forward pass inside of the backward pass, where FSDP2 takes every layer for one whose
+    backward pass is next, and leaves it gathered: in the end the whole model would be."""
+    model.recomputing = True
+    try:
+        yield
+    finally:
+        model.recomputing = False
 
 
 def sharded_parts(model: nn.Module) -> list[FSDPModule]:

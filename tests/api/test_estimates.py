@@ -228,6 +228,34 @@ def test_fixed_padding_takes_more_and_frozen_layers_less(http, spec):
     assert estimate(http, {**spec, "train_last_n": 1})["memory"]["activations"] < plain
 
 
+def test_a_model_that_fits_on_no_gpu_fits_in_shards(http, spec, settings):
+    """Eight billion parameters, of which the header alone is there."""
+    folder = settings.data_dir / "model"
+    config = json.loads((folder / "config.json").read_text())
+    sizes = {"hidden_size": 4096, "num_hidden_layers": 36, "intermediate_size": 12_288, "vocab_size": 150_000}
+    (folder / "config.json").write_text(json.dumps(config | sizes))
+    tensors = {"words": [150_000, 4096], "layers": [36 * (4 * 4096 + 2 * 12_288), 4096]}
+    header = {
+        name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in tensors.items()
+    }
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    gpus = [
+        {"uuid": f"GPU-{index}", "index": index, "name": "H100", "memory_bytes": 80 * 10**9}
+        for index in range(4)
+    ]
+    register(http, 10**12, gpus)
+    whole = post(http, {**spec, "resources": {"gpus": 4}})
+    assert whole.status_code == 422
+    assert "sharding: fsdp over several GPUs" in whole.json()["detail"]
+    shared = {**spec, "resources": {"gpus": 4}, "sharding": "fsdp"}
+    assert post(http, shared).status_code == 201
+    assert estimate(http, shared)["least_memory_bytes"] < 80 * 10**9
+    assert post(http, {**spec, "resources": {"gpus": 1}, "sharding": "fsdp"}).status_code == 422
+    offloaded = {**spec, "resources": {"gpus": 1}, "sharding": "fsdp", "offload": True}
+    assert post(http, offloaded).status_code == 201
+
+
 def test_every_kind_is_estimated(http, spec):
     register(http, 64 * 10**9)
     model, data = spec["base_model"], spec["dataset"]

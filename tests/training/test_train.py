@@ -140,6 +140,20 @@ def test_a_stopped_job_goes_on_and_ends_bit_identical(spec, tmp_path, stop_at):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_an_evaluation_that_a_stop_came_before_is_made_up(spec, tmp_path):
+    spec["evaluation"] |= {"every_steps": 1}
+    run(spec, tmp_path / "whole")
+    reporter = StopAt(5)
+    run(spec, tmp_path / "parts", reporter=reporter, stop=reporter.stop)
+    run(spec, tmp_path / "parts")
+    whole, parts = (
+        json.loads((tmp_path / name / "report" / "report.json").read_text())["evaluations"]
+        for name in ("whole", "parts")
+    )
+    assert [entry["step"] for entry in parts] == list(range(17))
+    assert whole == parts
+
+
 def test_a_torn_checkpoint_is_passed_over(spec, tmp_path):
     spec |= {"evaluation": {}, "checkpoint": {"every_steps": 4, "keep": 2}}
     reporter = StopAt(14)

@@ -63,6 +63,20 @@ def test_more_flags_become_a_spec(pairs_file):
     assert spec_of(pairs_file, "--family", "late_interaction").loss.temperature == 1.0
 
 
+def test_processes_share_batches_and_the_model(pairs_file):
+    usual, asked = spec_of(pairs_file), spec_of(pairs_file, "--gpus", "4", "--fsdp", "--offload")
+    assert (usual.sharding, usual.offload) == ("none", False)
+    assert (asked.sharding, asked.offload, asked.resources.gpus) == ("fsdp", True, 4)
+
+
+@pytest.mark.parametrize(("processes", "said"), [("0", "1 to 64"), ("65", "1 to 64")])
+def test_a_number_of_processes_that_cannot_be(pairs_file, processes, said, tmp_path, capsys):
+    flags = ["--cpu", "--processes", processes, "--output_dir", str(tmp_path / "out")]
+    assert main(["--dataset_path", str(pairs_file), "--base_model", str(tmp_path), *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_smoke_run_has_a_few_logged_steps(pairs_file):
     found = spec_of(pairs_file, "--action", "smoke_steps")
     assert (found.max_steps, found.logging_steps) == (5, 1)
