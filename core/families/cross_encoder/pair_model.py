@@ -55,7 +55,7 @@ class PairModel(nn.Module):
 
     def forward(self, **micro_batch: torch.Tensor) -> torch.Tensor:
         """Padded pairs -> what their scores are made of: [pairs]."""
-        return self.model(**micro_batch).logits[:, 0]
+        return self.model(**micro_batch).logits[:, 0].clone()  # not a view: FSDP2 hooks what comes out
 
     def save_pretrained(self, folder: str) -> None:
         """As `CrossEncoder` before 5.4: a folder of transformers, the activation in its configuration."""
