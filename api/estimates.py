@@ -14,6 +14,7 @@ from core.data.pairs import TrainingRow, read_pairs
 from core.data.reading import Reading
 from core.data.rows import Reject
 from core.errors import InvalidRequest, Problem, ReasonError
+from core.jobs.views import EstimateView, FitView
 from core.models.memory import (
     Memory,
     ModelShape,
@@ -25,7 +26,6 @@ from core.models.memory import (
 )
 from core.spec import Resources, TrainSpec
 from core.spec.refs import parse_ref
-from core.spec.views import EstimateView, FitView
 from core.store import Store
 from core.store.tables import Worker
 

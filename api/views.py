@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from core.spec.views import (
+from core.jobs.views import (
     ArtifactView,
     EndReasonView,
     EventView,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import write_report
-from core.spec.views import JobView
+from core.jobs.views import JobView
 from tests.faults.conftest import make_long_spec
 from tests.faults.service import Service, until
 from tests.faults.test_kills import check_resumed, check_succeeded_once

@@ -40,8 +40,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 _JOB = """
 import json, resource, sys
 from pathlib import Path
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 result = run_local(json.loads(sys.argv[1]), Path(sys.argv[2]), RecordingReporter())
 assert result.state == "succeeded", result.end_reason
 print(json.dumps([result.metrics, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))

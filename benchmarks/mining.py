@@ -203,7 +203,7 @@ def search_of(folder: Path, count: int) -> dict[str, Any]:
 def search_alone(folder: Path) -> None:
     import time
 
-    from core.retrieval.search import search, shard_vectors
+    from core.ranking.search import search, shard_vectors
 
     asked = np.random.default_rng(1).standard_normal((_ASKED, _DIM), np.float32)
     begun = time.monotonic()

@@ -83,8 +83,8 @@ def cut_model(model: Path, folder: Path, max_length: int) -> Path:
 
 def run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
     """The job's metrics."""
-    from core.run.local import run_local
-    from core.run.reporter import RecordingReporter
+    from core.process.local import run_local
+    from core.runtime.reporter import RecordingReporter
 
     result = run_local(spec, out, RecordingReporter())
     if result.state != "succeeded":

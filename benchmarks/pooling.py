@@ -16,14 +16,14 @@ import torch
 
 from benchmarks.report import write_report
 from core.data.retrieval import read_retrieval
-from core.evaluation.metrics import evaluate_run, mean
-from core.evaluation.retrieval import run_of
+from core.engine.batching import Packing
 from core.families.late_interaction import Ragged, make_encode, score_all
 from core.families.late_interaction.pooling import prune
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.ranking.metrics import evaluate_run, mean
+from core.ranking.rank_set import run_of
+from core.runtime.reporter import RecordingReporter
 from core.spec.train import PruneEmbeddings
-from core.training.batching import Packing
 
 WAYS: dict[str, PruneEmbeddings | None] = {
     "all vectors": None,

@@ -35,8 +35,8 @@ _JOB = """
 import json, sys, time
 from pathlib import Path
 from core.jobs.events import EventType
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 moments = []
 class Timed(RecordingReporter):
     def emit(self, event):

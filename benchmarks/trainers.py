@@ -229,12 +229,12 @@ def ours(
 ) -> Steps:
     """The same by `reason run`'s own function."""
     import core.training.prepare as prepare
+    from core.engine.batching import TrainingBatches
+    from core.engine.loading import transformer_of
     from core.families.family import family_of
-    from core.families.loading import transformer_of
     from core.jobs.events import Event, EventType
-    from core.run.local import run_local
-    from core.run.reporter import RecordingReporter
-    from core.training.batching import TrainingBatches
+    from core.process.local import run_local
+    from core.runtime.reporter import RecordingReporter
 
     found: Steps = []
 

@@ -156,7 +156,7 @@ def load_rows(name: str, source: Path | None) -> list[dict[str, str]] | None:
 
 def order(rows: list[Row], data: Data) -> list[Row]:
     """As many rows as the steps need, batch after batch, no text twice in one."""
-    from core.training.batching import plan_epoch
+    from core.engine.batching import plan_epoch
 
     keys = [(hash(row["query"]), hash(row["positive"])) for row in rows]
     batches = [batch for batch in plan_epoch(keys, data.batch_size, 7, 0) if len(batch) == data.batch_size]

@@ -130,9 +130,9 @@ def hashes(folder: Path) -> Iterator[tuple[str, str]]:
 def run(job: Job, folder: Path) -> None:
     """Into ``folder / "out" / NAME``; one that is to stop is stopped and goes on."""
     from core.jobs.events import Event
-    from core.run.context import StopSignal
-    from core.run.local import run_local
-    from core.run.reporter import RecordingReporter
+    from core.process.local import run_local
+    from core.runtime.context import StopSignal
+    from core.runtime.reporter import RecordingReporter
 
     name, spec, options = job
     stop = StopSignal()

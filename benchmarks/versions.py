@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.report import REPORTS, write_report
 from benchmarks.versions_peer import FAMILIES, QUERY, TEXTS
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from core.stack import installed, stack_name
 from tests.tiny import WORDS, make_model
 
@@ -103,16 +103,16 @@ def _row(
 
 def _ours(family: str, model: Path, folder: Path) -> Any:
     """What the library's own `read` gives, by this service's code."""
+    from core.data.inputs import make_context
+    from core.engine.batching import Packing
     from core.families import cross_encoder, dense, late_interaction
     from core.families.prompts import prompts_of
-    from core.run.context import RunContext
-    from core.run.request import RunRequest
-    from core.training.batching import Packing
+    from core.jobs.protocol import RunRequest
 
     request = RunRequest(
         job_id="job", attempt=1, spec={}, checkpoints=folder, cache=folder / "cache", offline=True
     )
-    context = RunContext(request, folder, RecordingReporter())
+    context = make_context(request, folder, RecordingReporter())
     reference, packing = f"file:{model}", Packing(256)
     if family == "cross_encoder":
         scorer = cross_encoder.load_model(context, reference, "cpu")

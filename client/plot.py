@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from core.errors import BadRequest
-from core.spec.views import MetricSeries
+from core.jobs.views import MetricSeries
 
 
 def plot(series: list[MetricSeries], path: Path, title: str) -> None:

@@ -5,7 +5,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from client.client import Client
 from core.jobs.events import EventType
-from core.spec.views import EventView, JobView
+from core.jobs.views import EventView, JobView
 
 
 def watch(client: Client, job_id: str, console: Console) -> JobView:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InvalidRequest
-from core.run.context import StopSignal
-from core.run.local import run_local, stop_on_interrupt
-from core.run.reporter import ConsoleReporter
+from core.process.local import run_local, stop_on_interrupt
+from core.runtime.context import StopSignal
+from core.runtime.reporter import ConsoleReporter
 from core.settings import Settings
 from core.spec.files import apply_settings, localize, read_spec
 

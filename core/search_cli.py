@@ -7,12 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from core.data.inputs import make_context
 from core.errors import BadData, InvalidRequest, JobFailure
-from core.run.attempt import quiet_libraries
-from core.run.context import RunContext
-from core.run.local import run_local
-from core.run.reporter import ConsoleReporter, NullReporter
-from core.run.request import RunRequest
+from core.jobs.protocol import RunRequest
+from core.process.attempt import quiet_libraries
+from core.process.local import run_local
+from core.runtime.reporter import ConsoleReporter, NullReporter
 from core.settings import Settings
 from core.spec.files import localize
 
@@ -72,7 +72,7 @@ def _search(asked: argparse.Namespace) -> int:
             offline=settings.offline,
             trust_remote_code=settings.trust_remote_code,
         )
-        context = RunContext(request, Path(scratch), NullReporter())
+        context = make_context(request, Path(scratch), NullReporter())
         model = localize({"model": asked.model})["model"] if asked.model else None
         stored = StoredEmbeddings(folder, context, model)
         for query, hits in zip(asked.query, stored.ask(asked.query, asked.k), strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.cli import parse_flags, run_and_tell
 from core.errors import InvalidRequest, Problem
-from core.run.request import REQUEST
+from core.jobs.protocol import REQUEST
 from core.spec.files import localize
 
 _SMOKE_STEPS = 5

@@ -100,8 +100,8 @@ def token_rows(
     import pyarrow as pa
 
     from core.data.table import SCHEMA
+    from core.engine.tokens import TokenTable, tokens_of_table
     from core.spec.train import Prompts
-    from core.training.tokens import TokenTable, tokens_of_table
 
     table = pa.Table.from_pylist([{"scores": [], **row} for row in rows], schema=SCHEMA)
 

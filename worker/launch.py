@@ -14,8 +14,8 @@ from pathlib import Path
 
 from worker.control import Control
 
-_PRELOAD = "core.run.preload"
-_MAIN = "core.run.process"
+_PRELOAD = "core.process.preload"
+_MAIN = "core.process.main"
 
 
 def _start(folder: str, control: Connection) -> None:

@@ -10,8 +10,8 @@ from api.routing import Route
 from api.views import artifact_view
 from core.data.packing import PACKED
 from core.errors import NotFound
+from core.jobs.views import ArtifactView
 from core.spec.forms import PLAIN
-from core.spec.views import ArtifactView
 
 router = APIRouter(route_class=Route, tags=["artifacts"])
 

@@ -24,8 +24,8 @@ from api.uploads import BINARY, keep, options_of, receive
 from api.views import artifact_view
 from core.data.statistics import PREVIEW, PREVIEW_ROWS
 from core.errors import NotFound
+from core.jobs.views import ArtifactView, Page, PreviewView
 from core.spec.forms import NAME, PLAIN, ROLE_AND_COLUMN
-from core.spec.views import ArtifactView, Page, PreviewView
 
 router = APIRouter(route_class=Route, prefix="/datasets", tags=["datasets"])
 

@@ -28,9 +28,9 @@ from api.views import artifact_view, event_view, job_view
 from core.errors import BadRequest, InvalidRequest, NotFound, Problem
 from core.ids import new_id
 from core.jobs.state import JobState
+from core.jobs.views import ArtifactView, EstimateView, EventView, JobView, MetricPoint, MetricSeries, Page
 from core.spec import AnyJobSpec, JobSpec, MineSpec, TrainSpec
 from core.spec.forms import LABEL, PLAIN, JobId, matches
-from core.spec.views import ArtifactView, EstimateView, EventView, JobView, MetricPoint, MetricSeries, Page
 from core.store import Store
 from core.store.series import downsample
 

@@ -20,8 +20,8 @@ from api.model_uploads import keep_model
 from api.routing import Route
 from api.uploads import BINARY, receive
 from api.views import artifact_view
+from core.jobs.views import ArtifactView, Page
 from core.spec.forms import NAME, PLAIN
-from core.spec.views import ArtifactView, Page
 
 router = APIRouter(route_class=Route, prefix="/models", tags=["models"])
 

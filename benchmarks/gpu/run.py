@@ -186,8 +186,8 @@ def run_case(name: str, folder: Path, *, gpus: int) -> dict[str, Any]:
     import torch
 
     from core.jobs.events import Event, EventType
-    from core.run.local import run_local
-    from core.run.reporter import RecordingReporter
+    from core.process.local import run_local
+    from core.runtime.reporter import RecordingReporter
 
     case = CASES[name]
     moments: list[float] = []
@@ -199,7 +199,7 @@ def run_case(name: str, folder: Path, *, gpus: int) -> dict[str, Any]:
                 moments.append(time.perf_counter())
 
     if case.memory_fraction is not None and gpus:
-        from core.run.process import see_first_gpu
+        from core.process.main import see_first_gpu
 
         see_first_gpu(["0"])
         torch.cuda.set_per_process_memory_fraction(case.memory_fraction)
@@ -254,7 +254,7 @@ def judge(name: str, found: dict[str, Any], others: dict[str, Any]) -> list[str]
 
 def check_forked(folder: Path, *, gpus: int) -> list[str]:
     """A job from the warm fork server, as in the service: its process must be able to use CUDA, twice."""
-    from core.run.request import EVENTS, REQUEST, RESULT, RunRequest, RunResult
+    from core.jobs.protocol import EVENTS, REQUEST, RESULT, RunRequest, RunResult
     from worker.launch import Launcher
 
     launcher = Launcher()
@@ -288,9 +288,9 @@ def check_resume(folder: Path, *, gpus: int) -> list[str]:
     from safetensors.torch import load_file
 
     from core.jobs.events import Event, EventType
-    from core.run.context import StopSignal
-    from core.run.local import run_local
-    from core.run.reporter import NullReporter
+    from core.process.local import run_local
+    from core.runtime.context import StopSignal
+    from core.runtime.reporter import NullReporter
 
     stop = StopSignal()
 
@@ -316,8 +316,8 @@ def check_mining(folder: Path, *, gpus: int) -> list[str]:
     """A mine job finds on the GPU what it finds on the CPU, and in bf16 most of it."""
     import pyarrow.parquet as pq
 
-    from core.run.local import run_local
-    from core.run.reporter import NullReporter
+    from core.process.local import run_local
+    from core.runtime.reporter import NullReporter
 
     found = {}
     arms = {"cpu": ("fp32", 0), "fp32": ("fp32", gpus), "bf16": ("bf16", gpus)}
@@ -351,8 +351,8 @@ def check_evaluation(folder: Path, *, gpus: int) -> list[str]:
     """An evaluate job scores on the GPU as on the CPU, in all precisions; an embed job stores the same."""
     import numpy as np
 
-    from core.run.local import run_local
-    from core.run.reporter import NullReporter
+    from core.process.local import run_local
+    from core.runtime.reporter import NullReporter
 
     scores: dict[str, list[float]] = {}
     vectors = {}

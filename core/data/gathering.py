@@ -31,7 +31,7 @@ from core.data.rejects import Rejects
 from core.data.rows import Reject
 from core.data.splits import Column
 from core.errors import BadData
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.prepare import Cleaning, PrepareSpec, Source
 
 _ROWS = 2048

@@ -24,7 +24,7 @@ from core.data.retrieval_set import write_judged, write_retrieval
 from core.data.splits import assign, components, first_of_each, nearly_said_before, neighbours
 from core.data.statistics import PREVIEW_ROWS, Statistics, write_preview
 from core.errors import BadData, BadSpec
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.prepare import Balance, PrepareSpec
 from core.spec.unused import unused_in_preparation
 

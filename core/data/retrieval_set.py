@@ -16,7 +16,7 @@ from core.data.judged import JudgedFiles, is_bright, judged_files, splits_of
 from core.data.pairs import is_dataset
 from core.data.remarks import Remarks, first_judgments, first_texts
 from core.errors import BadData, BadSpec
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.prepare import PrepareSpec
 
 

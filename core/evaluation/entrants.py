@@ -17,20 +17,20 @@ import torch
 
 from core.data.judgments import RetrievalSet
 from core.data.words import TOKENIZER
+from core.engine.identity import Identity
 from core.errors import BadModel
-from core.evaluation.lexical import WordIndex, best_of
-from core.evaluation.metrics import Run, in_order
-from core.evaluation.retrieval import depth_with_excluded, run_of
 from core.families import cross_encoder, dense, late_interaction
 from core.families.cross_encoder.evaluator import find_by_words, rerank
 from core.families.detect import family_in
 from core.families.family import Use
-from core.families.identity import Identity
 from core.families.late_interaction import Ragged, score_all
 from core.families.prompts import prompts_of
+from core.ranking.bm25 import WordIndex, best_of
+from core.ranking.metrics import Run, in_order
+from core.ranking.rank_set import depth_with_excluded, run_of
+from core.ranking.search import search, shard_vectors
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, packing_for
-from core.retrieval.search import search, shard_vectors
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluatedModel, EvaluateSpec
 from core.spec.evaluation import Rerank
 from core.spec.models import Prompts

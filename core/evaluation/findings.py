@@ -11,15 +11,15 @@ import numpy as np
 from core.artifacts import fresh_folder
 from core.data.judgments import RetrievalSet
 from core.evaluation.comparison import Compared, compare_models
-from core.evaluation.metrics import in_order
 from core.evaluation.report import make_document
 from core.evaluation.results import Evaluated, Result
-from core.evaluation.runs import write_run
 from core.evaluation.scores import by_category
 from core.evaluation.sets import NamedSet
+from core.ranking.metrics import in_order
+from core.ranking.runs import write_run
 from core.reports import write_document
-from core.run.context import RunContext
-from core.run.reporter import finite
+from core.runtime.context import RunContext
+from core.runtime.reporter import finite
 from core.spec.evaluate import EvaluateSpec
 from core.spec.evaluation import ON_A_SCALE, rises
 

@@ -9,12 +9,12 @@ import numpy as np
 from core.data.judgments import RetrievalSet
 from core.errors import BadSpec
 from core.evaluation.entrants import DenseEntrant
-from core.evaluation.metrics import depth_of, evaluate_run, mean
-from core.evaluation.retrieval import depth_with_excluded, run_of
 from core.evaluation.scores import ranking_metrics
-from core.retrieval.quantization import Codec, search_stored
-from core.retrieval.search import shard_vectors
-from core.run.context import RunContext
+from core.ranking.metrics import depth_of, evaluate_run, mean
+from core.ranking.quantization import Codec, search_stored
+from core.ranking.rank_set import depth_with_excluded, run_of
+from core.ranking.search import shard_vectors
+from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluateSpec
 
 _SAMPLE = 50

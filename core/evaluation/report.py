@@ -9,9 +9,9 @@ import numpy as np
 
 from core.data.judgments import RetrievalSet
 from core.evaluation.comparison import Compared, said_p_value
-from core.evaluation.metrics import evaluate_run, mean
 from core.evaluation.results import Evaluated
 from core.evaluation.scores import ranking_metrics
+from core.ranking.metrics import evaluate_run, mean
 from core.reports import Block, Details, Document, Figure, Heading, Listing, Sizes, StoredAs, Table, Text
 from core.reports.plots import plot_by_depth, plot_gains, plot_histograms, plot_intervals
 from core.spec.evaluate import EvaluateSpec

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.data.judgments import RetrievalSet
-from core.evaluation.metrics import Run, depth_of, evaluate_run, in_order, mean
-from core.evaluation.triplets import Score, TripletScores, score_triplets
+from core.ranking.metrics import Run, depth_of, evaluate_run, in_order, mean
+from core.ranking.triplets import Score, TripletScores, score_triplets
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from core.data.judgments import RetrievalSet
 from core.data.reading import TEXT_ROLES, Reading
 from core.data.retrieval import read_retrieval
 from core.errors import BadData
-from core.evaluation.metrics import Run
-from core.evaluation.runs import read_run
-from core.evaluation.triplets import triplets_of
-from core.run.context import RunContext
+from core.ranking.metrics import Run
+from core.ranking.runs import read_run
+from core.ranking.triplets import triplets_of
+from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluateSpec
 from core.spec.evaluation import TRIPLET_METRICS, JudgedSource
 from core.spec.refs import free_name, short_name

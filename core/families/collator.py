@@ -4,16 +4,16 @@ from typing import Any
 
 import torch
 
+from core.engine.batching import WHOLE, Packing, Share
+from core.engine.encoding import make_micro_batches
+from core.engine.tokens import Frame, Ids, TokenRow
 from core.families.family import Reader
-from core.training.batching import WHOLE, Packing, Share
-from core.training.encoding import make_micro_batches
-from core.training.tokens import Frame, Ids, TokenRow
 
 
 class Collator:
     """Puts a batch's texts together, cut to their roles' lengths, and pads them in groups.
 
-    The result: ``micro_batches``, ``positions``, ``height`` (see `core.training.encoding.MicroBatches`),
+    The result: ``micro_batches``, ``positions``, ``height`` (see `core.engine.encoding.MicroBatches`),
     ``queries``, the number of queries, ``owners`` [documents], the query of each document (first the
     positives in the order of the queries, then all negatives), ``teacher`` [documents], where every row has
     scores, ``tokens``, the number of real tokens, and what the reader says. With a guide also ``guide``, the

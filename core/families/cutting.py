@@ -6,8 +6,8 @@ from functools import lru_cache
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from core.engine.tokens import Ids
 from core.spec.train import Lengths
-from core.training.tokens import Ids
 
 _SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001
 _WIDE_ENDS = ("。", "！", "？")  # noqa: RUF001 - no space follows them

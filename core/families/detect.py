@@ -1,7 +1,7 @@
 """Which family a model is of, by the files that it comes with."""
 
 from core.models.description import Description
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.models import Family
 
 

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from core.data.judgments import RetrievalSet
-from core.evaluation.metrics import Run
-from core.evaluation.triplets import Score
-from core.run.context import RunContext
+from core.engine.batching import Packing
+from core.engine.encoding import Forward
+from core.engine.tokens import Frame, Ids, Input
+from core.ranking.metrics import Run
+from core.ranking.triplets import Score
+from core.runtime.context import RunContext
 from core.spec.evaluation import Rerank
 from core.spec.models import Prompts, PruneEmbeddings
 from core.spec.train import Lengths, TrainSpec
-from core.training.batching import Packing
-from core.training.encoding import Forward
-from core.training.tokens import Frame, Ids, Input
 
 Gather = Callable[[torch.Tensor], torch.Tensor]
 """Adds what other processes have of a batch."""

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from core.engine.encoding import encode_micro_batches
+from core.engine.losses import FalseNegatives, find_false_negatives
 from core.spec.train import Guide
-from core.training.encoding import encode_micro_batches
-from core.training.losses import FalseNegatives, find_false_negatives
 
 
 class AskGuide:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from core.errors import BadModel
 from core.models.description import CONFIG, Description, read_json
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec import AnySpec
 from core.spec.models import Prompts
 

@@ -15,9 +15,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from core.engine.batching import Packing
+from core.engine.tokens import on_all_cores
 from core.spec.models import UNLIMITED
-from core.training.batching import Packing
-from core.training.tokens import on_all_cores
 
 _BUDGET = 1 << 20
 """Tokens of a micro-batch: what is kept of a text is one vector, however long it is."""

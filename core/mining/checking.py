@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from core.engine.identity import Identity
 from core.families import cross_encoder
-from core.families.identity import Identity
 from core.mining.filters import Candidates, bar_of
 from core.mining.gather import Gathered
 from core.mining.starvation import CHECKED, Tally
 from core.retrieval.encoders import packing_for
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.filters import CrossEncoderCheck
 
 

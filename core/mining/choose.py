@@ -15,7 +15,7 @@ from core.mining.filters import Candidates, in_turn, keep
 from core.mining.finders import Found
 from core.mining.gather import Gathered
 from core.mining.starvation import Tally
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 
 _QUERIES = 4096

@@ -17,7 +17,7 @@ from core.data.own_documents import decide
 from core.data.pairs import TrainingRow, is_dataset
 from core.data.remarks import Remarks
 from core.mining.pool import Pool
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 
 _AT_ONCE = 4096
 

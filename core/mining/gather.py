@@ -18,7 +18,7 @@ from core.data.rows import Reject
 from core.errors import BadData
 from core.mining.excluded import LeftOut
 from core.mining.pool import Pool
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 
 _ROWS = 2048

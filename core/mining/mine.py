@@ -11,7 +11,7 @@ from core.mining.finders import choose_finder
 from core.mining.finders.parts import publish_candidates
 from core.mining.gather import Gathered, gather
 from core.mining.output import Written, publish_mined, write_mined
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 
 

@@ -20,7 +20,7 @@ from core.mining.finders import Found
 from core.mining.gather import Gathered
 from core.reports import Details, Document, Figure, Heading, Listing, Table, Text, write_document
 from core.reports.plots import plot_histograms
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.filters import RankFilters
 from core.spec.mine import MineSpec
 

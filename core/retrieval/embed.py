@@ -20,12 +20,12 @@ from core.errors import BadData, BadModel, BadSpec
 from core.families.detect import family_in
 from core.families.late_interaction import Ragged
 from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, check_plaid
+from core.ranking.quantization import Codec
+from core.ranking.search import shard_vectors
 from core.retrieval.encode import SHARD
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, read_tokens
-from core.retrieval.quantization import Codec
-from core.retrieval.search import shard_vectors
 from core.retrieval.texts import TextFile
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.embed import EmbedSpec
 
 PAGE = "embeddings.json"

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.engine.batching import Packing
+from core.engine.identity import Identity
 from core.families import dense, late_interaction
-from core.families.identity import Identity
 from core.families.late_interaction import Ragged
 from core.families.static import packing_of
 from core.models.memory import READING_TOKENS
 from core.native_errors import reading_cache
+from core.ranking.search import check_shard
 from core.retrieval.encode import EncodeShard, Role, encode_to_shards
-from core.retrieval.search import check_shard
-from core.run.context import RunContext
+from core.runtime.context import RunContext
+from core.runtime.devices import choose_precision
 from core.spec.models import Prompts, PruneEmbeddings
-from core.training.arguments import choose_precision
-from core.training.batching import Packing
 
 _FLOAT = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

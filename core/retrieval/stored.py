@@ -15,11 +15,11 @@ from core.errors import BadData, BadModel
 from core.families.late_interaction import Ragged, score_all
 from core.families.late_interaction.plaid import OpenPlaid
 from core.native_errors import reading_data
+from core.ranking.quantization import Codec, search_stored
+from core.ranking.search import Nearest, take_in
 from core.retrieval.embed import FORMAT, PAGE
 from core.retrieval.encoders import DenseEncoder, TokenEncoder
-from core.retrieval.quantization import Codec, search_stored
-from core.retrieval.search import Nearest, take_in
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.models import Prompts
 
 _KEPT = 16

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from core.engine.sharding import gather_tensor, part_of
 from core.errors import BadModel, BadSpec
 from core.spec.train import LoRA, TrainSpec
-from core.training.sharding import gather_tensor, part_of
 
 _ATTENTION = (
     ("query", "key", "value"),  # BERT, RoBERTa, ELECTRA

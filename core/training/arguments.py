@@ -4,7 +4,6 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
 from core.errors import BadSpec
@@ -20,17 +19,6 @@ _OPTIMIZERS = {
 
 _WORKERS = {"cpu": 0, "cuda": 2, "mps": 0}
 """A batch is made in milliseconds: nothing beside a step on a CPU, something beside one on a GPU."""
-
-
-def choose_precision(asked: str, device: str) -> str:
-    """``auto`` settled. Raises `BadSpec` for what the device cannot do."""
-    if asked == "auto":
-        return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if asked == "fp16" and device == "cpu":
-        raise BadSpec("precision fp16 needs a GPU: use fp32 or bf16.")
-    if asked != "fp32" and device == "mps":
-        raise BadSpec(f"precision {asked} is not supported with MPS: use fp32.")
-    return asked
 
 
 def first_free_batch(spec: TrainSpec, device: str, step: int) -> int:

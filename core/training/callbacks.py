@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from core.errors import BadSpec, Diverged
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.evaluation import EarlyStopping, rises
 from core.spec.train import Checkpointing
 from core.training.checkpoint import Checkpoints, TrainingState

@@ -12,9 +12,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from core.artifacts import MANIFEST, is_whole, seal
 from core.artifacts.locks import FolderInUse, FolderLock, unlocked
+from core.engine.batching import Change
 from core.errors import StorageFailure
 from core.native_errors import writing
-from core.training.batching import Change
 from core.training.copies import Copies, number_of
 from core.training.recovery import Limits
 

@@ -11,13 +11,13 @@ from typing import Any
 import psutil
 import torch
 
+from core.engine.micro_batches import MicroBatch, split_micro_batches, tokens_of
 from core.families.static import is_static
 from core.models.memory import OPTIMIZER_BYTES, Step
-from core.run.context import RunContext
-from core.run.devices import free_memory, release_memory
+from core.runtime.context import RunContext
+from core.runtime.devices import free_memory, release_memory
 from core.spec.train import LoRA, TrainSpec
 from core.training.prepare import Prepared
-from core.training.recovery import MicroBatch, split_micro_batches, tokens_of
 from core.training.trainer import PairTrainer
 
 _ROOM = 0.9

@@ -7,7 +7,7 @@ import numpy as np
 
 from core.artifacts import fresh_folder
 from core.models.memory import Step
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.prepare import Prepared
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core.run.context import RunContext
-from core.training.tokens import TokenRow, TokenTable
+from core.engine.tokens import TokenRow, TokenTable
+from core.runtime.context import RunContext
 
 
 class MinedNegatives:

@@ -19,11 +19,11 @@ from core.data.dataset import DATASET_FACTS
 from core.data.kept_reading import kept_reading
 from core.data.pairs import Reading, read_pairs
 from core.data.rows import Reject
-from core.families.identity import described_sha256
+from core.engine.identity import described_sha256
 from core.families.prompts import with_own_prompts
 from core.mining.mine import mine_rows
-from core.run.context import RunContext
-from core.run.devices import release_memory
+from core.runtime.context import RunContext
+from core.runtime.devices import release_memory
 from core.spec.job import JobSpec
 from core.spec.mine import MineFirst, MineSpec
 from core.spec.train import TrainingSource, TrainSpec

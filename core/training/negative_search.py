@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from core.data.near_duplicates import Sketches
+from core.engine.tokens import Frame, TokenTable
 from core.families import dense
 from core.mining.answers import MOST_ANSWERS, Alike
 from core.mining.filters import in_turn, keep
 from core.mining.starvation import Tally
-from core.retrieval.inverted_lists import search_with_faiss
-from core.retrieval.search import Nearest, search
+from core.ranking.inverted_lists import search_with_faiss
+from core.ranking.search import Nearest, search
 from core.spec.train import Remine
 from core.training.mined import answers_of
-from core.training.tokens import Frame, TokenTable
 
 _TEXTS = 8192
 

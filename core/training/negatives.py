@@ -8,9 +8,9 @@ from collections import Counter
 
 import numpy as np
 
+from core.engine.tokens import LEVELS, TokenRow, TokenTable
 from core.errors import BadData
 from core.spec.train import TrainSpec
-from core.training.tokens import LEVELS, TokenRow, TokenTable
 
 
 class ChosenNegatives:

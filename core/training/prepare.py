@@ -6,11 +6,14 @@ from typing import Any
 from transformers import set_seed
 
 from core.data.judgments import RetrievalSet
+from core.engine.batching import Packing, TrainingBatches
+from core.engine.identity import Identity
+from core.engine.loading import context_length, transformer_of
+from core.engine.ranks import Ranks
+from core.engine.tokens import TokenTable
 from core.errors import BadData, BadSpec
 from core.families import dense
 from core.families.family import Family, Reader, family_of
-from core.families.identity import Identity
-from core.families.loading import context_length, transformer_of
 from core.families.static import is_static, packing_of
 from core.models.memory import (
     PACKING_TOKENS,
@@ -21,19 +24,15 @@ from core.models.memory import (
     static_shape,
     training_memory,
 )
-from core.run.context import RunContext
-from core.run.devices import free_memory
+from core.runtime.context import RunContext
+from core.runtime.devices import choose_precision, free_memory
 from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable, describe_trained
-from core.training.arguments import choose_precision
-from core.training.batching import Packing, TrainingBatches
 from core.training.lengths import ChosenLengths, check_lengths, choose_lengths
 from core.training.mined import MinedNegatives, mined_folder
 from core.training.negatives import ChosenNegatives, choose_negatives
-from core.training.ranks import Ranks
 from core.training.resuming import dependencies
 from core.training.rows import Rows, dataset_names, read_rows
-from core.training.tokens import TokenTable
 
 _PACKING = {
     "cpu": Packing(PACKING_TOKENS["cpu"], overhead=64),

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from core.artifacts import is_whole, seal
-from core.families.loading import transformer_of
+from core.engine.batching import Packing
+from core.engine.encoding import make_micro_batches
+from core.engine.loading import transformer_of
+from core.engine.tokens import Frame, TokenTable, place, write_tokens
 from core.models.memory import PACKING_TOKENS
 from core.spec.train import PruneTokens
-from core.training.batching import Packing
-from core.training.encoding import make_micro_batches
-from core.training.tokens import Frame, TokenTable, place, write_tokens
 
 _TEXTS = 1024
 

@@ -15,20 +15,20 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.engine.batching import Packing
+from core.engine.ranks import Ranks
+from core.engine.sharding import is_sharded
 from core.errors import BadSpec
 from core.families import dense
-from core.retrieval.inverted_lists import check_faiss
-from core.run.context import RunContext, Stopped
+from core.ranking.inverted_lists import check_faiss
+from core.runtime.context import RunContext, Stopped
 from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable, restore_trained_state, trained_state
 from core.training.arguments import first_free_batch
-from core.training.batching import Packing
 from core.training.checkpoint import TrainingState
 from core.training.mined import file_of, mined_folder
 from core.training.negative_search import KnownAnswers, Texts, find_negatives
 from core.training.prepare import Prepared
-from core.training.ranks import Ranks
-from core.training.sharding import is_sharded
 
 _SNAPSHOT = "mining.safetensors"
 # -- when, and by whom -----------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import json
 from typing import Any
 
 from core.data.judgments import RetrievalSet
+from core.engine.identity import Identity, described_sha256
 from core.errors import BadData, BadModel, BadSpec, JobFailure
-from core.families.identity import Identity, described_sha256
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.train import TrainSpec
 from core.stack import library_versions
 

@@ -17,17 +17,17 @@ from core.data.pairs import is_dataset, read_pairs
 from core.data.reading import TEXT_ROLES, Reading
 from core.data.retrieval import choose_queries, hold_out
 from core.data.table import open_table, write_table
+from core.engine.identity import Identity
+from core.engine.loading import context_length
+from core.engine.tokens import TokenTable, tokens_of_table
 from core.errors import BadData
 from core.evaluation.sets import read_judged_source, tell_remarks
-from core.families.identity import Identity
-from core.families.loading import context_length
 from core.families.prompts import prompts_of
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.refs import free_name, short_name
 from core.spec.train import Prompts, TrainSpec
 from core.training.mining_first import MinedFirst, mine_first
 from core.training.pruning import prune_documents
-from core.training.tokens import TokenTable, tokens_of_table
 
 
 @dataclass(frozen=True)

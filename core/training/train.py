@@ -11,16 +11,19 @@ import torch
 
 from core.artifacts import fresh_folder
 from core.data.judgments import RetrievalSet
+from core.engine.inference import NotFinite
+from core.engine.loading import context_length, transformer_of
+from core.engine.ranks import Ranks, open_ranks
+from core.engine.sharding import is_sharded, shard_model, unshard_model
+from core.engine.tokens import Frame, describe_tokens
 from core.errors import Diverged, OutOfMemory
 from core.evaluation.comparison import Compared, compare_models
 from core.evaluation.scores import Scores as Judged
 from core.evaluation.scores import judge as judge_by
 from core.families.collator import Collator
 from core.families.family import Use
-from core.families.inference import NotFinite
-from core.families.loading import context_length, transformer_of
 from core.models.memory import may_hold, operations
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.models import format_length
 from core.spec.train import TrainSpec
 from core.training.adapters import layers_of, merge
@@ -34,14 +37,11 @@ from core.training.diagnosis import explain_out_of_memory
 from core.training.dry_run import publish_estimate
 from core.training.mined import mined_folder
 from core.training.prepare import Prepared, prepare
-from core.training.ranks import Ranks, open_ranks
 from core.training.recovery import AGAINST_DIVERGENCE, Limits
 from core.training.remining import Remining
 from core.training.report import write_report
 from core.training.resuming import check_resumable
 from core.training.rows import dataset_names
-from core.training.sharding import is_sharded, shard_model, unshard_model
-from core.training.tokens import Frame, describe_tokens
 from core.training.trainer import DamagedCheckpoint, PairTrainer
 
 

@@ -14,15 +14,23 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
+from core.engine.batching import TrainingBatches
+from core.engine.encoding import Forward, encode_micro_batches
+from core.engine.micro_batches import is_out_of_memory, split_into
+from core.engine.ranks import Ranks, ShortElsewhere
+from core.engine.sharding import (
+    gather_optimizer_state,
+    gather_tensor,
+    is_sharded,
+    load_optimizer_state,
+)
+from core.engine.tokens import TokenRow
 from core.errors import Diverged, OutOfMemory, ReasonError, StorageFailure
 from core.native_errors import first_line, is_memory_error, writing
-from core.run.devices import release_memory
-from core.run.orphans import end_with_parent
+from core.runtime.devices import release_memory
+from core.runtime.orphans import end_with_parent
 from core.training.adapters import restore_trained_state, trained_state
-from core.training.batching import TrainingBatches
 from core.training.callbacks import Throughput
-from core.training.encoding import Forward, encode_micro_batches
-from core.training.ranks import Ranks, ShortElsewhere
 from core.training.recovery import (
     AGAINST_DIVERGENCE,
     NO_SECOND_TRY,
@@ -32,16 +40,7 @@ from core.training.recovery import (
     bad_parameter,
     describe,
     free_memory_in_step,
-    is_out_of_memory,
 )
-from core.training.sharding import (
-    gather_optimizer_state,
-    gather_tensor,
-    is_sharded,
-    load_optimizer_state,
-    split_into,
-)
-from core.training.tokens import TokenRow
 
 _WEIGHTS = "weights.safetensors"
 _PATIENCE = 3

@@ -16,8 +16,8 @@ import zstandard
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from core.settings import Settings
 from migrations import upgrade
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data.documents import with_title
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from tests.data.test_prepare import facts, prepare, rows, write
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

@@ -24,8 +24,8 @@ from core.data.record import TrainingRow, parse_row
 from core.data.retrieval import read_retrieval
 from core.data.rows import Reject, Row
 from core.errors import BadData, InvalidRequest
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from core.spec.refs import parse_ref
 from tests.data.test_prepare import facts, prepare, rows, write

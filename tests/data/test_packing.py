@@ -10,13 +10,13 @@ import pytest
 from core.artifacts import Library
 from core.data import packing, staging
 from core.data.corpus import read_corpus
+from core.data.inputs import make_context
 from core.data.packing import is_packed, pack
 from core.data.uploads import inspect
 from core.errors import BadData
-from core.run.attempt import run_attempt
-from core.run.context import RunContext
-from core.run.reporter import RecordingReporter
-from core.run.request import RunRequest
+from core.jobs.protocol import RunRequest
+from core.process.attempt import run_attempt
+from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from tests.data.test_documents import SMALL, page
 
@@ -54,7 +54,7 @@ def job(folder: Path, spec: dict, library: Library, dataset: str) -> Path:
         checkpoints=folder / "checkpoints",
         cache=folder / "cache",
     )
-    result = run_attempt(RunContext(request, folder, RecordingReporter()))
+    result = run_attempt(make_context(request, folder, RecordingReporter()))
     assert result.state == "succeeded", result.end_reason
     assert not (folder / "unpacked").exists()
     return library.fetch(result.outputs["dataset"]["uri"], folder / "made")

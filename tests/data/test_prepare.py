@@ -9,8 +9,8 @@ import pytest
 from benchmarks.prepare import run, write_rows
 from core.artifacts.folders import is_whole
 from core.errors import InvalidRequest
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 
 

@@ -75,8 +75,8 @@ def test_hq_rows_are_text_alone(made):
 
 
 def test_the_user_is_warned(tmp_path):
-    from core.run.local import run_local
-    from core.run.reporter import RecordingReporter
+    from core.process.local import run_local
+    from core.runtime.reporter import RecordingReporter
 
     bright, reasonir = write_bright(tmp_path / "b"), write_reasonir(tmp_path / "r")
     reporter = RecordingReporter()

@@ -10,8 +10,8 @@ import pytest
 from core.data import remote
 from core.data.remote import check_allowed, fetch, look
 from core.errors import BadSpec, Forbidden, NotFound, StorageFailure
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from tests.tiny import make_static
 
 

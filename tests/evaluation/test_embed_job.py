@@ -14,9 +14,9 @@ from sentence_transformers import SentenceTransformer
 
 from core import search_cli
 from core.jobs.events import EventType
+from core.process.local import run_local
 from core.retrieval import encode as encode_room
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.runtime.reporter import RecordingReporter
 from tests.tiny import WORDS
 from tests.training.test_train import of
 

@@ -8,12 +8,12 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from core.data.retrieval import read_retrieval
-from core.evaluation.metrics import evaluate_run, mean
-from core.evaluation.runs import read_run
 from core.jobs.events import EventType
-from core.run.context import StopSignal
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.ranking.metrics import evaluate_run, mean
+from core.ranking.runs import read_run
+from core.runtime.context import StopSignal
+from core.runtime.reporter import RecordingReporter
 from tests.tiny import WORDS
 from tests.training.test_train import of
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.retrieval.quantization import Codec, search_stored
+from core.ranking.quantization import Codec, search_stored
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytrec_eval
 
 from core.data.judgments import RetrievalSet
 from core.errors import BadData
-from core.evaluation.metrics import evaluate_run, in_order
-from core.evaluation.runs import read_run, write_run
+from core.ranking.metrics import evaluate_run, in_order
+from core.ranking.runs import read_run, write_run
 
 
 @pytest.fixture

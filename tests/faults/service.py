@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from client.client import Client
-from core.spec.views import JobView
+from core.jobs.views import JobView
 
 ROOT = Path(__file__).parent.parent.parent
 

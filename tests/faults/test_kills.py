@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from core.spec.views import JobView
+from core.jobs.views import JobView
 from tests.faults.service import Service, until
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.families.late_interaction import Ragged, score_all, score_pairs
-from core.run.reporter import RecordingReporter
+from core.runtime.reporter import RecordingReporter
 from tests.data.test_prepare import write
 from tests.mining.test_mine_job import FREE, made, mine, page, rows_file
 from tests.tiny import WORDS, make_colbert, make_cross_encoder
@@ -306,9 +306,9 @@ def test_the_check_takes_the_next_in_turn(rows_file, tiny_model, cross_encoder, 
 
 
 def test_scores_do_not_depend_on_the_batch(cross_encoder, teacher):
+    from core.engine.batching import Packing
     from core.families.cross_encoder import score_with
     from core.families.cross_encoder.pair_model import read_pair_model
-    from core.training.batching import Packing
 
     drawn = np.random.default_rng(0)
     pairs = [
@@ -325,9 +325,9 @@ def test_scores_do_not_depend_on_the_batch(cross_encoder, teacher):
 
 
 def test_memory_that_suffices_for_one_pair_suffices_for_all(cross_encoder, teacher, monkeypatch):
+    from core.engine.batching import Packing
     from core.families.cross_encoder import score_with
     from core.families.cross_encoder.pair_model import read_pair_model
-    from core.training.batching import Packing
 
     model = read_pair_model(str(cross_encoder), device="cpu").eval()
     forward = model.model.forward

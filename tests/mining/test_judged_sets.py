@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from core.jobs.events import EventType
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from tests.data.test_judgments import write_set
 from tests.data.test_prepare import prepare
 from tests.mining.test_mine_job import FREE, made, page

@@ -13,10 +13,10 @@ from sentence_transformers import SentenceTransformer
 
 from core.errors import InvalidRequest
 from core.jobs.events import EventType
+from core.process.local import run_local
 from core.retrieval import encode as encode_room
-from core.run.context import StopSignal
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.runtime.context import StopSignal
+from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from tests.data.test_prepare import prepare, write
 from tests.tiny import WORDS
@@ -145,8 +145,8 @@ def test_a_job_that_was_killed_encodes_no_shard_again(rows_file, tiny_model, tmp
 import os, signal
 from pathlib import Path
 from core.retrieval import encode
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 encode.SHARD = 4
 original, written = encode._write, []
 def write_and_die(path, save):

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.mining.filters import Candidates, bar_of, in_turn, keep
+from core.ranking.search import search, shard_vectors
 from core.retrieval import encode as encode_room
 from core.retrieval.encode import encode_to_shards
-from core.retrieval.search import search, shard_vectors
 from core.spec.filters import Bar, Filters
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from core.process.local import run_local
 from core.retrieval import encode as encode_room
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from tests.mining.test_mine_job import FREE, made, mine, page, rows_file
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from core.data.hashing import text_hash
+from core.data.inputs import make_context
+from core.jobs.protocol import RunRequest
 from core.mining.finders.dense import DenseFinder
 from core.mining.gather import gather
 from core.retrieval import encode as encode_room
-from core.run.context import RunContext
-from core.run.reporter import RecordingReporter
-from core.run.request import RunRequest
+from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -54,7 +54,7 @@ def test_candidates_equal_brute_force(dataset, corpus, tiny_model, tmp_path, mon
     request = RunRequest(
         job_id="job_x", attempt=1, spec={}, checkpoints=tmp_path / "checkpoints", cache=tmp_path / "cache"
     )
-    context = RunContext(request, tmp_path, RecordingReporter())
+    context = make_context(request, tmp_path, RecordingReporter())
     gathered = gather(spec, context, DATA / dataset["ref"], tmp_path)
     found = DenseFinder(spec, context).find(gathered, 50)
     queries = hashed_words(list(gathered.queries.all_texts()), "query").numpy()

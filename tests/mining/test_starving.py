@@ -12,7 +12,7 @@ from core.errors import InvalidRequest
 from core.jobs.events import EventType
 from core.mining.filters import TOO_NEAR, in_turn, keep
 from core.mining.starvation import CHECKED, Tally
-from core.run.reporter import RecordingReporter
+from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from core.spec.filters import Fallback, RankFilters
 from tests.data.test_prepare import write

@@ -2,9 +2,10 @@
 
 import pytest
 
-from core.run.context import RunContext
-from core.run.reporter import RecordingReporter
-from core.run.request import RunRequest
+from core.data.inputs import make_context
+from core.jobs.protocol import RunRequest
+from core.runtime.context import RunContext
+from core.runtime.reporter import RecordingReporter
 
 
 @pytest.fixture
@@ -13,4 +14,4 @@ def context(tmp_path) -> RunContext:
     request = RunRequest(
         job_id="job", attempt=1, spec={}, checkpoints=tmp_path / "c", cache=tmp_path / "cache", offline=True
     )
-    return RunContext(request, tmp_path, RecordingReporter())
+    return make_context(request, tmp_path, RecordingReporter())

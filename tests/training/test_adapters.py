@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
+from core.data.inputs import make_context
 from core.errors import BadModel, BadSpec
 from core.families.dense.model import load_model
-from core.run.context import RunContext
-from core.run.reporter import RecordingReporter
-from core.run.request import RunRequest
+from core.jobs.protocol import RunRequest
+from core.runtime.context import RunContext
+from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from core.spec.train import LoRA
 from core.training.adapters import (
@@ -34,7 +35,7 @@ TEXTS = ["river", "what is a mountain", "some longer text about a river and its 
 @pytest.fixture
 def context(tmp_path: Path) -> RunContext:
     request = RunRequest(job_id="job_1", attempt=1, spec={}, checkpoints=tmp_path / "c", cache=tmp_path / "k")
-    return RunContext(request, tmp_path, RecordingReporter())
+    return make_context(request, tmp_path, RecordingReporter())
 
 
 EVALUATION = {"datasets": ["PAIRS"], "every_steps": 5}

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from core.data.inputs import make_context
 from core.jobs.events import Event
-from core.run import attempt as attempt_module
-from core.run.attempt import run_attempt
-from core.run.context import RunContext, Stopped
-from core.run.reporter import JsonlReporter, RecordingReporter
-from core.run.request import EVENTS, RESULT, RunRequest
+from core.jobs.protocol import EVENTS, RESULT, RunRequest
+from core.process import attempt as attempt_module
+from core.process.attempt import run_attempt
+from core.runtime.context import RunContext, Stopped
+from core.runtime.reporter import JsonlReporter, RecordingReporter
 from tests.disks import Disk, mounted
 from tests.tiny import make_colbert, make_cross_encoder
 from tests.training.test_train import StopAt, run
@@ -225,7 +226,7 @@ def context(folder: Path) -> RunContext:
     request = RunRequest(
         job_id="job", attempt=1, spec={}, checkpoints=folder / "checkpoints", cache=folder / "cache"
     )
-    return RunContext(request, folder, JsonlReporter(folder / EVENTS))
+    return make_context(request, folder, JsonlReporter(folder / EVENTS))
 
 
 def does(act: Callable[[RunContext], None], monkeypatch: pytest.MonkeyPatch) -> None:

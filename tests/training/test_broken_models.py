@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from tests.tiny import make_colbert, make_cross_encoder
 
 

@@ -13,14 +13,14 @@ from sentence_transformers.cross_encoder.losses import (
     MarginMSELoss,
 )
 
+from core.engine.batching import Packing
+from core.engine.encoding import encode_micro_batches
+from core.engine.losses import make_loss
 from core.families.collator import Collator
 from core.families.cross_encoder import Objective, Reader, make_forward
 from core.families.cross_encoder.pair_model import PairModel
 from core.jobs.events import EventType
 from core.spec.train import Loss, TrainSpec
-from core.training.batching import Packing
-from core.training.encoding import encode_micro_batches
-from core.training.losses import make_loss
 from tests.tiny import WORDS, make_colbert, make_cross_encoder, make_model, token_rows
 from tests.training.test_train import of, run
 

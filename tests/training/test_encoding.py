@@ -5,14 +5,14 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import MultipleNegativesRankingLoss
 
+from core.engine.batching import Packing
+from core.engine.encoding import encode_micro_batches
+from core.engine.loading import weights_sha256
+from core.engine.losses import MultipleNegativesRanking
+from core.engine.tokens import Frame
 from core.families.collator import Collator
 from core.families.dense import Objective, Reader
-from core.families.loading import weights_sha256
 from core.spec.train import Prompts
-from core.training.batching import Packing
-from core.training.encoding import encode_micro_batches
-from core.training.losses import MultipleNegativesRanking
-from core.training.tokens import Frame
 from tests.tiny import WORDS, make_model, token_rows
 
 ROWS = [

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from core.engine.batching import Packing, Share
+from core.engine.encoding import encode_micro_batches
+from core.engine.losses import MultipleNegativesRanking
 from core.families.collator import Collator
 from core.families.late_interaction import Objective, Reader, make_encode, maxsim
 from core.families.late_interaction.objective import token_vectors
 from core.families.late_interaction.pooling import prune, vectors_left
 from core.spec.train import Lengths, PruneEmbeddings
-from core.training.batching import Packing, Share
-from core.training.encoding import encode_micro_batches
-from core.training.losses import MultipleNegativesRanking
 from tests.tiny import WORDS, make_colbert, make_model, token_rows
 
 pytest.importorskip("pylate")
@@ -265,7 +265,7 @@ def test_a_gradient_goes_through_what_is_left(folder, strategy):
 
 
 def test_distillation_equals_pylates(folder):
-    from core.training.losses import Distillation
+    from core.engine.losses import Distillation
 
     model = ColBERT(str(folder), device="cpu", do_query_expansion=True)
     rows = [{**row, "scores": [3.0, 1.0 + index / 7]} for index, row in enumerate(ROWS)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.engine.batching import Packing
 from core.errors import BadModel
 from core.families import cross_encoder, dense, late_interaction
 from core.families.cross_encoder.model import load_model as load_cross_encoder
@@ -15,7 +16,6 @@ from core.families.detect import family_in
 from core.families.prompts import own_prompts
 from core.models.description import Description
 from core.spec.models import Prompts
-from core.training.batching import Packing
 
 SAVED = Path(__file__).parents[1] / "fixtures" / "models"
 VERSIONS = sorted(path.name for path in SAVED.iterdir())

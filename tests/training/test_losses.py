@@ -14,12 +14,9 @@ from sentence_transformers.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from core.families.collator import Collator
-from core.families.dense import Objective, Reader, similarities
-from core.spec.train import Guide, Matryoshka, Prompts
-from core.training.batching import Packing
-from core.training.encoding import encode_micro_batches
-from core.training.losses import (
+from core.engine.batching import Packing
+from core.engine.encoding import encode_micro_batches
+from core.engine.losses import (
     CoSENT,
     Distillation,
     Layout,
@@ -28,7 +25,10 @@ from core.training.losses import (
     Regression,
     find_false_negatives,
 )
-from core.training.tokens import Frame
+from core.engine.tokens import Frame
+from core.families.collator import Collator
+from core.families.dense import Objective, Reader, similarities
+from core.spec.train import Guide, Matryoshka, Prompts
 from tests.tiny import WORDS, make_model, token_rows
 
 # Two queries; documents: their positives, two negatives of the first, one of the second.

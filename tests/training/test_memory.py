@@ -85,8 +85,8 @@ from pathlib import Path
 import psutil
 import core.training.train
 base = psutil.Process().memory_info().rss
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 result = run_local(json.loads(sys.argv[1]), Path(sys.argv[2]), RecordingReporter())
 assert result.state == "succeeded", result.end_reason
 # Not ru_maxrss: it begins with the peak of the process that started this one, which tests have made large.

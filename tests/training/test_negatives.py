@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from core.data.table import SCHEMA
+from core.engine.batching import TrainingBatches
+from core.engine.tokens import TokenTable, tokens_of_table
 from core.errors import InvalidRequest
 from core.spec import parse_spec
 from core.spec.train import Prompts
 from core.training import trainer as trainer_room
-from core.training.batching import TrainingBatches
 from core.training.negatives import ChosenNegatives
-from core.training.tokens import TokenTable, tokens_of_table
 from tests.tiny import WORDS
 from tests.training.test_train import StopAt, run, weights
 

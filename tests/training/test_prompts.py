@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from tests.tiny import make_cross_encoder
 
 

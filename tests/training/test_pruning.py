@@ -9,11 +9,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from core.data.table import SCHEMA
+from core.engine.tokens import TokenTable, tokens_of_table
 from core.families.cutting import make_cut
 from core.jobs.events import EventType
 from core.spec.train import Lengths, Prompts, PruneTokens
 from core.training.pruning import prune_documents
-from core.training.tokens import TokenTable, tokens_of_table
 from tests.tiny import WORDS
 from tests.training.test_families import bases, rows  # noqa: F401
 from tests.training.test_train import of, run

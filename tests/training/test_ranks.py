@@ -15,10 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.run.local import run_local
-from core.training.batching import Share
-from core.training.ranks import Ranks, ShortElsewhere
-from core.training.recovery import is_out_of_memory
+from core.engine.batching import Share
+from core.engine.micro_batches import is_out_of_memory
+from core.engine.ranks import Ranks, ShortElsewhere
+from core.process.local import run_local
 from tests.faults.service import until
 from tests.tiny import WORDS, make_model
 from tests.training.test_recovery import equal, same_losses, small_memory, warnings
@@ -90,7 +90,7 @@ def helpers() -> list[psutil.Process]:
     for process in psutil.process_iter(["cmdline"]):
         with contextlib.suppress(psutil.NoSuchProcess):
             if (
-                "core.run.rank" in (process.info["cmdline"] or ())
+                "core.process.rank" in (process.info["cmdline"] or ())
                 and process.status() != psutil.STATUS_ZOMBIE
             ):
                 beside = process.environ().get("PYTEST_XDIST_WORKER") != os.environ.get("PYTEST_XDIST_WORKER")
@@ -159,7 +159,7 @@ def test_memory_short_in_the_first_narrows_all(rows, steady, tmp_path, monkeypat
 
 def sabotage(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     """Code that helpers, and nobody else, run before they begin."""
-    program = "import sys\nif 'core.run.rank' in sys.orig_argv:\n" + textwrap.indent(
+    program = "import sys\nif 'core.process.rank' in sys.orig_argv:\n" + textwrap.indent(
         textwrap.dedent(body), "    "
     )
     (folder / "sitecustomize.py").write_text(program)
@@ -172,7 +172,7 @@ def test_memory_short_in_a_helper_narrows_all(rows, steady, tmp_path, monkeypatc
         monkeypatch,
         """
         import torch
-        from core.training import encoding
+        from core.engine import encoding
         forward = encoding._forward
         def limited(how, model, micro_batch, words):
             if micro_batch["input_ids"].numel() > 60:
@@ -194,8 +194,8 @@ def start_job(spec: dict, out: Path) -> subprocess.Popen:
     program = f"""
 import json
 from pathlib import Path
-from core.run.local import run_local
-from core.run.reporter import JsonlReporter
+from core.process.local import run_local
+from core.runtime.reporter import JsonlReporter
 if __name__ == "__main__":
     out = Path({str(out)!r})
     spec = json.loads({json.dumps(spec)!r})
@@ -227,7 +227,7 @@ def test_a_helper_that_dies_ends_the_job(rows, steady, tmp_path, monkeypatch):
         monkeypatch,
         """
         import os
-        from core.training import encoding
+        from core.engine import encoding
         encoding._forward = lambda *_: os._exit(7)
         """,
     )

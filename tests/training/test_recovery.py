@@ -8,11 +8,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import BertModel
 
+from core.engine import encoding
+from core.engine.losses import MultipleNegativesRanking
+from core.engine.micro_batches import is_out_of_memory, split_micro_batches
 from core.errors import OutOfMemory
 from core.jobs.events import EventType
-from core.training import encoding
-from core.training.losses import MultipleNegativesRanking
-from core.training.recovery import describe, free_memory_in_step, is_out_of_memory, split_micro_batches
+from core.training.recovery import describe, free_memory_in_step
 from core.training.trainer import PairTrainer
 from tests.tiny import make_model
 from tests.training.test_train import StopAt, of, run, weights

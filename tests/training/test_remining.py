@@ -9,18 +9,18 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from core.data.table import SCHEMA
+from core.engine.batching import Packing, TrainingBatches
+from core.engine.tokens import Frame, TokenTable, tokens_of_table
 from core.errors import InvalidRequest
 from core.families import dense
-from core.run.context import StopSignal
-from core.run.local import run_local
+from core.process.local import run_local
+from core.runtime.context import StopSignal
 from core.spec import parse_spec
 from core.spec.train import Prompts, Remine
 from core.training import negative_search
 from core.training import remining as room
-from core.training.batching import Packing, TrainingBatches
 from core.training.mined import MinedNegatives, answers_of, file_of
 from core.training.negative_search import KnownAnswers, Texts, find_negatives
-from core.training.tokens import Frame, TokenTable, tokens_of_table
 from tests.faults.service import until
 from tests.tiny import WORDS, make_model
 from tests.training.test_ranks import helpers
@@ -299,7 +299,7 @@ def test_a_stop_while_it_mines_is_seen_and_nothing_is_lost(spec, tmp_path, monke
         return find(*arguments)
 
     monkeypatch.setattr(room, "find_negatives", interrupted)
-    from core.run.reporter import RecordingReporter
+    from core.runtime.reporter import RecordingReporter
 
     stopped = run_local(spec, tmp_path / "out", RecordingReporter(), stop=stop)
     assert stopped.state == "cancelled"

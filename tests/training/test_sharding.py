@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.engine.micro_batches import split_into, tokens_of
 from core.errors import InvalidRequest
 from core.models.memory import ModelShape, Step, least_memory, training_memory
-from core.run.local import run_local
+from core.process.local import run_local
 from core.spec import parse_spec
-from core.training.recovery import tokens_of
-from core.training.sharding import split_into
 from tests.faults.service import until
 from tests.tiny import make_model
 from tests.training.test_ranks import helpers, make_spec, sabotage, start_job
@@ -184,7 +183,7 @@ def test_a_step_that_does_not_fit_in_a_helper_ends_the_job_with_advice(rows, ste
         monkeypatch,
         """
         import torch
-        from core.training import encoding
+        from core.engine import encoding
         def fail(*_):
             raise torch.OutOfMemoryError("CUDA out of memory")
         encoding._forward = fail
@@ -199,7 +198,7 @@ def test_a_step_that_does_not_fit_in_a_helper_ends_the_job_with_advice(rows, ste
 
 
 def test_a_step_that_does_not_fit_in_the_first_ends_the_job_with_advice(rows, steady, tmp_path, monkeypatch):
-    from core.training import encoding
+    from core.engine import encoding
 
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
+from core.engine.batching import Packing
 from core.errors import BadModel
 from core.families import dense
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from core.spec.models import Prompts
-from core.training.batching import Packing
 from tests.tiny import make_static
 
 TEXTS = ["river of winter", "", "copper and thunder " * 30, "a bridge", "castle"]

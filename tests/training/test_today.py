@@ -8,13 +8,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from core.engine.batching import Packing
 from core.errors import BadModel
 from core.families import cross_encoder, dense
 from core.families.cross_encoder.pair_model import QWEN3_INSTRUCTION
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from core.spec.models import Prompts
-from core.training.batching import Packing
 from tests import today
 from tests.tiny import make_static
 

@@ -10,10 +10,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from core.data.table import SCHEMA
+from core.engine import tokens as room
+from core.engine.tokens import METADATA, Frame, TokenTable, fingerprint, tokens_of_table
 from core.spec.train import Lengths, Prompts
-from core.training import tokens as room
 from core.training.lengths import choose_lengths
-from core.training.tokens import METADATA, Frame, TokenTable, fingerprint, tokens_of_table
 from tests.tiny import WORDS
 
 ROWS = [

@@ -18,17 +18,18 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 
+from core.engine import encoding
+from core.engine.batching import Packing
+from core.engine.losses import MultipleNegativesRanking
 from core.errors import InvalidRequest
 from core.families.family import family_of
 from core.jobs.events import Event, EventType
-from core.run.context import StopSignal
-from core.run.local import run_local
-from core.run.reporter import RecordingReporter
-from core.run.request import RunResult
+from core.jobs.protocol import RunResult
+from core.process.local import run_local
+from core.runtime.context import StopSignal
+from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
-from core.training import arguments, encoding
-from core.training.batching import Packing
-from core.training.losses import MultipleNegativesRanking
+from core.training import arguments
 from tests.tiny import WORDS
 
 
@@ -602,9 +603,9 @@ def test_ctrl_c_saves_and_ends_with_loader_workers_too(spec, tmp_path):
 import json, signal, sys
 from pathlib import Path
 from core.jobs.events import EventType
-from core.run.context import StopSignal
-from core.run.local import run_local, stop_on_interrupt
-from core.run.reporter import RecordingReporter
+from core.runtime.context import StopSignal
+from core.process.local import run_local, stop_on_interrupt
+from core.runtime.reporter import RecordingReporter
 class Tell(RecordingReporter):
     def emit(self, event):
         if event.type is EventType.METRIC:

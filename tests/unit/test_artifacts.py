@@ -5,10 +5,10 @@ import uuid
 import pytest
 
 from core.artifacts import MANIFEST, Library, is_whole, read_manifest, seal
+from core.data.inputs import make_context
 from core.errors import NotFound, StorageFailure
-from core.run.context import RunContext
-from core.run.reporter import RecordingReporter
-from core.run.request import RunRequest
+from core.jobs.protocol import RunRequest
+from core.runtime.reporter import RecordingReporter
 
 
 def make(folder, text="hello"):
@@ -116,7 +116,7 @@ def test_finished_work_waits_for_remote_storage(tmp_path, monkeypatch):
         job_id="j", attempt=1, spec={}, artifact_url=url, checkpoints=tmp_path, cache=tmp_path / "cache"
     )
     reporter = RecordingReporter()
-    context = RunContext(request, tmp_path, reporter)
+    context = make_context(request, tmp_path, reporter)
     monkeypatch.setattr(context, "wait", lambda seconds: waited.append(seconds))
     waited: list[float] = []
     publish = Library.publish
@@ -141,7 +141,7 @@ def test_messages_call_artifacts_what_the_spec_calls_them(tmp_path):
         job_id="job", attempt=1, spec={}, inputs=inputs, checkpoints=tmp_path / "c", cache=tmp_path / "cache"
     )
     reporter = RecordingReporter()
-    context = RunContext(request, tmp_path, reporter)
+    context = make_context(request, tmp_path, reporter)
     context.notice(f"{place} has no split 'train'")
     [told] = [event.data["message"] for event in reporter.events]
     assert told == "dataset:support has no split 'train'"

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.training.batching import Packing, TrainingBatches, plan_epoch, plan_micro_batches
+from core.engine.batching import Packing, TrainingBatches, plan_epoch, plan_micro_batches
 
 KEYS = st.lists(st.tuples(st.integers(0, 30), st.integers(100, 130)), min_size=2, max_size=60)
 

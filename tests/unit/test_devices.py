@@ -4,11 +4,12 @@ import warnings
 
 import pytest
 
+from core.data.inputs import make_context
 from core.errors import BadSpec, InvalidRequest
-from core.run.context import RunContext
-from core.run.devices import choose_device, tell_cpu_fallbacks
-from core.run.reporter import RecordingReporter
-from core.run.request import RunRequest
+from core.jobs.protocol import RunRequest
+from core.runtime.context import RunContext
+from core.runtime.devices import choose_device, tell_cpu_fallbacks
+from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 
 
@@ -70,11 +71,11 @@ def test_a_device_against_its_resources_is_refused(device, gpus, words):
 
 def context(tmp_path, **request) -> RunContext:
     described = {"job_id": "x", "attempt": 1, "checkpoints": tmp_path, "cache": tmp_path, **request}
-    return RunContext(RunRequest(**described), tmp_path, RecordingReporter())
+    return make_context(RunRequest(**described), tmp_path, RecordingReporter())
 
 
 def test_a_context_knows_its_device_and_gives_another(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.run.context.mps_available", lambda: True)
+    monkeypatch.setattr("core.runtime.context.mps_available", lambda: True)
     plain = context(tmp_path, spec=parse_spec(TRAIN).model_dump(mode="json"))
     assert (plain.device, plain.on("cpu").device, plain.device) == ("mps", "cpu", "mps")
     off = context(tmp_path, spec=parse_spec({**TRAIN, "resources": {"gpus": 0}}).model_dump(mode="json"))

@@ -117,7 +117,7 @@ def test_the_fork_server_never_initialises_cuda():
     """On a host with a GPU: bitsandbytes, imported by peft, would."""
     code = (
         "import torch; torch.cuda.is_available = lambda: True\n"
-        "import core.run.preload, sys\n"
+        "import core.process.preload, sys\n"
         "found = [name for name in ('bitsandbytes', 'peft') if name in sys.modules]\n"
         "print(found, torch.cuda.is_initialized())"
     )
@@ -128,7 +128,7 @@ def test_the_fork_server_never_initialises_cuda():
 def test_a_job_s_process_forgets_the_way_to_the_database():
     """Models' code and experiment trackers see the environment; storage needs its own part of it."""
     code = (
-        "import os, core.run.process as process\n"
+        "import os, core.process.main as process\n"
         "process._forget_credentials()\n"
         "print(sorted(name for name in os.environ if name in "
         "('PGPASSWORD', 'REASON_DATABASE_URL', 'REASON_API_KEY', 'AWS_ACCESS_KEY_ID')))"

@@ -9,9 +9,9 @@ import torch
 
 from core.data.judged import read_judged
 from core.data.judgments import RetrievalSet
-from core.evaluation.metrics import evaluate_run, mean
-from core.evaluation.retrieval import rank, search
 from core.evaluation.scores import by_category, judge, unjudged_share
+from core.ranking.metrics import evaluate_run, mean
+from core.ranking.rank_set import rank, search
 from tests.conftest import SHARED
 
 QRELS = {"q1": {"a": 1}, "q2": {"b": 2, "c": 1}, "unjudged": {"a": 0}}
@@ -35,7 +35,7 @@ def test_a_query_without_a_ranking_counts_as_zero():
 
 
 def test_blocked_search_equals_the_full_matrix(monkeypatch):
-    monkeypatch.setattr("core.evaluation.retrieval._SCORES_PER_BLOCK", 64)
+    monkeypatch.setattr("core.ranking.rank_set._SCORES_PER_BLOCK", 64)
     queries, documents = torch.randn(37, 8), torch.randn(50, 8)
     scores, indices = search(queries, documents, 10)
     expected = (queries @ documents.T).topk(10)

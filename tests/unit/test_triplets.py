@@ -6,7 +6,7 @@ import pytest
 from core.data.judgments import RetrievalSet
 from core.data.record import TrainingRow
 from core.data.retrieval import retrieval_of_rows
-from core.evaluation.triplets import score_triplets, triplets_of
+from core.ranking.triplets import score_triplets, triplets_of
 
 METRICS = ["ndcg@10", "triplet_accuracy", "positive_score", "negative_score", "margin"]
 

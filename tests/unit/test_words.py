@@ -10,7 +10,7 @@ import pytest
 from core.data.negatives import _by_words
 from core.data.retrieval import read_retrieval
 from core.data.words import words_of
-from core.evaluation.lexical import WordIndex, best_of
+from core.ranking.bm25 import WordIndex, best_of
 from tests.conftest import SHARED
 
 

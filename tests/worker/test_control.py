@@ -14,8 +14,8 @@ import pytest
 
 from core.errors import Unavailable
 from core.jobs.control import HEARTBEAT
-from core.run.context import StopSignal
-from core.run.supervision import Silence, Supervision
+from core.process.supervision import Silence, Supervision
+from core.runtime.context import StopSignal
 from core.store.leases import Requests
 from worker.control import Control
 from worker.supervisor import Lease

@@ -6,10 +6,7 @@ from functools import partial
 import numpy as np
 
 from core.data.judgments import RetrievalSet
-from core.evaluation.lexical import WordIndex, best_of
-from core.evaluation.metrics import Run, evaluate_run, mean
-from core.evaluation.retrieval import depth_with_excluded, run_of
-from core.evaluation.retrieval import rank as rank_densely
+from core.engine.batching import Packing
 from core.families import dense
 from core.families.cross_encoder.model import load_retriever
 from core.families.cross_encoder.pair_model import PairModel
@@ -17,9 +14,12 @@ from core.families.cross_encoder.scorer import Score, score_with
 from core.families.family import Rank, Use
 from core.families.prompts import prompts_of
 from core.families.static import packing_of
-from core.run.context import RunContext
+from core.ranking.bm25 import WordIndex, best_of
+from core.ranking.metrics import Run, evaluate_run, mean
+from core.ranking.rank_set import depth_with_excluded, run_of
+from core.ranking.rank_set import rank as rank_densely
+from core.runtime.context import RunContext
 from core.spec.evaluation import Rerank
-from core.training.batching import Packing
 
 
 def make_rank(model: PairModel, use: Use, packing: Packing, context: RunContext) -> Rank:

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from core.engine.encoding import Forward
+from core.engine.losses import Layout, make_loss
 from core.spec.train import TrainSpec
-from core.training.encoding import Forward
-from core.training.losses import Layout, make_loss
 
 
 def make_forward(spec: TrainSpec) -> Forward:

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from core.engine.loading import context_length
+from core.engine.tokens import Frame, Ids, Input
 from core.errors import BadModel
 from core.families.cross_encoder.pair_model import PairModel
 from core.families.cutting import Cut, make_cut
-from core.families.loading import context_length
 from core.spec.train import Lengths, Loss, TrainSpec
-from core.training.tokens import Frame, Ids, Input
 
 _IN_BATCH = 4
 """``in_batch_negatives: auto``, where there are to be any."""

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from core.evaluation.triplets import Score
+from core.engine.batching import Packing, plan_micro_batches
+from core.engine.inference import check_finite, pieces_of
+from core.engine.micro_batches import MicroBatch
 from core.families.cross_encoder.pair_model import PairModel, Tokens
-from core.families.inference import check_finite, pieces_of
-from core.training.batching import Packing, plan_micro_batches
-from core.training.recovery import MicroBatch
+from core.ranking.triplets import Score
 
 _CHUNK = 2048
 

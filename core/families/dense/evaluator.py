@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from core.evaluation.retrieval import Encode, rank
-from core.evaluation.triplets import Score
+from core.engine.batching import Packing
+from core.engine.encoding import make_micro_batches, sentence_embedding, tokenize
+from core.engine.inference import check_finite, pieces_of
+from core.engine.micro_batches import MicroBatch
+from core.engine.tokens import Frame, Ids
 from core.families.family import Rank, Use
-from core.families.inference import check_finite, pieces_of
-from core.run.context import RunContext
+from core.ranking.rank_set import Encode, rank
+from core.ranking.triplets import Score
+from core.runtime.context import RunContext
 from core.spec.models import Prompts
-from core.training.batching import Packing
-from core.training.encoding import make_micro_batches, sentence_embedding, tokenize
-from core.training.recovery import MicroBatch
-from core.training.tokens import Frame, Ids
 
 _CHUNK = 1024
 

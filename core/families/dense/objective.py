@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.engine.encoding import Forward, sentence_embedding
+from core.engine.losses import Layout, make_loss
 from core.families.guide import AskGuide
 from core.spec.train import Guide, Matryoshka, TrainSpec
-from core.training.encoding import Forward, sentence_embedding
-from core.training.losses import Layout, make_loss
 
 
 def make_forward(spec: TrainSpec) -> Forward:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from core.engine.loading import context_length
+from core.engine.tokens import Frame, Ids, Input
 from core.families.cutting import Cut, make_cut
-from core.families.loading import context_length
 from core.spec.train import Lengths, TrainSpec
-from core.training.tokens import Frame, Ids, Input
 
 
 class Reader:

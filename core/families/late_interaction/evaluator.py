@@ -9,23 +9,23 @@ from typing import Any, Literal
 import numpy as np
 
 from core.data.judgments import RetrievalSet
-from core.evaluation.metrics import Run
-from core.evaluation.retrieval import depth_with_excluded, run_of
-from core.evaluation.triplets import Score
+from core.engine.batching import Packing
+from core.engine.encoding import make_micro_batches
+from core.engine.inference import check_finite, pieces_of
+from core.engine.micro_batches import MicroBatch
 from core.families.family import Rank, Use
-from core.families.inference import check_finite, pieces_of
 from core.families.late_interaction.colbert import ColBERT
 from core.families.late_interaction.maxsim import Ragged, score_all, score_pairs
 from core.families.late_interaction.objective import token_vectors
 from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, check_plaid
 from core.families.late_interaction.reader import Reader
-from core.retrieval.search import Nearest, merge, take_in
-from core.run.context import RunContext
+from core.ranking.metrics import Run
+from core.ranking.rank_set import depth_with_excluded, run_of
+from core.ranking.search import Nearest, merge, take_in
+from core.ranking.triplets import Score
+from core.runtime.context import RunContext
 from core.spec.models import PruneEmbeddings
 from core.stack import has_pylate
-from core.training.batching import Packing
-from core.training.encoding import make_micro_batches
-from core.training.recovery import MicroBatch
 
 _CHUNK = 512
 """Documents that are encoded, and then asked, together."""

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from core.engine.encoding import Forward
+from core.engine.losses import Layout, make_loss
 from core.families.guide import AskGuide
 from core.families.late_interaction.maxsim import maxsim
 from core.families.late_interaction.pooling import prune
 from core.families.late_interaction.reader import KEPT
 from core.spec.train import PruneEmbeddings, TrainSpec
-from core.training.encoding import Forward
-from core.training.losses import Layout, make_loss
 
 
 def make_forward(spec: TrainSpec) -> Forward:

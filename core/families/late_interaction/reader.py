@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from core.engine.loading import context_length
+from core.engine.tokens import Frame, Ids, Input
 from core.families.cutting import Cut, make_cut
 from core.families.late_interaction.colbert import ColBERT
 from core.families.late_interaction.pooling import vectors_left
-from core.families.loading import context_length
 from core.spec.train import Lengths, PruneEmbeddings, TrainSpec
-from core.training.tokens import Frame, Ids, Input
 
 KEPT = "kept"
 """Beside a text's tokens, which of them become vectors: 1 of a query, 2 of a document, 0 none."""

@@ -4,7 +4,7 @@ One file each; they share `Finder`.
 """
 
 from core.mining.finders.base import Finder, Found
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 
 __all__ = ["Finder", "Found", "choose_finder"]

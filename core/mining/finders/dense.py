@@ -8,11 +8,11 @@ import numpy as np
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
 from core.mining.pool import Pool
+from core.ranking.inverted_lists import search_with_faiss
+from core.ranking.search import search, shard_vectors
 from core.retrieval.encode import SHARD, Role
 from core.retrieval.encoders import DenseEncoder
-from core.retrieval.inverted_lists import search_with_faiss
-from core.retrieval.search import search, shard_vectors
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.mine import MineSpec, Part
 
 

@@ -10,9 +10,9 @@ from core.families.late_interaction import Ragged, score_all, score_pairs
 from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, check_plaid
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
+from core.ranking.search import Nearest, merge, take_in
 from core.retrieval.encoders import TokenEncoder, read_tokens
-from core.retrieval.search import Nearest, merge, take_in
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 from core.stack import has_pylate
 

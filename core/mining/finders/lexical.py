@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from core.data.words import TOKENIZER
-from core.evaluation.lexical import WordIndex, best_of
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
-from core.run.context import RunContext
+from core.ranking.bm25 import WordIndex, best_of
+from core.runtime.context import RunContext
 
 _ASKED_AT_ONCE = 256
 

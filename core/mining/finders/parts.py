@@ -15,8 +15,8 @@ from core.errors import BadData
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
 from core.native_errors import reading_data
-from core.retrieval.search import Nearest, merge
-from core.run.context import RunContext
+from core.ranking.search import Nearest, merge
+from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 
 _PAGE = "candidates.json"

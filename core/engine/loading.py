@@ -10,13 +10,13 @@ from tokenizers import normalizers
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
+from core.engine.layouts import in_old_layout
+from core.engine.weights import check_vocabulary, checked_weights
 from core.errors import BadModel
-from core.families.layouts import in_old_layout
-from core.families.weights import check_vocabulary, checked_weights
 from core.models.description import CONFIG, read_json, write_json
 from core.models.files import check_folder
 from core.native_errors import first_line, reading_model, translated
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec.models import Prompts
 
 Model = TypeVar("Model")

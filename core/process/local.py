@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts.folders import write_atomically
+from core.data.inputs import make_context
 from core.errors import InvalidRequest
-from core.run.attempt import run_attempt
-from core.run.context import RunContext, StopSignal
-from core.run.process import see_first_gpu
-from core.run.reporter import Reporter
-from core.run.request import REQUEST, RESULT, RunRequest, RunResult
+from core.jobs.protocol import REQUEST, RESULT, RunRequest, RunResult
+from core.process.attempt import run_attempt
+from core.process.main import see_first_gpu
+from core.runtime.context import StopSignal
+from core.runtime.reporter import Reporter
 from core.spec import parse_spec
 
 
@@ -60,7 +61,7 @@ def run_local(
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     see_first_gpu(gpus)
     try:
-        result = run_attempt(RunContext(request, out, reporter, stop))
+        result = run_attempt(make_context(request, out, reporter, stop))
     finally:  # for the next job in this process
         os.environ.pop("CUDA_VISIBLE_DEVICES")
         if visible is not None:

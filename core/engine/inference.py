@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from core.engine.micro_batches import MicroBatch, in_halves
+from core.engine.sharding import Compute, compute_together, is_sharded
 from core.errors import BadModel
-from core.run.heap import HELD_BYTES, give_back_freed_memory
-from core.training.recovery import MicroBatch, in_halves
-from core.training.sharding import Compute, compute_together, is_sharded
+from core.runtime.heap import HELD_BYTES, give_back_freed_memory
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ class NotFinite(BadModel):
 def check_finite(model: Any, values: torch.Tensor | np.ndarray, what: str) -> None:
     """Raise `NotFinite` unless all numbers of ``values`` [rows] or [rows, dim] are finite.
 
-    ``what`` names them in the message. `core.families.loading.load` notes where a model is from.
+    ``what`` names them in the message. `core.engine.loading.load` notes where a model is from.
     """
     finite = values.isfinite() if isinstance(values, torch.Tensor) else np.isfinite(values)
     if bool(finite.all()):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from core.retrieval.search import Nearest, search
+from core.ranking.search import Nearest, search
 from core.spec.embed import Precision
 
 

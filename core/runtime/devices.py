@@ -38,6 +38,19 @@ def choose_device(asked: str, *, gpus: int, gpus_asked: int | str, mps: bool) ->
     )
 
 
+def choose_precision(asked: str, device: str) -> str:
+    """``auto`` settled. Raises `BadSpec` for what the device cannot do."""
+    import torch
+
+    if asked == "auto":
+        return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if asked == "fp16" and device == "cpu":
+        raise BadSpec("precision fp16 needs a GPU: use fp32 or bf16.")
+    if asked != "fp32" and device == "mps":
+        raise BadSpec(f"precision {asked} is not supported with MPS: use fp32.")
+    return asked
+
+
 def mps_available() -> bool:
     """Whether torch can compute on Apple's GPU here. Imports torch on a Mac only."""
     if platform.system() != "Darwin":

@@ -2,7 +2,7 @@
 
 from core.data.kept_reading import with_kept_readings
 from core.families.prompts import with_own_prompts
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 from core.spec import parse_spec
 from core.spec.unused import unused_settings
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from core.families.loading import transformer_of, weights_sha256
+from core.engine.loading import transformer_of, weights_sha256
+from core.engine.tokens import fingerprint
 from core.stack import library_versions
-from core.training.tokens import fingerprint
 
 ENCODING = 1
 """Version of our own encoding. Raise it with any change that changes vectors or scores."""

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from core.artifacts.folders import write_atomically
 from core.errors import ReasonError
+from core.jobs.protocol import RESULT, RunResult
 from core.jobs.reasons import EndReason
 from core.native_errors import first_line
-from core.run.context import RunContext, Stopped
-from core.run.dispatch import run_job
-from core.run.failures import end_of, result_of
-from core.run.memory import MemorySampler
-from core.run.request import RESULT, RunResult
+from core.process.dispatch import run_job
+from core.process.memory import MemorySampler
+from core.runtime.context import RunContext, Stopped
+from core.runtime.failures import end_of, result_of
 
 _log = logging.getLogger(__name__)
 

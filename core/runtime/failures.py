@@ -4,10 +4,10 @@ from pathlib import Path
 
 from core.artifacts.folders import write_atomically
 from core.errors import BadData, BadModel, InvalidRequest, JobFailure, StorageFailure
+from core.jobs.protocol import RESULT, EndReasonRecord, RunResult
 from core.jobs.reasons import EndReason
 from core.native_errors import explain, first_line, inaccessible_path
-from core.run.context import RunContext, Stopped
-from core.run.request import RESULT, EndReasonRecord, RunResult
+from core.runtime.context import RunContext, Stopped
 from core.spec import parse_spec
 from core.spec.refs import parse_ref
 

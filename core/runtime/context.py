@@ -3,21 +3,20 @@
 import shutil
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from core.artifacts import Library, Published, inspect_folder_and_place
-from core.errors import BadData, BadModel, BadSpec, Forbidden, JobFailure, NotFound, StorageFailure
+from core.errors import JobFailure, StorageFailure
 from core.jobs.events import Event, EventType
+from core.jobs.protocol import RunRequest
 from core.native_errors import first_line
-from core.run.devices import choose_device, mps_available, tell_cpu_fallbacks
-from core.run.reporter import Reporter
-from core.run.request import RESULT, RunRequest
-from core.spec.refs import Ref, parse_ref
+from core.runtime.devices import choose_device, mps_available, tell_cpu_fallbacks
+from core.runtime.reporter import Reporter
+from core.spec.refs import Ref
 
 _LEAST_CHECKSUM = 16
 
@@ -71,6 +70,18 @@ class Seat:
         return self.meeting.with_name(f"out-of-memory-{self.rank}")
 
 
+class Inputs(Protocol):
+    """Finds what references mean. `core.data.inputs` has the one of jobs, which fetches and unpacks."""
+
+    def resolve(self, reference: str) -> Path | Ref: ...
+
+    def model_path(self, reference: str) -> Path: ...
+
+    def dataset_path(self, reference: str) -> Path: ...
+
+    def release(self) -> None: ...
+
+
 class RunContext:
     """One attempt of a job, as the rooms of `core` see it. ``seat`` is a helper's; the job's own has none."""
 
@@ -89,8 +100,7 @@ class RunContext:
         self.seat = seat
         self.outputs: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
-        self._fetched: dict[str, Path] = {}  # from a hub or a URL
-        self._unpacked_from: dict[Path, Path] = {}
+        self._inputs: Inputs | None = None
         self._library = Library(request.artifact_url) if request.artifact_url else None
         self._device: str | None = None  # as chosen
 
@@ -199,104 +209,42 @@ class RunContext:
 
     # -- inputs and outputs ----------------------------------------------------------------------
 
+    @property
+    def inputs(self) -> "Inputs":
+        """Where what the spec refers to lies."""
+        if self._inputs is None:
+            raise RuntimeError("this context was made without inputs: see core.data.inputs.make_context")
+        return self._inputs
+
+    @inputs.setter
+    def inputs(self, inputs: "Inputs") -> None:
+        self._inputs = inputs
+
+    @property
+    def library(self) -> Library | None:
+        """Where artifacts are; None outside the service."""
+        return self._library
+
+    def model_path(self, reference: str) -> Path:
+        """A model's folder; a hub's is fetched, once. Raises `BadModel` if it is not there."""
+        return self.inputs.model_path(reference)
+
+    def dataset_path(self, reference: str) -> Path:
+        """Where a dataset lies; a hub's is fetched. Raises `BadData` if it is not there."""
+        return self.inputs.dataset_path(reference)
+
     def resolve(self, reference: str) -> Path | Ref:
         """A local path for what lies in files or artifacts; the parsed reference for what a hub has."""
-        ref = parse_ref(reference)
-        match ref.scheme:
-            case "file":
-                return Path(ref.target)
-            case "hf" | "beir" | "nanobeir" | "bright" | "mteb":
-                return ref
-            case "url":
-                return self._from_url(reference)
-        known = self.request.inputs.get(reference)
-        if known is None or self._library is None:
-            raise BadSpec(f"{reference} means something inside the service only; here, give a path")
-        return self._library.fetch(known["uri"], self.request.cache)
-
-    def _from_url(self, url: str) -> Path:
-        """A local copy of what lies there now."""
-        from core.data.remote import fetch, look
-
-        if url in self._fetched:
-            return self._fetched[url]
-        try:
-            remote = look(url)
-            before = self.request.inputs.get(url, {}).get("sha256")
-            if before and before != remote.sha256:
-                self.notice(f"{url} has changed since the job was submitted.", "warning")
-            self.phase("fetching")
-
-            def tell(come: int) -> None:
-                share = come / max(1, remote.bytes)
-                self.progress(fraction=share, step=come, total_steps=remote.bytes)
-
-            path, known = fetch(remote, self.request.cache, check_stop=self.check_stop, tell=tell)
-        except (NotFound, Forbidden) as error:
-            raise BadSpec(str(error)) from error
-        count = f"{len(remote.files):,} file{'s' if len(remote.files) > 1 else ''}"
-        how = "was fetched before and has not changed" if known else "was fetched"
-        self.notice(f"{url} {how}: {count}, {remote.bytes / 1e6:,.1f} MB.")
-        self.request.inputs[url] = {"url": url, "sha256": remote.sha256 or "", "bytes": remote.bytes}
-        self._fetched[url] = path
-        return path
+        return self.inputs.resolve(reference)
 
     def place_of(self, reference: str) -> Path | None:
         """Where a reference of files or artifacts lies; None for what a hub has."""
         path = self.resolve(reference)
         return path if isinstance(path, Path) else None
 
-    def model_path(self, reference: str) -> Path:
-        """A model's folder; a hub's is fetched, once. Raises `BadModel` if it is not there."""
-        path = self._fetched.get(reference) or self.resolve(reference)
-        if not isinstance(path, Path):
-            from core.families.hub import fetch_model
-
-            path = self._fetched[reference] = fetch_model(path, reference, offline=self.request.offline)
-        if not path.is_dir():
-            raise BadModel(f"{reference}: there is no such folder")
-        return path
-
-    def dataset_path(self, reference: str) -> Path:
-        """Where a dataset lies; a hub's is fetched. Raises `BadData` if it is not there."""
-        from core.data.nested import retrieval_json_in
-
-        path = self._fetched.get(reference) or self.resolve(reference)
-        if not isinstance(path, Path):
-            from core.data.hub import fetch_dataset
-
-            self.notice(f"Fetching {reference}.")
-            path = fetch_dataset(path, self.request.cache, offline=self.request.offline)
-            self._fetched[reference] = path
-        if not path.exists():
-            raise BadData(f"{reference}: there is no such file or folder")
-        made = path / "dataset"  # by `reason run`, whose folder may be named as a whole
-        place = self._unpacked(made if (path / RESULT).is_file() and made.is_dir() else path)
-        return retrieval_json_in(place) or place
-
-    def _unpacked(self, path: Path) -> Path:
-        """A packed dataset of rows as the folder that it was; extracted once in an attempt.
-
-        Packed documents are read as they are.
-        """
-        from core.data.formats import documents_by_name
-        from core.data.packing import is_packed, packed_names, unpack
-
-        if path in self._unpacked_from:
-            return self._unpacked_from[path]
-        if is_packed(path) and not documents_by_name(packed_names(path)):
-            self.phase("unpacking")
-            place = self._unpacking / uuid.uuid4().hex
-            self._unpacked_from[path] = unpack(path, place, self.check_stop)
-        return self._unpacked_from.get(path, path)
-
-    @property
-    def _unpacking(self) -> Path:
-        return self.folder / "unpacked"
-
     def release(self) -> None:
         """Remove what was unpacked for this attempt."""
-        shutil.rmtree(self._unpacking, ignore_errors=True)
+        self.inputs.release()
 
     def publish(self, name: str, kind: str, folder: Path, metadata: dict[str, Any]) -> None:
         """Hands over a finished folder as the output ``name``. The folder is gone afterwards.

@@ -18,11 +18,11 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers import PreTrainedTokenizerBase
 
-from core.families.loading import transformer_of
-from core.run.heap import give_back_freed_memory
-from core.training.batching import WHOLE, Packing, Share, plan_micro_batches
-from core.training.sharding import is_sharded, recomputing
-from core.training.tokens import Frame, Ids, Input
+from core.engine.batching import WHOLE, Packing, Share, plan_micro_batches
+from core.engine.loading import transformer_of
+from core.engine.sharding import is_sharded, recomputing
+from core.engine.tokens import Frame, Ids, Input
+from core.runtime.heap import give_back_freed_memory
 
 
 def tokenize(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from core.errors import BadSpec
-from core.retrieval.search import Nearest
+from core.ranking.search import Nearest
 
 _PROBED = 32
 _TRAINED_ON = 64

@@ -6,7 +6,7 @@ only, and the parameters' gradients are summed over the ranks, once an update. S
 loss and gradients are those of a single process, whatever the number of ranks; ``batch_size`` is the job's.
 
 The first rank is the job's process. It alone reads data, evaluates, saves and reports; the others are its
-helpers, and end when it does. Of a model in shards (`core.training.sharding`) no rank has all weights: then
+helpers, and end when it does. Of a model in shards (`core.engine.sharding`) no rank has all weights: then
 helpers compute along where the first rank evaluates.
 """
 
@@ -28,10 +28,10 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
+from core.engine.batching import Share
 from core.errors import OutOfMemory, ReasonError
-from core.run.context import RunContext, Seat
-from core.run.failures import write_end
-from core.training.batching import Share
+from core.runtime.context import RunContext, Seat
+from core.runtime.failures import write_end
 
 T = TypeVar("T")
 
@@ -278,7 +278,7 @@ class _Helpers:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             return subprocess.Popen(
-                [sys.executable, "-m", "core.run.rank", *arguments],
+                [sys.executable, "-m", "core.process.rank", *arguments],
                 stdin=subprocess.PIPE,  # its closing tells the helper that we are gone
                 stdout=sys.__stderr__,
                 env=environment,

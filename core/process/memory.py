@@ -6,7 +6,7 @@ from types import TracebackType
 
 import psutil
 
-from core.run.context import RunContext
+from core.runtime.context import RunContext
 
 _SECONDS = 2.0
 

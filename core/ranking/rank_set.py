@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from core.data.judgments import RetrievalSet
-from core.evaluation.metrics import Run
+from core.ranking.metrics import Run
 
 Encode = Callable[[list[str], Literal["query", "document"]], torch.Tensor]
 """Texts -> embeddings [texts, dim], ready for a dot product (normalised where cosine is meant)."""

@@ -19,7 +19,7 @@ import sklearn  # noqa: F401
 import torch
 from transformers import AutoModel, AutoTokenizer, BertModel  # noqa: F401
 
-import core.run.process
+import core.process.main
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on some CPUs it advises a package at every start
 

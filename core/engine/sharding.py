@@ -3,14 +3,14 @@
 PyTorch's FSDP2 (`torch.distributed.fsdp.fully_shard`; Zhao et al. 2023, arXiv 2304.11277). The weights of a
 layer are gathered from all ranks right before the layer runs and are freed after it; its gradients are summed
 over the ranks, and each rank keeps its part. So all ranks must run the same number of forward and backward
-passes in the same order. `core.training.ranks` gives them the same batches, this module the rest: as many
+passes in the same order. `core.engine.ranks` gives them the same batches, this module the rest: as many
 micro-batches on each rank, inference in lockstep, and whole tensors in checkpoints, which therefore do not
 depend on the number of ranks.
 """
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -19,8 +19,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from core.training.ranks import Ranks
-from core.training.recovery import MicroBatch, tokens_of
+from core.engine.micro_batches import MicroBatch
+from core.engine.ranks import Ranks
 
 T = TypeVar("T")
 
@@ -164,23 +164,6 @@ def reshard(ranks: Ranks) -> None:
 
 
 # -- the same passes on all ranks --------------------------------------------------------------------------
-
-
-def split_into(micro_batches: Sequence[MicroBatch], count: int) -> list[MicroBatch]:
-    """As many micro-batches as ``count``: the largest are cut in halves. The order of the texts stays.
-
-    There must be so many texts.
-    """
-    found = list(micro_batches)
-    while len(found) < count:
-        sizes = [tokens_of(one) if len(one["input_ids"]) > 1 else 0 for one in found]
-        place = sizes.index(max(sizes))
-        half = -(-len(found[place]["input_ids"]) // 2)
-        found[place : place + 1] = [
-            {name: tensor[rows] for name, tensor in found[place].items()}
-            for rows in (slice(half), slice(half, None))
-        ]
-    return found
 
 
 Compute = Callable[[Any, MicroBatch], T]

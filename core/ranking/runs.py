@@ -9,7 +9,7 @@ from core.data.judgments import OnMissing, RetrievalSet
 from core.data.qrels import text_lines
 from core.data.remarks import Irregularity
 from core.errors import BadData
-from core.evaluation.metrics import Run, in_order
+from core.ranking.metrics import Run, in_order
 
 _SPACE = re.compile(r"\s")
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from core.jobs.control import HEARTBEAT
+from core.jobs.protocol import EndReasonRecord, RunResult
 from core.jobs.reasons import EndReason
-from core.run.context import StopSignal
-from core.run.request import EndReasonRecord, RunResult
+from core.runtime.context import StopSignal
 
 _log = logging.getLogger(__name__)
 _TICK = 1.0

@@ -1,6 +1,6 @@
-"""``python -m core.run.rank FOLDER RANK MEETING``: a process that helps the job's own, on a GPU of its own.
+"""``python -m core.process.rank FOLDER RANK MEETING``: helps the job's own process, on a GPU of its own.
 
-See `core.training.ranks`. It reports nothing, writes nothing, and ends with the process that started it.
+See `core.engine.ranks`. It reports nothing, writes nothing, and ends with the process that started it.
 """
 
 import os
@@ -9,11 +9,12 @@ import sys
 import threading
 from pathlib import Path
 
+from core.data.inputs import make_context
 from core.errors import JobFailure, OutOfMemory
-from core.run.context import RunContext, Seat
-from core.run.dispatch import run_job
-from core.run.reporter import NullReporter
-from core.run.request import REQUEST, RunRequest
+from core.jobs.protocol import REQUEST, RunRequest
+from core.process.dispatch import run_job
+from core.runtime.context import Seat
+from core.runtime.reporter import NullReporter
 
 
 def main(folder: str, rank: str, meeting: str) -> int:
@@ -24,7 +25,7 @@ def main(folder: str, rank: str, meeting: str) -> int:
     threading.Thread(target=_follow, name="follow", daemon=True).start()
     request = RunRequest.model_validate_json((Path(folder) / REQUEST).read_bytes())
     seat = Seat(int(rank), Path(meeting))
-    context = RunContext(request, Path(folder), NullReporter(), seat=seat)
+    context = make_context(request, Path(folder), NullReporter(), seat=seat)
     try:
         run_job(context)
     except JobFailure as error:  # the first rank fails by the same one, and tells

@@ -1,4 +1,4 @@
-"""The job's process: what the fork server runs, and ``python -m core.run`` without one."""
+"""The job's process: what the fork server runs, and ``python -m core.process`` without one."""
 
 import logging
 import os
@@ -6,18 +6,19 @@ import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from core.run.attempt import run_attempt
-from core.run.context import RunContext, StopSignal
-from core.run.log import RunLog
-from core.run.reporter import JsonlReporter
-from core.run.request import EVENTS, LOG, REQUEST, RunRequest
-from core.run.supervision import Supervision
+from core.data.inputs import make_context
+from core.jobs.protocol import EVENTS, LOG, REQUEST, RunRequest
+from core.process.attempt import run_attempt
+from core.process.log import RunLog
+from core.process.supervision import Supervision
+from core.runtime.context import RunContext, StopSignal
+from core.runtime.reporter import JsonlReporter
 
 
 def main(folder: str, control: Connection | None = None) -> None:
     """Run the request that lies in ``folder``.
 
-    ``control`` is this process's end of the pipe to its supervisor: see `core.run.supervision`.
+    ``control`` is this process's end of the pipe to its supervisor: see `core.process.supervision`.
     """
     run_dir = Path(folder)
     os.setsid()  # a group of its own, so that it can be killed with its data loaders
@@ -34,7 +35,7 @@ def main(folder: str, control: Connection | None = None) -> None:
     stop = StopSignal()
     signal.signal(signal.SIGTERM, lambda *_: stop.request("terminate"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which asks through the pipe
-    context = RunContext(request, run_dir, JsonlReporter(run_dir / EVENTS), stop)
+    context = make_context(request, run_dir, JsonlReporter(run_dir / EVENTS), stop)
     if control is None:
         run_attempt(context)
         return
@@ -51,7 +52,7 @@ def _keep_log(log: RunLog, context: RunContext) -> None:
 def see_first_gpu(gpus: list[str]) -> None:
     """From here on this process sees that device alone, or none; before anything initialises CUDA.
 
-    Each further one is a helper's (`core.training.ranks`).
+    Each further one is a helper's (`core.engine.ranks`).
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0] if gpus else ""
 

@@ -1,0 +1,1 @@
+"""Token ids into micro-batches into vectors and losses: what training, evaluation and mining share."""

@@ -1,0 +1,1 @@
+"""Rankings: exact search, BM25, metrics, and how a retrieval set is ranked."""

@@ -1,1 +1,0 @@
-"""A job's process: `python -m core.run RUN_DIR`. It knows files and pipes, never the database."""

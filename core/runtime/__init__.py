@@ -1,0 +1,1 @@
+"""What every long loop of a job may call: report, ask whether to stop, find inputs, publish outputs."""
