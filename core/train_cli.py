@@ -45,7 +45,7 @@ def output_folder(asked: argparse.Namespace) -> Path:
     """``--output_dir`` itself, or ``data/output/<model>/<run>``."""
     if asked.output_dir is not None:
         return Path(asked.output_dir)
-    model = asked.base_model.rstrip("/").rpartition("/")[2]
+    model: str = asked.base_model.rstrip("/").rpartition("/")[2]
     run = asked.run_name or f"{model}-{Path(asked.dataset_path).name.partition('.')[0]}"
     return Path("data") / "output" / model / (f"{run}-dry" if asked.dry_run else run)
 
@@ -256,16 +256,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=42)
     pruning = parser.add_argument_group("pruning")
     pruning.add_argument("--prune_tokens", action="store_true", help="documents lose tokens before the model")
-    strategies = ("length", "random", "attention", "threshold", "combined")
-    pruning.add_argument("--prune_strategy", choices=strategies, default="length")
+    of_tokens = ("length", "random", "attention", "threshold", "combined")
+    pruning.add_argument("--prune_strategy", choices=of_tokens, default="length")
     pruning.add_argument("--prune_keep_ratio", type=float, default=0.6)
     pruning.add_argument("--prune_min_tokens", type=int, default=16)
     pruning.add_argument("--prune_seed", type=int, default=42)
     pruning.add_argument(
         "--prune_embeddings", action="store_true", help="documents keep fewer vectors; late interaction"
     )
-    strategies = ("hierarchical", "attention")
-    pruning.add_argument("--embedding_prune_strategy", choices=strategies, default="hierarchical")
+    of_vectors = ("hierarchical", "attention")
+    pruning.add_argument("--embedding_prune_strategy", choices=of_vectors, default="hierarchical")
     pruning.add_argument("--pool_factor", type=float, default=2.0)
     pruning.add_argument("--embedding_keep_ratio", type=float, default=0.6)
     pruning.add_argument("--protected_tokens", type=int, default=2)

@@ -221,7 +221,7 @@ class _WordVectors:
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """The model looks its tokens up here."""
-        self.table.forward = lambda ids: functional.embedding(self.row_of[ids], self.rows)  # type: ignore[method-assign]
+        self.table.forward = lambda ids: functional.embedding(self.row_of[ids], self.rows)
         try:
             yield
         finally:

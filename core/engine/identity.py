@@ -93,9 +93,7 @@ def _configuration(module: nn.Module) -> Any:
 
 def _configuration_of(transformer: nn.Module) -> Any:
     return {
-        name: _plain(value)
-        for name, value in transformer.config.to_dict().items()  # type: ignore[union-attr, operator]
-        if name not in _VOLATILE
+        name: _plain(value) for name, value in transformer.config.to_dict().items() if name not in _VOLATILE
     }
 
 

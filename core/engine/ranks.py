@@ -142,7 +142,7 @@ class Ranks:
             return self._broadcast(make())
         while isinstance(found := self._broadcast(None), _Call):
             self._take_part(found)
-        return found  # type: ignore[return-value]
+        return found
 
     def on_all(self, function: Callable[..., T], *arguments: Any) -> list[T]:
         """Call ``function(ranks, *arguments)`` on every rank; return what each has returned.

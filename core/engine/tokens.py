@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from core.artifacts import is_whole, seal
 from core.data.hashing import text_hash
 from core.errors import BadModel
-from core.spec.train import Prompts
+from core.spec.models import Prompts
 
 Ids = Sequence[int] | np.ndarray
 """Token ids of one text, [tokens]."""
@@ -99,7 +99,7 @@ class TokenRow:
     """A training row in token ids. ``documents``: the positive, then the negatives."""
 
     query: Ids
-    documents: list[Ids]
+    documents: Sequence[Ids]
     scores: list[float] | None = None  # a teacher's, of each document
     guide: "TokenRow | None" = None  # the same texts for another model
 
@@ -114,7 +114,7 @@ class TokenTable:
         def array(name: str) -> np.ndarray:
             return np.load(folder / f"{name}.npy", mmap_mode="r")
 
-        self._ids = (
+        self._ids: np.ndarray = (
             np.memmap(folder / "ids.bin", np.int32, "r") if (folder / "ids.bin").stat().st_size else ()
         )
         self._starts = array("text_starts")  # [texts + 1], into ids
@@ -323,7 +323,7 @@ def write_tokens(table: TokenTable, documents: np.ndarray, kept: list[np.ndarray
             [text] = table.texts(np.array([number]))
             file.write(np.asarray(text[places], np.int32).tobytes())
             lengths.append(len(places))
-    for name, values in {
+    arrays: dict[str, np.ndarray] = {
         "text_starts": np.cumsum([0, *lengths], dtype=np.int64),
         "text_keys": np.concatenate([table.keys_of(asking), table.keys_of(documents)]),
         "queries": query_of.astype(np.int32),
@@ -331,8 +331,8 @@ def write_tokens(table: TokenTable, documents: np.ndarray, kept: list[np.ndarray
         "documents": (len(asking) + np.searchsorted(documents, of_rows)).astype(np.int32),
         "scores": np.asarray(table.all_scores),
         "levels": np.asarray(table.all_levels),
-    }.items():
-        np.save(folder / f"{name}.npy", values)
+    }
+    _save_arrays(folder, arrays)
 
 
 def place(staging: Path, final: Path) -> None:
@@ -446,7 +446,7 @@ def _write(
         texts.flush()
     finally:
         texts.close()
-    for name, values in {
+    arrays: dict[str, np.ndarray] = {
         "text_starts": np.cumsum([0, *texts.lengths], dtype=np.int64),
         "text_keys": np.array(texts.keys, np.uint64),
         "queries": np.array(queries, np.int32),
@@ -454,7 +454,12 @@ def _write(
         "documents": np.array(documents, np.int32),
         "scores": np.array(scores, np.float32),
         "levels": np.array(levels, np.uint8),
-    }.items():
+    }
+    _save_arrays(folder, arrays)
+
+
+def _save_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
 
 

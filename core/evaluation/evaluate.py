@@ -71,9 +71,8 @@ def _unused(spec: EvaluateSpec, found: Evaluated) -> list[str]:
         ("index", "late_interaction", "no model is of late interaction"),
         *((name, "dense", "no model is a bi-encoder") for name in ("compute", "precisions", "dimensions")),
     )
-    return describe_unused(
-        spec, [(path, lambda _, of=of: of not in families, reason) for path, of, reason in rules]
-    )
+    missing = [(path, reason) for path, family, reason in rules if family not in families]
+    return describe_unused(spec, [(path, lambda _: True, reason) for path, reason in missing])
 
 
 def _evaluate_one(

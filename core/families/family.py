@@ -113,11 +113,11 @@ def family_of(name: str) -> Family:
         case "dense":
             from core.families import dense
 
-            return dense  # type: ignore[return-value]
+            return dense
         case "late_interaction":
             from core.families import late_interaction
 
-            return late_interaction  # type: ignore[return-value]
+            return late_interaction
     from core.families import cross_encoder
 
-    return cross_encoder  # type: ignore[return-value]
+    return cross_encoder

@@ -1,5 +1,6 @@
 """What is mined: rows onto the disk, their distinct texts and the corpus's into pools of numbers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
             labels = {"category": row.category, "dataset": spec.dataset.ref}
             positive = documents.add(row.positive, row.positive_id, group=row.group, **labels)
             if candidates is None:
-                names = row.negative_ids or [None] * len(row.negatives)
+                names: Sequence[str | None] = row.negative_ids or [None] * len(row.negatives)
                 for text, name in zip(row.negatives, names, strict=True):
                     documents.add(text, name or None, dataset=spec.dataset.ref)
             query = queries.add(row.query, row.query_id, category=row.category)

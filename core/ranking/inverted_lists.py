@@ -1,6 +1,7 @@
 """The nearest documents of every query, most of them: faiss's inverted lists of whole vectors."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def search_with_faiss(
 
     total = sum(map(len, shards))
     lists = max(1, min(4 * int(total**0.5), total // _SMALLEST_LIST))
-    index = faiss.index_factory(queries.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(queries.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
     wanted = max(1, -(-lists * _TRAINED_ON // len(shards)))
     drawn = np.random.default_rng(seed)
     index.train(

@@ -77,6 +77,7 @@ class Codec:
         """What queries are scored against. float32 [vectors, dimension]; of binary 1 and -1."""
         if self.precision == "int8":
             assert self.low is not None
+            assert self.step is not None
             return (stored.astype(np.float32) + 128) * self.step + self.low
         if self.precision == "binary":
             bits = np.unpackbits(stored, axis=1, count=self.dimension)

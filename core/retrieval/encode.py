@@ -12,9 +12,10 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -70,10 +71,10 @@ def encode_to_shards(
             encoded = encode(shard, role)
             if isinstance(encoded, torch.Tensor):
                 vectors = encoded.cpu().numpy().astype(kept)
-                _write(path, lambda file, found=vectors: np.save(file, found))
+                _write(path, partial(_save, vectors))
             else:
                 arrays = {"vectors": encoded.vectors.astype(kept), "counts": encoded.counts}
-                _write(path, lambda file, found=arrays: np.savez(file, **found))
+                _write(path, partial(_save_several, arrays))
         tell(len(shard), known)
         paths.append(path)
     _trim(cache / "embeddings")
@@ -93,6 +94,14 @@ def _name(texts: list[str], role: Role, *, half: bool) -> str:
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(encoded)
     return digest.hexdigest()
+
+
+def _save(vectors: np.ndarray, file: IO[bytes]) -> None:
+    np.save(file, vectors)
+
+
+def _save_several(arrays: dict[str, Any], file: IO[bytes]) -> None:
+    np.savez(file, **arrays)
 
 
 def _write(path: Path, save: Callable[[IO[bytes]], None]) -> None:

@@ -290,5 +290,5 @@ def _forget_quantization(model: nn.Module) -> None:
             if getattr(part, name, False):
                 setattr(part, name, False)
         config = getattr(part, "config", None)
-        if hasattr(config, "quantization_config"):
+        if config is not None and hasattr(config, "quantization_config"):
             del config.quantization_config

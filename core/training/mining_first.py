@@ -15,9 +15,8 @@ import torch
 
 from core.artifacts import fresh_folder, sha256_of
 from core.data.corpus import has_corpus, read_corpus
-from core.data.dataset import DATASET_FACTS
 from core.data.kept_reading import kept_reading
-from core.data.pairs import Reading, read_pairs
+from core.data.pairs import DATASET_FACTS, Reading, read_pairs
 from core.data.rows import Reject
 from core.engine.identity import described_sha256
 from core.families.prompts import with_own_prompts

@@ -5,6 +5,7 @@ checkpoint, in whichever process, chooses the same.
 """
 
 from collections import Counter
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class ChosenNegatives:
     def __init__(
         self,
         table: TokenTable,
-        levels: list[set[str]] | None,
+        levels: Sequence[Set[str]] | None,
         count: int | None,
         most_of_level: int | None,
         seed: int,

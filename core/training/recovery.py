@@ -198,7 +198,7 @@ def free_memory_in_step(optimizer: torch.optim.Optimizer, tell: Callable[[str], 
         tell(problem)
         return found
 
-    optimizer.step = types.MethodType(again, optimizer)  # type: ignore[method-assign]
+    optimizer.step = types.MethodType(again, optimizer)
 
 
 def _steps_taken(state: dict[str, Any]) -> object:

@@ -74,12 +74,12 @@ def train(spec: TrainSpec, context: RunContext) -> None:
 def _train(
     spec: TrainSpec, context: RunContext, ranks: Ranks, begun: list[tuple[Prepared, PairTrainer]]
 ) -> None:
-    copied = ranks.first and context.remote is not None
+    remote = context.remote if ranks.first else None
     checkpoints = Checkpoints(
         context.request.checkpoints,
         context.request.attempt,
         spec.checkpoint.keep,
-        Copies(context.remote, context.request.job_id, context.notice) if copied else None,
+        Copies(remote, context.request.job_id, context.notice) if remote is not None else None,
         mined_folder(context) if spec.remine is not None or spec.mine is not None else None,
         owner=ranks.first,
     )
@@ -339,7 +339,7 @@ def finish(
         (entry["scores"] for entry in state.evaluations if entry["step"] == state.best_step),
         state.evaluations[-1]["scores"] if state.evaluations else {},
     )
-    baseline = next((entry["scores"] for entry in state.evaluations if entry["step"] == 0), {})
+    baseline: Scores = next((entry["scores"] for entry in state.evaluations if entry["step"] == 0), {})
     compared = _compare(spec, state, final)
     context.metrics = {"baseline": baseline, "finetuned": final}
     if compared:

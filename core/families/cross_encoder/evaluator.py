@@ -10,7 +10,7 @@ from core.engine.batching import Packing
 from core.families import dense
 from core.families.cross_encoder.model import load_retriever
 from core.families.cross_encoder.pair_model import PairModel
-from core.families.cross_encoder.scorer import Score, score_with
+from core.families.cross_encoder.scorer import score_with
 from core.families.family import Rank, Use
 from core.families.prompts import prompts_of
 from core.families.static import packing_of
@@ -18,6 +18,7 @@ from core.ranking.bm25 import WordIndex, best_of
 from core.ranking.metrics import Run, evaluate_run, mean
 from core.ranking.rank_set import depth_with_excluded, run_of
 from core.ranking.rank_set import rank as rank_densely
+from core.ranking.triplets import Score
 from core.runtime.context import RunContext
 from core.spec.evaluation import Rerank
 

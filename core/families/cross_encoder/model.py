@@ -10,7 +10,8 @@ from core.errors import BadModel
 from core.families import dense
 from core.families.cross_encoder.pair_model import CausalPairModel, PairModel, read_pair_model
 from core.runtime.context import RunContext
-from core.spec.train import Rerank, TrainSpec
+from core.spec.evaluation import Rerank
+from core.spec.train import TrainSpec
 
 
 def load_model(context: RunContext, reference: str, device: str, max_length: int | None = None) -> PairModel:

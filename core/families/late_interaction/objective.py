@@ -12,7 +12,8 @@ from core.families.guide import AskGuide
 from core.families.late_interaction.maxsim import maxsim
 from core.families.late_interaction.pooling import prune
 from core.families.late_interaction.reader import KEPT
-from core.spec.train import PruneEmbeddings, TrainSpec
+from core.spec.models import PruneEmbeddings
+from core.spec.train import TrainSpec
 
 
 def make_forward(spec: TrainSpec) -> Forward:

@@ -10,7 +10,8 @@ from core.engine.tokens import Frame, Ids, Input
 from core.families.cutting import Cut, make_cut
 from core.families.late_interaction.colbert import ColBERT
 from core.families.late_interaction.pooling import vectors_left
-from core.spec.train import Lengths, PruneEmbeddings, TrainSpec
+from core.spec.models import PruneEmbeddings
+from core.spec.train import Lengths, TrainSpec
 
 KEPT = "kept"
 """Beside a text's tokens, which of them become vectors: 1 of a query, 2 of a document, 0 none."""
