@@ -114,9 +114,9 @@ class TokenTable:
         def array(name: str) -> np.ndarray:
             return np.load(folder / f"{name}.npy", mmap_mode="r")
 
-        self._ids: np.ndarray = (
-            np.memmap(folder / "ids.bin", np.int32, "r") if (folder / "ids.bin").stat().st_size else ()
-        )
+        self._ids: np.ndarray = np.empty(0, np.int32)  # an empty file cannot be mapped
+        if (folder / "ids.bin").stat().st_size:
+            self._ids = np.memmap(folder / "ids.bin", np.int32, "r")
         self._starts = array("text_starts")  # [texts + 1], into ids
         self._text_keys = array("text_keys")  # [texts]
         self._queries = array("queries")  # [rows], numbers of texts
