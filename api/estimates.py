@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts import Library
-from core.data.pairs import TrainingRow, read_pairs
-from core.data.reading import Reading
-from core.data.rows import Reject
+from core.data.rows.reading import Reading
+from core.data.rows.row import Reject
+from core.data.training_rows.pairs import TrainingRow, read_pairs
 from core.errors import InvalidRequest, Problem, ReasonError
 from core.jobs.views import EstimateView, FitView
 from core.models.memory import (

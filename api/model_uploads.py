@@ -6,8 +6,8 @@ from typing import Any
 
 from api.uploads import Received, check_upload_name, keep_as, unpacked
 from core.artifacts import MANIFEST, Library
-from core.data.archives import is_clutter
-from core.data.stopping import no_stop
+from core.data.io.archives import is_clutter
+from core.data.io.stopping import no_stop
 from core.errors import BadModel, InvalidRequest, Problem
 from core.models.description import Description
 from core.models.files import check_folder, pickled

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from core.data.remote import check_allowed, look
+from core.data.fetching.remote import check_allowed, look
 from core.errors import BadData, BadSpec, Forbidden, InvalidRequest, NotFound, Problem
 from core.settings import Settings
 from core.spec import AnySpec

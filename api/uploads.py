@@ -17,13 +17,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from core.artifacts import MANIFEST, Library
-from core.data.archives import UnpacksTooLarge, is_archive
-from core.data.inspected import Inspected
-from core.data.kept_reading import read_reading, write_reading
-from core.data.packing import has_many_files, pack
-from core.data.statistics import PREVIEW, write_preview
-from core.data.stopping import no_stop
-from core.data.uploads import ending_of, inspect, unpack
+from core.data.io.archives import UnpacksTooLarge, is_archive
+from core.data.io.packing import has_many_files, pack
+from core.data.io.stopping import no_stop
+from core.data.rows.kept_reading import read_reading, write_reading
+from core.data.rows.statistics import PREVIEW, write_preview
+from core.data.uploads.inspected import Inspected
+from core.data.uploads.upload import ending_of, inspect, unpack
 from core.errors import BadData, BadRequest, InvalidRequest, Problem, StorageFailure, TooLarge
 from core.native_errors import first_line
 from core.settings import Settings

@@ -117,7 +117,7 @@ def theirs(model: Path, data: Path, out: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.evaluation import InformationRetrievalEvaluator
 
-    from core.data.judged import read_judged
+    from core.data.retrieval_sets.judged import read_judged
 
     dataset = read_judged(data / "scifact", "test")
     bi_encoder = SentenceTransformer(str(model), device="cpu", model_kwargs={"torch_dtype": "float32"})
@@ -138,7 +138,7 @@ def theirs(model: Path, data: Path, out: Path) -> None:
 
 
 def seeds(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    made = [sys.executable, "-m", "core.data.python_source", str(folder / "stdlib"), "all", "all"]
+    made = [sys.executable, "-m", "core.data.documents.python_source", str(folder / "stdlib"), "all", "all"]
     subprocess.run(made, check=True, capture_output=True)
     recipe = {
         "kind": "train",

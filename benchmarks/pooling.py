@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.report import write_report
-from core.data.retrieval import read_retrieval
+from core.data.sources.retrieval import read_retrieval
 from core.engine.batching import Packing
 from core.families.late_interaction import Ragged, make_encode, score_all
 from core.families.late_interaction.pooling import prune

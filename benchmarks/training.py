@@ -137,8 +137,8 @@ def prepare_model(folder: Path) -> Path:
 
 def load_rows(name: str, source: Path | None) -> list[dict[str, str]] | None:
     """Query and positive of every row; None when the data is not there."""
-    from core.data.pairs import TrainingRow, read_pairs
-    from core.data.python_source import source_pairs
+    from core.data.documents.python_source import source_pairs
+    from core.data.training_rows.pairs import TrainingRow, read_pairs
 
     if name == "stdlib":
         import sysconfig

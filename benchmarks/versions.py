@@ -103,7 +103,7 @@ def _row(
 
 def _ours(family: str, model: Path, folder: Path) -> Any:
     """What the library's own `read` gives, by this service's code."""
-    from core.data.inputs import make_context
+    from core.data.sources.inputs import make_context
     from core.engine.batching import Packing
     from core.families import cross_encoder, dense, late_interaction
     from core.families.prompts import prompts_of

@@ -78,7 +78,7 @@ def prepare(folder: Path, full: bool) -> tuple[dict[str, int], Path]:
     """Dataset and model as files that the service may read."""
     sizes = _FULL if full else _SMALL
     built = subprocess.run(
-        [sys.executable, "-m", "core.data.python_source", str(folder), *sizes],
+        [sys.executable, "-m", "core.data.documents.python_source", str(folder), *sizes],
         check=True,
         capture_output=True,
         text=True,

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from core.data.inputs import make_context
+from core.data.sources.inputs import make_context
 from core.errors import BadData, InvalidRequest, JobFailure
 from core.jobs.protocol import RunRequest
 from core.process.attempt import quiet_libraries

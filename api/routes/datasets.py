@@ -22,7 +22,7 @@ from api.disconnects import while_connected
 from api.routing import Route
 from api.uploads import BINARY, keep, options_of, receive
 from api.views import artifact_view
-from core.data.statistics import PREVIEW, PREVIEW_ROWS
+from core.data.rows.statistics import PREVIEW, PREVIEW_ROWS
 from core.errors import NotFound
 from core.jobs.views import ArtifactView, Page, PreviewView
 from core.spec.forms import NAME, PLAIN, ROLE_AND_COLUMN

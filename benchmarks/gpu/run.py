@@ -144,7 +144,7 @@ def prepare(folder: Path) -> None:
     """The model and the rows of all cases."""
     import sysconfig
 
-    from core.data.python_source import source_pairs
+    from core.data.documents.python_source import source_pairs
     from tests.tiny import make_model
 
     make_model(folder / "model", dropout=0.0, hidden=384, layers=6)

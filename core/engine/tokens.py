@@ -22,7 +22,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from core.artifacts import is_whole, seal
-from core.data.hashing import text_hash
+from core.data.rows.hashing import text_hash
 from core.errors import BadModel
 from core.spec.models import Prompts
 
@@ -234,7 +234,7 @@ def tokens_of_table(
 ) -> tuple[Path, bool]:
     """The folder of a table's tokens, and whether it was there already.
 
-    ``rows_sha256`` stands for the table's content. Columns: see `core.data.table`.
+    ``rows_sha256`` stands for the table's content. Columns: see `core.data.rows.table`.
     """
     libraries = [version("tokenizers"), version("transformers")]
     identity = [

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from core.data.judgments import RetrievalSet
-from core.data.words import TOKENIZER
+from core.data.retrieval_sets.judgments import RetrievalSet
+from core.data.rows.words import TOKENIZER
 from core.engine.identity import Identity
 from core.errors import BadModel
 from core.families import cross_encoder, dense, late_interaction

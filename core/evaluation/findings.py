@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.artifacts import fresh_folder
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.evaluation.comparison import Compared, compare_models
 from core.evaluation.report import make_document
 from core.evaluation.results import Evaluated, Result

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.errors import BadSpec
 from core.evaluation.entrants import DenseEntrant
 from core.evaluation.scores import ranking_metrics

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.evaluation.comparison import Compared, said_p_value
 from core.evaluation.results import Evaluated
 from core.evaluation.scores import ranking_metrics

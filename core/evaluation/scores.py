@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.ranking.metrics import Run, depth_of, evaluate_run, in_order, mean
 from core.ranking.triplets import Score, TripletScores, score_triplets
 

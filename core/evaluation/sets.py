@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from core.data.judgments import RetrievalSet
-from core.data.reading import TEXT_ROLES, Reading
-from core.data.retrieval import read_retrieval
+from core.data.retrieval_sets.judgments import RetrievalSet
+from core.data.rows.reading import TEXT_ROLES, Reading
+from core.data.sources.retrieval import read_retrieval
 from core.errors import BadData
 from core.ranking.metrics import Run
 from core.ranking.runs import read_run

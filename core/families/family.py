@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.engine.batching import Packing
 from core.engine.encoding import Forward
 from core.engine.tokens import Frame, Ids, Input

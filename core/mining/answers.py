@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.data.near_duplicates import Sketches
-from core.data.splits import neighbours
+from core.data.dedup.near_duplicates import Sketches
+from core.data.prepared.splits import neighbours
 from core.mining.gather import Gathered
 from core.mining.pool import Pool
 from core.spec.filters import Filters

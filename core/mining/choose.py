@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from core.data.gathering import batches_of
+from core.data.prepared.gathering import batches_of
 from core.errors import BadData
 from core.mining.answers import Alike, Answers
 from core.mining.checking import Checker

@@ -1,7 +1,7 @@
 """Documents that a query's rankings leave out, and that are therefore no negatives of it.
 
 BRIGHT and prepared sets name them (``excluded_ids``); where queries and documents share ids, a query's own
-document is one (`core.data.own_documents`).
+document is one (`core.data.retrieval_sets.own_documents`).
 """
 
 from collections import defaultdict
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.dataset import read_facts, read_parquet
-from core.data.judged import is_judged, judged_files
-from core.data.judgments import IdenticalIds
-from core.data.own_documents import decide
-from core.data.pairs import TrainingRow, is_dataset
-from core.data.remarks import Remarks
+from core.data.retrieval_sets.judged import is_judged, judged_files
+from core.data.retrieval_sets.judgments import IdenticalIds
+from core.data.retrieval_sets.own_documents import decide
+from core.data.rows.remarks import Remarks
+from core.data.training_rows.dataset import read_facts, read_parquet
+from core.data.training_rows.pairs import TrainingRow, is_dataset
 from core.mining.pool import Pool
 from core.runtime.context import RunContext
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from core.data.corpus import CORPUS_ROLES, has_corpus, read_corpus
-from core.data.dataset import SCHEMA
-from core.data.kept_reading import kept_reading
-from core.data.pairs import TrainingRow, read_pairs
-from core.data.reading import TEXT_ROLES, Reading
-from core.data.rejects import Rejects
-from core.data.remarks import FirstTexts, Irregularity, Remarks
-from core.data.rows import Reject
+from core.data.rows.kept_reading import kept_reading
+from core.data.rows.reading import TEXT_ROLES, Reading
+from core.data.rows.rejects import Rejects
+from core.data.rows.remarks import FirstTexts, Irregularity, Remarks
+from core.data.rows.row import Reject
+from core.data.sources.corpus import CORPUS_ROLES, has_corpus, read_corpus
+from core.data.training_rows.dataset import SCHEMA
+from core.data.training_rows.pairs import TrainingRow, read_pairs
 from core.errors import BadData
 from core.mining.excluded import LeftOut
 from core.mining.pool import Pool

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from core.artifacts import fresh_folder
-from core.data.dataset import SCHEMA, ParquetFile, read_facts, read_split, write_facts
-from core.data.gathering import batches_of
-from core.data.pairs import is_dataset
-from core.data.statistics import PREVIEW_ROWS, write_preview
+from core.data.prepared.gathering import batches_of
+from core.data.rows.statistics import PREVIEW_ROWS, write_preview
+from core.data.training_rows.dataset import SCHEMA, ParquetFile, read_facts, read_split, write_facts
+from core.data.training_rows.pairs import is_dataset
 from core.mining.choose import Mined
 from core.mining.finders import Found
 from core.mining.gather import Gathered

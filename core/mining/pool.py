@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from core.data.hashing import text_hash
-from core.data.near_duplicates import Sketches
+from core.data.dedup.near_duplicates import Sketches
+from core.data.rows.hashing import text_hash
 
 _ROWS = 4096
 _SCHEMA = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])

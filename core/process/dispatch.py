@@ -1,6 +1,6 @@
 """Kind -> the room that does it. The imports are inside: a job pays for the libraries that it uses."""
 
-from core.data.kept_reading import with_kept_readings
+from core.data.rows.kept_reading import with_kept_readings
 from core.families.prompts import with_own_prompts
 from core.runtime.context import RunContext
 from core.spec import parse_spec
@@ -22,7 +22,7 @@ def run_job(context: RunContext) -> None:
 
             mine(spec, context)
         case "prepare":
-            from core.data.prepare import prepare
+            from core.data.prepared.prepare import prepare
 
             prepare(spec, context)
         case "evaluate":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.artifacts.folders import write_atomically
-from core.data.inputs import make_context
+from core.data.sources.inputs import make_context
 from core.errors import InvalidRequest
 from core.jobs.protocol import REQUEST, RESULT, RunRequest, RunResult
 from core.process.attempt import run_attempt

@@ -6,7 +6,7 @@ import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from core.data.inputs import make_context
+from core.data.sources.inputs import make_context
 from core.jobs.protocol import EVENTS, LOG, REQUEST, RunRequest
 from core.process.attempt import run_attempt
 from core.process.log import RunLog

@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from core.data.inputs import make_context
+from core.data.sources.inputs import make_context
 from core.errors import JobFailure, OutOfMemory
 from core.jobs.protocol import REQUEST, RunRequest
 from core.process.dispatch import run_job

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import bm25s
 import numpy as np
 
-from core.data.words import tokenized, words_of
+from core.data.rows.words import tokenized, words_of
 
 
 class WordIndex:

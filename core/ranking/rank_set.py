@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.ranking.metrics import Run
 
 Encode = Callable[[list[str], Literal["query", "document"]], torch.Tensor]

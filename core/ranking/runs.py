@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from core.data.judgments import OnMissing, RetrievalSet
-from core.data.qrels import text_lines
-from core.data.remarks import Irregularity
+from core.data.retrieval_sets.judgments import OnMissing, RetrievalSet
+from core.data.retrieval_sets.qrels import text_lines
+from core.data.rows.remarks import Irregularity
 from core.errors import BadData
 from core.ranking.metrics import Run, in_order
 

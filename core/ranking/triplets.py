@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.spec.evaluation import TRIPLET_METRICS
 
 Score = Callable[[Sequence[tuple[str, str]]], np.ndarray]

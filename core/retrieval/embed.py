@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from core.artifacts import fresh_folder
-from core.data.corpus import CORPUS_ROLES, read_corpus
-from core.data.hashing import text_hash
-from core.data.kept_reading import kept_reading
-from core.data.rejects import Rejects
-from core.data.remarks import Irregularity, Remarks
-from core.data.rows import Reject
+from core.data.rows.hashing import text_hash
+from core.data.rows.kept_reading import kept_reading
+from core.data.rows.rejects import Rejects
+from core.data.rows.remarks import Irregularity, Remarks
+from core.data.rows.row import Reject
+from core.data.sources.corpus import CORPUS_ROLES, read_corpus
 from core.errors import BadData, BadModel, BadSpec
 from core.families.detect import family_in
 from core.families.late_interaction import Ragged

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from core.data.remarks import FirstTexts, Remarks
+from core.data.rows.remarks import FirstTexts, Remarks
 
 _ROWS = 4096
 _SCHEMA = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])

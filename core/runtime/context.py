@@ -71,7 +71,7 @@ class Seat:
 
 
 class Inputs(Protocol):
-    """Finds what references mean. `core.data.inputs` has the one of jobs, which fetches and unpacks."""
+    """Find what references mean. `core.data.sources.inputs` has the one that jobs use."""
 
     def resolve(self, reference: str) -> Path | Ref: ...
 
@@ -213,7 +213,7 @@ class RunContext:
     def inputs(self) -> "Inputs":
         """Where what the spec refers to lies."""
         if self._inputs is None:
-            raise RuntimeError("this context was made without inputs: see core.data.inputs.make_context")
+            raise RuntimeError("this context has no inputs: make it by core.data.sources.inputs.make_context")
         return self._inputs
 
     @inputs.setter

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from core.artifacts import fresh_folder, sha256_of
-from core.data.corpus import has_corpus, read_corpus
-from core.data.kept_reading import kept_reading
-from core.data.pairs import DATASET_FACTS, Reading, read_pairs
-from core.data.rows import Reject
+from core.data.rows.kept_reading import kept_reading
+from core.data.rows.row import Reject
+from core.data.sources.corpus import has_corpus, read_corpus
+from core.data.training_rows.pairs import DATASET_FACTS, Reading, read_pairs
 from core.engine.identity import described_sha256
 from core.families.prompts import with_own_prompts
 from core.mining.mine import mine_rows

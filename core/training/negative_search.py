@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from core.data.near_duplicates import Sketches
+from core.data.dedup.near_duplicates import Sketches
 from core.engine.tokens import Frame, TokenTable
 from core.families import dense
 from core.mining.answers import MOST_ANSWERS, Alike

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.engine.batching import Packing, TrainingBatches
 from core.engine.identity import Identity
 from core.engine.loading import context_length, transformer_of

@@ -7,7 +7,7 @@ trained on without a word; the optimizer's state belongs to one model, one loss 
 import json
 from typing import Any
 
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.engine.identity import Identity, described_sha256
 from core.errors import BadData, BadModel, BadSpec, JobFailure
 from core.runtime.context import RunContext

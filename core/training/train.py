@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from core.artifacts import fresh_folder
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.engine.inference import NotFinite
 from core.engine.loading import context_length, transformer_of
 from core.engine.ranks import Ranks, open_ranks

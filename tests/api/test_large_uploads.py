@@ -23,8 +23,9 @@ from api import uploads
 from api.app import create_app
 from client.client import Client
 from core.artifacts import Library
-from core.data import inspected_documents, packing, staging
-from core.data.packing import INDEX, PACKED
+from core.data.io import packing
+from core.data.io.packing import INDEX, PACKED
+from core.data.uploads import inspected_documents, staging
 from core.errors import ClientGone
 from core.settings import Settings
 from migrations import upgrade
@@ -322,7 +323,7 @@ def test_an_archive_without_files_is_empty(http):
 
 @pytest.mark.parametrize("filler", [0, FEW], ids=["few files", "many files"])
 def test_a_document_that_is_too_large_is_named(http, many, monkeypatch, filler):
-    monkeypatch.setattr("core.data.documents._MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("core.data.documents.passages._MOST_BYTES", 1 << 20)
     entries = {"d/part/large.md": b"word " * 300_000, **{f"d/{n}.md": page(n) for n in range(filler)}}
     answer = send(http, tar(entries))
     assert answer.status_code == 422

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import datasets
 import pytest
 
-from core.data.hub import fetch_dataset
-from core.data.retrieval import read_retrieval
+from core.data.fetching.hub import fetch_dataset
+from core.data.sources.retrieval import read_retrieval
 from core.errors import BadData, BadSpec, InvalidRequest
 from core.spec import parse_spec
 from core.spec.refs import parse_ref

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from core.data.pairs import read_pairs
-from core.data.rows import Reject
+from core.data.rows.row import Reject
+from core.data.training_rows.pairs import read_pairs
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.documents import with_title
+from core.data.documents.passages import with_title
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
 from tests.data.test_prepare import facts, prepare, rows, write
@@ -288,8 +288,8 @@ def test_a_retrieval_set_of_documents(tree, tmp_path):
     assert (page["type"], page["documents"]) == ("retrieval", 48 * 3)
     assert page["splits"]["test"] + page["splits"]["train"] == page["queries"] == 48 * 4
 
-    from core.data.pairs import read_pairs
-    from core.data.retrieval import read_retrieval
+    from core.data.sources.retrieval import read_retrieval
+    from core.data.training_rows.pairs import read_pairs
 
     dataset = read_retrieval(tmp_path / "out" / "dataset")
     assert len(dataset.corpus) == 48 * 3
@@ -364,7 +364,7 @@ def test_a_heading_that_stands_alone(title, heading, expected):
 )
 @settings(max_examples=60, deadline=None)
 def test_shares_are_kept_whatever_is_missing(shares, missing):
-    from core.data.negatives import _Shares
+    from core.data.prepared.negatives import _Shares
 
     whole = sum(shares)
     kept = _Shares([share / whole for share in shares], slack=2)

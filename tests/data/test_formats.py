@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data import json_lists
-from core.data.archives import extract
-from core.data.folders import files_of_split, split_files
-from core.data.formats import settle_format
-from core.data.hub import fetch_dataset
-from core.data.judged import read_judged
-from core.data.pairs import Reading, read_pairs
-from core.data.readers import read_rows
-from core.data.record import TrainingRow, parse_row
-from core.data.retrieval import read_retrieval
-from core.data.rows import Reject, Row
+from core.data.fetching.hub import fetch_dataset
+from core.data.io import json_lists
+from core.data.io.archives import extract
+from core.data.io.folders import files_of_split, split_files
+from core.data.io.readers import read_rows
+from core.data.retrieval_sets.judged import read_judged
+from core.data.rows.record import TrainingRow, parse_row
+from core.data.rows.row import Reject, Row
+from core.data.sources.formats import settle_format
+from core.data.sources.retrieval import read_retrieval
+from core.data.training_rows.pairs import Reading, read_pairs
 from core.errors import BadData, InvalidRequest
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
@@ -409,7 +409,7 @@ def test_csv_of_half_of_the_world(tmp_path):
 
 
 def test_an_endless_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.readers._LONGEST_LINE", 1000)
+    monkeypatch.setattr("core.data.io.readers._LONGEST_LINE", 1000)
     write(tmp_path / "rows.jsonl", [PAIR, {**PAIR, "query": "x" * 2000}])
     with pytest.raises(BadData, match="longer than"):
         list(read_pairs(tmp_path / "rows.jsonl"))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from core.data.judged import judged_pairs, read_judged
-from core.data.own_documents import is_same_text
-from core.data.pairs import Reading, read_pairs
-from core.data.remarks import Irregularity, Remarks
-from core.data.retrieval import read_retrieval
-from core.data.rows import Reject
+from core.data.retrieval_sets.judged import judged_pairs, read_judged
+from core.data.retrieval_sets.own_documents import is_same_text
+from core.data.rows.remarks import Irregularity, Remarks
+from core.data.rows.row import Reject
+from core.data.sources.retrieval import read_retrieval
+from core.data.training_rows.pairs import Reading, read_pairs
 from core.errors import BadData
 from tests.conftest import SHARED
 from tests.data.test_prepare import facts, prepare

@@ -6,10 +6,10 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from core.data.labels import LEFT_OUT
-from core.data.pairs import Reading, read_pairs
-from core.data.record import TrainingRow
-from core.data.rows import Reject
+from core.data.rows.labels import LEFT_OUT
+from core.data.rows.record import TrainingRow
+from core.data.rows.row import Reject
+from core.data.training_rows.pairs import Reading, read_pairs
 from core.errors import BadData
 from core.spec.rows import Labels
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.near_duplicates import Sketches
+from core.data.dedup.near_duplicates import Sketches
 from tests.data.test_prepare import facts, prepare, rows, write
 
 VOCABULARY = [f"word{number}" for number in range(400)]

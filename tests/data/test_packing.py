@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.artifacts import Library
-from core.data import packing, staging
-from core.data.corpus import read_corpus
-from core.data.inputs import make_context
-from core.data.packing import is_packed, pack
-from core.data.uploads import inspect
+from core.data.io import packing
+from core.data.io.packing import is_packed, pack
+from core.data.sources.corpus import read_corpus
+from core.data.sources.inputs import make_context
+from core.data.uploads import staging
+from core.data.uploads.upload import inspect
 from core.errors import BadData
 from core.jobs.protocol import RunRequest
 from core.process.attempt import run_attempt

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from core.data.reasonir import looks_like_an_id
+from core.data.training_rows.reasonir import looks_like_an_id
 from core.errors import InvalidRequest
 from core.spec import parse_spec
 from tests.data.reasonir_mini import INSTRUCTION, write_bright, write_reasonir
@@ -127,7 +127,7 @@ def test_bright_as_a_retrieval_set(tmp_path):
         {"test": 4},
     )
 
-    from core.data.retrieval import read_retrieval
+    from core.data.sources.retrieval import read_retrieval
 
     dataset = read_retrieval(tmp_path / "out" / "dataset")
     # Ids that two domains share are two documents.
@@ -147,7 +147,7 @@ def test_brights_long_documents_and_one_domain(tmp_path):
     bright = write_bright(tmp_path / "BRIGHT")
     source = {"ref": f"file:{bright}", "format": "bright_long", "split": "economics"}
     assert prepare(tmp_path / "long", source, task="retrieval").state == "succeeded"
-    from core.data.retrieval import read_retrieval
+    from core.data.sources.retrieval import read_retrieval
 
     dataset = read_retrieval(tmp_path / "long" / "dataset")
     assert dataset.qrels == {"0": {"whole_page": 1}}

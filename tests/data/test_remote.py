@@ -7,8 +7,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from core.data import remote
-from core.data.remote import check_allowed, fetch, look
+from core.data.fetching import remote
+from core.data.fetching.remote import check_allowed, fetch, look
 from core.errors import BadSpec, Forbidden, NotFound, StorageFailure
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter

@@ -6,13 +6,13 @@ import json
 import openpyxl
 import pytest
 
-from core.data.columns import assign_roles
-from core.data.corpus import read_corpus
-from core.data.pairs import Reading, read_pairs
-from core.data.reading import NO_VALUES, TEXT_ROLES
-from core.data.record import TrainingRow
-from core.data.retrieval import read_retrieval
-from core.data.rows import Reject
+from core.data.rows.columns import assign_roles
+from core.data.rows.reading import NO_VALUES, TEXT_ROLES
+from core.data.rows.record import TrainingRow
+from core.data.rows.row import Reject
+from core.data.sources.corpus import read_corpus
+from core.data.sources.retrieval import read_retrieval
+from core.data.training_rows.pairs import Reading, read_pairs
 from core.errors import BadData
 
 ONE = [TrainingRow("what", "this one")]

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.hashing import text_hash
-from core.data.splits import Column, assign, components, nearly_said_before
+from core.data.prepared.splits import Column, assign, components, nearly_said_before
+from core.data.rows.hashing import text_hash
 
 ROWS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=60)
 

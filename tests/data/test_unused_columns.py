@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.data.corpus import CORPUS_ROLES, read_corpus
-from core.data.dataset import SCHEMA, write_facts
-from core.data.documents import AS_WRITTEN, read_passages
-from core.data.formats import settle_format
-from core.data.judged import is_judged
-from core.data.pairs import read_pairs
-from core.data.reading import TEXT_ROLES, Reading
-from core.data.retrieval import read_retrieval
+from core.data.documents.passages import AS_WRITTEN, read_passages
+from core.data.retrieval_sets.judged import is_judged
+from core.data.rows.reading import TEXT_ROLES, Reading
+from core.data.sources.corpus import CORPUS_ROLES, read_corpus
+from core.data.sources.formats import settle_format
+from core.data.sources.retrieval import read_retrieval
+from core.data.training_rows.dataset import SCHEMA, write_facts
+from core.data.training_rows.pairs import read_pairs
 from core.jobs.events import EventType
 from tests.training.test_train import of, run
 

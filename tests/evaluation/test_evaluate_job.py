@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from core.data.retrieval import read_retrieval
+from core.data.sources.retrieval import read_retrieval
 from core.jobs.events import EventType
 from core.process.local import run_local
 from core.ranking.metrics import evaluate_run, mean

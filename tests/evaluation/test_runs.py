@@ -3,7 +3,7 @@
 import pytest
 import pytrec_eval
 
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.errors import BadData
 from core.ranking.metrics import evaluate_run, in_order
 from core.ranking.runs import read_run, write_run

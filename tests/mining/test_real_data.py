@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.data.hashing import text_hash
-from core.data.inputs import make_context
+from core.data.rows.hashing import text_hash
+from core.data.sources.inputs import make_context
 from core.jobs.protocol import RunRequest
 from core.mining.finders.dense import DenseFinder
 from core.mining.gather import gather

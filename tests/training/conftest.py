@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.data.inputs import make_context
+from core.data.sources.inputs import make_context
 from core.jobs.protocol import RunRequest
 from core.runtime.context import RunContext
 from core.runtime.reporter import RecordingReporter

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from core.data.inputs import make_context
+from core.data.sources.inputs import make_context
 from core.errors import BadModel, BadSpec
 from core.families.dense.model import load_model
 from core.jobs.protocol import RunRequest

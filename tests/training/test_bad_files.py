@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.data.inputs import make_context
+from core.data.sources.inputs import make_context
 from core.jobs.events import Event
 from core.jobs.protocol import EVENTS, RESULT, RunRequest
 from core.process import attempt as attempt_module

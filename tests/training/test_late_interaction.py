@@ -298,7 +298,7 @@ def test_what_is_saved_is_what_pylate_loads(folder, tmp_path):
 
 
 def test_an_index_ranks_as_scoring_everything_does(folder, tmp_path):
-    from core.data.judgments import RetrievalSet
+    from core.data.retrieval_sets.judgments import RetrievalSet
     from core.families.family import Use
     from core.families.late_interaction.evaluator import Ranker
 

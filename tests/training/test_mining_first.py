@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from core.data.dataset import read_split
+from core.data.training_rows.dataset import read_split
 from core.errors import InvalidRequest
 from core.jobs.events import EventType
 from core.spec import parse_spec

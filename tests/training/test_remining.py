@@ -8,7 +8,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from core.data.table import SCHEMA
+from core.data.rows.table import SCHEMA
 from core.engine.batching import Packing, TrainingBatches
 from core.engine.tokens import Frame, TokenTable, tokens_of_table
 from core.errors import InvalidRequest

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
-from core.data.table import SCHEMA
+from core.data.rows.table import SCHEMA
 from core.engine import tokens as room
 from core.engine.tokens import METADATA, Frame, TokenTable, fingerprint, tokens_of_table
 from core.spec.train import Lengths, Prompts

@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from core.artifacts import MANIFEST, Library, is_whole, read_manifest, seal
-from core.data.inputs import make_context
+from core.data.sources.inputs import make_context
 from core.errors import NotFound, StorageFailure
 from core.jobs.protocol import RunRequest
 from core.runtime.reporter import RecordingReporter

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from core.data.inputs import make_context
+from core.data.sources.inputs import make_context
 from core.errors import BadSpec, InvalidRequest
 from core.jobs.protocol import RunRequest
 from core.runtime.context import RunContext

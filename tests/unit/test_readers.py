@@ -6,11 +6,11 @@ import json
 import pytest
 import zstandard
 
-from core.data.judged import read_judged
-from core.data.pairs import TrainingRow, read_pairs
-from core.data.retrieval import read_retrieval
-from core.data.rows import Reject
-from core.data.table import open_table, write_table
+from core.data.retrieval_sets.judged import read_judged
+from core.data.rows.row import Reject
+from core.data.rows.table import open_table, write_table
+from core.data.sources.retrieval import read_retrieval
+from core.data.training_rows.pairs import TrainingRow, read_pairs
 from core.errors import BadData
 from tests.conftest import SHARED
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from core.data.judgments import RetrievalSet
-from core.data.record import TrainingRow
-from core.data.retrieval import retrieval_of_rows
+from core.data.retrieval_sets.judgments import RetrievalSet
+from core.data.rows.record import TrainingRow
+from core.data.sources.retrieval import retrieval_of_rows
 from core.ranking.triplets import score_triplets, triplets_of
 
 METRICS = ["ndcg@10", "triplet_accuracy", "positive_score", "negative_score", "margin"]

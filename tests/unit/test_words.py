@@ -7,9 +7,9 @@ import bm25s
 import numpy as np
 import pytest
 
-from core.data.negatives import _by_words
-from core.data.retrieval import read_retrieval
-from core.data.words import words_of
+from core.data.prepared.negatives import _by_words
+from core.data.rows.words import words_of
+from core.data.sources.retrieval import read_retrieval
 from core.ranking.bm25 import WordIndex, best_of
 from tests.conftest import SHARED
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.engine.batching import Packing
 from core.families import dense
 from core.families.cross_encoder.model import load_retriever

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core.data.judgments import RetrievalSet
+from core.data.retrieval_sets.judgments import RetrievalSet
 from core.engine.batching import Packing
 from core.engine.encoding import make_micro_batches
 from core.engine.inference import check_finite, pieces_of

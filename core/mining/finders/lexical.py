@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from core.data.words import TOKENIZER
+from core.data.rows.words import TOKENIZER
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
 from core.ranking.bm25 import WordIndex, best_of

@@ -1,0 +1,1 @@
+"""Near repetitions among texts."""

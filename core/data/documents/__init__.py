@@ -1,0 +1,1 @@
+"""Documents into passages: blocks, chunks, source code."""

@@ -1,0 +1,1 @@
+"""Remote data as local copies: object storage, hubs, named benchmarks."""

@@ -1,0 +1,1 @@
+"""Files into records: formats, compression, archives, folders."""

@@ -1,0 +1,1 @@
+"""A prepare job: records into one clean dataset."""

@@ -1,0 +1,1 @@
+"""Retrieval sets: queries, a corpus and judgments."""

@@ -1,0 +1,1 @@
+"""What a reference holds: rows, a corpus, a retrieval set, documents."""

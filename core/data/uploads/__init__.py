@@ -1,0 +1,1 @@
+"""What somebody has sent: taken apart, inspected, stored."""
