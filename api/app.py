@@ -14,7 +14,7 @@ from api.monitoring import CallTimes, ServiceCollector
 from api.routes import artifacts, datasets, fleet, health, jobs, models
 from api.throttle import Throttle
 from core.artifacts import Library
-from core.queue import Queue
+from core.queue.wakeups import Queue
 from core.settings import Settings
 from core.store import open_store
 

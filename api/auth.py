@@ -10,8 +10,8 @@ from api.throttle import Throttle
 from core.errors import Forbidden, TooManyRequests, Unauthorized
 from core.settings import Settings
 from core.store import Store
-from core.store.access import EVERYTHING, Access
-from core.store.tables import ApiKey
+from core.store.schema.access import EVERYTHING, Access
+from core.store.schema.tables import ApiKey
 
 Scope = Literal["read", "submit", "admin"]
 

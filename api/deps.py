@@ -9,11 +9,11 @@ from pydantic import Field
 
 from api.auth import Principal, Scope
 from core.artifacts import Library
-from core.queue import Queue
+from core.queue.wakeups import Queue
 from core.settings import Settings
-from core.spec.forms import ARTIFACT_ID, JOB_ID, KEPT, PLAIN, ArtifactId, JobId
+from core.spec.parts.forms import ARTIFACT_ID, JOB_ID, KEPT, PLAIN, ArtifactId, JobId
 from core.store import Store
-from core.store.tables import Artifact, Job
+from core.store.schema.tables import Artifact, Job
 
 
 def _store(request: Request) -> Store:

@@ -25,9 +25,9 @@ from core.models.memory import (
     training_memory,
 )
 from core.spec import Resources, TrainSpec
-from core.spec.refs import parse_ref
+from core.spec.parts.refs import parse_ref
 from core.store import Store
-from core.store.tables import Worker
+from core.store.schema.tables import Worker
 
 _CHARACTERS_PER_TOKEN = 4.0
 """Of English prose in a vocabulary of words' pieces; code has fewer."""

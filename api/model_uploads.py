@@ -13,8 +13,8 @@ from core.models.description import Description
 from core.models.files import check_folder, pickled
 from core.settings import Settings
 from core.store import Store
-from core.store.access import Access
-from core.store.tables import Artifact
+from core.store.schema.access import Access
+from core.store.schema.tables import Artifact
 
 
 def keep_model(

@@ -18,7 +18,7 @@ from core.errors import InvalidRequest, Problem, ReasonError
 from core.jobs.views import EstimateView
 from core.models.memory import ModelShape, operations, reading_memory
 from core.spec import AnySpec, EmbedSpec, EvaluateSpec, MineSpec
-from core.spec.refs import parse_ref
+from core.spec.parts.refs import parse_ref
 from core.store import Store
 
 _BYTES_PER_TOKEN = 4.0

@@ -8,9 +8,9 @@ from core.data.fetching.remote import check_allowed, look
 from core.errors import BadData, BadSpec, Forbidden, InvalidRequest, NotFound, Problem
 from core.settings import Settings
 from core.spec import AnySpec
-from core.spec.refs import Ref, parse_ref
+from core.spec.parts.refs import Ref, parse_ref
 from core.store import Store
-from core.store.access import Access
+from core.store.schema.access import Access
 
 
 def settle(

@@ -15,9 +15,9 @@ from api.routing import Route
 from api.views import event_view
 from core.errors import BadRequest, NotFound, Unauthorized, Unavailable
 from core.jobs.state import JobState
-from core.spec.forms import NUMBER, matches
+from core.spec.parts.forms import NUMBER, matches
 from core.store import Store
-from core.store.tables import EventRow
+from core.store.schema.tables import EventRow
 
 router = APIRouter(route_class=Route, prefix="/jobs", tags=["jobs"])
 

@@ -27,13 +27,13 @@ from core.data.uploads.upload import ending_of, inspect, unpack
 from core.errors import BadData, BadRequest, InvalidRequest, Problem, StorageFailure, TooLarge
 from core.native_errors import first_line
 from core.settings import Settings
-from core.spec.forms import NUMBER, matches
 from core.spec.parse import problems_of
-from core.spec.rows import READING, RowOptions
+from core.spec.parts.forms import NUMBER, matches
+from core.spec.parts.rows import READING, RowOptions
 from core.store import Store
-from core.store.access import Access
 from core.store.artifacts import NewArtifact
-from core.store.tables import Artifact
+from core.store.schema.access import Access
+from core.store.schema.tables import Artifact
 from core.text import escaped_json
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}

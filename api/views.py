@@ -14,7 +14,7 @@ from core.jobs.views import (
     WorkerView,
 )
 from core.store import Store
-from core.store.tables import ApiKey, Artifact, EventRow, Job, Worker
+from core.store.schema.tables import ApiKey, Artifact, EventRow, Job, Worker
 from core.store.waiting_line import Waiting
 
 

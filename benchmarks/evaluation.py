@@ -61,7 +61,7 @@ def run_job(spec: dict[str, Any], out: Path) -> tuple[float, int]:
 def command_of(spec: dict[str, Any], out: Path) -> list[str]:
     path = out.with_suffix(".spec.json")
     path.write_text(json.dumps({"resources": {"gpus": 0}, **spec}))
-    return [sys.executable, "-m", "core.cli", str(path), "--out", str(out)]
+    return [sys.executable, "-m", "core.cli.run", str(path), "--out", str(out)]
 
 
 def report_of(out: Path) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def run_job(spec: dict[str, Any], out: Path) -> tuple[float, int]:
     """(seconds, peak bytes) of `reason run`."""
     path = out.with_suffix(".spec.json")
     path.write_text(json.dumps(spec))
-    return measure([sys.executable, "-m", "core.cli", str(path), "--out", str(out), "--overwrite"])
+    return measure([sys.executable, "-m", "core.cli.run", str(path), "--out", str(out), "--overwrite"])
 
 
 def ours(asked: argparse.Namespace, folder: Path, precision: str) -> dict[str, Any]:

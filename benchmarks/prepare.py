@@ -61,7 +61,7 @@ def run(spec: dict[str, Any], out: Path, source_bytes: int) -> dict[str, Any]:
     """A job in a process of its own: seconds, peak memory, what it made."""
     path = out.with_suffix(".json")
     path.write_text(json.dumps(spec))
-    command = [sys.executable, "-m", "core.cli", str(path), "--out", str(out), "--overwrite"]
+    command = [sys.executable, "-m", "core.cli.run", str(path), "--out", str(out), "--overwrite"]
     seconds, peak = measure(command)
     facts = json.loads((out / "dataset" / "dataset.json").read_text())
     told = ("read", "kept", "left_out", "splits", "negatives", "passages")

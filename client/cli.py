@@ -68,7 +68,7 @@ _PASSED_ON = {
     "api": ["api"],
     "worker": ["worker"],
     "keys": ["api", "keys"],
-    "run": ["core.cli"],
+    "run": ["core.cli.run"],
 }
 
 
@@ -510,7 +510,7 @@ def search(context: typer.Context) -> None:
 
         with _client() as client:
             arguments = localized(arguments, client, Settings())
-    os.execv(sys.executable, [sys.executable, "-m", "core.search_cli", *arguments])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", "core.cli.search", *arguments])  # noqa: S606
 
 
 @app.command(add_help_option=False)

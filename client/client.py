@@ -39,8 +39,8 @@ from core.jobs.views import (
     WorkerView,
 )
 from core.spec import JobSpec
-from core.spec.base import Lenient
-from core.spec.rows import READING
+from core.spec.parts.base import Lenient
+from core.spec.parts.rows import READING
 
 _BY_STATUS: dict[int, type[ReasonError]] = {
     error.status: error

@@ -7,7 +7,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from core.store.database import Database
+from core.store.schema.database import Database
 
 
 def config(url: str) -> Config:

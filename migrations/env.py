@@ -3,8 +3,8 @@
 from alembic import context
 from sqlalchemy import text
 
-from core.store.database import open_database
-from core.store.tables import Base
+from core.store.schema.database import open_database
+from core.store.schema.tables import Base
 
 _LOCK = 0x726561736F6E  # "reason": one migration at a time, whichever host starts it
 

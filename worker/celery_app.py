@@ -13,7 +13,7 @@ from celery.exceptions import SecurityWarning
 
 from core.artifacts import Library
 from core.errors import Unavailable
-from core.queue import Queue, celery_for
+from core.queue.wakeups import Queue, celery_for
 from core.settings import Settings
 from core.store import open_store
 from migrations import is_current

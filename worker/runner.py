@@ -16,7 +16,7 @@ from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
 from core.settings import Settings
 from core.spec import parse_spec
-from core.spec.refs import parse_ref
+from core.spec.parts.refs import parse_ref
 from core.store import Store
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity, Claim

@@ -6,7 +6,7 @@ import threading
 import time
 
 from core.errors import Unavailable
-from core.queue import Queue
+from core.queue.wakeups import Queue
 from core.settings import Settings
 from core.store import Store
 from worker.inventory import read_gpus

@@ -2,7 +2,7 @@
 
 from celery import Celery
 
-from core.queue import WORK_TASK
+from core.queue.wakeups import WORK_TASK
 from worker.runner import Runner
 
 

@@ -11,7 +11,7 @@ from api.views import artifact_view
 from core.data.io.packing import PACKED
 from core.errors import NotFound
 from core.jobs.views import ArtifactView
-from core.spec.forms import PLAIN
+from core.spec.parts.forms import PLAIN
 
 router = APIRouter(route_class=Route, tags=["artifacts"])
 

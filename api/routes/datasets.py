@@ -25,7 +25,7 @@ from api.views import artifact_view
 from core.data.rows.statistics import PREVIEW, PREVIEW_ROWS
 from core.errors import NotFound
 from core.jobs.views import ArtifactView, Page, PreviewView
-from core.spec.forms import NAME, PLAIN, ROLE_AND_COLUMN
+from core.spec.parts.forms import NAME, PLAIN, ROLE_AND_COLUMN
 
 router = APIRouter(route_class=Route, prefix="/datasets", tags=["datasets"])
 

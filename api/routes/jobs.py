@@ -30,7 +30,7 @@ from core.ids import new_id
 from core.jobs.state import JobState
 from core.jobs.views import ArtifactView, EstimateView, EventView, JobView, MetricPoint, MetricSeries, Page
 from core.spec import AnyJobSpec, JobSpec, MineSpec, TrainSpec
-from core.spec.forms import LABEL, PLAIN, JobId, matches
+from core.spec.parts.forms import LABEL, PLAIN, JobId, matches
 from core.store import Store
 from core.store.series import downsample
 

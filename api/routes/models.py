@@ -21,7 +21,7 @@ from api.routing import Route
 from api.uploads import BINARY, receive
 from api.views import artifact_view
 from core.jobs.views import ArtifactView, Page
-from core.spec.forms import NAME, PLAIN
+from core.spec.parts.forms import NAME, PLAIN
 
 router = APIRouter(route_class=Route, prefix="/models", tags=["models"])
 

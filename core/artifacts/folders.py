@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from core.spec.base import Lenient
+from core.spec.parts.base import Lenient
 from core.text import escaped_json
 
 MANIFEST = "manifest.json"

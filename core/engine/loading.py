@@ -17,7 +17,7 @@ from core.models.description import CONFIG, read_json, write_json
 from core.models.files import check_folder
 from core.native_errors import first_line, reading_model, translated
 from core.runtime.context import RunContext
-from core.spec.models import Prompts
+from core.spec.parts.models import Prompts
 
 Model = TypeVar("Model")
 

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from core.artifacts import is_whole, seal
 from core.data.rows.hashing import text_hash
 from core.errors import BadModel
-from core.spec.models import Prompts
+from core.spec.parts.models import Prompts
 
 Ids = Sequence[int] | np.ndarray
 """Token ids of one text, [tokens]."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from core.spec.evaluation import rises
+from core.spec.parts.evaluation import rises
 
 ALL = "all datasets"
 

@@ -32,8 +32,8 @@ from core.ranking.search import search, shard_vectors
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, packing_for
 from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluatedModel, EvaluateSpec
-from core.spec.evaluation import Rerank
-from core.spec.models import Prompts
+from core.spec.parts.evaluation import Rerank
+from core.spec.parts.models import Prompts
 
 _RESIDENT_BYTES = 4e9
 """Of vectors that are held in memory to be asked one by one."""

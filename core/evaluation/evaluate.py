@@ -17,7 +17,7 @@ from core.ranking.metrics import depth_of
 from core.ranking.triplets import score_triplets
 from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluatedModel, EvaluateSpec
-from core.spec.refs import free_name, short_name
+from core.spec.parts.refs import free_name, short_name
 from core.spec.unused import describe_unused
 
 _MEASURED = {"metrics", "rerank", "index", "precisions", "dimensions", "rescore", "latency_queries", "seed"}

@@ -21,7 +21,7 @@ from core.reports import write_document
 from core.runtime.context import RunContext
 from core.runtime.reporter import finite
 from core.spec.evaluate import EvaluateSpec
-from core.spec.evaluation import ON_A_SCALE, rises
+from core.spec.parts.evaluation import ON_A_SCALE, rises
 
 _SNIPPET = 300
 

@@ -15,7 +15,7 @@ from core.ranking.metrics import evaluate_run, mean
 from core.reports import Block, Details, Document, Figure, Heading, Listing, Sizes, StoredAs, Table, Text
 from core.reports.plots import plot_by_depth, plot_gains, plot_histograms, plot_intervals
 from core.spec.evaluate import EvaluateSpec
-from core.spec.models import format_length
+from core.spec.parts.models import format_length
 
 _DEPTHS = (1, 2, 3, 5, 10, 20, 30, 50, 100)
 _APART = 0.1

@@ -13,8 +13,8 @@ from core.ranking.runs import read_run
 from core.ranking.triplets import triplets_of
 from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluateSpec
-from core.spec.evaluation import TRIPLET_METRICS, JudgedSource
-from core.spec.refs import free_name, short_name
+from core.spec.parts.evaluation import TRIPLET_METRICS, JudgedSource
+from core.spec.parts.refs import free_name, short_name
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from core.models.description import Description
 from core.runtime.context import RunContext
-from core.spec.models import Family
+from core.spec.parts.models import Family
 
 
 def family_in(context: RunContext, reference: str) -> Family:

@@ -15,8 +15,8 @@ from core.engine.tokens import Frame, Ids, Input
 from core.ranking.metrics import Run
 from core.ranking.triplets import Score
 from core.runtime.context import RunContext
-from core.spec.evaluation import Rerank
-from core.spec.models import Prompts, PruneEmbeddings
+from core.spec.parts.evaluation import Rerank
+from core.spec.parts.models import Prompts, PruneEmbeddings
 from core.spec.train import Lengths, TrainSpec
 
 Gather = Callable[[torch.Tensor], torch.Tensor]

@@ -12,7 +12,7 @@ from core.errors import BadModel
 from core.models.description import CONFIG, Description, read_json
 from core.runtime.context import RunContext
 from core.spec import AnySpec
-from core.spec.models import Prompts
+from core.spec.parts.models import Prompts
 
 _NAMES: Mapping[str, Sequence[str]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """Of prompts by role. sentence-transformers looks for the same names, but finds an empty ``document`` of its

@@ -17,7 +17,7 @@ from torch import nn
 
 from core.engine.batching import Packing
 from core.engine.tokens import on_all_cores
-from core.spec.models import UNLIMITED
+from core.spec.parts.models import UNLIMITED
 
 _BUDGET = 1 << 20
 """Tokens of a micro-batch: what is kept of a text is one vector, however long it is."""

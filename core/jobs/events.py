@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from core.spec.base import Lenient
+from core.spec.parts.base import Lenient
 
 
 class EventType(StrEnum):

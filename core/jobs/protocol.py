@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from core.spec.base import Lenient
+from core.spec.parts.base import Lenient
 
 REQUEST, RESULT, EVENTS, LOG = "request.json", "result.json", "events.jsonl", "log.txt"
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from core.jobs.events import Event
 from core.jobs.state import JobState
-from core.spec.base import Lenient
+from core.spec.parts.base import Lenient
 
 Item = TypeVar("Item")
 

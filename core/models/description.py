@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadModel
-from core.spec.models import Family
+from core.spec.parts.models import Family
 
 CONFIG = "config.json"
 SETTINGS = "config_sentence_transformers.json"

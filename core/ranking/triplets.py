@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.spec.evaluation import TRIPLET_METRICS
+from core.spec.parts.evaluation import TRIPLET_METRICS
 
 Score = Callable[[Sequence[tuple[str, str]]], np.ndarray]
 """(query, document) pairs -> scores [pairs]: a similarity, or a cross-encoder's."""

@@ -23,7 +23,7 @@ from core.ranking.search import check_shard
 from core.retrieval.encode import EncodeShard, Role, encode_to_shards
 from core.runtime.context import RunContext
 from core.runtime.devices import choose_precision
-from core.spec.models import Prompts, PruneEmbeddings
+from core.spec.parts.models import Prompts, PruneEmbeddings
 
 _FLOAT = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -20,7 +20,7 @@ from core.ranking.search import Nearest, take_in
 from core.retrieval.embed import FORMAT, PAGE
 from core.retrieval.encoders import DenseEncoder, TokenEncoder
 from core.runtime.context import RunContext
-from core.spec.models import Prompts
+from core.spec.parts.models import Prompts
 
 _KEPT = 16
 """Shards whose ids and texts stay in memory."""

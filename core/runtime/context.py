@@ -16,7 +16,7 @@ from core.jobs.protocol import RunRequest
 from core.native_errors import first_line
 from core.runtime.devices import choose_device, mps_available, tell_cpu_fallbacks
 from core.runtime.reporter import Reporter
-from core.spec.refs import Ref
+from core.spec.parts.refs import Ref
 
 _LEAST_CHECKSUM = 16
 

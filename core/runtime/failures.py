@@ -9,7 +9,7 @@ from core.jobs.reasons import EndReason
 from core.native_errors import explain, first_line, inaccessible_path
 from core.runtime.context import RunContext, Stopped
 from core.spec import parse_spec
-from core.spec.refs import parse_ref
+from core.spec.parts.refs import parse_ref
 
 _STOPS = {"cancel": EndReason.CANCELLED, "pause": EndReason.PAUSED, "storage": EndReason.STORAGE_FAILED}
 

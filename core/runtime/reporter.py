@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from core.errors import StorageFailure
 from core.jobs.events import Event, EventType
 from core.jobs.reasons import lost_run_folder
-from core.spec.evaluation import TRIPLET_METRICS
+from core.spec.parts.evaluation import TRIPLET_METRICS
 
 
 class Reporter(Protocol):

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from core.spec.job import JobSpec
-from core.spec.models import Prompts, PruneEmbeddings
-from core.spec.refs import DatasetReference, ModelReference
+from core.spec.parts.models import Prompts, PruneEmbeddings
+from core.spec.parts.refs import DatasetReference, ModelReference
 
 Precision = Literal["float32", "float16", "int8", "binary"]
 """Of stored vectors."""

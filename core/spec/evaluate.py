@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from core.spec.base import BARE_REFERENCES, Strict
 from core.spec.embed import Compute, Precision
-from core.spec.evaluation import JudgedSource, Metric, Rerank
 from core.spec.job import JobSpec
-from core.spec.models import ModelOrWords, Prompts, PruneEmbeddings
-from core.spec.refs import DatasetReference
+from core.spec.parts.base import BARE_REFERENCES, Strict
+from core.spec.parts.evaluation import JudgedSource, Metric, Rerank
+from core.spec.parts.models import ModelOrWords, Prompts, PruneEmbeddings
+from core.spec.parts.refs import DatasetReference
 
 
 class EvaluatedModel(Strict):

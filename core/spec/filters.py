@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from core.spec.base import Strict
+from core.spec.parts.base import Strict
+from core.spec.parts.refs import ModelReference
 from core.spec.prepare import Near
-from core.spec.refs import ModelReference
 
 
 class Bar(Strict):

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from core.spec.base import Strict
-from core.spec.forms import LABEL_KEY, NAME, JobId
+from core.spec.parts.base import Strict
+from core.spec.parts.forms import LABEL_KEY, NAME, JobId
 
 Difficulty = Literal["easy", "medium", "hard"]
 """Of a negative."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.spec.base import Strict
+from core.spec.parts.base import Strict
 
 KeyScope = Literal["read", "submit", "admin"]
 

@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from core.spec.base import BARE_REFERENCES, Strict
-from core.spec.evaluation import RankedSource
 from core.spec.filters import Filters, KeepOwn
 from core.spec.job import PART_OF, JobSpec, Resources
-from core.spec.models import ModelOrWords, Prompts
-from core.spec.refs import DatasetReference
+from core.spec.parts.base import BARE_REFERENCES, Strict
+from core.spec.parts.evaluation import RankedSource
+from core.spec.parts.models import ModelOrWords, Prompts
+from core.spec.parts.refs import DatasetReference
 
 
 def _as_list(value: object) -> object:

@@ -8,8 +8,8 @@ from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 from core.errors import InvalidRequest, Problem
 from core.spec.embed import EmbedSpec
 from core.spec.evaluate import EvaluateSpec
-from core.spec.forms import describe_form
 from core.spec.mine import MineSpec
+from core.spec.parts.forms import describe_form
 from core.spec.prepare import PrepareSpec
 from core.spec.train import TrainSpec
 

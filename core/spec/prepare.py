@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict
 from core.spec.job import Difficulty, JobSpec, Resources
-from core.spec.refs import DatasetReference
-from core.spec.rows import RowOptions
+from core.spec.parts.base import BARE_REFERENCES, BY_SHAPE, Strict
+from core.spec.parts.refs import DatasetReference
+from core.spec.parts.rows import RowOptions
 
 Format = Literal[
     "auto",

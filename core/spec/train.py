@@ -4,14 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, field_validator, model_validator
 
-from core.spec.base import BARE_REFERENCES, BY_SHAPE, Strict
-from core.spec.evaluation import DatasetSource, Evaluation, Rerank
 from core.spec.filters import KeepOwn, RankFilters
 from core.spec.job import LONGEST_SECONDS, Difficulty, JobSpec
 from core.spec.mine import MineFirst
-from core.spec.models import Family, Prompts, PruneEmbeddings
+from core.spec.parts.base import BARE_REFERENCES, BY_SHAPE, Strict
+from core.spec.parts.evaluation import DatasetSource, Evaluation, Rerank
+from core.spec.parts.models import Family, Prompts, PruneEmbeddings
+from core.spec.parts.refs import ModelReference
 from core.spec.prepare import Near
-from core.spec.refs import ModelReference
 
 Length = Literal["auto"] | Annotated[int, Field(ge=8, le=131_072)]
 

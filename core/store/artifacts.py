@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 from core.errors import Conflict, NotFound
 from core.ids import new_id
 from core.jobs.state import JobState
-from core.spec.forms import ARTIFACT_ID, NUMBER, matches
-from core.spec.refs import Ref
-from core.store.access import EVERYTHING, Access
-from core.store.cursors import checked_cursor
-from core.store.database import Database
+from core.spec.parts.forms import ARTIFACT_ID, NUMBER, matches
+from core.spec.parts.refs import Ref
 from core.store.moves import get_job
-from core.store.tables import Artifact, Job
+from core.store.schema.access import EVERYTHING, Access
+from core.store.schema.cursors import checked_cursor
+from core.store.schema.database import Database
+from core.store.schema.tables import Artifact, Job
 
 
 @dataclass(frozen=True)

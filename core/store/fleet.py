@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from core.errors import NotFound
 from core.ids import new_id
 from core.jobs.state import JobState
-from core.spec.forms import API_KEY, KEY_ID, matches
-from core.store.database import Database
-from core.store.tables import ApiKey, Job, Worker
+from core.spec.parts.forms import API_KEY, KEY_ID, matches
+from core.store.schema.database import Database
+from core.store.schema.tables import ApiKey, Job, Worker
 
 SCOPES = ("read", "submit", "admin")
 """From the weakest to the strongest."""

@@ -13,13 +13,13 @@ from core.jobs.events import EventType
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
 from core.spec import SPEC_VERSION
-from core.spec.forms import JOB_ID
 from core.spec.job import JobSpec
-from core.store.access import EVERYTHING, Access
-from core.store.cursors import checked_cursor
-from core.store.database import Database
+from core.spec.parts.forms import JOB_ID
 from core.store.moves import end_parts, get_job, move, request, tell_dependents, unmet
-from core.store.tables import Dependency, EventRow, IdempotencyKey, Job
+from core.store.schema.access import EVERYTHING, Access
+from core.store.schema.cursors import checked_cursor
+from core.store.schema.database import Database
+from core.store.schema.tables import Dependency, EventRow, IdempotencyKey, Job
 
 
 class JobStore:

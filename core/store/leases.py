@@ -15,9 +15,9 @@ from core.jobs.events import EventType
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
 from core.store.artifacts import NewArtifact, add_artifact
-from core.store.database import Database
 from core.store.moves import move, tell_dependents
-from core.store.tables import EventRow, GpuHold, Job
+from core.store.schema.database import Database
+from core.store.schema.tables import EventRow, GpuHold, Job
 
 _PATIENCE_SECONDS = 300.0
 """How long a job that wants several GPUs lets smaller ones pass."""

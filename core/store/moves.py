@@ -15,9 +15,9 @@ from core.jobs.events import EventType
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
 from core.spec.job import PART_OF
-from core.store.access import EVERYTHING, Access
-from core.store.database import Database
-from core.store.tables import Dependency, EventRow, GpuHold, Job
+from core.store.schema.access import EVERYTHING, Access
+from core.store.schema.database import Database
+from core.store.schema.tables import Dependency, EventRow, GpuHold, Job
 
 
 def move(

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from core.errors import StaleLease
 from core.jobs.events import Event
 from core.jobs.state import JobState
-from core.store.database import Database
 from core.store.leases import Claim, Requests
-from core.store.tables import EventRow, Job, LogChunk, Metric
+from core.store.schema.database import Database
+from core.store.schema.tables import EventRow, Job, LogChunk, Metric
 
 
 @dataclass

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from core.jobs.state import JobState
-from core.store.database import Database
 from core.store.fleet import alive_workers
-from core.store.tables import Artifact, GpuHold, Job, Worker
+from core.store.schema.database import Database
+from core.store.schema.tables import Artifact, GpuHold, Job, Worker
 
 
 @dataclass(frozen=True)

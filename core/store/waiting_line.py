@@ -10,10 +10,10 @@ from datetime import datetime
 from sqlalchemy import select
 
 from core.jobs.state import JobState
-from core.store.access import EVERYTHING, Access
-from core.store.database import Database
 from core.store.fleet import alive_workers
-from core.store.tables import Job
+from core.store.schema.access import EVERYTHING, Access
+from core.store.schema.database import Database
+from core.store.schema.tables import Job
 
 _LOOKED_AT = 1000
 """Queued jobs that are followed: whoever stands behind them has no time yet."""

@@ -28,10 +28,10 @@ from core.runtime.context import RunContext
 from core.runtime.devices import choose_precision, free_memory
 from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable, describe_trained
+from core.training.checkpoints.resuming import dependencies
 from core.training.lengths import ChosenLengths, check_lengths, choose_lengths
-from core.training.mined import MinedNegatives, mined_folder
-from core.training.negatives import ChosenNegatives, choose_negatives
-from core.training.resuming import dependencies
+from core.training.negatives.choice import ChosenNegatives, choose_negatives
+from core.training.negatives.mined import MinedNegatives, mined_folder
 from core.training.rows import Rows, dataset_names, read_rows
 
 _PACKING = {

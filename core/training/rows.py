@@ -24,10 +24,10 @@ from core.errors import BadData
 from core.evaluation.sets import read_judged_source, tell_remarks
 from core.families.prompts import prompts_of
 from core.runtime.context import RunContext
-from core.spec.models import Prompts
-from core.spec.refs import free_name, short_name
+from core.spec.parts.models import Prompts
+from core.spec.parts.refs import free_name, short_name
 from core.spec.train import TrainSpec
-from core.training.mining_first import MinedFirst, mine_first
+from core.training.negatives.mining_first import MinedFirst, mine_first
 from core.training.pruning import prune_documents
 
 

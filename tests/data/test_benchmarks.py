@@ -11,7 +11,7 @@ from core.data.fetching.hub import fetch_dataset
 from core.data.sources.retrieval import read_retrieval
 from core.errors import BadData, BadSpec, InvalidRequest
 from core.spec import parse_spec
-from core.spec.refs import parse_ref
+from core.spec.parts.refs import parse_ref
 
 CORPUS = [{"_id": "d1", "title": "One", "text": "first"}, {"_id": "d2", "title": "", "text": "second"}]
 QUERIES = [{"_id": "q1", "text": "which"}, {"_id": "q2", "text": "what"}]

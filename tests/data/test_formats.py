@@ -27,7 +27,7 @@ from core.errors import BadData, InvalidRequest
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
-from core.spec.refs import parse_ref
+from core.spec.parts.refs import parse_ref
 from tests.data.test_prepare import facts, prepare, rows, write
 
 PAIR = {"query": "what", "positive": "this"}

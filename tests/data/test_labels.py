@@ -11,7 +11,7 @@ from core.data.rows.record import TrainingRow
 from core.data.rows.row import Reject
 from core.data.training_rows.pairs import Reading, read_pairs
 from core.errors import BadData
-from core.spec.rows import Labels
+from core.spec.parts.rows import Labels
 
 
 def write(path, names, *rows):

@@ -201,7 +201,7 @@ def slow(*some):
         return made(texts, role)
     return encode_slowly
 dense.make_encode = slow
-from core.cli import run_main
+from core.cli.run import run_main
 sys.exit(run_main(sys.argv[1:]))
 """
 

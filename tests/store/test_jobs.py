@@ -11,11 +11,11 @@ from core.jobs.events import Event, EventType
 from core.jobs.reasons import EndReason
 from core.spec import parse_spec
 from core.store import Store
-from core.store.access import Access
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity, Claim
 from core.store.progress import Batch
-from core.store.tables import Job
+from core.store.schema.access import Access
+from core.store.schema.tables import Job
 
 CPU = Capacity(worker="w1")
 GPU = Capacity(worker="w2", gpus={"GPU-80": 80_000_000_000})

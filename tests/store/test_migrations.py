@@ -4,7 +4,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from core.store import open_database
-from core.store.tables import Base
+from core.store.schema.tables import Base
 from migrations import is_current, upgrade
 
 

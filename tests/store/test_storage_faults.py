@@ -15,8 +15,8 @@ from core.errors import Unavailable
 from core.settings import Settings
 from core.spec import parse_spec
 from core.store import Store, open_store
-from core.store.database import open_database
 from core.store.leases import Capacity
+from core.store.schema.database import open_database
 from migrations import upgrade
 from tests.conftest import postgres_server
 from tests.disks import Disk, mounted
@@ -152,7 +152,7 @@ def failing(folder: Path, error: psycopg.Error) -> Iterator[None]:
 
 def test_a_worker_that_is_frozen_in_a_transaction_loses_it(settings, postgres_url, monkeypatch):
     """It would hold the job's row for ever, and nobody could take the job back."""
-    monkeypatch.setattr("core.store.database.IDLE_SECONDS", 1)
+    monkeypatch.setattr("core.store.schema.database.IDLE_SECONDS", 1)
     frozen = opened(settings, postgres_url)
     frozen.database.ping()  # its connection is made
     monkeypatch.undo()

@@ -13,7 +13,7 @@ import pytest
 
 from core.artifacts.locks import FolderInUse, FolderLock, unlocked
 from core.errors import StorageFailure
-from core.training.checkpoint import Checkpoints, TrainingState
+from core.training.checkpoints.checkpoint import Checkpoints, TrainingState
 
 
 @pytest.fixture

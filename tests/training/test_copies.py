@@ -7,8 +7,8 @@ import pytest
 
 from core.artifacts import MANIFEST, Library
 from core.errors import StorageFailure
-from core.training.checkpoint import Checkpoints, TrainingState
-from core.training.copies import Copies
+from core.training.checkpoints.checkpoint import Checkpoints, TrainingState
+from core.training.checkpoints.copies import Copies
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ def test_what_has_not_changed_goes_on(job):
 
 def test_other_libraries_are_told(job, monkeypatch):
     spec, folder = job
-    monkeypatch.setattr("core.training.resuming.library_versions", lambda: {"torch": "0.0"})
+    monkeypatch.setattr("core.training.checkpoints.resuming.library_versions", lambda: {"torch": "0.0"})
     result, events = run(spec, folder / "out")
     assert result.state == "succeeded", result.end_reason
     assert any("other libraries: torch" in data["message"] for data in of(events, EventType.NOTICE))
@@ -198,6 +198,6 @@ def test_other_libraries_are_told(job, monkeypatch):
 
 def test_another_version_of_the_training_code_is_refused(job, monkeypatch):
     spec, folder = job
-    monkeypatch.setattr("core.training.resuming.STATE", -1)
+    monkeypatch.setattr("core.training.checkpoints.resuming.STATE", -1)
     result, _ = run(spec, folder / "out")
     assert "version of the training code" in result.end_reason.message

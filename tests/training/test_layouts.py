@@ -15,7 +15,7 @@ from core.families.dense.model import load_model as load_dense
 from core.families.detect import family_in
 from core.families.prompts import own_prompts
 from core.models.description import Description
-from core.spec.models import Prompts
+from core.spec.parts.models import Prompts
 
 SAVED = Path(__file__).parents[1] / "fixtures" / "models"
 VERSIONS = sorted(path.name for path in SAVED.iterdir())

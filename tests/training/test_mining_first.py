@@ -8,7 +8,7 @@ from core.data.training_rows.dataset import read_split
 from core.errors import InvalidRequest
 from core.jobs.events import EventType
 from core.spec import parse_spec
-from core.training import mining_first
+from core.training.negatives import mining_first
 from tests.mining.test_mine_job import made, mine
 from tests.tiny import make_static
 from tests.training.test_train import StopAt, of, run, weights

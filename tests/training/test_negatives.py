@@ -18,7 +18,7 @@ from core.errors import InvalidRequest
 from core.spec import parse_spec
 from core.spec.train import Prompts
 from core.training import trainer as trainer_room
-from core.training.negatives import ChosenNegatives
+from core.training.negatives.choice import ChosenNegatives
 from tests.tiny import WORDS
 from tests.training.test_train import StopAt, run, weights
 

@@ -17,10 +17,10 @@ from core.process.local import run_local
 from core.runtime.context import StopSignal
 from core.spec import parse_spec
 from core.spec.train import Prompts, Remine
-from core.training import negative_search
-from core.training import remining as room
-from core.training.mined import MinedNegatives, answers_of, file_of
-from core.training.negative_search import KnownAnswers, Texts, find_negatives
+from core.training.negatives import remining as room
+from core.training.negatives import search as negative_search
+from core.training.negatives.mined import MinedNegatives, answers_of, file_of
+from core.training.negatives.search import KnownAnswers, Texts, find_negatives
 from tests.faults.service import until
 from tests.tiny import WORDS, make_model
 from tests.training.test_ranks import helpers

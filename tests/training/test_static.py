@@ -14,7 +14,7 @@ from core.errors import BadModel
 from core.families import dense
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
-from core.spec.models import Prompts
+from core.spec.parts.models import Prompts
 from tests.tiny import make_static
 
 TEXTS = ["river of winter", "", "copper and thunder " * 30, "a bridge", "castle"]

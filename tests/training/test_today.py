@@ -14,7 +14,7 @@ from core.families import cross_encoder, dense
 from core.families.cross_encoder.pair_model import QWEN3_INSTRUCTION
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
-from core.spec.models import Prompts
+from core.spec.parts.models import Prompts
 from tests import today
 from tests.tiny import make_static
 

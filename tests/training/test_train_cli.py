@@ -5,10 +5,10 @@ import json
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from core.cli.prepare import main as prepare_main
+from core.cli.train import _parser, main, output_folder, to_spec
 from core.errors import InvalidRequest
-from core.prepare_cli import main as prepare_main
 from core.spec import parse_spec
-from core.train_cli import _parser, main, output_folder, to_spec
 from tests.tiny import WORDS
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from celery import Celery
 
-from core.queue import celery_for
+from core.queue.wakeups import celery_for
 from core.settings import Settings
 
 

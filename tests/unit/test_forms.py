@@ -9,10 +9,10 @@ from pydantic import TypeAdapter
 from api.app import create_app
 from core.errors import InvalidRequest
 from core.spec import AnyJobSpec, forms, parse_spec
-from core.spec.evaluation import Metric
-from core.spec.forms import is_unicode, matches
 from core.spec.keys import NewKey
-from core.spec.refs import parse_ref
+from core.spec.parts.evaluation import Metric
+from core.spec.parts.forms import is_unicode, matches
+from core.spec.parts.refs import parse_ref
 
 BAD_TEXTS = {"NUL": "a\x00b", "surrogate": "a\ud800b", "low surrogate": "\udc80"}
 MINIMAL: dict[str, dict[str, Any]] = {

@@ -1,8 +1,10 @@
 """House rules that a machine can hold."""
 
+import ast
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,38 @@ assert "torch" in hidden and "scipy" in hidden and "fastapi" not in hidden
 import api.__main__, client.cli, migrations, kombu.transport.redis, kombu.transport.pyamqp
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def package_imports(depth: int, below: str) -> dict[str, set[str]]:
+    """package -> the packages that its files import; packages have names of so many parts."""
+
+    def package_of(module: str) -> str:
+        return ".".join(module.split(".")[:depth])
+
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / below.replace(".", "/")).rglob("*.py"):
+        package = package_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        names = found.setdefault(package, set())
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{below}."):
+                names.add(package_of(str(node.module)))
+    return {package: names - {package} for package, names in found.items()}
+
+
+@pytest.mark.parametrize(("depth", "below"), [(2, "core"), (3, "core.data"), (3, "core.families")])
+def test_no_packages_import_each_other_in_a_circle(depth: int, below: str):
+    """Imports inside of functions count."""
+    TopologicalSorter(package_imports(depth, below)).prepare()  # raises CycleError
+
+
+def test_no_package_of_core_has_more_files_than_one_can_survey():
+    folders = {path.parent for path in (ROOT / "core").rglob("*.py")}
+    many = {
+        str(folder.relative_to(ROOT)): count
+        for folder in folders
+        if (count := len([path for path in folder.glob("*.py") if path.name != "__init__.py"])) > 12
+    }
+    assert many == {}
 
 
 def test_every_setting_is_documented():

@@ -5,7 +5,7 @@ import pytest
 from core.errors import InvalidRequest
 from core.spec import parse_spec
 from core.spec.files import apply_settings, localize, read_spec
-from core.spec.refs import parse_ref
+from core.spec.parts.refs import parse_ref
 
 MINIMAL = {"kind": "train", "base_model": "org/model", "dataset": "file:pairs.jsonl"}
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.errors import Unavailable
-from core.queue import Queue
+from core.queue.wakeups import Queue
 from core.store.fleet import Inventory
 from worker.sweeper import Sweeper
 

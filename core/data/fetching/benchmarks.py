@@ -11,7 +11,7 @@ from typing import Any
 
 from core.artifacts import staged
 from core.errors import BadSpec
-from core.spec.refs import Ref
+from core.spec.parts.refs import Ref
 
 Load = Callable[..., Any]
 """`datasets.load_dataset`, or what stands in for it: (repository, configuration) -> rows by split."""

@@ -10,7 +10,7 @@ from core.artifacts import staged
 from core.data.fetching.benchmarks import CONVERSION, fetch_benchmark
 from core.errors import BadData, StorageFailure
 from core.native_errors import first_line, is_storage_error, writing
-from core.spec.refs import BENCHMARKS, Ref
+from core.spec.parts.refs import BENCHMARKS, Ref
 
 
 def fetch_dataset(ref: Ref, cache: Path, *, offline: bool) -> Path:

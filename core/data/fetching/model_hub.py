@@ -4,7 +4,7 @@ from pathlib import Path
 
 from core.errors import BadModel
 from core.native_errors import first_line
-from core.spec.refs import Ref
+from core.spec.parts.refs import Ref
 
 _NOT_READ = [
     "*.bin",

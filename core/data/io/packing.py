@@ -19,7 +19,7 @@ from core.data.io.stopping import no_stop
 from core.data.io.trees import walk
 from core.data.rows.statistics import PREVIEW
 from core.errors import BadData
-from core.spec.rows import READING
+from core.spec.parts.rows import READING
 
 PACKED = "files.tar"
 INDEX = "files.index"

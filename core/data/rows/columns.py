@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.spec.rows import ColumnName
+from core.spec.parts.rows import ColumnName
 
 QUERY_NAMES = ("query", "anchor", "question", "query_text", "search_query", "user_query")
 POSITIVE_NAMES = (

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from core.data.rows.reading import Reading
 from core.errors import BadData
-from core.spec.rows import READING, RowOptions
+from core.spec.parts.rows import READING, RowOptions
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _KEPT = ("columns", "encoding")

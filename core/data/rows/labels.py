@@ -15,7 +15,7 @@ from core.data.rows.columns import Roles
 from core.data.rows.record import RecordParser, TrainingRow
 from core.data.rows.row import Reject, Row
 from core.errors import BadData
-from core.spec.rows import Labels
+from core.spec.parts.rows import Labels
 
 LEFT_OUT, MADE_NEGATIVES = "left out by its label", "a negative of its query, by its label"
 """Names of counts: pairs that make no row."""

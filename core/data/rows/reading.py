@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.data.rows.remarks import Irregularity, Level, Remarks
-from core.spec.rows import ColumnName, Labels, RowOptions
+from core.spec.parts.rows import ColumnName, Labels, RowOptions
 
 _LISTED = 12
 

@@ -14,7 +14,7 @@ from core.errors import BadData, BadModel, BadSpec, Forbidden, NotFound
 from core.jobs.protocol import RESULT, RunRequest
 from core.runtime.context import RunContext, Seat, StopSignal
 from core.runtime.reporter import Reporter
-from core.spec.refs import Ref, parse_ref
+from core.spec.parts.refs import Ref, parse_ref
 
 
 def make_context(

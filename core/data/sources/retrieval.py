@@ -34,10 +34,10 @@ def read_retrieval(
     Of a file of pairs, every distinct query is a query, and every distinct document, negatives included,
     belongs to the corpus; a query's positives are its relevant documents, its negatives are judged as none.
 
-    ``on_missing`` and ``identical_ids`` are those of `core.spec.evaluation.JudgedSource`: every reader of a
-    set to rank comes through here, so that all of them leave out the same documents. Raises `BadData`, also
-    when more than ``max_reject_share`` of the rows is unreadable: scores over a part of the set would be too
-    good.
+    ``on_missing`` and ``identical_ids`` are those of `core.spec.parts.evaluation.JudgedSource`: every reader
+    of a set to rank comes through here, so that all of them leave out the same documents. Raises `BadData`,
+    also when more than ``max_reject_share`` of the rows is unreadable: scores over a part of the set would be
+    too good.
     """
     reading = reading or Reading(split)
     found = _read_judged(path, reading, on_missing)

@@ -36,7 +36,7 @@ from core.data.uploads.inspected import Inspected
 from core.data.uploads.inspected_documents import inspect_documents
 from core.data.uploads.staging import stage
 from core.errors import BadData
-from core.spec.rows import RowOptions
+from core.spec.parts.rows import RowOptions
 
 MOST_COLUMNS = 1000
 

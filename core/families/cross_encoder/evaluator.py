@@ -20,7 +20,7 @@ from core.ranking.rank_set import depth_with_excluded, run_of
 from core.ranking.rank_set import rank as rank_densely
 from core.ranking.triplets import Score
 from core.runtime.context import RunContext
-from core.spec.evaluation import Rerank
+from core.spec.parts.evaluation import Rerank
 
 
 def make_rank(model: PairModel, use: Use, packing: Packing, context: RunContext) -> Rank:

@@ -10,7 +10,7 @@ from core.errors import BadModel
 from core.families import dense
 from core.families.cross_encoder.pair_model import CausalPairModel, PairModel, read_pair_model
 from core.runtime.context import RunContext
-from core.spec.evaluation import Rerank
+from core.spec.parts.evaluation import Rerank
 from core.spec.train import TrainSpec
 
 

@@ -17,7 +17,7 @@ from core.families.family import Rank, Use
 from core.ranking.rank_set import Encode, rank
 from core.ranking.triplets import Score
 from core.runtime.context import RunContext
-from core.spec.models import Prompts
+from core.spec.parts.models import Prompts
 
 _CHUNK = 1024
 

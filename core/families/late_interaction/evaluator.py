@@ -24,7 +24,7 @@ from core.ranking.rank_set import depth_with_excluded, run_of
 from core.ranking.search import Nearest, merge, take_in
 from core.ranking.triplets import Score
 from core.runtime.context import RunContext
-from core.spec.models import PruneEmbeddings
+from core.spec.parts.models import PruneEmbeddings
 from core.stack import has_pylate
 
 _CHUNK = 512

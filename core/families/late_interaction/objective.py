@@ -12,7 +12,7 @@ from core.families.guide import AskGuide
 from core.families.late_interaction.maxsim import maxsim
 from core.families.late_interaction.pooling import prune
 from core.families.late_interaction.reader import KEPT
-from core.spec.models import PruneEmbeddings
+from core.spec.parts.models import PruneEmbeddings
 from core.spec.train import TrainSpec
 
 

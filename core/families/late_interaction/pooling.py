@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.cluster import hierarchy
 
-from core.spec.models import PruneEmbeddings
+from core.spec.parts.models import PruneEmbeddings
 
 _AT_ONCE = 1024
 """Vectors that are clustered together. Distances take the square of it: a document of 8,192 tokens is pooled

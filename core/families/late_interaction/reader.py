@@ -10,7 +10,7 @@ from core.engine.tokens import Frame, Ids, Input
 from core.families.cutting import Cut, make_cut
 from core.families.late_interaction.colbert import ColBERT
 from core.families.late_interaction.pooling import vectors_left
-from core.spec.models import PruneEmbeddings
+from core.spec.parts.models import PruneEmbeddings
 from core.spec.train import Lengths, TrainSpec
 
 KEPT = "kept"

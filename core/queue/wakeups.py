@@ -6,7 +6,7 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import KombuError
 
-from core import broker
+from core.queue import filesystem_broker
 from core.settings import Settings
 
 WORK_TASK = "worker.work"
@@ -19,7 +19,7 @@ def celery_for(settings: Settings) -> Celery:
     Early acknowledgement and no results: a lost or doubled message is harmless, because the claim in SQL
     decides. Nothing is ever scheduled in the broker.
     """
-    broker.install()
+    filesystem_broker.install()
     app = Celery("reason", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
         accept_content=["json"],

@@ -15,7 +15,7 @@ from core.artifacts.locks import FolderInUse, FolderLock, unlocked
 from core.engine.batching import Change
 from core.errors import StorageFailure
 from core.native_errors import writing
-from core.training.copies import Copies, number_of
+from core.training.checkpoints.copies import Copies, number_of
 from core.training.recovery import Limits
 
 _STATE = "training_state.json"
@@ -43,7 +43,7 @@ class TrainingState:
     tokens_seen: int = 0
     training_seconds: float = 0.0
     limits: Limits | None = None  # as far as they have been narrowed
-    depends_on: dict[str, str] = field(default_factory=dict)  # see `core.training.resuming`
+    depends_on: dict[str, str] = field(default_factory=dict)  # see `core.training.checkpoints.resuming`
 
 
 class Checkpoints:

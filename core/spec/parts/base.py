@@ -5,7 +5,7 @@ from typing import Any, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from core.spec.forms import PLAIN
+from core.spec.parts.forms import PLAIN
 
 BY_SHAPE = Discriminator(lambda value: "<several>" if isinstance(value, list) else "<one>")
 """Tells one thing from a list of them, so that a fault is one fault, and not one for each way to read it."""

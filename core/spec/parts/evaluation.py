@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from core.spec.base import Strict, with_bare_references
-from core.spec.models import ModelOrWords
-from core.spec.refs import DatasetReference
-from core.spec.rows import RowOptions
+from core.spec.parts.base import Strict, with_bare_references
+from core.spec.parts.models import ModelOrWords
+from core.spec.parts.refs import DatasetReference
+from core.spec.parts.rows import RowOptions
 
 TRIPLET_METRICS = ("triplet_accuracy", "positive_score", "negative_score", "margin")
 

@@ -9,8 +9,8 @@ import numpy as np
 from core.evaluation.comparison import Compared
 from core.reports import Block, Document, Figure, Heading, Listing, Table, Text, write_document
 from core.reports.plots import plot_curves, plot_histograms
-from core.spec.models import format_length
-from core.spec.refs import short_name
+from core.spec.parts.models import format_length
+from core.spec.parts.refs import short_name
 from core.spec.train import TrainSpec
 
 

@@ -22,7 +22,7 @@ from core.mining.starvation import Tally
 from core.ranking.inverted_lists import search_with_faiss
 from core.ranking.search import Nearest, search
 from core.spec.train import Remine
-from core.training.mined import answers_of
+from core.training.negatives.mined import answers_of
 
 _TEXTS = 8192
 

@@ -1,4 +1,4 @@
-"""Rows with negatives that were mined while training: what `core.training.remining` finds, as a dataset."""
+"""Rows with negatives that were mined while training: what `remining` finds, as a dataset."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from core.spec.base import Strict
+from core.spec.parts.base import Strict
 
 READING = ".reading.json"
 """The file of a sent dataset that keeps how its rows are read."""

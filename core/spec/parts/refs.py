@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from core.spec.forms import NAME, matches
+from core.spec.parts.forms import NAME, matches
 
 BENCHMARKS = ("beir", "nanobeir", "bright", "mteb")
 """Schemes of public retrieval sets, which are known by name."""

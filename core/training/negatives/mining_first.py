@@ -26,8 +26,8 @@ from core.runtime.devices import release_memory
 from core.spec.job import JobSpec
 from core.spec.mine import MineFirst, MineSpec
 from core.spec.train import TrainingSource, TrainSpec
-from core.training.checkpoint import link
-from core.training.mined import mined_folder
+from core.training.checkpoints.checkpoint import link
+from core.training.negatives.mined import mined_folder
 
 _COUNTING = {".safetensors", ".json", ".txt", ".model"}
 """Weights, configurations, vocabularies; not a README."""

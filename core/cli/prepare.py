@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.cli import parse_flags, run_and_tell
+from core.cli.run import parse_flags, run_and_tell
 from core.spec.files import localize
 from core.spec.prepare import BRIGHT_DOCUMENTS
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from core.training.checkpoint import TrainingState
+from core.training.checkpoints.checkpoint import TrainingState
 
 
 class TensorBoard(TrainerCallback):

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from core.spec.base import Strict
-from core.spec.refs import model_reference
+from core.spec.parts.base import Strict
+from core.spec.parts.refs import model_reference
 
 Family = Literal["dense", "late_interaction", "cross_encoder"]
 

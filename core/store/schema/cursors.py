@@ -1,7 +1,7 @@
 """Cursors of keyset-paged lists: the id of the last row that was given."""
 
 from core.errors import BadRequest, Problem
-from core.spec.forms import matches
+from core.spec.parts.forms import matches
 
 
 def checked_cursor(cursor: str, form: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, true
 
 from core.errors import Forbidden
-from core.store.tables import Artifact, Job
+from core.store.schema.tables import Artifact, Job
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.cli import parse_flags, run_and_tell
+from core.cli.run import parse_flags, run_and_tell
 from core.errors import InvalidRequest, Problem
 from core.jobs.protocol import REQUEST
 from core.spec.files import localize

@@ -7,10 +7,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from core.reports import Block, Document, Heading, Listing, Table, Text
-from core.spec.models import format_length
-from core.spec.refs import parse_ref
+from core.spec.parts.models import format_length
+from core.spec.parts.refs import parse_ref
 from core.spec.train import TrainSpec
-from core.training.report import comparison_table
+from core.training.reporting.report import comparison_table
 
 
 def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""Wake-ups for workers, through Celery. The queue itself is rows: see `core.store`."""

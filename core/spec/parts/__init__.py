@@ -1,0 +1,1 @@
+"""What several kinds of specs are made of."""

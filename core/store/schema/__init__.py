@@ -1,0 +1,1 @@
+"""Tables, the engine's settings, whose rows are visible, cursors of pages."""

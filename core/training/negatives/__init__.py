@@ -1,0 +1,1 @@
+"""Which negatives a training uses: chosen by epoch, mined before it or anew in between."""
