@@ -11,12 +11,12 @@ from typing import IO, Any
 from pydantic import ValidationError
 
 from core.jobs.events import Event, EventType
+from core.jobs.protocol import EVENTS, LOG
 from core.jobs.reasons import lost_run_folder
 from core.store.leases import Claim, Requests
 from core.store.progress import Batch, ProgressStore
 
 _log = logging.getLogger(__name__)
-EVENTS, LOG = "events.jsonl", "log.txt"
 _MAX_LOG_READ = 1 << 20
 _AT_ONCE = frozenset({EventType.PHASE, EventType.OUTPUT, EventType.CHECKPOINT})
 

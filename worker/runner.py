@@ -1,7 +1,6 @@
 """One attempt on one page: claim, start, watch, finish."""
 
 import contextlib
-import json
 import logging
 import shutil
 import threading
@@ -12,11 +11,12 @@ from typing import Any
 
 from core.artifacts import Library
 from core.errors import Conflict, InvalidRequest, NotFound, StaleLease, StorageFailure, Unavailable
+from core.jobs.protocol import REQUEST, RESULT, RunRequest
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
 from core.settings import Settings
-from core.spec import parse_spec
 from core.spec.parts.refs import parse_ref
+from core.spec.stored import read_stored_spec
 from core.store import Store
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity, Claim
@@ -110,7 +110,7 @@ class Runner:
     def _with_inputs(self, claim: Claim) -> Claim:
         """Adds what the jobs that this one waited for have made since it was submitted."""
         inputs = dict(claim.inputs)
-        for text in parse_spec(claim.spec).references().values():
+        for text in read_stored_spec(claim.spec, claim.spec_version).spec.references().values():
             ref = parse_ref(text)
             if ref.scheme == "job" and text not in inputs:
                 lineage = self._store.artifacts.lineage(ref)
@@ -127,21 +127,22 @@ class Runner:
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         checkpoints = self._checkpoints(claim.job_id)
-        request = {
-            "job_id": claim.job_id,
-            "attempt": claim.attempt,
-            "spec": claim.spec,
-            "inputs": claim.inputs,
-            "artifact_url": self._settings.artifact_url,
-            "checkpoints": str(checkpoints),
-            "cache": str(self._settings.data_dir / "cache"),
-            "gpus": claim.gpus,
-            "processes": max(1, len(claim.gpus)),
-            "offline": self._settings.offline,
-            "trust_remote_code": self._settings.trust_remote_code,
-            "lease_seconds": self._settings.lease_seconds,
-        }
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        request = RunRequest(
+            job_id=claim.job_id,
+            attempt=claim.attempt,
+            spec=claim.spec,
+            spec_version=claim.spec_version,
+            inputs=claim.inputs,
+            artifact_url=self._settings.artifact_url,
+            checkpoints=checkpoints,
+            cache=self._settings.data_dir / "cache",
+            gpus=claim.gpus,
+            processes=max(1, len(claim.gpus)),
+            offline=self._settings.offline,
+            trust_remote_code=self._settings.trust_remote_code,
+            lease_seconds=self._settings.lease_seconds,
+        )
+        (folder / REQUEST).write_text(request.model_dump_json(), encoding="utf-8")
 
     def _attempt(self, claim: Claim, folder: Path, crossing: Crossing, lease: Lease) -> Ended:
         process, control = self._launcher.start(folder)
@@ -153,7 +154,7 @@ class Runner:
             lease,
             grace_seconds=self._settings.grace_seconds,
             shutting_down=lambda: self.shutting_down,
-            read_result=lambda: parse_json(folder / "result.json"),
+            read_result=lambda: parse_json(folder / RESULT),
         )
         return supervisor.watch()
 

@@ -16,6 +16,7 @@ class RunRequest(Lenient):
     job_id: str
     attempt: int
     spec: dict[str, Any]
+    spec_version: int = 1  # of requests that do not say
     inputs: dict[str, Any] = Field(default_factory=dict)  # reference -> {uri, sha256, ...} of its artifact
     artifact_url: str | None = None  # None: outputs stay in the folder (`reason run`)
     checkpoints: Path

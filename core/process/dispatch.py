@@ -1,15 +1,22 @@
-"""Kind -> the room that does it. The imports are inside: a job pays for the libraries that it uses."""
+"""Kind of job -> the function that does it. Imports are inside: a job pays for the libraries that it uses."""
 
 from core.data.rows.kept_reading import with_kept_readings
 from core.families.prompts import with_own_prompts
 from core.runtime.context import RunContext
-from core.spec import parse_spec
+from core.spec.stored import read_stored_spec
 from core.spec.unused import unused_settings
 
 
 def run_job(context: RunContext) -> None:
     """Does the job of the context's request. Raises `Stopped` or a `JobFailure`."""
-    spec = with_kept_readings(parse_spec(context.request.spec), context.place_of, context.notice)
+    stored = read_stored_spec(context.request.spec, context.request.spec_version)
+    for path in stored.left_out:
+        context.notice(
+            f"{path} was asked for when the job was submitted. This version does not know it any more: it is "
+            "left out.",
+            "warning",
+        )
+    spec = with_kept_readings(stored.spec, context.place_of, context.notice)
     spec = with_own_prompts(spec, context)
     context.tell_unused(unused_settings(spec))
     match spec.kind:

@@ -14,7 +14,8 @@ from core.process.attempt import run_attempt
 from core.process.main import see_first_gpu
 from core.runtime.context import StopSignal
 from core.runtime.reporter import Reporter
-from core.spec import parse_spec
+from core.spec import SPEC_VERSION, parse_spec
+from core.spec.stored import read_stored_spec
 
 
 def run_local(
@@ -49,6 +50,7 @@ def run_local(
         job_id="local",
         attempt=1,
         spec=spec,
+        spec_version=SPEC_VERSION,
         checkpoints=out / "checkpoints",
         cache=cache or out / "cache",
         gpus=gpus,
@@ -115,8 +117,17 @@ def _check_free(out: Path, spec: dict[str, Any]) -> None:
     finished = out / RESULT
     if finished.exists() and RunResult.model_validate_json(finished.read_bytes()).state == "succeeded":
         raise InvalidRequest(f"{out} holds a finished job: give another folder, or --overwrite")
-    if earlier.spec != spec and any((out / "checkpoints").glob("attempt-*/checkpoint-*")):
+    if not _is_same(earlier, spec) and any((out / "checkpoints").glob("attempt-*/checkpoint-*")):
         raise InvalidRequest(f"{out} holds another job's checkpoints: give another folder, or --overwrite")
+
+
+def _is_same(earlier: RunRequest, spec: dict[str, Any]) -> bool:
+    """Whether a request of perhaps an older version asks for the same."""
+    try:
+        stored = read_stored_spec(earlier.spec, earlier.spec_version)
+    except InvalidRequest:
+        return False
+    return not stored.left_out and stored.spec.model_dump(mode="json") == spec
 
 
 def _gpus(spec: dict[str, Any]) -> list[str]:

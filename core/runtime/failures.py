@@ -8,8 +8,8 @@ from core.jobs.protocol import RESULT, EndReasonRecord, RunResult
 from core.jobs.reasons import EndReason
 from core.native_errors import explain, first_line, inaccessible_path
 from core.runtime.context import RunContext, Stopped
-from core.spec import parse_spec
 from core.spec.parts.refs import parse_ref
+from core.spec.stored import read_stored_spec
 
 _STOPS = {"cancel": EndReason.CANCELLED, "pause": EndReason.PAUSED, "storage": EndReason.STORAGE_FAILED}
 
@@ -58,7 +58,8 @@ def _of_missing_file(error: BaseException, context: RunContext) -> JobFailure | 
             f"{path} was removed while the job ran, or the worker may not access it ({first_line(error)}). "
             "Folders of running jobs must be left alone."
         )
-    for field, text in parse_spec(context.request.spec).references().items():
+    stored = read_stored_spec(context.request.spec, context.request.spec_version)
+    for field, text in stored.spec.references().items():
         ref = parse_ref(text)
         if ref.scheme != "file" or inaccessible_path(error, [Path(ref.target)]) is None:
             continue

@@ -64,10 +64,15 @@ def problems_of(error: ValidationError) -> list[Problem]:
     return [describe(dict(item)) for item in error.errors(include_url=False)]
 
 
+def validate_spec(data: Any) -> AnySpec:
+    """Raises pydantic's `ValidationError`."""
+    return _ADAPTER.validate_python(data)
+
+
 def parse_spec(data: Any) -> AnySpec:
     """Validates what somebody sent. Raises `InvalidRequest` with one problem a fault."""
     try:
-        return _ADAPTER.validate_python(data)
+        return validate_spec(data)
     except ValidationError as error:
         problems = problems_of(error)
         named = [f"{found.path}: {found.message}" if found.path else found.message for found in problems]

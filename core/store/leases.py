@@ -40,6 +40,7 @@ class Claim:
     attempt: int
     kind: str
     spec: dict[str, Any]
+    spec_version: int
     inputs: dict[str, Any]
     gpus: list[str] = field(default_factory=list)  # uuids, this job's alone while it runs
     latest: dict[str, Any] = field(default_factory=dict)
@@ -215,6 +216,7 @@ class LeaseStore:
                 attempt=job.attempt,
                 kind=job.kind,
                 spec=job.spec,
+                spec_version=job.spec_version,
                 inputs=job.inputs,
                 gpus=gpus,
                 latest=job.latest,

@@ -7,8 +7,10 @@ trained on without a word; the optimizer's state belongs to one model, one loss 
 import json
 from typing import Any
 
+from pydantic import BaseModel
+
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.engine.identity import Identity, described_sha256
+from core.engine.identity import Identity
 from core.errors import BadData, BadModel, BadSpec, JobFailure
 from core.runtime.context import RunContext
 from core.spec.train import TrainSpec
@@ -41,8 +43,9 @@ _IRRELEVANT = {
 """Fields of a spec that change nothing of what is trained. Datasets and models count by their content."""
 
 _LIBRARIES = "libraries"
+_SETTINGS = "settings"
 
-_FAILURES: dict[str, type[JobFailure]] = {"base model": BadModel, "guide": BadModel, "settings": BadSpec}
+_FAILURES: dict[str, type[JobFailure]] = {"base model": BadModel, "guide": BadModel, _SETTINGS: BadSpec}
 
 
 def dependencies(
@@ -58,13 +61,11 @@ def dependencies(
 
     ``mined`` are the keys of negatives that were mined before the first step.
     """
-    settings = spec.model_dump(mode="json", exclude=_IRRELEVANT)
-    _without_references(settings)
     found = {
         "base model": base.model_sha256,
         "base model's weights": base.weights_sha256,
         "rows": rows_sha256,
-        "settings": described_sha256(settings),
+        _SETTINGS: json.dumps(_settings(spec), sort_keys=True, default=str),
         "version of the training code": str(STATE),
         _LIBRARIES: json.dumps(library_versions(), sort_keys=True),
     }
@@ -83,14 +84,21 @@ def check_resumable(context: RunContext, before: dict[str, str], now: dict[str, 
     Raises `BadData`, `BadModel` or `BadSpec` naming every difference. Other versions of libraries are a
     warning: the state stays valid, and the result may differ in its last digits.
     """
-    changed = [name for name, value in before.items() if name != _LIBRARIES and now.get(name, value) != value]
+    changed = [
+        name
+        for name, value in before.items()
+        if name not in (_LIBRARIES, _SETTINGS) and now.get(name, value) != value
+    ]
     changed += [name for name in before if name.startswith("evaluation set") and name not in now]
     if "base model" in changed and "base model's weights" in changed:
         changed.remove("base model's weights")
+    fields = _changed_settings(before.get(_SETTINGS), now[_SETTINGS])
+    changed += [_SETTINGS] if fields else []
     if changed:
         failure = next((_FAILURES[name] for name in changed if name in _FAILURES), BadData)
+        told = [f"{name} ({', '.join(fields)})" if name == _SETTINGS else name for name in changed]
         raise failure(
-            f"A checkpoint is there, and what it was made from has changed since: {', '.join(changed)}. "
+            f"A checkpoint is there, and what it was made from has changed since: {', '.join(told)}. "
             "Begin anew with --overwrite (reason run, reason-train) or as a new job, or bring back what it "
             "was made from."
         )
@@ -102,15 +110,51 @@ def check_resumable(context: RunContext, before: dict[str, str], now: dict[str, 
         context.notice(f"The checkpoint was made with other libraries: {', '.join(other)}.", "warning")
 
 
-def _without_references(settings: Any) -> None:
-    """Drops where data and models lie: their content counts, wherever it is now."""
-    if isinstance(settings, dict):
-        for name in ("ref", "base_model"):
-            settings.pop(name, None)
-        if isinstance(settings.get("guide"), dict):
-            settings["guide"].pop("model", None)
-        for value in settings.values():
-            _without_references(value)
-    elif isinstance(settings, list):
-        for value in settings:
-            _without_references(value)
+def _changed_settings(before: str | None, now: str) -> list[str]:
+    """Fields with other values than when the checkpoint was made, as ``path: old -> new``.
+
+    A field that only one of the two versions knows counts where its value is not its default, which is what
+    the other version does.
+    """
+    if before is None or before == now:
+        return []
+    if not before.startswith("{"):  # of versions that kept a hash
+        return ["fields of another version of this program"]
+    old, new = json.loads(before), json.loads(now)
+    found = []
+    for path in sorted({**old, **new}):
+        was, is_now = old.get(path), new.get(path)
+        if was is None or is_now is None:
+            if not (was or is_now)["usual"]:
+                found.append(path)
+        elif was["value"] != is_now["value"]:
+            found.append(f"{path}: {json.dumps(was['value'])} -> {json.dumps(is_now['value'])}")
+    return found
+
+
+def _settings(model: BaseModel, prefix: str = "") -> dict[str, dict[str, Any]]:
+    """Every field by its path: its value, and whether it is the default.
+
+    Without where data and models lie: their content counts, wherever it is now. What is nested has an entry
+    of its own, the name of its class.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, field in type(model).model_fields.items():
+        path = f"{prefix}{name}"
+        if path in _IRRELEVANT or name in ("ref", "base_model") or path == "loss.guide.model":
+            continue
+        value = getattr(model, name)
+        usual = None if field.is_required() else field.get_default(call_default_factory=True)
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(part, BaseModel) for part in parts):
+            kinds = [type(part).__name__ for part in parts]
+            found[path] = {
+                "value": kinds,
+                "usual": type(usual) is type(value) and not isinstance(value, list),
+            }
+            for number, part in enumerate(part for part in parts if isinstance(part, BaseModel)):
+                below = f"{path}.{number}." if isinstance(value, list) else f"{path}."
+                found |= _settings(part, below)
+        else:
+            found[path] = {"value": value, "usual": value == usual}
+    return found
