@@ -14,6 +14,7 @@ def run() -> None:
     with database.write() as session:
         connection = session.connection()
         if not database.sqlite:
+            connection.execute(text("SET LOCAL lock_timeout = 0"))  # another host's migration may take long
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         context.configure(
             connection=connection, target_metadata=Base.metadata, render_as_batch=True, compare_type=True

@@ -176,3 +176,16 @@ def test_a_worker_that_is_frozen_in_a_transaction_loses_it(settings, postgres_ur
         assert session.scalar(sqlalchemy.text("SHOW idle_in_transaction_session_timeout")) == "20s"
     other.close()
     frozen.close()
+
+
+def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(settings, postgres_url, monkeypatch):
+    """By a client without our timeouts: a person with a console, a backup."""
+    monkeypatch.setattr("core.store.schema.database.LOCK_SECONDS", 1)
+    store = opened(settings, postgres_url)
+    job, _ = store.jobs.submit(SPEC)
+    with psycopg.connect(postgres_url) as console:
+        console.execute("SELECT id FROM jobs FOR UPDATE")
+        with pytest.raises(Unavailable, match="locked the rows"):
+            store.jobs.cancel(job.id)
+    assert store.jobs.cancel(job.id).state == "cancelled"
+    store.close()

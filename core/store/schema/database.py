@@ -127,6 +127,8 @@ def _sentence(error: DBAPIError) -> str:
         "XX002",
     ):
         return f"The database's files are damaged: restore a backup ({first})"
+    if getattr(error.orig, "sqlstate", None) == "55P03":
+        return f"Another transaction has locked the rows for {LOCK_SECONDS} s: it goes on by itself ({first})"
     if error.connection_invalidated:
         return f"The database went away: {first}"
     return f"The database does not answer: {first}"
@@ -174,6 +176,9 @@ IDLE_SECONDS = 20
 """The longest that a transaction of PostgreSQL waits for its client. Ours never wait: they hold rows that
 others need."""
 
+LOCK_SECONDS = 2 * IDLE_SECONDS
+"""The longest that a statement waits for another transaction's lock: longer than a frozen client keeps one."""
+
 
 def _prepare_postgres(engine: Engine) -> None:
     """A client that is frozen inside a transaction (SIGSTOP, a suspended machine) loses it, with its locks.
@@ -185,6 +190,7 @@ def _prepare_postgres(engine: Engine) -> None:
     def _connect(connection: Any, _record: Any) -> None:
         before, connection.autocommit = connection.autocommit, True
         connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+        connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         connection.autocommit = before
 
 
