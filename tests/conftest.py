@@ -19,20 +19,35 @@ from migrations import upgrade
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
-def postgres_server() -> str:
-    """Set by scripts/with_services.sh, which `make test` runs under."""
-    url = os.environ.get("REASON_TEST_POSTGRES")
+_OF_SERVICES = {"postgres_url", "redis_url"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks by what a test needs, so that each kind can be left out: ``pytest -m "not faults"``."""
+    for item in items:
+        if Path(__file__).parent / "faults" in item.path.parents:
+            item.add_marker("faults")
+        names = set(getattr(item, "fixturenames", ()))
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if names & _OF_SERVICES or "postgresql" in parameters.values():
+            item.add_marker("services")
+
+
+def _server(name: str) -> str:
+    """Set by scripts/with_services.sh, which `make test` runs under: there nothing is skipped."""
+    url = os.environ.get(name)
     if not url:
-        pytest.fail("REASON_TEST_POSTGRES is not set: run the tests with `make test`")
+        pytest.skip(f"needs {name}: `make test` starts the servers")
     return url
+
+
+def postgres_server() -> str:
+    return _server("REASON_TEST_POSTGRES")
 
 
 def redis_server() -> str:
     """A database of this process's own: tests empty it."""
-    url = os.environ.get("REASON_TEST_REDIS")
-    if not url:
-        pytest.fail("REASON_TEST_REDIS is not set: run the tests with `make test`")
-    server, _, database = url.rpartition("/")
+    server, _, database = _server("REASON_TEST_REDIS").rpartition("/")
     return f"{server}/{int(database) - int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:])}"
 
 
@@ -46,6 +61,12 @@ def postgres_url() -> Iterator[str]:
     yield server.rpartition("/")[0] + f"/{name}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """A database of this process's own."""
+    return redis_server()
 
 
 @pytest.fixture

@@ -5,16 +5,14 @@ import uuid
 import redis
 
 from core.artifacts import Library
-from tests.conftest import redis_server
 from tests.faults.service import until
 from tests.faults.test_kills import check_resumed, check_succeeded_once
 
 
-def test_a_job_on_postgresql_and_redis(service, long_spec, postgres_url, request):
-    server = redis_server()
-    request.addfinalizer(lambda: redis.Redis.from_url(server).flushdb())
-    redis.Redis.from_url(server).flushdb()
-    running = service(database_url=postgres_url, broker_url=server).start()
+def test_a_job_on_postgresql_and_redis(service, long_spec, postgres_url, redis_url, request):
+    request.addfinalizer(lambda: redis.Redis.from_url(redis_url).flushdb())
+    redis.Redis.from_url(redis_url).flushdb()
+    running = service(database_url=postgres_url, broker_url=redis_url).start()
     assert running.client._json("GET", "/readyz")["status"] == "ok"
     job = running.client.submit({**long_spec, "max_steps": 100})
     running.wait_for_step(job.id, 60)
@@ -34,11 +32,12 @@ def test_a_job_on_postgresql_and_redis(service, long_spec, postgres_url, request
     until(lambda: len(running.client.workers()) == 2, what="both workers are listed")
 
 
-def test_another_host_goes_on_with_what_the_storage_has(service, long_spec, postgres_url, s3_url, request):
+def test_another_host_goes_on_with_what_the_storage_has(
+    service, long_spec, postgres_url, redis_url, s3_url, request
+):
     """Two hosts that share a database, a broker and a bucket, and no folder."""
-    server = redis_server()
-    request.addfinalizer(lambda: redis.Redis.from_url(server).flushdb())
-    shared = {"database_url": postgres_url, "broker_url": server, "artifact_url": s3_url}
+    request.addfinalizer(lambda: redis.Redis.from_url(redis_url).flushdb())
+    shared = {"database_url": postgres_url, "broker_url": redis_url, "artifact_url": s3_url}
     here = service(**shared).start()
     job = here.client.submit(long_spec)
     here.wait_for_step(job.id, 60)

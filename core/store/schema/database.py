@@ -177,7 +177,7 @@ IDLE_SECONDS = 20
 others need."""
 
 LOCK_SECONDS = 2 * IDLE_SECONDS
-"""The longest that a statement waits for another transaction's lock: longer than a frozen client keeps one."""
+"""The longest that a statement waits for a lock: longer than a frozen client can keep one."""
 
 
 def _prepare_postgres(engine: Engine) -> None:
