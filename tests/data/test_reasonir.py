@@ -166,7 +166,8 @@ def test_reasonir_means_brights_documents_unless_said(tmp_path):
 
 
 def test_the_command_and_what_it_makes_trains(tmp_path, tiny_model, monkeypatch, capsys):
-    from core import prepare_cli, train_cli
+    from core.cli import prepare as prepare_cli
+    from core.cli import train as train_cli
 
     monkeypatch.chdir(tmp_path)
     reasonir, bright = write_reasonir(tmp_path / "reasonir"), write_bright(tmp_path / "BRIGHT")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from core import search_cli
+from core.cli import search as search_cli
 from core.jobs.events import EventType
 from core.process.local import run_local
 from core.retrieval import encode as encode_room

@@ -8,8 +8,9 @@ from pydantic import TypeAdapter
 
 from api.app import create_app
 from core.errors import InvalidRequest
-from core.spec import AnyJobSpec, forms, parse_spec
+from core.spec import AnyJobSpec, parse_spec
 from core.spec.keys import NewKey
+from core.spec.parts import forms
 from core.spec.parts.evaluation import Metric
 from core.spec.parts.forms import is_unicode, matches
 from core.spec.parts.refs import parse_ref
