@@ -161,5 +161,11 @@ class OutOfMemory(JobFailure):
     code = "out_of_memory"
 
 
+class ProcessDied(JobFailure):
+    """One of the processes of a job was killed."""
+
+    code = "process_died"
+
+
 class Diverged(JobFailure):
     code = "diverged"

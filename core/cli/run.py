@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InvalidRequest
+from core.jobs.reasons import EndReason
 from core.process.local import run_local, stop_on_interrupt
 from core.runtime.context import StopSignal
 from core.runtime.reporter import ConsoleReporter
@@ -60,7 +61,7 @@ def parse_flags(parser: argparse.ArgumentParser, arguments: list[str] | None) ->
         for flag in action.option_strings
     }
     told = []
-    for name in unknown:
+    for name in [name for name in unknown if name.startswith("-")] or unknown:  # else their values
         plain = name.partition("=")[0]
         near = difflib.get_close_matches(plain.strip("-").replace("-", "_"), flags, 1)
         told.append(f"{plain} (did you mean {flags[near[0]]}?)" if near else plain)
@@ -108,7 +109,7 @@ def run_and_tell(
         if reporter is not None:
             reporter.close()
     print(f"{result.state}: {result.end_reason.message}", file=sys.stderr)
-    if result.state == "cancelled":
+    if result.state == "cancelled" or result.end_reason.code == EndReason.PROCESS_DIED:
         print("The same command goes on with what it has.", file=sys.stderr)
     for name, output in result.outputs.items():
         print(f"{name}: {output['uri']}", file=sys.stderr)

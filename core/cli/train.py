@@ -42,26 +42,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def output_folder(asked: argparse.Namespace) -> Path:
-    """``--output_dir`` itself, or ``data/output/<model>/<run>``."""
+    """``--output_dir`` itself, or ``data/output/<model>/<run>``; -dry and -smoke where it is only tried."""
     if asked.output_dir is not None:
         return Path(asked.output_dir)
     model: str = asked.base_model.rstrip("/").rpartition("/")[2]
     run = asked.run_name or f"{model}-{Path(asked.dataset_path).name.partition('.')[0]}"
-    return Path("data") / "output" / model / (f"{run}-dry" if asked.dry_run else run)
+    kind = "-dry" if asked.dry_run else "-smoke" if asked.action == "smoke_steps" else ""
+    return Path("data") / "output" / model / f"{run}{kind}"
 
 
 def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
     """The flags as a job spec. Raises `InvalidRequest` for flags that do not go together."""
-    for switch, needs in _SWITCHES.items():
-        given = [name for name in needs if getattr(asked, name) != _parser().get_default(name)]
-        if given and not getattr(asked, switch):
-            message = f"it says how, and --{switch} that it is done: give that as well"
-            raise InvalidRequest(f"--{given[0]}: {message}", [Problem(given[0], message)])
-    if not Path(asked.dataset_path).exists():
-        message = f"there is no file or folder {asked.dataset_path}"
-        raise InvalidRequest(f"--dataset_path: {message}", [Problem("dataset_path", message)])
-    if asked.bf16 and asked.fp16:
-        raise InvalidRequest("--bf16 and --fp16 exclude each other", [Problem("fp16", "and bf16")])
+    _check_flags(asked)
     gpus = 0 if asked.cpu else "auto" if asked.gpus is None else asked.gpus
     batch_size, accumulation = _batches(asked, gpus)
     auto = asked.auto_lengths
@@ -141,19 +133,37 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
     return localize(spec)
 
 
+def _check_flags(asked: argparse.Namespace) -> None:
+    """Raises `InvalidRequest` for flags that do not go together, and for a dataset that is not there."""
+    for switch, needs in _SWITCHES.items():
+        given = [name for name in needs if getattr(asked, name) != _parser().get_default(name)]
+        if given and not getattr(asked, switch):
+            message = f"it says how, and --{switch} that it is done: give that as well"
+            raise InvalidRequest(f"--{given[0]}: {message}", [Problem(given[0], message)])
+    if not Path(asked.dataset_path).exists():
+        message = f"there is no file or folder {asked.dataset_path}"
+        raise InvalidRequest(f"--dataset_path: {message}", [Problem("dataset_path", message)])
+    if asked.bf16 and asked.fp16:
+        raise InvalidRequest("--bf16 and --fp16 exclude each other", [Problem("fp16", "and bf16")])
+    if asked.cpu and asked.gpus:
+        message = "excludes --gpus; --processes shares a training without GPUs"
+        raise InvalidRequest(f"--cpu {message}", [Problem("cpu", message)])
+
+
 def _batches(asked: argparse.Namespace, gpus: int | str) -> tuple[int, int]:
     """Pairs a batch and batches an update. Raises `InvalidRequest`.
 
-    Without gathering, each GPU ranks its own share of a batch: that is, smaller batches whose gradients are
-    averaged.
+    Without gathering, each GPU or process ranks its own share of a batch: that is, smaller batches whose
+    gradients are averaged.
     """
     batch_size, accumulation = asked.batch_size, asked.grad_accum_steps
-    if asked.gather or not isinstance(gpus, int) or gpus < 2:
+    sharing = gpus if isinstance(gpus, int) and gpus else asked.processes or 1
+    if asked.gather or sharing < 2:
         return batch_size, accumulation
-    if batch_size % gpus or batch_size // gpus < 2:
-        message = f"--no-gather divides the batch among the GPUs: {batch_size} pairs among {gpus} do not go"
+    if batch_size % sharing or batch_size // sharing < 2:
+        message = f"--no-gather divides the batch: {batch_size} pairs among {sharing} do not go"
         raise InvalidRequest(message, [Problem("batch_size", message)])
-    return batch_size // gpus, accumulation * gpus
+    return batch_size // sharing, accumulation * sharing
 
 
 def _holds_a_dry_run(out: Path) -> bool:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ import torch
 from torch import distributed
 
 from core.engine.batching import Share
-from core.errors import OutOfMemory, ReasonError
+from core.errors import JobFailure, OutOfMemory, ProcessDied, ReasonError
 from core.runtime.context import RunContext, Seat
 from core.runtime.failures import write_end
 
@@ -42,6 +43,9 @@ _FOR_EVER = timedelta(days=30)
 """Helpers wait while the first rank reads data or evaluates; what has died is noticed by `_Helpers`."""
 
 _LAST_WORDS_SECONDS = 10.0
+
+_DYING_SECONDS = 2.0
+"""A connection is closed before its process is seen to have ended."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,7 @@ def open_ranks(context: RunContext, *, sharded: bool = False) -> Iterator[Ranks]
     except ReasonError:
         raise
     except Exception as error:  # that a connection was closed says less than why
-        if helpers is not None and (failure := helpers.out_of_memory()):
+        if helpers is not None and (failure := helpers.failure()):
             raise failure from error
         raise
     finally:
@@ -252,6 +256,17 @@ def open_ranks(context: RunContext, *, sharded: bool = False) -> Iterator[Ranks]
 
 def _no_advice(record: logging.LogRecord) -> bool:
     return "torch.distributed process group" not in record.getMessage()
+
+
+def _failure_of(rank: int, status: int, seat: Seat) -> JobFailure:
+    who = f"Process {rank + 1} of the job"
+    place = Seat(rank, seat.meeting).out_of_memory
+    if place.exists():
+        return OutOfMemory(f"{who}: {place.read_text(encoding='utf-8')}")
+    if status < 0:
+        name = signal.Signals(-status).name
+        return ProcessDied(f"{who} was killed by {name}, most often for want of memory.")
+    return JobFailure(f"{who} has ended with status {status}: its error is in the log.")
 
 
 class _Helpers:
@@ -294,22 +309,17 @@ class _Helpers:
                 if process.poll():
                     if self._ending.wait(_LAST_WORDS_SECONDS):  # what felled it may have felled us as well
                         return
-                    if failure := self.out_of_memory():
-                        write_end(self._context, failure)
-                        os._exit(1)
-                    self._context.notice(
-                        f"The process of GPU {rank} has ended with status {process.returncode}: the log "
-                        "tells more.",
-                        "error",
-                    )
+                    write_end(self._context, _failure_of(rank, process.returncode, self.seat))
                     os._exit(1)
 
-    def out_of_memory(self) -> OutOfMemory | None:
-        """Of a helper, for which a sharded model's other ranks wait."""
-        for rank in self._processes:
-            place = Seat(rank, self.seat.meeting).out_of_memory
-            if place.exists():
-                return OutOfMemory(f"In process {rank} of the job: {place.read_text(encoding='utf-8')}")
+    def failure(self) -> JobFailure | None:
+        """Why a helper has ended, where one has, or is about to."""
+        end = time.monotonic() + _DYING_SECONDS
+        while time.monotonic() < end:
+            for rank, process in self._processes.items():
+                if process.poll():
+                    return _failure_of(rank, process.returncode, self.seat)
+            time.sleep(0.05)
         return None
 
     def end(self) -> None:

@@ -72,8 +72,10 @@ class Tally:
                 f"The bar below the positive ({describe_bar(asked)}) removes {share:.0%} of the candidates: "
                 f"positives score {spread(positives)}, candidates {spread(candidates)}. "
             )
-            if asked.fallback is not None:
+            if by_rank:
                 sentence += f"{by_rank} queries have negatives by rank instead, which no score has checked. "
+            if asked.max_score is not None:
+                sentence += "max_score holds for every candidate: raise it above the candidates' scores. "
             found.append(
                 sentence
                 + "Set positive_aware and the margins to null with a range_min of 10 or more, mine with "

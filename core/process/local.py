@@ -16,6 +16,7 @@ from core.runtime.context import StopSignal
 from core.runtime.reporter import Reporter
 from core.spec import SPEC_VERSION, parse_spec
 from core.spec.stored import read_stored_spec
+from core.spec.train import FREE_TO_CHANGE
 
 
 def run_local(
@@ -122,12 +123,17 @@ def _check_free(out: Path, spec: dict[str, Any]) -> None:
 
 
 def _is_same(earlier: RunRequest, spec: dict[str, Any]) -> bool:
-    """Whether a request of perhaps an older version asks for the same."""
+    """Whether a request, of perhaps an older version, asks for the same result.
+
+    A training checks its checkpoint by itself: more GPUs, or sharding, may be what it waits for.
+    """
     try:
         stored = read_stored_spec(earlier.spec, earlier.spec_version)
     except InvalidRequest:
         return False
-    return not stored.left_out and stored.spec.model_dump(mode="json") == spec
+    found = stored.spec.model_dump(mode="json")
+    free = FREE_TO_CHANGE if spec["kind"] == found["kind"] == "train" else frozenset()
+    return not stored.left_out and all(found[name] == spec[name] for name in spec if name not in free)
 
 
 def _gpus(spec: dict[str, Any]) -> list[str]:
@@ -144,5 +150,6 @@ def _gpus(spec: dict[str, Any]) -> list[str]:
     if wanted == "auto":
         return gpus[: min(count, 1)]
     if wanted > count:
-        raise InvalidRequest(f"resources.gpus asks for {wanted}; of this machine torch can use {count}")
+        asks = "device cuda" if spec.get("device") == "cuda" else f"resources.gpus {wanted}"
+        raise InvalidRequest(f"{asks}: of this machine torch can use {count} GPUs")
     return gpus[:wanted]

@@ -4,6 +4,7 @@ See `core.engine.ranks`. It reports nothing, writes nothing, and ends with the p
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from core.data.sources.inputs import make_context
 from core.errors import JobFailure, OutOfMemory
 from core.jobs.protocol import REQUEST, RunRequest
+from core.process.attempt import quiet_libraries
 from core.process.dispatch import run_job
 from core.runtime.context import Seat
 from core.runtime.reporter import NullReporter
@@ -22,9 +24,10 @@ def main(folder: str, rank: str, meeting: str) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    threading.Thread(target=_follow, name="follow", daemon=True).start()
+    threading.Thread(target=_follow, args=(Path(meeting).parent,), name="follow", daemon=True).start()
     request = RunRequest.model_validate_json((Path(folder) / REQUEST).read_bytes())
     seat = Seat(int(rank), Path(meeting))
+    quiet_libraries()
     context = make_context(request, Path(folder), NullReporter(), seat=seat)
     try:
         run_job(context)
@@ -36,13 +39,14 @@ def main(folder: str, rank: str, meeting: str) -> int:
     return 0
 
 
-def _follow() -> None:
-    """Ends this process when the first rank is gone.
+def _follow(place: Path) -> None:
+    """Ends this process when the first rank is gone. ``place``: the folder where the ranks have met.
 
     Not by `sys.stdin`, whose lock a data loader's forked process would wait for, and for ever.
     """
     while os.read(0, 1):
         pass
+    shutil.rmtree(place, ignore_errors=True)  # whose owner was killed
     os._exit(1)
 
 

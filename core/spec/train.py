@@ -300,6 +300,9 @@ _ONLY: dict[str, dict[str, Any]] = {
 """Fields that belong to one family, with the value that says nothing."""
 
 
+PREFETCH_BATCHES = 2
+
+
 class TrainSpec(JobSpec):
     """Fine-tunes a model on pairs of queries and documents.
 
@@ -395,7 +398,7 @@ class TrainSpec(JobSpec):
         "auto", description="Processes that make batches ahead of the GPU. auto: 2 for a GPU, 0 for a CPU."
     )
     prefetch_batches: int = Field(
-        2, ge=1, le=64, description="Batches that each of data_loader_workers holds ready."
+        PREFETCH_BATCHES, ge=1, le=64, description="Batches that each of data_loader_workers holds ready."
     )
     trackers: list[Literal["mlflow", "wandb"]] = Field(
         default_factory=list,
@@ -536,3 +539,32 @@ class TrainSpec(JobSpec):
         for index, source in enumerate(self.evaluation.datasets):
             found[f"evaluation.datasets.{index}.ref"] = source.ref
         return found
+
+
+FREE_TO_CHANGE = frozenset(
+    {
+        "resources",
+        "device",
+        "sharding",
+        "offload",
+        "checkpoint",
+        "logging_steps",
+        "trackers",
+        "data_loader_workers",
+        "prefetch_batches",
+    }
+)
+"""Fields that a training may change between two attempts: they change how and where it runs."""
+
+IRRELEVANT = FREE_TO_CHANGE | {
+    "kind",
+    "name",
+    "labels",
+    "priority",
+    "mine",  # by its own key
+    "max_attempts",
+    "timeout_seconds",
+    "depends_on",
+    "max_reject_share",
+}
+"""Fields that change nothing of what is trained. Datasets and models count by their content."""

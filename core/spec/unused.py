@@ -47,14 +47,6 @@ _RULES: dict[str, Sequence[_Rule]] = {
             lambda spec: len(spec.datasets) == 1 or spec.datasets[0].weight is not None,
             "it makes shares of several datasets without weights",
         ),
-        (
-            "prefetch_batches",
-            lambda spec: (
-                spec.data_loader_workers == 0
-                or (spec.data_loader_workers == "auto" and spec.resources.gpus == 0)
-            ),
-            "no process makes batches ahead (data_loader_workers: 0)",
-        ),
         ("dataset.weight", lambda spec: len(spec.datasets) == 1, "there is one dataset"),
         ("epochs", lambda spec: spec.max_steps is not None, "max_steps decides where the training ends"),
         *(

@@ -151,10 +151,10 @@ def _freeze_heads(model: nn.Module, asked: LoRA) -> None:
     named = {name: {name, type(module).__name__.lower()} for name, module in there.items()}
     wanted = {name.lower() for name in asked.modules_to_train}
     if unknown := sorted(wanted - set().union(*named.values())):
-        listed = ", ".join(f"{name} ({type(module).__name__.lower()})" for name, module in there.items())
+        listed = ", ".join(type(module).__name__.lower() for module in there.values())
         raise BadSpec(
             f"lora.modules_to_train: no module after the transformer is called {', '.join(unknown)}; with "
-            f"weights there are: {listed or 'none'}"
+            f"weights there are: {listed or 'none, so leave it out'}"
         )
     if not getattr(model, "trained", True):  # a projection that was just drawn
         return

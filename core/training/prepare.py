@@ -26,8 +26,9 @@ from core.models.memory import (
 )
 from core.runtime.context import RunContext
 from core.runtime.devices import choose_precision, free_memory
-from core.spec.train import TrainSpec
+from core.spec.train import PREFETCH_BATCHES, TrainSpec
 from core.training.adapters import choose_trainable, describe_trained
+from core.training.arguments import loader_workers
 from core.training.checkpoints.resuming import dependencies
 from core.training.lengths import ChosenLengths, check_lengths, choose_lengths
 from core.training.negatives.choice import ChosenNegatives, choose_negatives
@@ -205,6 +206,8 @@ def _settle_device(spec: TrainSpec, context: RunContext) -> tuple[str, str]:
     """(device, precision). Raises `BadSpec` for what the device cannot do."""
     if spec.sharding == "fsdp" and context.device == "mps":
         raise BadSpec("sharding: fsdp needs NVIDIA GPUs or CPU processes: this machine has Apple's GPU")
+    if spec.prefetch_batches != PREFETCH_BATCHES and not loader_workers(spec, context.device):
+        context.notice("prefetch_batches: no process makes batches ahead (data_loader_workers).", "warning")
     return context.device, choose_precision(spec.precision, context.device)
 
 

@@ -227,6 +227,27 @@ def test_categories_are_balanced_within_each_split(tmp_path):
         assert jsx == pytest.approx(mif / 3, abs=1)
 
 
+def test_balancing_that_leaves_out_most_rows_names_the_scarce_category(tmp_path):
+    lines = [
+        {
+            "query": f"{category} {number} asks",
+            "positive": f"{category} {number} answers",
+            "category": category,
+        }
+        for category, count in (("jsx", 200), ("mif", 100), ("learn", 3))
+        for number in range(count)
+    ]
+    source = f"file:{write(tmp_path / 'rows.jsonl', lines)}"
+    reporter = RecordingReporter()
+    spec = {"kind": "prepare", "source": source, "balance": {"shares": "even"}, "split": {}}
+    assert run_local(spec, tmp_path / "out", reporter).state == "succeeded"
+    assert facts(tmp_path / "out")["splits"]["train"] == 9
+    told = [
+        str(event.data.get("message")) for event in reporter.events if event.data.get("level") == "warning"
+    ]
+    assert any("keeps 9 of 303 rows of split train: it has 3 of learn" in sentence for sentence in told)
+
+
 def test_a_split_that_lacks_a_category_says_so(tmp_path):
     rare = [{"query": "only mif asks", "positive": "only mif answers", "category": "mif"}]
     lines = [{"query": f"{n} asks", "positive": f"{n} answers", "category": "jsx"} for n in range(60)]

@@ -69,6 +69,11 @@ def test_processes_share_batches_and_the_model(pairs_file):
     assert (asked.sharding, asked.offload, asked.resources.gpus) == ("fsdp", True, 4)
 
 
+def test_cpu_and_gpus_exclude_each_other(pairs_file, capsys):
+    assert main(["--dataset_path", str(pairs_file), "--cpu", "--gpus", "2"]) == 2
+    assert "--processes shares a training without GPUs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("processes", "said"), [("0", "1 to 64"), ("65", "1 to 64")])
 def test_a_number_of_processes_that_cannot_be(pairs_file, processes, said, tmp_path, capsys):
     flags = ["--cpu", "--processes", processes, "--output_dir", str(tmp_path / "out")]
@@ -93,6 +98,8 @@ def test_a_smoke_run_has_a_few_logged_steps(pairs_file):
         (["--gpus", "1", "--no-gather"], 64, 1),
         (["--no-gather"], 64, 1),
         (["--cpu", "--no-gather"], 64, 1),
+        (["--cpu", "--no-gather", "--processes", "2"], 32, 2),
+        (["--processes", "2"], 64, 1),
     ],
 )
 def test_without_gathering_each_gpu_ranks_its_own_share(pairs_file, flags, batch_size, accumulation):

@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from tests.tiny import WORDS
 
@@ -45,12 +46,16 @@ def tiny_world(tmp_path, tiny_model, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_to_its_end(name, tiny_world):
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
     NotebookClient(
-        notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(tiny_world)}}
+        notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     ).execute()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_to_its_end(name, tiny_world, monkeypatch):
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    execute(notebook, tiny_world)
     errors = [
         output
         for cell in notebook.cells
@@ -60,6 +65,12 @@ def test_a_notebook_runs_to_its_end(name, tiny_world):
     assert not errors
     done = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in done)
+    printed = "".join(str(output.get("text")) for cell in done for output in cell.get("outputs", ()))
+    assert "\x1b[" not in printed  # no progress bars
+    # Another model is another job: no result of the first one is shown for it.
+    monkeypatch.setenv("REASON_NOTEBOOK_MODEL", "file:/nonexistent")
+    with pytest.raises(CellExecutionError):
+        execute(notebook, tiny_world)
 
 
 def test_what_is_committed_has_no_outputs_and_a_badge():

@@ -231,6 +231,8 @@ _SPLITS = ("test", "dev", "train")
 """In the order of their numbers."""
 
 _UNBALANCED = 3
+_FEW_LEFT = 0.5
+"""Of a split's rows: where balancing keeps a smaller share, that is said."""
 _REASONS = {1: "said before", 2: "nearly said before", 3: "more than its category's share"}
 
 
@@ -276,11 +278,19 @@ def _balance(
             told.append(f"balance: split {_SPLITS[split]} has no row of {', '.join(absent)}.")
         if not able:
             continue
-        whole = min(counts[name] / share for name, share in able.items())
+        scarce = min(able, key=lambda name: counts[name] / able[name])
+        whole = counts[scarce] / able[scarce]
         for name, share in able.items():
             rows = np.flatnonzero(of_split & (gathered.category == gathered.categories.index(name)))
             surplus = rows[np.argsort(order[rows], kind="stable")][max(1, int(share * whole + 1e-9)) :]
             verdict[surplus] = _UNBALANCED
+        before, after = int(of_split.sum()), int((of_split & (verdict == 0)).sum())
+        if after < _FEW_LEFT * before:
+            told.append(
+                f"balance.shares keeps {after:,} of {before:,} rows of split {_SPLITS[split]}: it has "
+                f"{counts[scarce]} of {scarce}, whose share decides how many the others may have. Name "
+                "shares without that category, give it a smaller one, or use balance.min_rows alone."
+            )
     return verdict, told
 
 

@@ -13,34 +13,12 @@ from core.data.retrieval_sets.judgments import RetrievalSet
 from core.engine.identity import Identity
 from core.errors import BadData, BadModel, BadSpec, JobFailure
 from core.runtime.context import RunContext
-from core.spec.train import TrainSpec
+from core.spec.train import IRRELEVANT, TrainSpec
 from core.stack import library_versions
 
 STATE = 1
 """Version of the training's own state: of the order of batches, of losses, of what a checkpoint holds. Raise
 it with any change after which an older checkpoint would go on otherwise than it began."""
-
-_IRRELEVANT = {
-    "kind",
-    "name",
-    "labels",
-    "priority",
-    "resources",
-    "device",
-    "sharding",
-    "offload",
-    "mine",  # by its own key
-    "max_attempts",
-    "timeout_seconds",
-    "depends_on",
-    "checkpoint",
-    "logging_steps",
-    "trackers",
-    "data_loader_workers",
-    "prefetch_batches",
-    "max_reject_share",
-}
-"""Fields of a spec that change nothing of what is trained. Datasets and models count by their content."""
 
 _LIBRARIES = "libraries"
 _SETTINGS = "settings"
@@ -141,7 +119,7 @@ def _settings(model: BaseModel, prefix: str = "") -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, field in type(model).model_fields.items():
         path = f"{prefix}{name}"
-        if path in _IRRELEVANT or name in ("ref", "base_model") or path == "loss.guide.model":
+        if path in IRRELEVANT or name in ("ref", "base_model") or path == "loss.guide.model":
             continue
         value = getattr(model, name)
         usual = None if field.is_required() else field.get_default(call_default_factory=True)

@@ -38,9 +38,11 @@ def publish_estimate(spec: TrainSpec, context: RunContext, prepared: Prepared) -
         "memory": memory.as_dict(),
     }
     context.metrics = {"estimate": facts}
+    processes = context.request.processes
+    each = f" of each of {processes} processes" if processes > 1 else ""
     context.notice(
         f"Dry run: {prepared.steps} steps of about {facts['tokens_per_step']:,} tokens; about "
-        f"{memory.total / 1e9:.1f} GB at the peak, where all texts are as long as they may be"
+        f"{memory.total / 1e9:.1f} GB at the peak{each}, where all texts are as long as they may be"
         + (", the loss in micro-batches." if prepared.cached else ".")
     )
     folder = fresh_folder(context.folder / "work" / "report")
