@@ -250,7 +250,8 @@ class Mine(TrainerCallback):
             return
         if self._remining.generation_of(state.global_step) is not None:
             self._throughput.pause()
-            self._remining.after(state.global_step)
+            if not self._remining.after(state.global_step):
+                self._decided.stop = True  # before the next step: a checkpoint of this one mines again
             self._throughput.start()
 
 

@@ -84,21 +84,23 @@ class Remining:
         self.after(step)
         self._context.check_stop()  # nothing was trained that is not in a checkpoint
 
-    def after(self, step: int) -> None:
-        """Mines where it is time to. A request to stop ends it: then it is done again by who goes on."""
+    def after(self, step: int) -> bool:
+        """Mines where it is time to. A request to stop ends it, on all ranks: then the result is False, and
+        who goes on mines again."""
         generation = self.generation_of(step)
         if generation is None or any(generation == known for _, known in self._state.mined):
-            return
+            return True
         pending = self._state.mining[0] if self._state.mining else None
         if pending == generation:
-            return
+            return True
         if step == 0 or not self._asked.background:
-            if self._ranks.from_first(lambda: self._mine(generation, step)):
-                self._register(generation, step)
-            return
+            if not self._ranks.from_first(lambda: self._mine(generation, step)):
+                return False
+            self._register(generation, step)
+            return True
         if pending is not None:
             if not self._ranks.from_first(self._wait):
-                return
+                return False
             self._register(pending, step)
         if self._ranks.first or is_sharded(self._prepared.model):
             snapshot = trained_state(self._prepared.model, keep=self._ranks.first)
@@ -107,6 +109,7 @@ class Remining:
             save_file(snapshot, str(temporary))
             temporary.replace(self.folder / _SNAPSHOT)  # checkpoints that hold the former one keep it
         self._start(generation, step)
+        return True
 
     def close(self) -> None:
         """Nobody waits any more for what is mined in the background."""
