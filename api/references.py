@@ -13,7 +13,7 @@ from core.store import Store
 from core.store.schema.access import Access
 
 
-def settle(
+def resolve_references(
     spec: AnySpec, store: Store, settings: Settings, access: Access
 ) -> tuple[dict[str, Any], list[str]]:
     """Checks every reference. Returns (inputs by reference, ids of jobs that must end first).

@@ -22,7 +22,7 @@ from api.deps import (
 )
 from api.estimates import check_memory, estimate_training
 from api.reading_estimates import check_reading_memory, estimate_reading
-from api.references import settle
+from api.references import resolve_references
 from api.routing import Route
 from api.views import artifact_view, event_view, job_view
 from core.errors import BadRequest, InvalidRequest, NotFound, Problem
@@ -83,7 +83,7 @@ def submit(
         job, new = known, False
     else:
         _check_fleet(spec, store)
-        inputs, parents = settle(spec, store, settings, principal.access)
+        inputs, parents = resolve_references(spec, store, settings, principal.access)
         if not isinstance(spec, TrainSpec):
             check_reading_memory(spec, inputs, store, library)
         own_id, first = None, dict[str, MineSpec]()
@@ -124,7 +124,7 @@ def estimate_job(
     reader: Reader,
 ) -> EstimateView:
     """Memory by part, steps and seconds, and which workers have room. Nothing is queued."""
-    inputs, _parents = settle(spec, store, settings, reader.access)
+    inputs, _parents = resolve_references(spec, store, settings, reader.access)
     if isinstance(spec, TrainSpec):
         return estimate_training(spec, inputs, store, library)
     return estimate_reading(spec, inputs, store, library)

@@ -91,7 +91,7 @@ class Ranks:
         self.meet()
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         # A module that no text of this rank has gone through has no gradient here.
-        present = self.most([int(parameter.grad is not None) for parameter in trained])
+        present = self.all_reduce_max([int(parameter.grad is not None) for parameter in trained])
         gradients = []
         for parameter, anywhere in zip(trained, present, strict=True):
             if anywhere:
@@ -115,10 +115,10 @@ class Ranks:
     def meet(self, *, failed: bool = False) -> None:
         """Every rank comes here before it gathers and before it sums. Who has run out of memory meanwhile
         comes with ``failed``, and the step is done again by all: the others get `ShortElsewhere`."""
-        if self.most([int(failed)]) == [1] and not failed:
+        if self.all_reduce_max([int(failed)]) == [1] and not failed:
             raise ShortElsewhere("another GPU of this job has run out of memory")
 
-    def most(self, numbers: Sequence[int]) -> list[int]:
+    def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
         """The largest of all ranks, number by number."""
         if self.alone or not numbers:
             return list(numbers)
@@ -137,9 +137,9 @@ class Ranks:
 
     # -- what happens once in a while -----------------------------------------------------------------
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def broadcast_from_rank0(self, make: Callable[[], T]) -> T:
         """What ``make`` returns on the first rank. It is not called on the others, which meanwhile do what
-        the first one asks of them by `on_all`."""
+        the first one asks of them by `call_on_all_ranks`."""
         if self.alone:
             return make()
         if self.first:
@@ -148,10 +148,10 @@ class Ranks:
             self._take_part(found)
         return found
 
-    def on_all(self, function: Callable[..., T], *arguments: Any) -> list[T]:
+    def call_on_all_ranks(self, function: Callable[..., T], *arguments: Any) -> list[T]:
         """Call ``function(ranks, *arguments)`` on every rank; return what each has returned.
 
-        The first rank calls it, while the others wait in `from_first`. All of it is pickled.
+        The first rank calls it, while the others wait in `broadcast_from_rank0`. All of it is pickled.
         """
         call = _Call(function, arguments)
         if not self.alone:

@@ -178,15 +178,15 @@ def compute_together(
 ) -> list[T]:
     """What ``compute`` makes of each with a sharded model, in their order.
 
-    The first rank calls it inside of `Ranks.from_first`; every rank takes one micro-batch of each round.
+    The first rank calls it inside of `Ranks.broadcast_from_rank0`; each rank takes one of every round.
     """
     ranks: Ranks = model.ranks
     found: list[T] = []
     remaining = iter(micro_batches)
     while round_ := list(itertools.islice(remaining, ranks.share.size)):
         check_stop()
-        found += ranks.on_all(_compute_own, compute, round_)[: len(round_)]
-    ranks.on_all(reshard)
+        found += ranks.call_on_all_ranks(_compute_own, compute, round_)[: len(round_)]
+    ranks.call_on_all_ranks(reshard)
     return [one.to(model.computes_on) if isinstance(one, torch.Tensor) else one for one in found]
 
 

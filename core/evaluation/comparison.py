@@ -118,7 +118,7 @@ def outcome(comparison: Comparison, p_value: float, level: float, *, rising: boo
     return "better" if (comparison.difference > 0) == rising else "worse"
 
 
-def said_p_value(comparison: Comparison, p_value: float) -> str:
+def format_p_value(comparison: Comparison, p_value: float) -> str:
     """``= 0.03``, or ``<= 0.0003`` where no permutation came near. ``p_value`` is the corrected one."""
     at_most = "<=" if comparison.p_value <= comparison.least_p_value else "="
     return f"{at_most} {p_value:.2g}"
@@ -129,7 +129,7 @@ def verdict(comparison: Comparison, p_value: float, level: float, metric: str, *
     found = outcome(comparison, p_value, level, rising=rising)
     numbers = (
         f"{metric} {comparison.difference:+.4f} (95 % interval {comparison.low:+.4f} to "
-        f"{comparison.high:+.4f}, p {said_p_value(comparison, p_value)}, {comparison.queries} queries: "
+        f"{comparison.high:+.4f}, p {format_p_value(comparison, p_value)}, {comparison.queries} queries: "
         f"{comparison.wins} won, {comparison.losses} lost, {comparison.ties} tied)"
     )
     if comparison.queries < _FEWEST:

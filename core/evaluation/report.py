@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.evaluation.comparison import Compared, said_p_value
+from core.evaluation.comparison import Compared, format_p_value
 from core.evaluation.results import Evaluated
 from core.evaluation.scores import ranking_metrics
 from core.ranking.metrics import evaluate_run, mean
@@ -154,7 +154,7 @@ def _comparison_blocks(
                     item.outcome,
                     f"{item.comparison.difference:+.4f}",
                     f"{item.comparison.low:+.4f} to {item.comparison.high:+.4f}",
-                    said_p_value(item.comparison, item.corrected).removeprefix("= "),
+                    format_p_value(item.comparison, item.corrected).removeprefix("= "),
                     *(f"{getattr(item.comparison, name):,}" for name in ("wins", "losses", "ties")),
                 ]
                 for item in compared

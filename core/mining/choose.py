@@ -11,7 +11,7 @@ from core.data.prepared.gathering import batches_of
 from core.errors import BadData
 from core.mining.answers import Alike, Answers
 from core.mining.checking import Checker
-from core.mining.filters import Candidates, in_turn, keep
+from core.mining.filters import Candidates, filter_candidates, in_turn
 from core.mining.finders import Found
 from core.mining.gather import Gathered
 from core.mining.starvation import Tally
@@ -164,7 +164,7 @@ class _Chooser:
 
     def _left(self, query: int, tally: Tally, *, by_rank: bool) -> Candidates:
         documents = self._found.documents[query]
-        return keep(
+        return filter_candidates(
             documents,
             self._found.scores[query],
             self._answers.among(query, documents),

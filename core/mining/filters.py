@@ -42,7 +42,7 @@ TOO_NEAR = "too near the positive"
 """The name of the bar among the filters that remove candidates."""
 
 
-def keep(
+def filter_candidates(
     documents: np.ndarray,
     scores: np.ndarray,
     is_answer: np.ndarray,

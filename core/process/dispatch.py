@@ -21,22 +21,22 @@ def run_job(context: RunContext) -> None:
     context.tell_unused(unused_settings(spec))
     match spec.kind:
         case "train":
-            from core.training.train import train
+            from core.kinds.train import train
 
             train(spec, context)
         case "mine":
-            from core.mining.mine import mine
+            from core.kinds.mine import mine
 
             mine(spec, context)
         case "prepare":
-            from core.data.prepared.prepare import prepare
+            from core.kinds.prepare import prepare
 
             prepare(spec, context)
         case "evaluate":
-            from core.evaluation.evaluate import evaluate
+            from core.kinds.evaluate import evaluate
 
             evaluate(spec, context)
         case "embed":
-            from core.retrieval.embed import embed
+            from core.kinds.embed import embed
 
             embed(spec, context)

@@ -24,4 +24,4 @@ import core.process.main
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on some CPUs it advises a package at every start
 
 if not torch.cuda.is_available():  # asks the driver's management library, which initialises nothing
-    import core.training.train  # noqa: F401
+    import core.kinds.train  # noqa: F401

@@ -74,12 +74,12 @@ def search(
             check_stop()
             block = slice(start, start + rows)
             scores = asked[block].to(device) @ documents.T  # [block, documents]
-            take_in(best, block, scores, begin)
+            update_top_k(best, block, scores, begin)
         begin += len(documents)
     return best
 
 
-def take_in(best: Nearest, block: slice, scores: torch.Tensor, begin: int) -> None:
+def update_top_k(best: Nearest, block: slice, scores: torch.Tensor, begin: int) -> None:
     """What of a block of scores, whose columns count from ``begin``, belongs to the best so far.
 
     After the first shards that is little: looking for it costs a fraction of choosing the block's best.

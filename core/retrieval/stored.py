@@ -16,11 +16,16 @@ from core.families.late_interaction import Ragged, score_all
 from core.families.late_interaction.plaid import OpenPlaid
 from core.native_errors import reading_data
 from core.ranking.quantization import Codec, search_stored
-from core.ranking.search import Nearest, take_in
-from core.retrieval.embed import FORMAT, PAGE
+from core.ranking.search import Nearest, update_top_k
 from core.retrieval.encoders import DenseEncoder, TokenEncoder
 from core.runtime.context import RunContext
 from core.spec.parts.models import Prompts
+
+PAGE = "embeddings.json"
+"""Written last: what the files are, and how a query is to be read for them."""
+
+FORMAT = 1
+
 
 _KEPT = 16
 """Shards whose ids and texts stay in memory."""
@@ -82,7 +87,7 @@ class StoredEmbeddings:
                 vectors = np.load(self._folder / f"vectors-{number:05}.npy")
                 counts = np.load(self._folder / f"counts-{number:05}.npy")
             scores = score_all(asked, Ragged(vectors, counts), device=self._tokens.device)
-            take_in(nearest, slice(0, len(asked)), scores, shard["begin"])
+            update_top_k(nearest, slice(0, len(asked)), scores, shard["begin"])
         return [self._hits(some) for some in _pairs(nearest)]
 
     def _vectors(self) -> Iterator[np.ndarray]:

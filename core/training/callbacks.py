@@ -54,7 +54,7 @@ class Throughput:
 class Decide(TrainerCallback):
     """What the first rank alone knows when a step ends: whether the job is asked to stop, and whether time
     wants a checkpoint. The ranks of a sharded model must act on it alike, so it is settled before the other
-    callbacks look at it, with ``agree`` (`Ranks.from_first`, or a plain call)."""
+    callbacks look at it, with ``agree`` (`Ranks.broadcast_from_rank0`, or a plain call)."""
 
     def __init__(
         self,
@@ -178,13 +178,13 @@ class Evaluate(TrainerCallback):
     def _look_between_steps(self, state: TrainerState, control: TrainerControl) -> None:
         self._throughput.pause()
         self._context.phase("evaluating")
-        enough = self.look(state.global_step)
+        enough = self.evaluate_now(state.global_step)
         self._context.phase("training")
         self._throughput.start()
         if enough:
             control.should_training_stop = True
 
-    def look(self, step: int) -> bool:
+    def evaluate_now(self, step: int) -> bool:
         """Evaluates now. True when early stopping says that it is enough."""
         return self._consider(step, self._evaluate(step))
 

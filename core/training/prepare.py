@@ -97,7 +97,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     device, precision = _settle_device(spec, context)
     set_seed(spec.seed)
     context.phase("loading")
-    ranks.from_first(lambda: _fetch(spec, context))
+    ranks.broadcast_from_rank0(lambda: _fetch(spec, context))
     family = family_of(spec.family)
     # A model that is to be sharded may not fit on one GPU: it goes there layer by layer.
     model = family.load_for_training(context, spec, "cpu" if spec.sharding == "fsdp" else device)
@@ -124,7 +124,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
         evaluation_sets.update(sets)
         return found
 
-    rows = ranks.from_first(read)
+    rows = ranks.broadcast_from_rank0(read)
     tokens = rows.open()
     reader = family.make_reader(model, spec)
     lengths = _settle_lengths(spec, context, model, tokens, reader)
@@ -163,7 +163,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
         packing = replace(packing, width=width)
     if spec.compile:
         _tell_of_compilation(spec, context, device, steps)
-    cached = ranks.from_first(
+    cached = ranks.broadcast_from_rank0(
         lambda: _use_cache(spec, shape, lengths, dataset, device, precision, context.request.processes)
     )
     if cached and spec.loss.cached == "auto":

@@ -160,7 +160,7 @@ class PairTrainer(Trainer):
         inputs = self.limits.apply(inputs)
         if self._sharded:
             micro_batches = inputs["micro_batches"]
-            [most] = self._ranks.most([len(micro_batches)])
+            [most] = self._ranks.all_reduce_max([len(micro_batches)])
             inputs = {**inputs, "micro_batches": split_into(micro_batches, most)}
         return inputs
 
@@ -206,7 +206,7 @@ class PairTrainer(Trainer):
             if here:
                 self._ranks.meet(failed=True)
             narrowed = self.limits.narrow(
-                self.state.global_step + 1, self.window, problem, most=self._ranks.most
+                self.state.global_step + 1, self.window, problem, most=self._ranks.all_reduce_max
             )
             self._tell(narrowed)
             model.zero_grad()
@@ -391,10 +391,10 @@ class PairTrainer(Trainer):
 
     def load_weights(self, path: Path) -> None:
         """Read what `save_weights` wrote in this attempt. The first rank calls it, while the others wait in
-        `Ranks.from_first`. Raises `StorageFailure`."""
+        `Ranks.broadcast_from_rank0`. Raises `StorageFailure`."""
         try:
             if self._sharded:
-                self._ranks.on_all(_restore_on, path)
+                self._ranks.call_on_all_ranks(_restore_on, path)
             else:
                 self._restore(path)
         except (OSError, SafetensorError) as error:

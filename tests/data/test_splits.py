@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.prepared.splits import Column, assign, components, nearly_said_before
+from core.data.prepared.splits import Column, assign, components, mark_near_duplicates
 from core.data.rows.hashing import text_hash
 
 ROWS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=60)
@@ -59,9 +59,9 @@ def test_a_row_repeats_an_earlier_one_that_stays():
     queries = column(["a", "b", "c", "a", "a"], near=[(0, 1), (1, 2)])
     documents = column(["x", "x", "x", "x", "y"])
     # b repeats a, and is left out; c is near to b alone, which did not stay; the last has another document.
-    found = nearly_said_before(queries, documents, np.ones(5, bool))
+    found = mark_near_duplicates(queries, documents, np.ones(5, bool))
     assert found.tolist() == [False, True, False, True, False]
-    assert nearly_said_before(queries, documents, np.array([0, 1, 1, 1, 1], bool)).tolist() == [
+    assert mark_near_duplicates(queries, documents, np.array([0, 1, 1, 1, 1], bool)).tolist() == [
         False,
         False,
         True,

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from core.engine.inference import check_finite
 from core.errors import BadModel, Diverged
 from core.jobs.events import EventType
+from core.kinds.train import _broken_by_training
 from core.process.local import run_local
 from core.ranking.search import shard_vectors
 from core.runtime.reporter import RecordingReporter
-from core.training.train import _broken_by_training
 from tests.data.test_judgments import write_set
 from tests.evaluation.test_evaluate_job import evaluate, report
 from tests.tiny import WORDS

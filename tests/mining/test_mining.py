@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.mining.filters import Candidates, bar_of, in_turn, keep
+from core.mining.filters import Candidates, bar_of, filter_candidates, in_turn
 from core.ranking.search import search, shard_vectors
 from core.retrieval import encode as encode_room
 from core.retrieval.encode import encode_to_shards
@@ -101,7 +101,7 @@ SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.1, -np.inf])
 )
 def test_each_filter(limits, expected, removed):
     counts: Counter[str] = Counter()
-    found = keep(DOCUMENTS, SCORES, DOCUMENTS == 3, [0.8], Filters(**limits), counts)
+    found = filter_candidates(DOCUMENTS, SCORES, DOCUMENTS == 3, [0.8], Filters(**limits), counts)
     assert found.documents.tolist() == expected
     assert {name: count for name, count in counts.items() if count} == removed
 
@@ -114,7 +114,7 @@ def test_margins_lower_the_bar_of_negative_scores_too():
 
 
 def test_the_bar_is_the_lowest_of_all_positives():
-    found = keep(
+    found = filter_candidates(
         DOCUMENTS, SCORES, np.isin(DOCUMENTS, [3, 4]), [0.8, 0.5], Filters(positive_aware=1.0), Counter()
     )
     assert found.documents.tolist() == [8]
@@ -131,7 +131,9 @@ def test_no_answer_is_ever_a_negative(size, answers, sampling, seed):
     generator = np.random.default_rng(seed)
     documents = generator.permutation(41)[:size]
     scores = -np.sort(-generator.standard_normal(size))
-    found = keep(documents, scores, np.isin(documents, list(answers)), [0.5], Filters(), Counter())
+    found = filter_candidates(
+        documents, scores, np.isin(documents, list(answers)), [0.5], Filters(), Counter()
+    )
     assert not set(found.documents.tolist()) & answers
     assert (np.diff(found.scores) <= 0).all()
     turn = in_turn(found, sampling, (seed, 1))
@@ -146,6 +148,6 @@ def test_no_answer_is_ever_a_negative(size, answers, sampling, seed):
 
 
 def test_ranks_are_those_among_what_is_no_answer():
-    found = keep(DOCUMENTS, SCORES, np.isin(DOCUMENTS, [7, 9]), [1.0], Filters(), Counter())
+    found = filter_candidates(DOCUMENTS, SCORES, np.isin(DOCUMENTS, [7, 9]), [1.0], Filters(), Counter())
     assert isinstance(found, Candidates)
     assert dict(zip(found.documents.tolist(), found.ranks.tolist(), strict=True)) == {3: 0, 1: 1, 4: 2, 8: 3}

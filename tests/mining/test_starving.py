@@ -10,7 +10,7 @@ import torch
 
 from core.errors import InvalidRequest
 from core.jobs.events import EventType
-from core.mining.filters import TOO_NEAR, in_turn, keep
+from core.mining.filters import TOO_NEAR, filter_candidates, in_turn
 from core.mining.starvation import CHECKED, Tally
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
@@ -26,7 +26,9 @@ CLOSE = 0.99 - DOCUMENTS / 1000  # nearest first, all within 0.03
 def kept(positive: float, *, corpus: int | None = 300, removed: Counter | None = None, **asked):
     answers = DOCUMENTS == 0
     counts = Counter() if removed is None else removed
-    return keep(DOCUMENTS, CLOSE, answers, [positive], RankFilters(**asked), counts, corpus=corpus)
+    return filter_candidates(
+        DOCUMENTS, CLOSE, answers, [positive], RankFilters(**asked), counts, corpus=corpus
+    )
 
 
 # -- one query -----------------------------------------------------------------------------------------
@@ -256,9 +258,9 @@ def test_the_cross_encoder_has_the_last_word_on_own_negatives_too(tiny_model, tm
 
 def test_answers_behind_the_last_rank_are_in_nobodys_way():
     counts: Counter[str] = Counter()
-    keep(DOCUMENTS, CLOSE, DOCUMENTS >= 10, [2.0], RankFilters(range_max=10), counts)
+    filter_candidates(DOCUMENTS, CLOSE, DOCUMENTS >= 10, [2.0], RankFilters(range_max=10), counts)
     assert counts["answers"] == 0
-    keep(DOCUMENTS, CLOSE, DOCUMENTS >= 9, [2.0], RankFilters(range_max=10), counts)
+    filter_candidates(DOCUMENTS, CLOSE, DOCUMENTS >= 9, [2.0], RankFilters(range_max=10), counts)
     assert counts["answers"] == 21
 
 

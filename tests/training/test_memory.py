@@ -83,7 +83,7 @@ _ONE_JOB = """
 import json, re, sys
 from pathlib import Path
 import psutil
-import core.training.train
+import core.kinds.train
 base = psutil.Process().memory_info().rss
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter

@@ -41,8 +41,8 @@ def test_dealt_texts_are_found_again_behind_each_other(count, size):
 def test_alone_nothing_is_asked_of_anybody():
     alone, embeddings = Ranks(), torch.ones(3, 2)
     assert alone.gather(embeddings) is embeddings
-    assert alone.most([3]) == [3]
-    assert alone.from_first(lambda: "made") == "made"
+    assert alone.all_reduce_max([3]) == [3]
+    assert alone.broadcast_from_rank0(lambda: "made") == "made"
     alone.meet(failed=True)
     assert is_out_of_memory(ShortElsewhere())
 

@@ -7,7 +7,7 @@ import torch
 
 from core.evaluation.scores import Scores
 from core.jobs.events import EventType
-from core.training import train as room
+from core.kinds import train as room
 from tests.tiny import WORDS
 from tests.training.test_train import StopAt, of, run, weights
 

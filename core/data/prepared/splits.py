@@ -38,7 +38,7 @@ def first_of_each(names: np.ndarray) -> np.ndarray:
     return first
 
 
-def nearly_said_before(queries: Column, positives: Column, asked: np.ndarray) -> np.ndarray:
+def mark_near_duplicates(queries: Column, positives: Column, asked: np.ndarray) -> np.ndarray:
     """Whether an earlier row that stays has nearly, or just, this query with nearly, or just, this positive.
 
     Only rows that are ``asked`` about [rows] stay or go; the others count for nothing. [rows]

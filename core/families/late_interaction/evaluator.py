@@ -21,7 +21,7 @@ from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, ch
 from core.families.late_interaction.reader import Reader
 from core.ranking.metrics import Run
 from core.ranking.rank_set import depth_with_excluded, run_of
-from core.ranking.search import Nearest, merge, take_in
+from core.ranking.search import Nearest, merge, update_top_k
 from core.ranking.triplets import Score
 from core.runtime.context import RunContext
 from core.spec.parts.models import PruneEmbeddings
@@ -145,7 +145,7 @@ class Ranker:
             for start in range(0, len(asked), _QUERIES):
                 self._check_stop()
                 block = slice(start, min(start + _QUERIES, len(asked)))
-                take_in(best, block, score_all(asked.span(block), documents, device=self._device), begin)
+                update_top_k(best, block, score_all(asked.span(block), documents, device=self._device), begin)
         indices = np.where(best.indices >= 0, order[best.indices], -1)
         return run_of(dataset, indices.tolist(), best.scores.tolist(), depth)
 

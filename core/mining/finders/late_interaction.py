@@ -10,7 +10,7 @@ from core.families.late_interaction import Ragged, score_all, score_pairs
 from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, check_plaid
 from core.mining.finders.base import Found
 from core.mining.gather import Gathered
-from core.ranking.search import Nearest, merge, take_in
+from core.ranking.search import Nearest, merge, update_top_k
 from core.retrieval.encoders import TokenEncoder, read_tokens
 from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
@@ -83,7 +83,7 @@ class LateInteractionFinder:
                 device=self._device,
                 scores_at_once=self._spec.scores_at_once,
             )
-            take_in(best, block, scores, first)
+            update_top_k(best, block, scores, first)
 
     def _ask_plaid(self, asked: Ragged, paths: list[Path], candidates: int, depth: int) -> np.ndarray:
         """[queries, depth] documents, -1 where there are no more."""

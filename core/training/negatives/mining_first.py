@@ -20,7 +20,7 @@ from core.data.sources.corpus import has_corpus, read_corpus
 from core.data.training_rows.pairs import DATASET_FACTS, Reading, read_pairs
 from core.engine.identity import described_sha256
 from core.families.prompts import with_own_prompts
-from core.mining.mine import mine_rows
+from core.mining.rows import mine_rows
 from core.runtime.context import RunContext
 from core.runtime.devices import release_memory
 from core.spec.job import JobSpec

@@ -94,12 +94,12 @@ class Remining:
         if pending == generation:
             return True
         if step == 0 or not self._asked.background:
-            if not self._ranks.from_first(lambda: self._mine(generation, step)):
+            if not self._ranks.broadcast_from_rank0(lambda: self._mine(generation, step)):
                 return False
             self._register(generation, step)
             return True
         if pending is not None:
-            if not self._ranks.from_first(self._wait):
+            if not self._ranks.broadcast_from_rank0(self._wait):
                 return False
             self._register(pending, step)
         if self._ranks.first or is_sharded(self._prepared.model):

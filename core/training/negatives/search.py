@@ -17,7 +17,7 @@ from core.data.dedup.near_duplicates import Sketches
 from core.engine.tokens import Frame, TokenTable
 from core.families import dense
 from core.mining.answers import MOST_ANSWERS, Alike
-from core.mining.filters import in_turn, keep
+from core.mining.filters import filter_candidates, in_turn
 from core.mining.starvation import Tally
 from core.ranking.inverted_lists import search_with_faiss
 from core.ranking.search import Nearest, search
@@ -194,7 +194,7 @@ def _choose(
     by_rank = np.zeros(len(queries), bool)
 
     def choose(query: int, into: Tally, *, deeper: bool) -> None:
-        left = keep(
+        left = filter_candidates(
             found[query],
             nearest.scores[query],
             np.isin(found[query], list(known_answers.of(int(queries[query])))),

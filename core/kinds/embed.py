@@ -24,14 +24,10 @@ from core.ranking.quantization import Codec
 from core.ranking.search import shard_vectors
 from core.retrieval.encode import SHARD
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, read_tokens
+from core.retrieval.stored import FORMAT, PAGE
 from core.retrieval.texts import TextFile
 from core.runtime.context import RunContext
 from core.spec.embed import EmbedSpec
-
-PAGE = "embeddings.json"
-"""Written last: what the files are, and how a query is to be read for them."""
-
-FORMAT = 1
 
 
 def embed(spec: EmbedSpec, context: RunContext) -> None:

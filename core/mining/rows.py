@@ -1,32 +1,15 @@
-"""A mine job: rows and a corpus -> the same rows with negatives, and a page on where they come from."""
+"""Negatives for the rows of a dataset: gathered, searched for, chosen, written."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
-from core.artifacts import fresh_folder
 from core.mining.answers import MOST_ANSWERS, Alike, Answers
 from core.mining.choose import Mined, choose_negatives
 from core.mining.finders import choose_finder
-from core.mining.finders.parts import publish_candidates
 from core.mining.gather import Gathered, gather
-from core.mining.output import Written, publish_mined, write_mined
+from core.mining.output import Written, write_mined
 from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
-
-
-def mine(spec: MineSpec, context: RunContext) -> None:
-    """Read, encode, search, filter, publish. Raises `Stopped` or a `JobFailure`."""
-    context.phase("preparing")
-    work = fresh_folder(context.folder / "work")
-    gathered = gather(spec, context, context.dataset_path(spec.dataset.ref), work)
-    search = _Search(spec, context, gathered)
-    if spec.part is not None:
-        publish_candidates(spec, context, gathered, search.found, search.facts)
-    else:
-        context.phase("publishing")
-        publish_mined(spec, context, write_mined(spec, context, gathered, search.found, *search.chosen()))
-    shutil.rmtree(work)
 
 
 def mine_rows(spec: MineSpec, context: RunContext, work: Path) -> Written:
@@ -35,13 +18,13 @@ def mine_rows(spec: MineSpec, context: RunContext, work: Path) -> Written:
     The dataset has one split, ``train``. Raises `Stopped` or a `JobFailure`.
     """
     gathered = gather(spec, context, context.dataset_path(spec.dataset.ref), work)
-    search = _Search(spec, context, gathered)
+    search = RowSearch(spec, context, gathered)
     return write_mined(
         spec, context, gathered, search.found, *search.chosen(), split="train", other_splits=False
     )
 
 
-class _Search:
+class RowSearch:
     """What was found for the queries of some rows, and what of it is taken."""
 
     def __init__(self, spec: MineSpec, context: RunContext, gathered: Gathered) -> None:

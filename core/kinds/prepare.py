@@ -18,7 +18,7 @@ from core.data.dedup.mixing import mix
 from core.data.prepared.gathering import Gathered, Opened, batches_of, gather, open_sources
 from core.data.prepared.negatives import LEVELS, Chosen, choose
 from core.data.prepared.retrieval_set import write_judged, write_retrieval
-from core.data.prepared.splits import assign, components, first_of_each, nearly_said_before, neighbours
+from core.data.prepared.splits import assign, components, first_of_each, mark_near_duplicates, neighbours
 from core.data.retrieval_sets.judged import is_judged
 from core.data.rows.statistics import PREVIEW_ROWS, Statistics, write_preview
 from core.data.training_rows.dataset import CHUNKS, SCHEMA, ParquetFile, read_facts, write_facts
@@ -242,7 +242,7 @@ def _repetitions(spec: PrepareSpec, gathered: Gathered) -> np.ndarray:
     if spec.dedup.exact:
         verdict[~first_of_each(gathered.names)] = 1
     if spec.dedup.near is not None:
-        near = nearly_said_before(gathered.queries, gathered.positives, verdict == 0)
+        near = mark_near_duplicates(gathered.queries, gathered.positives, verdict == 0)
         verdict[near] = 2
     return verdict
 

@@ -97,7 +97,7 @@ def _train_from(
     begun: list[tuple[Prepared, PairTrainer]],
 ) -> None:
     """``begun`` gets what is trained, for whoever explains why it ended."""
-    resume_from = ranks.from_first(checkpoints.latest)
+    resume_from = ranks.broadcast_from_rank0(checkpoints.latest)
     state = checkpoints.state(resume_from) if resume_from else TrainingState()
     prepared = prepare(spec, context, ranks)
     if spec.dry_run:
@@ -116,7 +116,7 @@ def _train_from(
     )
     if not state.evaluations and spec.evaluation.baseline and prepared.rows.evaluated:
         context.phase("evaluating")
-        evaluation.look(0)  # in the base's own lengths
+        evaluation.evaluate_now(0)  # in the base's own lengths
     settle_saved_lengths(spec, context, prepared)
     context.phase("training")
     if resume_from:
@@ -135,7 +135,7 @@ def _train_from(
         if prepared.rows.evaluated:
             evaluate_last(context, trainer, evaluation, state)
     # The others wait, and a sharded model's help.
-    ranks.from_first(lambda: finish(spec, context, ranks, prepared, trainer, state, checkpoints))
+    ranks.broadcast_from_rank0(lambda: finish(spec, context, ranks, prepared, trainer, state, checkpoints))
 
 
 def _shard(spec: TrainSpec, context: RunContext, ranks: Ranks, prepared: Prepared) -> None:
@@ -221,14 +221,14 @@ def build_trainer(
     judge = make_judge(spec, context, prepared)
 
     def score(step: int) -> Scores:
-        scores = ranks.from_first(lambda: evaluate(context, prepared, judge, state, step=step))
+        scores = ranks.broadcast_from_rank0(lambda: evaluate(context, prepared, judge, state, step=step))
         if spec.trackers:  # TensorBoard's curves are ours; these know the trainer's log only
             trainer.log({f"eval/{name}": value for name, value in flatten(scores).items()})
         return scores
 
     sharded = is_sharded(prepared.model)
     decided = Decide(
-        context, spec.checkpoint.every_seconds, ranks.from_first if sharded else lambda look: look()
+        context, spec.checkpoint.every_seconds, ranks.broadcast_from_rank0 if sharded else lambda look: look()
     )
     evaluation = Evaluate(
         context,
@@ -318,7 +318,7 @@ def evaluate_last(
     step = trainer.state.global_step
     if not state.evaluations or state.evaluations[-1]["step"] != step:
         context.phase("evaluating")
-        evaluation.look(step)
+        evaluation.evaluate_now(step)
 
 
 def finish(
@@ -392,7 +392,7 @@ def finish(
     }
     work = context.folder / "work"
     if is_sharded(prepared.model):
-        ranks.on_all(unshard_model)
+        ranks.call_on_all_ranks(unshard_model)
     model_folder = fresh_folder(work / "model")
     if spec.lora is not None:
         merge(prepared.model)  # plain weights: they load anywhere

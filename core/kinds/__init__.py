@@ -1,0 +1,1 @@
+"""The kinds of jobs, one file each: what a spec asks for, step by step."""
