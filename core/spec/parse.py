@@ -1,9 +1,10 @@
-"""The door through which specs come in."""
+"""Validation of job specs that people send."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, get_args
 
-from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, Discriminator, Tag, TypeAdapter, ValidationError
 
 from core.errors import InvalidRequest, Problem
 from core.spec.embed import EmbedSpec
@@ -36,7 +37,36 @@ AnyJobSpec = Annotated[
 
 AnySpec = TrainSpec | PrepareSpec | MineSpec | EvaluateSpec | EmbedSpec
 
+_BY_KIND: dict[str, type[BaseModel]] = {
+    "train": TrainSpec,
+    "prepare": PrepareSpec,
+    "mine": MineSpec,
+    "evaluate": EvaluateSpec,
+    "embed": EmbedSpec,
+}
+
 _ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnyJobSpec)
+
+
+def _names_beside(location: Sequence[str | int]) -> list[str]:
+    """The names of the fields that the last part of a path could have meant, for a path in a job spec."""
+    kinds = {f"<{kind}>": model for kind, model in _BY_KIND.items()}
+    start = next((place for place, part in enumerate(location) if part in kinds), None)
+    if start is None:
+        return []
+    models: list[type[BaseModel]] = [kinds[str(location[start])]]
+    for part in location[start + 1 : -1]:
+        if isinstance(part, str) and not part.startswith("<"):
+            fields = [model.model_fields[part] for model in models if part in model.model_fields]
+            models = [found for field in fields for found in _models_in(field.annotation)]
+    return [name for model in models for name in model.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field's annotation mentions, within unions, lists and ``Annotated``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]
 
 
 def describe(item: Mapping[str, Any]) -> Problem:
@@ -47,7 +77,8 @@ def describe(item: Mapping[str, Any]) -> Problem:
     if item["type"].startswith("union_tag") and not path:
         return Problem("kind", f"must be one of {', '.join(KINDS)}")
     if item["type"] == "extra_forbidden":
-        return Problem(path, "unknown field")
+        near = difflib.get_close_matches(parts[-1], _names_beside(item["loc"]), 1) if parts else []
+        return Problem(path, f"unknown field; did you mean {near[0]}?" if near else "unknown field")
     if item["type"] == "too_short":
         return Problem(path, f"needs at least {item['ctx']['min_length']}")
     if item["type"] == "too_long":

@@ -204,3 +204,22 @@ def test_losses_of_pair_scores_are_of_families_with_one_scale():
         parse_spec({**train, "family": "late_interaction"})
     with pytest.raises(InvalidRequest, match="holdout"):
         parse_spec({**train, "evaluation": {"holdout": 0.1}})
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "meant"),
+    [
+        ({"mircobatch_tokens": 64}, "mircobatch_tokens", "micro_batch_tokens"),
+        ({"lora": {"modules_to_trian": ["dense"]}}, "lora.modules_to_trian", "modules_to_train"),
+        ({"evaluation": {"early_stoping": None}}, "evaluation.early_stoping", "early_stopping"),
+        ({"dataset": [{"ref": "file:/a", "wieght": 1}]}, "dataset.0.wieght", "weight"),
+        ({"xyzzy": 1}, "xyzzy", None),
+    ],
+)
+def test_an_unknown_field_names_the_nearest(fields, path, meant):
+    asked = {"kind": "train", "base_model": "file:/m", "dataset": "file:/rows.jsonl", **fields}
+    with pytest.raises(InvalidRequest) as refused:
+        parse_spec(asked)
+    [problem] = refused.value.problems
+    said = f"unknown field; did you mean {meant}?" if meant else "unknown field"
+    assert (problem.path, problem.message) == (path, said)
