@@ -117,7 +117,7 @@ def theirs(model: Path, data: Path, out: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.evaluation import InformationRetrievalEvaluator
 
-    from core.data.retrieval_sets.judged import read_judged
+    from core.data.retrieval_sets.judged_folders import read_judged
 
     dataset = read_judged(data / "scifact", "test")
     bi_encoder = SentenceTransformer(str(model), device="cpu", model_kwargs={"torch_dtype": "float32"})

@@ -22,7 +22,7 @@ from core.engine.batching import WHOLE, Packing, Share, plan_micro_batches
 from core.engine.loading import transformer_of
 from core.engine.sharding import is_sharded, recomputing
 from core.engine.tokens import Frame, Ids, Input
-from core.runtime.heap import give_back_freed_memory
+from core.runtime.c_heap import give_back_freed_memory
 
 
 def tokenize(

@@ -10,7 +10,7 @@ import torch
 from core.engine.micro_batches import MicroBatch, in_halves
 from core.engine.sharding import Compute, compute_together, is_sharded
 from core.errors import BadModel
-from core.runtime.heap import HELD_BYTES, give_back_freed_memory
+from core.runtime.c_heap import HELD_BYTES, give_back_freed_memory
 
 T = TypeVar("T")
 

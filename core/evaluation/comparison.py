@@ -1,4 +1,4 @@
-"""Is one model better than another, or was it luck? Paired tests over queries.
+"""Paired significance tests of two systems over queries.
 
 Both models answer the same queries, so what counts is each query's difference. The randomisation test asks
 how often as large a mean comes about if every difference had its sign by chance; the bootstrap, how much the

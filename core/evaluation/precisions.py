@@ -1,4 +1,4 @@
-"""What a bi-encoder's corpus is worth in fewer bytes: other precisions, fewer dimensions."""
+"""Scores of a bi-encoder whose vectors are stored in fewer bytes: other precisions, fewer dimensions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import numpy as np
 
 from core.data.retrieval_sets.judgments import RetrievalSet
 from core.errors import BadSpec
-from core.evaluation.entrants import DenseEntrant
 from core.evaluation.scores import ranking_metrics
+from core.evaluation.systems import DenseEntrant
 from core.ranking.metrics import depth_of, evaluate_run, mean
 from core.ranking.quantization import Codec, search_stored
 from core.ranking.rank_set import depth_with_excluded, run_of

@@ -1,4 +1,4 @@
-"""An evaluation in words and pictures."""
+"""The report of an evaluation: markdown, HTML and plots."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an evaluate job has found, before anybody has thought about it."""
+"""Data classes of what an evaluate job has measured."""
 
 import json
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from core.evaluation.entrants import Ranking
 from core.evaluation.precisions import Variant
 from core.evaluation.scores import Scores
 from core.evaluation.sets import NamedSet
+from core.evaluation.systems import Ranking
 
 
 @dataclass

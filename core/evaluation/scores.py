@@ -1,4 +1,4 @@
-"""What an evaluation has found: means to look at, and every query's own value to compare by."""
+"""Scores of one evaluation: means, and the value of each query to compare by."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

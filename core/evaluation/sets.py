@@ -1,4 +1,4 @@
-"""What an evaluation is of: retrieval sets by the names that reports call them."""
+"""Retrieval sets to evaluate on, by the names that reports use."""
 
 from dataclasses import dataclass
 from functools import cached_property

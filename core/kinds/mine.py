@@ -4,9 +4,9 @@ import shutil
 
 from core.artifacts import fresh_folder
 from core.mining.finders.parts import publish_candidates
-from core.mining.gather import gather
+from core.mining.mine_rows import RowSearch
 from core.mining.output import publish_mined, write_mined
-from core.mining.rows import RowSearch
+from core.mining.read_input import gather
 from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 

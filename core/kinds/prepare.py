@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 
 from core.artifacts import fresh_folder
 from core.data.dedup.mixing import mix
-from core.data.prepared.gathering import Gathered, Opened, batches_of, gather, open_sources
 from core.data.prepared.negatives import LEVELS, Chosen, choose
+from core.data.prepared.read_sources import Gathered, Opened, batches_of, gather, open_sources
 from core.data.prepared.retrieval_set import write_judged, write_retrieval
 from core.data.prepared.splits import assign, components, first_of_each, mark_near_duplicates, neighbours
-from core.data.retrieval_sets.judged import is_judged
+from core.data.retrieval_sets.judged_folders import is_judged
 from core.data.rows.statistics import PREVIEW_ROWS, Statistics, write_preview
 from core.data.training_rows.dataset import CHUNKS, SCHEMA, ParquetFile, read_facts, write_facts
 from core.data.training_rows.pairs import is_dataset

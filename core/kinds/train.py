@@ -30,17 +30,17 @@ from core.training.adapters import layers_of, merge
 from core.training.arguments import choose_trackers, first_free_batch, training_arguments
 from core.training.callbacks import Decide, Evaluate, Mine, Report, Save, Scores, Throughput
 from core.training.checkpoints.checkpoint import Checkpoints, TrainingState
-from core.training.checkpoints.copies import Copies
+from core.training.checkpoints.remote_copies import Copies
 from core.training.checkpoints.resuming import check_resumable
-from core.training.negatives.mined import mined_folder
+from core.training.negatives.mined_dataset import mined_folder
 from core.training.negatives.remining import Remining
 from core.training.prepare import Prepared, prepare
 from core.training.recovery import AGAINST_DIVERGENCE, Limits
 from core.training.reporting.card import write_model_card
-from core.training.reporting.curves import TensorBoard
 from core.training.reporting.diagnosis import explain_out_of_memory
 from core.training.reporting.dry_run import publish_estimate
 from core.training.reporting.report import write_report
+from core.training.reporting.tensorboard import TensorBoard
 from core.training.rows import dataset_names
 from core.training.trainer import DamagedCheckpoint, PairTrainer
 

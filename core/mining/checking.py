@@ -1,4 +1,4 @@
-"""A cross-encoder's last word: what it takes for an answer is no negative.
+"""The check of candidates by a cross-encoder: a candidate that it takes for an answer is no negative.
 
 Only who is about to become a negative is asked, in rounds over many queries at once: so batches are full, and
 nothing is scored that nobody needs.
@@ -12,7 +12,7 @@ import numpy as np
 from core.engine.identity import Identity
 from core.families import cross_encoder
 from core.mining.filters import Candidates, bar_of
-from core.mining.gather import Gathered
+from core.mining.read_input import Gathered
 from core.mining.starvation import CHECKED, Tally
 from core.retrieval.encoders import packing_for
 from core.runtime.context import RunContext

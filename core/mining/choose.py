@@ -1,4 +1,4 @@
-"""From what was found to what is taken: filters, preference, sampling, a cross-encoder's check."""
+"""Choosing negatives among candidates: filters, preference, sampling, the check by a cross-encoder."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from core.data.prepared.gathering import batches_of
+from core.data.prepared.read_sources import batches_of
 from core.errors import BadData
-from core.mining.answers import Alike, Answers
 from core.mining.checking import Checker
 from core.mining.filters import Candidates, filter_candidates, in_turn
 from core.mining.finders import Found
-from core.mining.gather import Gathered
+from core.mining.known_answers import Alike, Answers
+from core.mining.read_input import Gathered
 from core.mining.starvation import Tally
 from core.runtime.context import RunContext
 from core.spec.mine import MineSpec

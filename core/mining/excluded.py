@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.retrieval_sets.judged import is_judged, judged_files
+from core.data.retrieval_sets.judged_folders import is_judged, judged_files
 from core.data.retrieval_sets.judgments import IdenticalIds
 from core.data.retrieval_sets.own_documents import decide
 from core.data.rows.remarks import Remarks
 from core.data.training_rows.dataset import read_facts, read_parquet
 from core.data.training_rows.pairs import TrainingRow, is_dataset
-from core.mining.pool import Pool
+from core.mining.distinct_texts import Pool
 from core.runtime.context import RunContext
 
 _AT_ONCE = 4096

@@ -1,4 +1,4 @@
-"""What a mine job makes: the rows with their negatives, and a page on where they come from."""
+"""The output of mining: rows with negatives, and a report on where they come from."""
 
 import json
 from collections import Counter
@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from core.artifacts import fresh_folder
-from core.data.prepared.gathering import batches_of
+from core.data.prepared.read_sources import batches_of
 from core.data.rows.statistics import PREVIEW_ROWS, write_preview
 from core.data.training_rows.dataset import SCHEMA, ParquetFile, read_facts, read_split, write_facts
 from core.data.training_rows.pairs import is_dataset
 from core.mining.choose import Mined
 from core.mining.finders import Found
-from core.mining.gather import Gathered
+from core.mining.read_input import Gathered
 from core.reports import Details, Document, Figure, Heading, Listing, Table, Text, write_document
 from core.reports.plots import plot_histograms
 from core.runtime.context import RunContext

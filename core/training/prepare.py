@@ -32,7 +32,7 @@ from core.training.arguments import loader_workers
 from core.training.checkpoints.resuming import dependencies
 from core.training.lengths import ChosenLengths, check_lengths, choose_lengths
 from core.training.negatives.choice import ChosenNegatives, choose_negatives
-from core.training.negatives.mined import MinedNegatives, mined_folder
+from core.training.negatives.mined_dataset import MinedNegatives, mined_folder
 from core.training.rows import Rows, dataset_names, read_rows
 
 _PACKING = {

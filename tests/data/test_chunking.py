@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.documents.blocks import parse_markdown, parse_plain, parse_rst, plain
 from core.data.documents.chunking import chunk, sentences
+from core.data.documents.text_blocks import parse_markdown, parse_plain, parse_rst, plain
 
 WORDS = st.text("abcdefgh XYZ.,", min_size=1, max_size=60).map(lambda text: " ".join(text.split()) or "word")
 PARAGRAPH = st.lists(WORDS, min_size=1, max_size=6).map(

@@ -17,7 +17,7 @@ from core.data.io import json_lists
 from core.data.io.archives import extract
 from core.data.io.folders import files_of_split, split_files
 from core.data.io.readers import read_rows
-from core.data.retrieval_sets.judged import read_judged
+from core.data.retrieval_sets.judged_folders import read_judged
 from core.data.rows.record import TrainingRow, parse_row
 from core.data.rows.row import Reject, Row
 from core.data.sources.formats import settle_format

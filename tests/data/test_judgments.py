@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.retrieval_sets.judged import judged_pairs, read_judged
+from core.data.retrieval_sets.judged_folders import judged_pairs, read_judged
 from core.data.retrieval_sets.own_documents import is_same_text
 from core.data.rows.remarks import Irregularity, Remarks
 from core.data.rows.row import Reject

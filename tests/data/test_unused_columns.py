@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.data.documents.passages import AS_WRITTEN, read_passages
-from core.data.retrieval_sets.judged import is_judged
+from core.data.retrieval_sets.judged_folders import is_judged
 from core.data.rows.reading import TEXT_ROLES, Reading
 from core.data.sources.corpus import CORPUS_ROLES, read_corpus
 from core.data.sources.formats import settle_format

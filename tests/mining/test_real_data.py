@@ -10,7 +10,7 @@ from core.data.rows.hashing import text_hash
 from core.data.sources.inputs import make_context
 from core.jobs.protocol import RunRequest
 from core.mining.finders.dense import DenseFinder
-from core.mining.gather import gather
+from core.mining.read_input import gather
 from core.retrieval import encode as encode_room
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec

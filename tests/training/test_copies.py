@@ -8,7 +8,7 @@ import pytest
 from core.artifacts import MANIFEST, Library
 from core.errors import StorageFailure
 from core.training.checkpoints.checkpoint import Checkpoints, TrainingState
-from core.training.checkpoints.copies import Copies
+from core.training.checkpoints.remote_copies import Copies
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from core.spec import parse_spec
 from core.spec.train import Prompts, Remine
 from core.training.negatives import remining as room
 from core.training.negatives import search as negative_search
-from core.training.negatives.mined import MinedNegatives, answers_of, file_of
+from core.training.negatives.mined_dataset import MinedNegatives, answers_of, file_of
 from core.training.negatives.search import KnownAnswers, Texts, find_negatives
 from tests.faults.service import until
 from tests.tiny import WORDS, make_model

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.data.retrieval_sets.judged import read_judged
+from core.data.retrieval_sets.judged_folders import read_judged
 from core.data.retrieval_sets.judgments import RetrievalSet
 from core.evaluation.scores import by_category, judge, unjudged_share
 from core.ranking.metrics import evaluate_run, mean

@@ -6,7 +6,7 @@ import json
 import pytest
 import zstandard
 
-from core.data.retrieval_sets.judged import read_judged
+from core.data.retrieval_sets.judged_folders import read_judged
 from core.data.rows.row import Reject
 from core.data.rows.table import open_table, write_table
 from core.data.sources.retrieval import read_retrieval

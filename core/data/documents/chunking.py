@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from core.data.documents.blocks import Parsed
+from core.data.documents.text_blocks import Parsed
 
 _END = re.compile(
     # A full stop before a capital, a CJK full stop, an empty line.

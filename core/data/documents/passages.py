@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.data.documents.blocks import PARSERS, Parsed
 from core.data.documents.chunking import Passage, Span, chunk, sentences
 from core.data.documents.python_source import SKIPPED_FOLDERS, functions
+from core.data.documents.text_blocks import PARSERS, Parsed
 from core.data.io.folders import split_files
 from core.data.io.packing import TreeFile, tree_files
 from core.data.io.readers import as_text, read_rows

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from core.data.prepared.gathering import Gathered, Opened, batches_of
-from core.data.retrieval_sets.judged import JudgedFiles, is_bright, judged_files, splits_of
+from core.data.prepared.read_sources import Gathered, Opened, batches_of
+from core.data.retrieval_sets.judged_folders import JudgedFiles, is_bright, judged_files, splits_of
 from core.data.rows.hashing import text_hash
 from core.data.rows.remarks import Remarks, first_judgments, first_texts
 from core.data.training_rows.dataset import QRELS, TEXTS, ParquetFile

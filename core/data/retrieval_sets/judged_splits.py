@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.data.io.lookup import Texts
 from core.data.io.stopping import checked, no_stop
-from core.data.retrieval_sets.judged import JudgedFiles, files_by_split, joined
+from core.data.retrieval_sets.judged_folders import JudgedFiles, files_by_split, joined
 from core.data.rows.record import TrainingRow
 from core.data.rows.row import Judgment, Reject
 from core.errors import BadData

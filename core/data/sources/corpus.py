@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.data.documents.passages import AS_WRITTEN, read_passages
 from core.data.io.readers import read_rows
-from core.data.retrieval_sets.judged import is_bright, is_judged, judged_files, read_texts, splits_of
+from core.data.retrieval_sets.judged_folders import is_bright, is_judged, judged_files, read_texts, splits_of
 from core.data.retrieval_sets.nested import is_retrieval_json, read_retrieval_json
 from core.data.rows.reading import Reading
 from core.data.rows.row import Reject, Row

@@ -11,7 +11,7 @@ from core.data.io.packing import is_packed, packed_names
 from core.data.io.readers import format_of, read_rows
 from core.data.io.stopping import no_stop
 from core.data.io.trees import ending, walk
-from core.data.retrieval_sets.judged import is_judged
+from core.data.retrieval_sets.judged_folders import is_judged
 from core.data.retrieval_sets.nested import is_retrieval_json
 from core.data.rows.columns import PAIRS, QUERY_NAMES, TEXT_NAMES, plain_name
 from core.data.rows.row import Row

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.data.retrieval_sets.judged import is_bright, is_judged, read_judged
+from core.data.retrieval_sets.judged_folders import is_bright, is_judged, read_judged
 from core.data.retrieval_sets.judgments import IdenticalIds, OnMissing, RetrievalSet
 from core.data.retrieval_sets.nested import is_retrieval_json, read_retrieval_json
 from core.data.retrieval_sets.own_documents import exclude_own_documents, note_excluded_relevant

@@ -12,7 +12,7 @@ from typing import Any
 from core.data.io.folders import files_of_split, split_files
 from core.data.io.lookup import Texts
 from core.data.io.readers import read_rows
-from core.data.retrieval_sets.judged import read_texts
+from core.data.retrieval_sets.judged_folders import read_texts
 from core.data.rows.reading import ReadingReport
 from core.data.rows.record import TrainingRow, parse_row
 from core.data.rows.row import Reject, Row

@@ -11,7 +11,7 @@ from core.artifacts import MANIFEST
 from core.data.io.folders import files_of_split, split_files
 from core.data.io.lookup import Texts
 from core.data.io.readers import read_rows
-from core.data.retrieval_sets.judged import is_judged, judged_files, judged_pairs, read_texts
+from core.data.retrieval_sets.judged_folders import is_judged, judged_files, judged_pairs, read_texts
 from core.data.retrieval_sets.nested import is_retrieval_json, retrieval_json_rows, unnested
 from core.data.rows.labels import LabelledPairs, graded_row, judge, mark_of
 from core.data.rows.reading import Reading, ReadingReport

@@ -22,7 +22,7 @@ from core.data.io.archives import check_size, is_archive
 from core.data.io.folders import split_files
 from core.data.io.readers import format_of, read_rows
 from core.data.io.stopping import checked, no_stop
-from core.data.retrieval_sets.judged import files_by_split, is_judged
+from core.data.retrieval_sets.judged_folders import files_by_split, is_judged
 from core.data.retrieval_sets.judged_splits import rows_of_splits
 from core.data.retrieval_sets.nested import is_retrieval_head, is_retrieval_json
 from core.data.rows.reading import Reading

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from core.mining.gather import Gathered
+from core.mining.read_input import Gathered
 
 
 @dataclass(frozen=True)

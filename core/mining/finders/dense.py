@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from core.mining.distinct_texts import Pool
 from core.mining.finders.base import Found
-from core.mining.gather import Gathered
-from core.mining.pool import Pool
+from core.mining.read_input import Gathered
 from core.ranking.inverted_lists import search_with_faiss
 from core.ranking.search import search, shard_vectors
 from core.retrieval.encode import SHARD, Role

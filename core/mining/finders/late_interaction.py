@@ -9,7 +9,7 @@ import numpy as np
 from core.families.late_interaction import Ragged, score_all, score_pairs
 from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, check_plaid
 from core.mining.finders.base import Found
-from core.mining.gather import Gathered
+from core.mining.read_input import Gathered
 from core.ranking.search import Nearest, merge, update_top_k
 from core.retrieval.encoders import TokenEncoder, read_tokens
 from core.runtime.context import RunContext

@@ -6,7 +6,7 @@ import numpy as np
 
 from core.data.rows.words import TOKENIZER
 from core.mining.finders.base import Found
-from core.mining.gather import Gathered
+from core.mining.read_input import Gathered
 from core.ranking.bm25 import WordIndex, best_of
 from core.runtime.context import RunContext
 

@@ -13,7 +13,7 @@ import numpy as np
 from core.artifacts import fresh_folder
 from core.errors import BadData
 from core.mining.finders.base import Found
-from core.mining.gather import Gathered
+from core.mining.read_input import Gathered
 from core.native_errors import reading_data
 from core.ranking.search import Nearest, merge
 from core.runtime.context import RunContext

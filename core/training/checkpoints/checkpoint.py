@@ -15,7 +15,7 @@ from core.artifacts.locks import FolderInUse, FolderLock, unlocked
 from core.engine.batching import Change
 from core.errors import StorageFailure
 from core.native_errors import writing
-from core.training.checkpoints.copies import Copies, number_of
+from core.training.checkpoints.remote_copies import Copies, number_of
 from core.training.recovery import Limits
 
 _STATE = "training_state.json"

@@ -26,7 +26,7 @@ from core.spec.train import TrainSpec
 from core.training.adapters import choose_trainable, restore_trained_state, trained_state
 from core.training.arguments import first_free_batch
 from core.training.checkpoints.checkpoint import TrainingState
-from core.training.negatives.mined import file_of, mined_folder
+from core.training.negatives.mined_dataset import file_of, mined_folder
 from core.training.negatives.search import KnownAnswers, Texts, find_negatives
 from core.training.prepare import Prepared
 

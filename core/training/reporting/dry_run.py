@@ -1,4 +1,4 @@
-"""What a training would take, told by a job that reads everything and trains nothing."""
+"""Publish an estimate of a training: data are read, and nothing is trained."""
 
 import json
 import shutil

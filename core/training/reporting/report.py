@@ -1,4 +1,4 @@
-"""What a training job leaves to read: report.json, report.md, report.html and their plots."""
+"""The report of a training: report.json, report.md, report.html and their plots."""
 
 import json
 from pathlib import Path

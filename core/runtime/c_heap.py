@@ -1,4 +1,4 @@
-"""The C library's heap."""
+"""Return freed memory of the C library to the system."""
 
 import ctypes
 

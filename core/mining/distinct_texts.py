@@ -1,4 +1,4 @@
-"""Distinct texts with numbers, on disk: what is encoded once, however often it stands in the data."""
+"""Distinct texts under numbers, on disk, so that each is encoded once."""
 
 import hashlib
 from array import array

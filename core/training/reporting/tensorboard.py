@@ -1,4 +1,4 @@
-"""Learning curves for TensorBoard, written beside the checkpoints so that a resumed job goes on in them."""
+"""Learning curves for TensorBoard, written beside the checkpoints, so that a resumed job goes on in them."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which documents answer a query: none of them may be its negative."""
+"""Documents that are known to answer a query, and so are never its negatives."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -7,8 +7,8 @@ import numpy as np
 
 from core.data.dedup.near_duplicates import Sketches
 from core.data.prepared.splits import neighbours
-from core.mining.gather import Gathered
-from core.mining.pool import Pool
+from core.mining.distinct_texts import Pool
+from core.mining.read_input import Gathered
 from core.spec.filters import Filters
 
 MOST_ANSWERS = 1000

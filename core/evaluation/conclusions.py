@@ -1,4 +1,4 @@
-"""From what was measured to what it means: comparisons, verdicts, examples, and the outputs."""
+"""Comparisons, verdicts and examples from the scores of an evaluation, and its outputs."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Who takes part in an evaluation: BM25, a bi-encoder, a late-interaction model, a cross-encoder.
+"""The systems that an evaluation compares: BM25, a bi-encoder, a late-interaction model, a cross-encoder.
 
 Each ranks a whole retrieval set, says what its corpus takes to keep, and can be asked query by query for its
 latency. One is loaded at a time.

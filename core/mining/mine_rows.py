@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from core.mining.answers import MOST_ANSWERS, Alike, Answers
 from core.mining.choose import Mined, choose_negatives
 from core.mining.finders import choose_finder
-from core.mining.gather import Gathered, gather
+from core.mining.known_answers import MOST_ANSWERS, Alike, Answers
 from core.mining.output import Written, write_mined
+from core.mining.read_input import Gathered, gather
 from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 

@@ -1,4 +1,4 @@
-"""Copies of checkpoints in the artifact storage, so that any host goes on where another one was lost."""
+"""Copies of checkpoints in the artifact storage, so that any host can go on where another was lost."""
 
 import logging
 import shutil

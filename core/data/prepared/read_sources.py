@@ -20,7 +20,7 @@ from core.data.io.archives import extract, is_archive
 from core.data.io.packing import is_packed, unpack
 from core.data.prepared.negatives import Passages
 from core.data.prepared.splits import Column
-from core.data.retrieval_sets.judged import is_bright, is_judged, splits_of
+from core.data.retrieval_sets.judged_folders import is_bright, is_judged, splits_of
 from core.data.retrieval_sets.nested import is_retrieval_json, write_judged_folder
 from core.data.rows.hashing import text_hash
 from core.data.rows.labels import LEFT_OUT, MADE_NEGATIVES

@@ -1,4 +1,4 @@
-"""Rows with negatives that were mined while training: what `remining` finds, as a dataset."""
+"""A dataset of rows whose negatives were mined during the training."""
 
 from collections import defaultdict
 from collections.abc import Sequence

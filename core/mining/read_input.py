@@ -1,4 +1,4 @@
-"""What is mined: rows onto the disk, their distinct texts and the corpus's into pools of numbers."""
+"""The input of mining: rows on disk, and their distinct texts and the corpus under numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,8 +17,8 @@ from core.data.sources.corpus import CORPUS_ROLES, has_corpus, read_corpus
 from core.data.training_rows.dataset import SCHEMA
 from core.data.training_rows.pairs import TrainingRow, read_pairs
 from core.errors import BadData
+from core.mining.distinct_texts import Pool
 from core.mining.excluded import LeftOut
-from core.mining.pool import Pool
 from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 
