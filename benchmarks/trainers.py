@@ -230,7 +230,7 @@ def ours(
     """The same by `reason run`'s own function."""
     import core.training.prepare as prepare
     from core.engine.batching import TrainingBatches
-    from core.engine.loading import transformer_of
+    from core.engine.models.loading import transformer_of
     from core.families.family import family_of
     from core.jobs.events import Event, EventType
     from core.process.local import run_local

@@ -100,7 +100,7 @@ def token_rows(
     import pyarrow as pa
 
     from core.data.rows.table import SCHEMA
-    from core.engine.tokens import TokenTable, tokens_of_table
+    from core.engine.token_table import TokenTable, tokens_of_table
     from core.spec.train import Prompts
 
     table = pa.Table.from_pylist([{"scores": [], **row} for row in rows], schema=SCHEMA)

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers import PreTrainedTokenizerBase
 
 from core.engine.batching import WHOLE, Packing, Share, plan_micro_batches
-from core.engine.loading import transformer_of
+from core.engine.models.loading import transformer_of
 from core.engine.sharding import is_sharded, recomputing
 from core.engine.tokens import Frame, Ids, Input
 from core.runtime.c_heap import give_back_freed_memory

@@ -22,7 +22,7 @@ class NotFinite(BadModel):
 def check_finite(model: Any, values: torch.Tensor | np.ndarray, what: str) -> None:
     """Raise `NotFinite` unless all numbers of ``values`` [rows] or [rows, dim] are finite.
 
-    ``what`` names them in the message. `core.engine.loading.load` notes where a model is from.
+    ``what`` names them in the message. `core.engine.models.loading.load` notes where a model is from.
     """
     finite = values.isfinite() if isinstance(values, torch.Tensor) else np.isfinite(values)
     if bool(finite.all()):

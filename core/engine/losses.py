@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from core.spec.train import Guide, Loss
+from core.spec.parts.training import Guide, Loss
 
 
 @dataclass(frozen=True)

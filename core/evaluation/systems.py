@@ -17,7 +17,7 @@ import torch
 
 from core.data.retrieval_sets.judgments import RetrievalSet
 from core.data.rows.words import TOKENIZER
-from core.engine.identity import Identity
+from core.engine.models.identity import Identity
 from core.errors import BadModel
 from core.families import cross_encoder, dense, late_interaction
 from core.families.cross_encoder.evaluator import find_by_words, rerank

@@ -7,7 +7,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from core.engine.tokens import Ids
-from core.spec.train import Lengths
+from core.spec.parts.training import Lengths
 
 _SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001
 _WIDE_ENDS = ("。", "！", "？")  # noqa: RUF001 - no space follows them

@@ -17,7 +17,8 @@ from core.ranking.triplets import Score
 from core.runtime.context import RunContext
 from core.spec.parts.evaluation import Rerank
 from core.spec.parts.models import Prompts, PruneEmbeddings
-from core.spec.train import Lengths, TrainSpec
+from core.spec.parts.training import Lengths
+from core.spec.train import TrainSpec
 
 Gather = Callable[[torch.Tensor], torch.Tensor]
 """Adds what other processes have of a batch."""

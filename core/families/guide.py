@@ -7,7 +7,7 @@ import torch
 
 from core.engine.encoding import encode_micro_batches
 from core.engine.losses import FalseNegatives, find_false_negatives
-from core.spec.train import Guide
+from core.spec.parts.training import Guide
 
 
 class AskGuide:

@@ -12,10 +12,11 @@ import torch
 from core.artifacts import fresh_folder
 from core.data.retrieval_sets.judgments import RetrievalSet
 from core.engine.inference import NotFinite
-from core.engine.loading import context_length, transformer_of
+from core.engine.models.loading import context_length, transformer_of
 from core.engine.ranks import Ranks, open_ranks
 from core.engine.sharding import is_sharded, shard_model, unshard_model
-from core.engine.tokens import Frame, describe_tokens
+from core.engine.token_table import describe_tokens
+from core.engine.tokens import Frame
 from core.errors import Diverged, OutOfMemory
 from core.evaluation.comparison import Compared, compare_models
 from core.evaluation.scores import Scores as Judged

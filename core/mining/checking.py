@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from core.engine.identity import Identity
+from core.engine.models.identity import Identity
 from core.families import cross_encoder
 from core.mining.filters import Candidates, bar_of
 from core.mining.read_input import Gathered

@@ -1,7 +1,7 @@
 """A corpus as embeddings on disk: in shards that are kept by what they were made of.
 
 A shard's name is a hash of its texts; its folder's is the key of everything that decides what becomes of
-them (`core.engine.identity.encoding_key`): weights and configurations of all modules, tokenizer, prompts,
+them (`engine.models.identity.encoding_key`): weights and configurations of all modules, tokenizer, prompts,
 lengths, precision, libraries, and never the model's name. So a job that was killed goes on with the first
 shard that is missing, and a later job on the same texts finds them all.
 """

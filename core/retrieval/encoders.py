@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from core.engine.batching import Packing
-from core.engine.identity import Identity
+from core.engine.models.identity import Identity
 from core.families import dense, late_interaction
 from core.families.late_interaction import Ragged
 from core.families.static import packing_of

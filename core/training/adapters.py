@@ -13,7 +13,8 @@ from torch import nn
 
 from core.engine.sharding import gather_tensor, part_of
 from core.errors import BadModel, BadSpec
-from core.spec.train import LoRA, TrainSpec
+from core.spec.parts.training import LoRA
+from core.spec.train import TrainSpec
 
 _ATTENTION = (
     ("query", "key", "value"),  # BERT, RoBERTa, ELECTRA

@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from core.errors import BadSpec, Diverged
 from core.runtime.context import RunContext
 from core.spec.parts.evaluation import EarlyStopping, rises
-from core.spec.train import Checkpointing
+from core.spec.parts.training import Checkpointing
 from core.training.checkpoints.checkpoint import Checkpoints, TrainingState
 from core.training.negatives.remining import Remining
 from core.training.recovery import AGAINST_DIVERGENCE

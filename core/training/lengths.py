@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from core.engine.tokens import describe_counts
+from core.engine.token_table import describe_counts
 from core.errors import BadSpec
-from core.spec.train import Lengths
+from core.spec.parts.training import Lengths
 
 
 @dataclass(frozen=True)

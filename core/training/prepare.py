@@ -7,10 +7,10 @@ from transformers import set_seed
 
 from core.data.retrieval_sets.judgments import RetrievalSet
 from core.engine.batching import Packing, TrainingBatches
-from core.engine.identity import Identity
-from core.engine.loading import context_length, transformer_of
+from core.engine.models.identity import Identity
+from core.engine.models.loading import context_length, transformer_of
 from core.engine.ranks import Ranks
-from core.engine.tokens import TokenTable
+from core.engine.token_table import TokenTable
 from core.errors import BadData, BadSpec
 from core.families import dense
 from core.families.family import Family, Reader, family_of

@@ -22,10 +22,11 @@ import torch
 from core.artifacts import is_whole, seal
 from core.engine.batching import Packing
 from core.engine.encoding import make_micro_batches
-from core.engine.loading import transformer_of
-from core.engine.tokens import Frame, TokenTable, place, write_tokens
+from core.engine.models.loading import transformer_of
+from core.engine.token_table import TokenTable, place, write_tokens
+from core.engine.tokens import Frame
 from core.models.memory import PACKING_TOKENS
-from core.spec.train import PruneTokens
+from core.spec.parts.training import PruneTokens
 
 _TEXTS = 1024
 

@@ -17,9 +17,9 @@ from core.data.rows.table import open_table, write_table
 from core.data.sources.retrieval import choose_queries, hold_out
 from core.data.training_rows.dataset import read_facts
 from core.data.training_rows.pairs import is_dataset, read_pairs
-from core.engine.identity import Identity
-from core.engine.loading import context_length
-from core.engine.tokens import TokenTable, tokens_of_table
+from core.engine.models.identity import Identity
+from core.engine.models.loading import context_length
+from core.engine.token_table import TokenTable, tokens_of_table
 from core.errors import BadData
 from core.evaluation.sets import read_judged_source, tell_remarks
 from core.families.prompts import prompts_of

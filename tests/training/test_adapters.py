@@ -16,7 +16,7 @@ from core.jobs.protocol import RunRequest
 from core.runtime.context import RunContext
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
-from core.spec.train import LoRA
+from core.spec.parts.training import LoRA
 from core.training.adapters import (
     add_lora,
     choose_targets,

@@ -20,7 +20,8 @@ from core.families.collator import Collator
 from core.families.cross_encoder import Objective, Reader, make_forward
 from core.families.cross_encoder.pair_model import PairModel
 from core.jobs.events import EventType
-from core.spec.train import Loss, TrainSpec
+from core.spec.parts.training import Loss
+from core.spec.train import TrainSpec
 from tests.tiny import WORDS, make_colbert, make_cross_encoder, make_model, token_rows
 from tests.training.test_train import of, run
 

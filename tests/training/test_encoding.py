@@ -7,8 +7,8 @@ from sentence_transformers.losses import MultipleNegativesRankingLoss
 
 from core.engine.batching import Packing
 from core.engine.encoding import encode_micro_batches
-from core.engine.loading import weights_sha256
 from core.engine.losses import MultipleNegativesRanking
+from core.engine.models.loading import weights_sha256
 from core.engine.tokens import Frame
 from core.families.collator import Collator
 from core.families.dense import Objective, Reader

@@ -7,7 +7,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Normalize
 
-from core.engine.identity import Identity
+from core.engine.models.identity import Identity
 from core.jobs.events import EventType
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
@@ -85,7 +85,7 @@ def test_whatever_changes_vectors_changes_the_key(tiny_model, tmp_path, change):
 
 def test_other_libraries_change_the_key(tiny_model, monkeypatch):
     before = identity(tiny_model).key()
-    monkeypatch.setattr("core.engine.identity.library_versions", lambda: {"torch": "0"})
+    monkeypatch.setattr("core.engine.models.identity.library_versions", lambda: {"torch": "0"})
     assert identity(tiny_model).key() != before
 
 

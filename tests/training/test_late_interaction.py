@@ -14,7 +14,8 @@ from core.families.collator import Collator
 from core.families.late_interaction import Objective, Reader, make_encode, maxsim
 from core.families.late_interaction.objective import token_vectors
 from core.families.late_interaction.pooling import prune, vectors_left
-from core.spec.train import Lengths, PruneEmbeddings
+from core.spec.parts.training import Lengths
+from core.spec.train import PruneEmbeddings
 from tests.tiny import WORDS, make_colbert, make_model, token_rows
 
 pytest.importorskip("pylate")

@@ -28,7 +28,8 @@ from core.engine.losses import (
 from core.engine.tokens import Frame
 from core.families.collator import Collator
 from core.families.dense import Objective, Reader, similarities
-from core.spec.train import Guide, Matryoshka, Prompts
+from core.spec.parts.training import Guide, Matryoshka
+from core.spec.train import Prompts
 from tests.tiny import WORDS, make_model, token_rows
 
 # Two queries; documents: their positives, two negatives of the first, one of the second.

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from core.data.rows.table import SCHEMA
 from core.engine.batching import TrainingBatches
-from core.engine.tokens import TokenTable, tokens_of_table
+from core.engine.token_table import TokenTable, tokens_of_table
 from core.errors import InvalidRequest
 from core.spec import parse_spec
 from core.spec.train import Prompts

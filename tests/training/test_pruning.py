@@ -9,10 +9,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from core.data.rows.table import SCHEMA
-from core.engine.tokens import TokenTable, tokens_of_table
+from core.engine.token_table import TokenTable, tokens_of_table
 from core.families.cutting import make_cut
 from core.jobs.events import EventType
-from core.spec.train import Lengths, Prompts, PruneTokens
+from core.spec.parts.training import Lengths, PruneTokens
+from core.spec.train import Prompts
 from core.training.pruning import prune_documents
 from tests.tiny import WORDS
 from tests.training.test_families import bases, rows  # noqa: F401

@@ -10,13 +10,15 @@ from sentence_transformers import SentenceTransformer
 
 from core.data.rows.table import SCHEMA
 from core.engine.batching import Packing, TrainingBatches
-from core.engine.tokens import Frame, TokenTable, tokens_of_table
+from core.engine.token_table import TokenTable, tokens_of_table
+from core.engine.tokens import Frame
 from core.errors import InvalidRequest
 from core.families import dense
 from core.process.local import run_local
 from core.runtime.context import StopSignal
 from core.spec import parse_spec
-from core.spec.train import Prompts, Remine
+from core.spec.parts.training import Remine
+from core.spec.train import Prompts
 from core.training.negatives import remining as room
 from core.training.negatives import search as negative_search
 from core.training.negatives.mined_dataset import MinedNegatives, answers_of, file_of

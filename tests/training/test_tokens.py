@@ -10,9 +10,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from core.data.rows.table import SCHEMA
-from core.engine import tokens as room
-from core.engine.tokens import METADATA, Frame, TokenTable, fingerprint, tokens_of_table
-from core.spec.train import Lengths, Prompts
+from core.engine import token_table as room
+from core.engine.token_table import METADATA, TokenTable, tokens_of_table
+from core.engine.tokens import Frame, fingerprint
+from core.spec.parts.training import Lengths
+from core.spec.train import Prompts
 from core.training.lengths import choose_lengths
 from tests.tiny import WORDS
 

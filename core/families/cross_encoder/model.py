@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from core.engine.loading import keep_attention_window, load, made_for_scores
+from core.engine.models.loading import keep_attention_window, load, made_for_scores
 from core.errors import BadModel
 from core.families import dense
 from core.families.cross_encoder.pair_model import CausalPairModel, PairModel, read_pair_model

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from core.engine.loading import context_length
+from core.engine.models.loading import context_length
 from core.engine.tokens import Frame, Ids, Input
 from core.errors import BadModel
 from core.families.cross_encoder.pair_model import PairModel
 from core.families.cutting import Cut, make_cut
-from core.spec.train import Lengths, Loss, TrainSpec
+from core.spec.parts.training import Lengths, Loss
+from core.spec.train import TrainSpec
 
 _IN_BATCH = 4
 """``in_batch_negatives: auto``, where there are to be any."""

@@ -7,8 +7,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import StaticEmbedding, Transformer
 from transformers import BitsAndBytesConfig
 
-from core.engine.layouts import write_old_layout
-from core.engine.loading import keep_attention_window, keep_prompts, load, made_for_scores
+from core.engine.models.layouts import write_old_layout
+from core.engine.models.loading import keep_attention_window, keep_prompts, load, made_for_scores
 from core.errors import BadModel, BadSpec
 from core.families.static import StaticText, in_library_form, is_static
 from core.models.description import Description

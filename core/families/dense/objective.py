@@ -10,7 +10,8 @@ from torch.nn import functional
 from core.engine.encoding import Forward, sentence_embedding
 from core.engine.losses import Layout, make_loss
 from core.families.guide import AskGuide
-from core.spec.train import Guide, Matryoshka, TrainSpec
+from core.spec.parts.training import Guide, Matryoshka
+from core.spec.train import TrainSpec
 
 
 def make_forward(spec: TrainSpec) -> Forward:

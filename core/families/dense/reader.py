@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from core.engine.loading import context_length
+from core.engine.models.loading import context_length
 from core.engine.tokens import Frame, Ids, Input
 from core.families.cutting import Cut, make_cut
-from core.spec.train import Lengths, TrainSpec
+from core.spec.parts.training import Lengths
+from core.spec.train import TrainSpec
 
 
 class Reader:

@@ -1,7 +1,7 @@
 """A late-interaction model: a transformer, projections of its tokens' vectors, and how texts are read.
 
 Read from and written to PyLate's layout, which PyLate, sentence-transformers' `MultiVectorEncoder` (6.0 and
-later), vLLM and we load; folders of `MultiVectorEncoder` become that layout in `core.engine.layouts`. The
+later), vLLM and we load; folders of `MultiVectorEncoder` become that layout in `engine.models.layouts`. The
 class needs neither library's wrapper, so that it is the same on both stacks. Tests hold it against both.
 """
 

@@ -4,7 +4,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.engine.loading import context_length, keep_attention_window, keep_prompts, load, made_for_scores
+from core.engine.models.loading import (
+    context_length,
+    keep_attention_window,
+    keep_prompts,
+    load,
+    made_for_scores,
+)
 from core.errors import BadModel, BadSpec
 from core.families.late_interaction.colbert import ColBERT, read_colbert
 from core.runtime.context import RunContext

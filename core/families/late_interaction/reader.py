@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from core.engine.loading import context_length
+from core.engine.models.loading import context_length
 from core.engine.tokens import Frame, Ids, Input
 from core.families.cutting import Cut, make_cut
 from core.families.late_interaction.colbert import ColBERT
 from core.families.late_interaction.pooling import vectors_left
 from core.spec.parts.models import PruneEmbeddings
-from core.spec.train import Lengths, TrainSpec
+from core.spec.parts.training import Lengths
+from core.spec.train import TrainSpec
 
 KEPT = "kept"
 """Beside a text's tokens, which of them become vectors: 1 of a query, 2 of a document, 0 none."""

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.engine.identity import Identity
+from core.engine.models.identity import Identity
 from core.errors import BadData, BadModel, BadSpec, JobFailure
 from core.runtime.context import RunContext
 from core.spec.train import IRRELEVANT, TrainSpec

@@ -9,7 +9,8 @@ from collections.abc import Sequence, Set
 
 import numpy as np
 
-from core.engine.tokens import LEVELS, TokenRow, TokenTable
+from core.engine.token_table import LEVELS, TokenTable
+from core.engine.tokens import TokenRow
 from core.errors import BadData
 from core.spec.train import TrainSpec
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core.engine.tokens import TokenRow, TokenTable
+from core.engine.token_table import TokenTable
+from core.engine.tokens import TokenRow
 from core.runtime.context import RunContext
 
 

@@ -18,14 +18,15 @@ from core.data.rows.kept_reading import kept_reading
 from core.data.rows.row import Reject
 from core.data.sources.corpus import has_corpus, read_corpus
 from core.data.training_rows.pairs import DATASET_FACTS, Reading, read_pairs
-from core.engine.identity import described_sha256
+from core.engine.models.identity import described_sha256
 from core.families.prompts import with_own_prompts
 from core.mining.mine_rows import mine_rows
 from core.runtime.context import RunContext
 from core.runtime.devices import release_memory
 from core.spec.job import JobSpec
 from core.spec.mine import MineFirst, MineSpec
-from core.spec.train import TrainingSource, TrainSpec
+from core.spec.parts.training import TrainingSource
+from core.spec.train import TrainSpec
 from core.training.checkpoints.checkpoint import link
 from core.training.negatives.mined_dataset import mined_folder
 

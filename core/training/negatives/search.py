@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from core.data.dedup.near_duplicates import Sketches
-from core.engine.tokens import Frame, TokenTable
+from core.engine.token_table import TokenTable
+from core.engine.tokens import Frame
 from core.families import dense
 from core.mining.filters import filter_candidates, in_turn
 from core.mining.known_answers import MOST_ANSWERS, Alike
 from core.mining.starvation import Tally
 from core.ranking.inverted_lists import search_with_faiss
 from core.ranking.search import Nearest, search
-from core.spec.train import Remine
+from core.spec.parts.training import Remine
 from core.training.negatives.mined_dataset import answers_of
 
 _TEXTS = 8192

@@ -16,7 +16,8 @@ from core.families.static import is_static
 from core.models.memory import OPTIMIZER_BYTES, Step
 from core.runtime.context import RunContext
 from core.runtime.devices import free_memory, release_memory
-from core.spec.train import LoRA, TrainSpec
+from core.spec.parts.training import LoRA
+from core.spec.train import TrainSpec
 from core.training.prepare import Prepared
 from core.training.trainer import PairTrainer
 

@@ -10,8 +10,8 @@ from tokenizers import normalizers
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from core.engine.layouts import in_old_layout
-from core.engine.weights import check_vocabulary, checked_weights
+from core.engine.models.layouts import in_old_layout
+from core.engine.models.weights import check_vocabulary, checked_weights
 from core.errors import BadModel
 from core.models.description import CONFIG, read_json, write_json
 from core.models.files import check_folder

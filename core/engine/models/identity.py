@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from core.engine.loading import transformer_of, weights_sha256
+from core.engine.models.loading import transformer_of, weights_sha256
 from core.engine.tokens import fingerprint
 from core.stack import library_versions
 

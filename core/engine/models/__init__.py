@@ -1,0 +1,1 @@
+"""Loading models of every family, and telling them apart by content."""
