@@ -100,6 +100,19 @@ def test_no_package_of_core_has_more_files_than_one_can_survey():
     assert many == {}
 
 
+def test_pages_are_written_in_lines_that_fit():
+    """Tables, code and tags stand as they must."""
+    long = []
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        code = False
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+            code ^= line.lstrip().startswith("```")
+            if len(line) > 120 and not code and not line.startswith(("|", "<", "!")):
+                long.append(f"{page.relative_to(ROOT)}:{number}")
+    assert long == []
+
+
 def test_every_setting_is_documented():
     text = (ROOT / "docs" / "settings.md").read_text()
     missing = [name for name in Settings.model_fields if f"`REASON_{name.upper()}`" not in text]
