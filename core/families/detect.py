@@ -1,4 +1,4 @@
-"""Which family a model is of, by the files that it comes with."""
+"""Detect a model's family from its configuration files."""
 
 from core.models.description import Description
 from core.runtime.context import RunContext

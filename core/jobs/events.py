@@ -10,7 +10,7 @@ from core.spec.parts.base import Lenient
 
 
 class EventType(StrEnum):
-    """What kind of thing is told; each one's ``data`` is beside it."""
+    """Event types; each comment gives the schema of ``data``."""
 
     STATE = "state"  # {state, attempt, reason?, message?}: written by the store alone
     PHASE = "phase"  # {phase}

@@ -62,7 +62,7 @@ class Answers:
 
     @property
     def most(self) -> int:
-        """Of any query, at most so many."""
+        """Largest number of answers of any query."""
         sizes = {group: len(members) for group, members in self._members.items()}
         return max(
             (

@@ -28,7 +28,7 @@ class EmbedSpec(JobSpec):
     corpus: DatasetReference | None = Field(
         None, description="Documents, chunks, a retrieval set's corpus, or rows, whose documents they are."
     )
-    split: str | None = Field(None, pattern=r"^[\w-]+$", max_length=100, description="Of BRIGHT: the domain.")
+    split: str | None = Field(None, pattern=r"^[\w-]+$", max_length=100, description="BRIGHT: the domain.")
     texts: Annotated[list[Annotated[str, Field(max_length=1_000_000)]], Field(max_length=10_000)] | None = (
         Field(None, description="In place of a corpus; their ids are their numbers, from 0.")
     )
@@ -47,7 +47,9 @@ class EmbedSpec(JobSpec):
     calibration: int = Field(
         100_000, ge=100, le=10_000_000, description="int8: texts whose vectors settle each dimension's range."
     )
-    index: Literal["none", "plaid"] = Field("none", description="plaid: of late interaction, in its place.")
+    index: Literal["none", "plaid"] = Field(
+        "none", description="plaid: write a PLAID index instead of vector shards (late interaction only)."
+    )
     prune_embeddings: PruneEmbeddings | None = Field(
         None, description="Of late_interaction: documents keep fewer vectors."
     )

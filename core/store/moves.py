@@ -95,7 +95,7 @@ def tell_dependents(database: Database, session: Session, parent: Job) -> None:
 
 
 def end_parts(database: Database, session: Session, whole: Job) -> None:
-    """Cancels what was divided from a job that will not be: nobody else wants it.
+    """Cancel the parts of a mine job whose merge job will never run.
 
     Rows that others hold just now are passed over: they are ending themselves.
     """

@@ -8,7 +8,7 @@ from pydantic_core import CoreSchema, core_schema
 from core.spec.parts.forms import PLAIN
 
 BY_SHAPE = Discriminator(lambda value: "<several>" if isinstance(value, list) else "<one>")
-"""Tells one thing from a list of them, so that a fault is one fault, and not one for each way to read it."""
+"""Discriminate one item from a list, so that an error is reported once, not once for each branch."""
 
 
 def with_bare_references(value: object) -> object:

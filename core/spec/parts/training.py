@@ -150,7 +150,7 @@ class Matryoshka(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "Matryoshka":
         if len(set(self.dimensions)) != len(self.dimensions):
-            raise ValueError("a dimension stands twice")
+            raise ValueError("duplicate dimension: each may be given once")
         if self.weights is not None and len(self.weights) != len(self.dimensions):
             raise ValueError("weights has another length than dimensions")
         return self
