@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from core.engine.micro_batches import MicroBatch, in_halves
+from core.engine.micro_batches import MicroBatch, in_evaluation_mode, in_halves
 from core.engine.sharding import Compute, compute_together, is_sharded
 from core.errors import BadModel
 from core.runtime.c_heap import HELD_BYTES, give_back_freed_memory
@@ -50,9 +50,7 @@ def pieces_of(
     if is_sharded(model):
         return compute_together(model, micro_batches, compute, check_stop)
     found: list[T] = []
-    was_training = model.training
-    model.eval()
-    try:
+    with in_evaluation_mode(model):
         for micro_batch in micro_batches:
             check_stop()
             on_device = {name: tensor.to(model.device) for name, tensor in micro_batch.items()}
@@ -60,6 +58,4 @@ def pieces_of(
                 found += in_halves(partial(compute, model), on_device, what)
             if model.device.type == "cpu":
                 give_back_freed_memory(above=HELD_BYTES)
-    finally:
-        model.train(was_training)
     return found

@@ -1,7 +1,8 @@
 """Micro-batches: a part of a batch's texts, padded, that goes through a model at once."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 
@@ -59,6 +60,17 @@ def split_into(micro_batches: Sequence[MicroBatch], count: int) -> list[MicroBat
             for rows in (slice(half), slice(half, None))
         ]
     return found
+
+
+@contextlib.contextmanager
+def in_evaluation_mode(model: Any) -> Iterator[None]:
+    """Without dropout; afterwards the model is in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def in_halves(compute: Callable[[MicroBatch], T], micro_batch: MicroBatch, what: str) -> list[T]:

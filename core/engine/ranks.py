@@ -72,6 +72,11 @@ class Ranks:
         return self.share.rank == 0
 
     @property
+    def saves(self) -> bool:
+        """Whether saving needs this rank: the first one writes, and those of a sharded model give parts."""
+        return self.first or self.model is not None
+
+    @property
     def alone(self) -> bool:
         return self.share.size == 1
 

@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from core.engine.micro_batches import MicroBatch
+from core.engine.micro_batches import MicroBatch, in_evaluation_mode
 from core.engine.ranks import Ranks
 
 T = TypeVar("T")
@@ -83,9 +83,9 @@ def sharded_parts(model: nn.Module) -> list[FSDPModule]:
 # -- whole tensors and parts ---------------------------------------------------------------------------------
 
 
-def gather_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a sharded tensor, on its device; another tensor as it is. All ranks must call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def gather_tensor(value: Any) -> Any:
+    """The whole of a sharded tensor, on its device; anything else as it is. All ranks must call it."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def part_of(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -107,7 +107,7 @@ def gather_optimizer_state(optimizer: Any, *, keep: bool) -> dict[str, Any]:
     known = optimizer.state_dict()
     found: dict[int, dict[str, Any]] = {}
     for number, values in known["state"].items():
-        whole = {name: _gather_to_cpu(value) for name, value in values.items()}
+        whole = {name: _to_cpu(gather_tensor(value)) for name, value in values.items()}
         if keep:
             found[number] = whole
     return {**known, "state": found}
@@ -128,8 +128,8 @@ def load_optimizer_state(optimizer: Any, state: dict[str, Any]) -> None:
     optimizer.load_state_dict({**state, "state": parts})
 
 
-def _gather_to_cpu(value: Any) -> Any:
-    return gather_tensor(value).cpu() if isinstance(value, torch.Tensor) else value
+def _to_cpu(value: Any) -> Any:
+    return value.cpu() if isinstance(value, torch.Tensor) else value
 
 
 def unshard_model(ranks: Ranks) -> None:
@@ -139,19 +139,15 @@ def unshard_model(ranks: Ranks) -> None:
     """
     model = ranks.model
     reshard(ranks)
-    whole: dict[int, nn.Parameter] = {}  # some modules share a parameter
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if not isinstance(parameter, DTensor) or id(parameter) in whole:
-                found = whole.get(id(parameter))
-            else:
-                tensor = parameter.detach().full_tensor()
-                if ranks.first:
-                    whole[id(parameter)] = nn.Parameter(tensor.cpu(), requires_grad=parameter.requires_grad)
-                found = whole.get(id(parameter))
-            if found is not None:
-                setattr(module, name, found)
+    whole: dict[nn.Parameter, nn.Parameter] = {}
+    for parameter in model.parameters():  # each once, also where modules share it
+        tensor = gather_tensor(parameter.detach())
+        if ranks.first:
+            whole[parameter] = nn.Parameter(tensor.cpu(), requires_grad=parameter.requires_grad)
     if ranks.first:
+        for module in model.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                setattr(module, name, whole[parameter])
         for part in sharded_parts(model):
             part.__class__ = type(part).__bases__[1]  # fully_shard has put its own class before it
         model.to("cpu")
@@ -194,12 +190,6 @@ def _compute_own(ranks: Ranks, compute: Compute[T], round_: list[MicroBatch]) ->
     """Where there are fewer micro-batches than ranks, some compute the last one once more."""
     model = ranks.model
     own = round_[min(ranks.share.rank, len(round_) - 1)]
-    was_training = model.training
-    model.eval()
-    try:
-        # Not inference mode: weights that are gathered in it could not be trained any more.
-        with torch.no_grad():
-            found = compute(model, {name: tensor.to(model.computes_on) for name, tensor in own.items()})
-    finally:
-        model.train(was_training)
-    return found.cpu() if isinstance(found, torch.Tensor) else found
+    # Not inference mode: weights that are gathered in it could not be trained any more.
+    with in_evaluation_mode(model), torch.no_grad():
+        return _to_cpu(compute(model, {name: tensor.to(model.computes_on) for name, tensor in own.items()}))

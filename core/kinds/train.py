@@ -239,13 +239,13 @@ def build_trainer(
         spec.evaluation.every_steps if prepared.rows.evaluated else None,
         spec.evaluation.early_stopping,
         score,
-        lambda: _save_best(trainer, checkpoints, ranks) if ranks.first or sharded else None,
+        lambda: _save_best(trainer, checkpoints, ranks) if ranks.saves else None,
         lambda step, name: _reweigh(spec, context, prepared, state, step, name),
     )
     callbacks = [decided, Report(context, state, throughput, prepared.batches.per_epoch), evaluation]
     if remining is not None:
         callbacks.append(Mine(throughput, decided, remining))
-    if ranks.first or sharded:
+    if ranks.saves:
         callbacks.append(
             Save(context, state, throughput, decided, checkpoints, spec.checkpoint, owner=ranks.first)
         )

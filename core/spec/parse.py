@@ -17,7 +17,15 @@ from core.spec.train import TrainSpec
 SPEC_VERSION = 1
 """Stored beside each spec; raised when an old spec needs translating."""
 
-KINDS = ("prepare", "mine", "train", "evaluate", "embed")
+_BY_KIND: dict[str, type[BaseModel]] = {
+    "prepare": PrepareSpec,
+    "mine": MineSpec,
+    "train": TrainSpec,
+    "evaluate": EvaluateSpec,
+    "embed": EmbedSpec,
+}
+
+KINDS = tuple(_BY_KIND)
 
 
 def _kind_of(value: Any) -> str:
@@ -36,14 +44,6 @@ AnyJobSpec = Annotated[
 """Every kind of job, told apart by ``kind``."""
 
 AnySpec = TrainSpec | PrepareSpec | MineSpec | EvaluateSpec | EmbedSpec
-
-_BY_KIND: dict[str, type[BaseModel]] = {
-    "train": TrainSpec,
-    "prepare": PrepareSpec,
-    "mine": MineSpec,
-    "evaluate": EvaluateSpec,
-    "embed": EmbedSpec,
-}
 
 _ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnyJobSpec)
 
@@ -105,8 +105,13 @@ def parse_spec(data: Any) -> AnySpec:
     try:
         return validate_spec(data)
     except ValidationError as error:
-        problems = problems_of(error)
-        named = [f"{found.path}: {found.message}" if found.path else found.message for found in problems]
-        first = named[0] if named else str(error)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InvalidRequest(f"The job spec does not validate: {first}{more}", problems) from error
+        raise refusal(error) from error
+
+
+def refusal(error: ValidationError) -> InvalidRequest:
+    """The answer to a spec that does not validate, with one problem a fault."""
+    problems = problems_of(error)
+    named = [f"{found.path}: {found.message}" if found.path else found.message for found in problems]
+    first = named[0] if named else str(error)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return InvalidRequest(f"The job spec does not validate: {first}{more}", problems)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from core.errors import InvalidRequest
-from core.spec.parse import SPEC_VERSION, AnySpec, parse_spec, validate_spec
+from core.spec.parse import SPEC_VERSION, AnySpec, refusal, validate_spec
 
 TRANSLATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """By version: a stored spec of it into one of the next. A renamed field needs an entry here, and
@@ -45,7 +45,7 @@ def read_stored_spec(data: Mapping[str, Any], version: int) -> StoredSpec:
         except ValidationError as error:
             unknown = [_path(item["loc"]) for item in error.errors() if item["type"] == "extra_forbidden"]
             if not unknown:
-                return StoredSpec(parse_spec(found), tuple(left_out))  # raises, with all problems
+                raise refusal(error) from error
             for path in unknown:
                 _remove(found, path)
                 left_out.append(".".join(map(str, path)))

@@ -6,12 +6,13 @@ how much attention the base model pays to it, or how rare it is in the rows' doc
 frequency); a text's first tokens, and chance, need no such measure.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import torch
 from core.artifacts import is_whole, seal
 from core.engine.batching import Packing
 from core.engine.encoding import make_micro_batches
+from core.engine.micro_batches import in_evaluation_mode
 from core.engine.models.loading import transformer_of
 from core.engine.token_table import TokenTable, place, write_tokens
 from core.engine.tokens import Frame
@@ -151,12 +153,8 @@ def _attention(
     limit = int(getattr(transformer.config, "max_position_embeddings", 0) or 512)
     device = next(transformer.parameters()).device
     packing = Packing(PACKING_TOKENS[device.type])
-    usual = transformer.config._attn_implementation
-    was_training = transformer.training
-    transformer.set_attn_implementation("eager")  # others do not tell what they attend to
-    transformer.eval()
     found: list[np.ndarray] = []
-    try:
+    with in_evaluation_mode(transformer), _telling_attention(transformer):
         for start in range(0, len(known), _TEXTS):
             texts = table.texts(known[start : start + _TEXTS])
             batch = make_micro_batches(frame, [frame.put(text, limit) for text in texts], packing)
@@ -175,7 +173,15 @@ def _attention(
             for place, text in zip(batch["positions"].tolist(), texts, strict=True):
                 # Beyond the model's context nothing is known of a token: it goes first.
                 found.append(np.pad(rows[place], (0, len(text) - len(rows[place]))))
+    return found
+
+
+@contextlib.contextmanager
+def _telling_attention(transformer: Any) -> Iterator[None]:
+    """With the one implementation that tells what it attends to."""
+    usual = transformer.config._attn_implementation
+    transformer.set_attn_implementation("eager")
+    try:
+        yield
     finally:
         transformer.set_attn_implementation(usual)
-        transformer.train(was_training)
-    return found

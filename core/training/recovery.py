@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from core.engine.micro_batches import is_out_of_memory, split_micro_batches, tokens_of
+from core.engine.sharding import gather_tensor
 from core.errors import OutOfMemory
 from core.runtime.devices import mps_available, release_memory
 
@@ -143,7 +143,7 @@ def bad_tensor(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     """The first tensor that is not all numbers, described; None when all are. Where tensors are sharded, all
     ranks must call it."""
     for name, sharded in named:
-        tensor = sharded.full_tensor() if isinstance(sharded, DTensor) else sharded
+        tensor = gather_tensor(sharded)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             return describe(name, tensor.detach())
     return None

@@ -215,8 +215,7 @@ class PairTrainer(Trainer):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float | None:
         """Of the update that follows. The library asks for the number anyway: looking at it costs nothing."""
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        norm = gather_tensor(norm) if isinstance(norm, torch.Tensor) else norm
+        norm = gather_tensor(super()._get_grad_norm(model, grad_norm=grad_norm))
         if norm is None or math.isfinite(norm):
             self._left_out = 0
             return norm

@@ -12,18 +12,13 @@ from core.models.memory import ModelShape, Step, least_memory, training_memory
 from core.process.local import run_local
 from core.spec import parse_spec
 from tests.faults.service import until
-from tests.tiny import make_model
 from tests.training.test_ranks import helpers, make_spec, sabotage, start_job
-from tests.training.test_ranks import rows as rows  # the fixture
-from tests.training.test_recovery import equal, same_losses
+from tests.training.test_ranks import rows as rows  # the fixtures
+from tests.training.test_ranks import steady as steady
+from tests.training.test_recovery import equal, losses, same_losses
 from tests.training.test_train import StopAt, run, weights
 
 FSDP = {"sharding": "fsdp"}
-
-
-@pytest.fixture(scope="module")
-def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("models") / "steady", dropout=0.0)
 
 
 def evaluated(**fields) -> dict:
@@ -95,14 +90,8 @@ def test_bf16_gathers_weights_in_bf16_and_keeps_them_in_float32(rows, steady, tm
     _, expected = run(spec, tmp_path / "one")
     shared, events = run({**spec, **FSDP}, tmp_path / "two", processes=2)
     assert shared.state == "succeeded", shared.end_reason
-    losses = [data["loss"] for data in values(events)]
-    assert losses == pytest.approx([data["loss"] for data in values(expected)], rel=0.05, abs=0.02)
+    assert losses(events) == pytest.approx(losses(expected), rel=0.05, abs=0.02)
     assert {tensor.dtype for tensor in weights(tmp_path / "two").values()} == {torch.float32}
-
-
-def values(events) -> list[dict]:
-    found = [event.data["values"] for event in events if "values" in event.data]
-    return [one for one in found if "loss" in one]
 
 
 def test_stopped_and_resumed_it_ends_as_if_never_stopped(rows, tiny_model, tmp_path):
@@ -123,7 +112,7 @@ def test_stopped_and_resumed_it_ends_as_if_never_stopped(rows, tiny_model, tmp_p
     assert last.name == "checkpoint-4"
     result, events = run(spec, tmp_path / "out", processes=2)
     assert result.state == "succeeded"
-    assert values(events)[0]["loss"] > 0
+    assert losses(events)[0] > 0
     one, two = weights(tmp_path / "whole"), weights(tmp_path / "out")
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert evaluations(tmp_path / "whole") == evaluations(tmp_path / "out")
@@ -147,8 +136,8 @@ def test_a_checkpoint_does_not_depend_on_who_shares_the_model(before, after, row
     assert result.state == "succeeded", result.end_reason
     told = [event.data.get("message", "") for event in events]
     assert any("Going on from checkpoint-4" in sentence for sentence in told)
-    later = [one["loss"] for one in values(expected)][-len(values(events)) :]
-    assert [one["loss"] for one in values(events)] == pytest.approx(later, rel=1e-4, abs=1e-5)
+    later = losses(expected)[-len(losses(events)) :]
+    assert losses(events) == pytest.approx(later, rel=1e-4, abs=1e-5)
     equal(tmp_path / "whole", tmp_path / "first")
 
 

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from core.engine.batching import Packing
 from core.engine.ranks import Ranks
-from core.engine.sharding import is_sharded
 from core.errors import BadSpec
 from core.families import dense
 from core.ranking.inverted_lists import check_faiss
@@ -102,7 +101,7 @@ class Remining:
             if not self._ranks.broadcast_from_rank0(self._wait):
                 return False
             self._register(pending, step)
-        if self._ranks.first or is_sharded(self._prepared.model):
+        if self._ranks.saves:
             snapshot = trained_state(self._prepared.model, keep=self._ranks.first)
         if self._ranks.first:
             temporary = self.folder / f".{_SNAPSHOT}"
