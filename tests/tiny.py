@@ -111,7 +111,7 @@ def token_rows(
             return TokenTable(found, also)  # stays readable: its files are mapped
 
     tokens = of(tokenizer, prompts or Prompts(), of(guide, Prompts()) if guide else None)
-    return [tokens[index] for index in range(len(tokens))]
+    return [tokens.row(index) for index in range(len(tokens))]
 
 
 def make_cross_encoder(folder: Path, bi_encoder: Path, *, labels: int = 1) -> Path:

@@ -4,7 +4,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,6 +50,16 @@ def shares_of(sizes: Sequence[int], weights: Sequence[float] | None, temperature
     return [share / sum(raw) for share in raw]
 
 
+class RowRef(NamedTuple):
+    """A row of a table, and which version of it: what it stands for may change from epoch to epoch."""
+
+    row: int
+    epoch: int = 0
+    """Of the row's dataset: which of the row's negatives it has (resample, curriculum)."""
+    generation: int = 0
+    """Of the negatives that were mined during the training; 0 are the row's own."""
+
+
 Change = tuple[int, list[float]]
 """From which batch on, and what each dataset's share is multiplied by."""
 
@@ -62,8 +72,7 @@ class TrainingBatches:
 
     ``keys`` are those of all rows; ``sizes`` says how many of them each dataset has, one after the other.
     An epoch has as many batches as all datasets together; a dataset that is drawn from more often than its
-    size would give begins an epoch of its own meanwhile. What is yielded are numbers of rows; with
-    ``epoch_stride``, which is then the number of all rows, plus that times the epoch of their dataset.
+    size would give begins an epoch of its own meanwhile.
     """
 
     def __init__(
@@ -76,10 +85,7 @@ class TrainingBatches:
         sizes: Sequence[int] | None = None,
         weights: Sequence[float] | None = None,
         temperature: float = 1.0,
-        epoch_stride: int = 0,
     ) -> None:
-        self._epoch_stride = epoch_stride
-        self._rows = len(keys)
         self.batch_size = batch_size
         self._seed = seed
         bounds = np.cumsum([0, *(sizes or [len(keys)])]).tolist()
@@ -125,17 +131,14 @@ class TrainingBatches:
         self.changes.append((batch, list(factors)))
 
     def renew(self, batch: int, generation: int) -> None:
-        """From that batch of the sequence on, the number of all rows times ``generation`` is added to numbers
-        of rows: so it travels with them to whoever looks the rows up. The batch must lie ahead of what was
-        taken."""
+        """From that batch of the sequence on, rows are of this generation. The batch must lie ahead of what
+        was taken."""
         self._generations.append((batch, generation))
 
-    def _of_generation(self, rows: list[int], batch: int) -> list[int]:
-        known = (generation for begin, generation in reversed(self._generations) if begin <= batch)
-        offset = next(known, 0) * self._rows
-        return [row + offset for row in rows] if offset else rows
+    def _generation(self, batch: int) -> int:
+        return next((generation for begin, generation in reversed(self._generations) if begin <= batch), 0)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[RowRef]]:
         streams = [self._stream(index) for index in range(len(self._keys))]
         given = drawing = 0
         while given < self.total:
@@ -143,7 +146,9 @@ class TrainingBatches:
             for dataset in self._order(drawing, begun):
                 if given == self.total or self._factors(given) is not begun:
                     break
-                yield self._of_generation(next(streams[dataset]), given)
+                epoch, rows = next(streams[dataset])
+                generation = self._generation(given)
+                yield [RowRef(row, epoch, generation) for row in rows]
                 given += 1
             drawing += 1
 
@@ -171,13 +176,12 @@ class TrainingBatches:
             drawn = np.random.default_rng((self._seed, drawing, 1)).permutation(drawn)
         return drawn.tolist()
 
-    def _stream(self, dataset: int) -> Iterator[list[int]]:
-        """One dataset's batches, for ever."""
+    def _stream(self, dataset: int) -> Iterator[tuple[int, list[int]]]:
+        """One dataset's batches, for ever: (epoch, numbers of rows)."""
         start = self._starts[dataset]
         for epoch in itertools.count():
             for batch in self._plan(dataset, epoch) if epoch else self._first[dataset]:
-                begin = start + epoch * self._epoch_stride
-                yield [begin + row for row in batch] if begin else batch
+                yield epoch, [start + row for row in batch]
 
 
 def _whole(shares: Sequence[float], total: int) -> list[int]:

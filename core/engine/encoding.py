@@ -9,7 +9,7 @@ by non-reentrant checkpointing of whole micro-batches), so that the batch size i
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers import PreTrainedTokenizerBase
 
+from core.engine.batch import MicroBatches
 from core.engine.batching import WHOLE, Packing, Share, plan_micro_batches
+from core.engine.micro_batches import MicroBatch
 from core.engine.models.loading import transformer_of
 from core.engine.sharding import is_sharded, recomputing
 from core.engine.tokens import Frame, Ids, Input
@@ -34,18 +36,6 @@ def tokenize(
     return tokenizer(list(texts), truncation=True, max_length=max_length, padding=False, verbose=False)[
         "input_ids"
     ]
-
-
-class MicroBatches(TypedDict):
-    """A batch's texts as the model reads them. A plain dict: it goes through data loaders and to devices."""
-
-    micro_batches: list[dict[str, torch.Tensor]]
-    """Of this process's share; each tensor is [texts, tokens]."""
-    positions: torch.Tensor
-    """[vectors of all texts]: where each stands in the concatenated output, of all processes if there are
-    several. Texts that are equal stand there once."""
-    height: int
-    """Rows that every process hands in, where there are several."""
 
 
 def make_micro_batches(
@@ -71,7 +61,7 @@ def make_micro_batches(
     counts = np.array([found.vectors for found in inputs], np.int64)
     begins, height = _begins(counts, order, places, share)
     positions = _spans(begins[of_text], counts[of_text])
-    return {"micro_batches": padded, "positions": torch.from_numpy(positions), "height": height}
+    return MicroBatches(padded, torch.from_numpy(positions), height)
 
 
 def _begins(
@@ -100,7 +90,7 @@ def _spans(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.repeat(begins, counts) + within
 
 
-def _pad(frame: Frame, texts: list[Input], width: int) -> dict[str, torch.Tensor]:
+def _pad(frame: Frame, texts: list[Input], width: int) -> MicroBatch:
     ids = np.full((len(texts), width), frame.pad, np.int64)
     rows = {name: np.zeros_like(ids) for name in ("attention_mask", *texts[0].beside)}
     for row, text in enumerate(texts):
@@ -113,18 +103,18 @@ def _pad(frame: Frame, texts: list[Input], width: int) -> dict[str, torch.Tensor
     return {name: torch.from_numpy(array) for name, array in {"input_ids": ids, **rows}.items()}
 
 
-Forward = Callable[[Any, dict[str, torch.Tensor]], torch.Tensor]
+Forward = Callable[[Any, MicroBatch], torch.Tensor]
 """(model, micro-batch) -> [vectors, ...]. The micro-batch is its own: models write into it."""
 
 
-def sentence_embedding(model: Any, micro_batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def sentence_embedding(model: Any, micro_batch: MicroBatch) -> torch.Tensor:
     """A bi-encoder's: [texts, dim]."""
     return model(micro_batch)["sentence_embedding"]
 
 
 def encode_micro_batches(
     model: Any,
-    batch: MicroBatches | dict[str, Any],
+    texts: MicroBatches,
     *,
     forward: Forward = sentence_embedding,
     cached: bool = False,
@@ -138,10 +128,10 @@ def encode_micro_batches(
     one's are wanted first, so that keeping them costs neither memory nor time. On a CPU freed memory above
     ``held`` bytes is given back after each.
     """
-    words = _WordVectors.of(model, batch["micro_batches"])
+    words = _WordVectors.of(model, texts.parts)
     pieces = []
-    for micro_batch in batch["micro_batches"]:
-        if cached and micro_batch is not batch["micro_batches"][-1]:
+    for micro_batch in texts.parts:
+        if cached and micro_batch is not texts.parts[-1]:
             piece = _checkpoint(forward, model, micro_batch, words)
         else:
             piece = _forward(forward, model, micro_batch, words)
@@ -151,14 +141,14 @@ def encode_micro_batches(
         pieces.append(piece)
     vectors = torch.cat(pieces)
     if gather is not None:
-        if missing := batch["height"] - len(vectors):
+        if missing := texts.height - len(vectors):
             vectors = torch.cat([vectors, vectors.new_zeros(missing, *vectors.shape[1:])])
         vectors = gather(vectors)
-    return vectors[batch["positions"]]
+    return vectors[texts.positions]
 
 
 def _checkpoint(
-    forward: Forward, model: Any, micro_batch: dict[str, torch.Tensor], words: "_WordVectors | None"
+    forward: Forward, model: Any, micro_batch: MicroBatch, words: "_WordVectors | None"
 ) -> torch.Tensor:
     arguments = (_forward, forward, model, micro_batch, words)
     if not is_sharded(model):
@@ -173,7 +163,7 @@ def _checkpoint(
 
 
 def _forward(
-    forward: Forward, model: Any, micro_batch: dict[str, torch.Tensor], words: "_WordVectors | None"
+    forward: Forward, model: Any, micro_batch: MicroBatch, words: "_WordVectors | None"
 ) -> torch.Tensor:
     with words.in_place() if words else contextlib.nullcontext():
         return forward(model, dict(micro_batch))
@@ -192,7 +182,7 @@ class _WordVectors:
     row_of: torch.Tensor  # [vocabulary], of the distinct tokens
 
     @classmethod
-    def of(cls, model: Any, micro_batches: list[dict[str, torch.Tensor]]) -> "_WordVectors | None":
+    def of(cls, model: Any, micro_batches: list[MicroBatch]) -> "_WordVectors | None":
         """None where it would change nothing, or could."""
         if hasattr(model, "_orig_mod"):  # compiled: its code has the table's own lookup in it
             return None

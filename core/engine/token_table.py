@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.artifacts import is_whole, seal
 from core.data.rows.hashing import text_hash
+from core.engine.batching import RowRef
 from core.engine.tokens import Frame, TokenRow, fingerprint, on_all_cores
 from core.spec.parts.models import Prompts
 
@@ -60,8 +61,8 @@ class TokenTable:
     def __len__(self) -> int:
         return len(self._queries)
 
-    def __getitem__(self, index: int) -> TokenRow:
-        return self.row(index)
+    def __getitem__(self, ref: RowRef) -> TokenRow:
+        return self.row(ref.row)
 
     def row(self, index: int, negatives: np.ndarray | None = None) -> TokenRow:
         """A row with all of its negatives, or those of these numbers (from 0)."""

@@ -60,8 +60,8 @@ class Reader(Protocol):
         documents: Sequence[Ids],
         owners: Sequence[int],
         lengths: dict[str, int],
-    ) -> tuple[list[Input], dict[str, Any]]:
-        """A batch's inputs, and what the objective must know of them beside. ``owners`` [documents]: the
+    ) -> tuple[list[Input], Any]:
+        """A batch's inputs, and its `Batch.outputs`. ``owners`` [documents]: the
         query of each; the first documents are the positives, in the order of the queries. ``lengths`` are
         the most tokens of a "query" and a "document"."""
         ...
@@ -92,7 +92,7 @@ class Family(Protocol):
     def make_forward(self, spec: TrainSpec) -> Forward: ...
 
     def make_objective(self, model: Any, spec: TrainSpec, guide: Any, gather: Gather) -> nn.Module:
-        """Of what comes out of the model, and the batch that went in: a scalar."""
+        """Of what comes out of the model, and the `Batch` that went in: a scalar."""
         ...
 
     def make_rank(self, model: Any, use: Use, packing: Packing, context: RunContext) -> Rank:

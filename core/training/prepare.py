@@ -144,7 +144,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
             f"{spec.epochs:g} epochs see the first of the curriculum's {len(spec.curriculum.epochs)} only.",
             "warning",
         )
-    batches, steps = _plan_batches(spec, context, rows.sizes, tokens, strided=chosen is not None)
+    batches, steps = _plan_batches(spec, context, rows.sizes, tokens)
 
     def packing_for(encoder: Any) -> Packing:
         found = replace(
@@ -248,7 +248,7 @@ def _settle_lengths(
 
 
 def _plan_batches(
-    spec: TrainSpec, context: RunContext, sizes: list[int], tokens: TokenTable, *, strided: bool
+    spec: TrainSpec, context: RunContext, sizes: list[int], tokens: TokenTable
 ) -> tuple[TrainingBatches, int]:
     """The order of all batches, and how many updates they make. ``sizes`` are rows of each dataset."""
     weights = [source.weight for source in spec.datasets if source.weight is not None]
@@ -261,7 +261,6 @@ def _plan_batches(
         sizes=sizes,
         weights=weights or None,
         temperature=spec.sampling_temperature,
-        epoch_stride=len(tokens) if strided else 0,
     )
     if len(sizes) > 1:
         shares = ", ".join(

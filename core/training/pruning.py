@@ -159,7 +159,7 @@ def _attention(
             texts = table.texts(known[start : start + _TEXTS])
             batch = make_micro_batches(frame, [frame.put(text, limit) for text in texts], packing)
             rows: list[np.ndarray] = []
-            for micro_batch in batch["micro_batches"]:
+            for micro_batch in batch.parts:
                 check_stop()
                 on_device = {name: tensor.to(device) for name, tensor in micro_batch.items()}
                 with torch.inference_mode():
@@ -170,7 +170,7 @@ def _attention(
                 for row, length in zip(received.cpu().numpy(), lengths, strict=True):
                     whole = row[-length:] if frame.pads_left else row[:length]
                     rows.append(whole[len(frame.prefix) : length - len(frame.suffix)])
-            for place, text in zip(batch["positions"].tolist(), texts, strict=True):
+            for place, text in zip(batch.positions.tolist(), texts, strict=True):
                 # Beyond the model's context nothing is known of a token: it goes first.
                 found.append(np.pad(rows[place], (0, len(text) - len(rows[place]))))
     return found

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.engine.micro_batches import is_out_of_memory, split_micro_batches, tokens_of
+from core.engine.batch import Batch
+from core.engine.micro_batches import is_out_of_memory, tokens_of
 from core.engine.sharding import gather_tensor
 from core.errors import OutOfMemory
 from core.runtime.devices import mps_available, release_memory
@@ -52,7 +53,7 @@ class RandomState:
 class Window:
     """The batches since the last update, to do them again."""
 
-    batches: list[tuple[Any, RandomState]] = field(default_factory=list)
+    batches: list[tuple[Batch[Any], RandomState]] = field(default_factory=list)
     loss_before: torch.Tensor | None = None  # the trainer's running sum when the window began
     closed: bool = True
 
@@ -61,7 +62,7 @@ class Window:
         """Batches of the window that the next one belongs to."""
         return 0 if self.closed else len(self.batches)
 
-    def add(self, inputs: Any, loss_sum: torch.Tensor, *, last: bool) -> None:
+    def add(self, inputs: Batch[Any], loss_sum: torch.Tensor, *, last: bool) -> None:
         """``last``: the update follows."""
         if self.closed:
             self.batches, self.loss_before = [], loss_sum.detach().clone()
@@ -76,17 +77,9 @@ class Limits:
     cached: bool
     tokens: int | None = None  # of a micro-batch; None: as the collator makes them
 
-    def apply(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def apply(self, batch: Batch[Any]) -> Batch[Any]:
         """The same batch in smaller micro-batches where need be."""
-        if self.tokens is None:
-            return inputs
-        found = {**inputs, "micro_batches": split_micro_batches(inputs["micro_batches"], self.tokens)}
-        if guide := inputs.get("guide"):
-            found["guide"] = {
-                **guide,
-                "micro_batches": split_micro_batches(guide["micro_batches"], self.tokens),
-            }
-        return found
+        return batch if self.tokens is None else batch.split(self.tokens)
 
     def narrow(
         self,
@@ -105,9 +98,7 @@ class Limits:
                 f"Out of memory at step {step}: from here on the loss is computed in micro-batches (gradient "
                 f"caching). The batch stays as it is. ({problem})"
             )
-        now = [
-            micro_batch for inputs, _ in window.batches for micro_batch in self.apply(inputs)["micro_batches"]
-        ]
+        now = [part for batch, _ in window.batches for part in self.apply(batch).texts.parts]
         texts, tokens = most(
             [max(len(found["input_ids"]) for found in now), max(tokens_of(found) for found in now)]
         )

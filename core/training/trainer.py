@@ -4,6 +4,7 @@ import contextlib
 import math
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
+from core.engine.batch import Batch
 from core.engine.batching import TrainingBatches
 from core.engine.encoding import Forward, encode_micro_batches
-from core.engine.micro_batches import is_out_of_memory, split_into
+from core.engine.micro_batches import is_out_of_memory
 from core.engine.ranks import Ranks, ShortElsewhere
 from core.engine.sharding import (
     gather_optimizer_state,
@@ -83,19 +85,18 @@ def _loading(checkpoint: str | None) -> Iterator[None]:
 class PairTrainer(Trainer):
     """Trains a sentence-transformers model on (query, positive, negatives) rows.
 
-    ``collator`` turns rows into ``{micro_batches, positions, queries, tokens, ...}``; ``objective`` takes the
-    vectors that ``forward`` makes of all texts, and that. ``limits`` says how much goes through the model at
+    ``collator`` turns rows into a `Batch`; ``objective`` takes the vectors that ``forward`` makes of its
+    texts, and the batch. ``limits`` says how much goes through the model at
     once, and is narrowed when memory does not suffice; ``tell`` gets a sentence about every recovery.
     ``ranks`` are the processes that share the batches: the trainer itself knows of none but its own. ``held``
-    says how much
-    freed memory may be kept, with gradient caching and without.
+    says how much freed memory may be kept, with gradient caching and without.
     """
 
     def __init__(
         self,
         *,
         batches: TrainingBatches,
-        collator: Callable[[list[TokenRow]], dict[str, Any]],
+        collator: Callable[[list[TokenRow]], Batch[Any]],
         forward: Forward,
         objective: torch.nn.Module,
         limits: Limits,
@@ -148,27 +149,37 @@ class PairTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)
 
+    # The library looks for labels and for "input_ids" in a batch, which it takes for a dict.
+
+    def _get_num_items_in_batch(self, *_: Any) -> None:
+        return None
+
+    def floating_point_ops(self, _: Any) -> int:
+        return 0
+
+    def _prepare_inputs(self, inputs: Batch[Any]) -> Batch[Any]:
+        return inputs.to(self.args.device)
+
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: Any, inputs: Batch[Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         inputs = self._within_limits(inputs)
         loss = self._objective(self._embed(model, inputs), inputs)
         return (loss, {}) if return_outputs else loss
 
-    def _within_limits(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _within_limits(self, inputs: Batch[Any]) -> Batch[Any]:
         """In smaller micro-batches where need be; a sharded model wants as many of them on every rank."""
         inputs = self.limits.apply(inputs)
         if self._sharded:
-            micro_batches = inputs["micro_batches"]
-            [most] = self._ranks.all_reduce_max([len(micro_batches)])
-            inputs = {**inputs, "micro_batches": split_into(micro_batches, most)}
+            [most] = self._ranks.all_reduce_max([len(inputs.texts.parts)])
+            inputs = replace(inputs, texts=inputs.texts.split_into(most))
         return inputs
 
-    def _embed(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    def _embed(self, model: Any, inputs: Batch[Any]) -> torch.Tensor:
         """[queries + documents, dim] of a batch that is within the limits."""
         return encode_micro_batches(
             model,
-            inputs,
+            inputs.texts,
             forward=self.forward,
             cached=self.limits.cached,
             held=self._held(self.limits.cached),
@@ -177,9 +188,7 @@ class PairTrainer(Trainer):
 
     # -- recovery inside a step: see `core.training.recovery` ----------------------------------------
 
-    def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: Batch[Any], num_items_in_batch: Any = None) -> torch.Tensor:
         last = self.accelerator.gradient_state.sync_gradients
         self._ranks.reseed(self.args.seed, self.state.global_step, self.window.count)
         self.window.add(inputs, self._tr_loss, last=last)
@@ -191,7 +200,7 @@ class PairTrainer(Trainer):
                     loss = super().training_step(model, batch, num_items_in_batch)
                 if last and not self._sharded:  # whose gradients are summed as they come
                     self._ranks.sum_gradients(model.parameters())
-                self._throughput.add(inputs["queries"], inputs["tokens"])
+                self._throughput.add(inputs.queries, inputs.tokens)
                 return loss
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):

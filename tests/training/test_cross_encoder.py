@@ -65,7 +65,7 @@ def collate(model, loss: Loss, rows=ROWS, budget=128, lengths=LENGTHS):
 def our_loss(model, rows=ROWS, *, cached=False, budget=128, **loss):
     spec = spec_of(**loss)
     batch = collate(model, spec.loss, rows, budget)
-    scores = encode_micro_batches(ours(model), batch, forward=make_forward(spec), cached=cached)
+    scores = encode_micro_batches(ours(model), batch.texts, forward=make_forward(spec), cached=cached)
     return Objective(make_loss(spec.loss))(scores, batch)
 
 
@@ -85,9 +85,9 @@ def assert_equal(model, ours, theirs):
 def test_the_scores_are_those_of_the_library(model):
     batch = collate(model, Loss())
     with torch.no_grad():
-        scores = encode_micro_batches(ours(model.eval()), batch, forward=make_forward(spec_of()))
+        scores = encode_micro_batches(ours(model.eval()), batch.texts, forward=make_forward(spec_of()))
     texts = [row["positive"] for row in ROWS] + [text for row in ROWS for text in row["negatives"]]
-    pairs = [(ROWS[query]["query"], texts[document]) for query, document in batch["pairs"]]
+    pairs = [(ROWS[query]["query"], texts[document]) for query, document in batch.outputs]
     wanted = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     np.testing.assert_allclose(scores.numpy(), wanted, atol=1e-5)
 
@@ -148,7 +148,7 @@ def test_micro_batches_change_nothing(model):
 def test_rows_without_negatives_get_others_answers(model):
     rows = [{**row, "negatives": []} for row in ROWS[:3]]
     rows[0]["negatives"] = [WORDS[5]]
-    pairs = collate(model, Loss(name="bce"), rows)["pairs"].tolist()
+    pairs = collate(model, Loss(name="bce"), rows).outputs.tolist()
     assert pairs == [[0, 0], [1, 1], [2, 2], [0, 3], [1, 2], [1, 0], [2, 0], [2, 1]]
 
 
@@ -157,7 +157,7 @@ def test_a_long_pair_keeps_its_query_and_fits_the_model(model):
     loss = Loss(name="bce", in_batch_negatives=0)
     lengths = {"query": 20, "document": 500}
     batch = collate(model, loss, [row], lengths=lengths)
-    ids = batch["micro_batches"][0]["input_ids"][0].tolist()
+    ids = batch.texts.parts[0]["input_ids"][0].tolist()
     assert len(ids) == 128
     assert ids.count(model.tokenizer.sep_token_id) == 2
     assert ids.index(model.tokenizer.sep_token_id) == 19  # [CLS], 18 words, [SEP]: 20 of the query
@@ -258,5 +258,5 @@ def test_losses_of_pair_scores_equal_their_definition(model, name):
         theirs = torch.log(1 + torch.stack(terms).sum())
     spec = spec_of(name=name, temperature=0.5)
     batch = collate(model, spec.loss, rows)
-    scores = encode_micro_batches(ours(model), batch, forward=make_forward(spec))
+    scores = encode_micro_batches(ours(model), batch.texts, forward=make_forward(spec))
     assert_equal(model, Objective(make_loss(spec.loss, logits=True))(scores, batch), theirs)

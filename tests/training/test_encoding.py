@@ -42,7 +42,7 @@ def collate(model, rows, token_budget):
 
 def our_loss(model, rows, *, token_budget=64, cached=False, symmetric=False):
     batch = collate(model, rows, token_budget)
-    embeddings = encode_micro_batches(model, batch, cached=cached)
+    embeddings = encode_micro_batches(model, batch.texts, cached=cached)
     return Objective(MultipleNegativesRanking(0.05, symmetric=symmetric))(embeddings, batch)
 
 
@@ -95,8 +95,8 @@ def test_equal_texts_are_encoded_once(model):
     rows = [{**row, "negatives": [WORDS[3]]} for row in ROWS]
     batch = collate(model, rows, 64)
     texts = {text for row in rows for text in (row["query"], row["positive"], *row["negatives"])}
-    assert sum(len(micro_batch["input_ids"]) for micro_batch in batch["micro_batches"]) == len(texts)
-    assert len(batch["positions"]) == 3 * len(rows)
+    assert sum(len(micro_batch["input_ids"]) for micro_batch in batch.texts.parts) == len(texts)
+    assert len(batch.texts.positions) == 3 * len(rows)
 
 
 def test_prompts_and_lengths_are_those_of_the_role(model):
@@ -109,8 +109,8 @@ def test_prompts_and_lengths_are_those_of_the_role(model):
     prompts = Prompts(query="what is ", document="a document of ")
     rows = [{"query": long, "positive": long, "negatives": []}]
     batch = collator(token_rows(model.tokenizer, rows, prompts))
-    assert batch["tokens"] == 8 + 16
-    [micro_batch] = batch["micro_batches"]
+    assert batch.tokens == 8 + 16
+    [micro_batch] = batch.texts.parts
     words = model.tokenizer.batch_decode(micro_batch["input_ids"], skip_special_tokens=True)
     assert words[0].startswith("a document of river")
     assert words[1].startswith("what is river")
@@ -126,8 +126,8 @@ def test_a_model_with_a_scalar_among_its_weights_has_a_hash_too(tiny_model):
 
 def test_the_table_of_words_gets_one_gradient_a_batch(model):
     batch = collate(model, ROWS, token_budget=64)
-    assert len(batch["micro_batches"]) > 3
-    embeddings = encode_micro_batches(model, batch)
+    assert len(batch.texts.parts) > 3
+    embeddings = encode_micro_batches(model, batch.texts)
     table = model[0].auto_model.get_input_embeddings()
     assert "forward" not in vars(table)  # put back
     reached = []
@@ -153,9 +153,9 @@ def test_padding_learns_nothing(model):
     table = model[0].auto_model.get_input_embeddings()
     assert table.padding_idx is not None
     batch = collate(model, ROWS, token_budget=64)
-    assert any((group["input_ids"] == table.padding_idx).any() for group in batch["micro_batches"])
+    assert any((group["input_ids"] == table.padding_idx).any() for group in batch.texts.parts)
     model.zero_grad()
-    encode_micro_batches(model, batch).pow(2).sum().backward()
+    encode_micro_batches(model, batch.texts).pow(2).sum().backward()
     assert table.weight.grad[table.padding_idx].abs().max() == 0
     assert table.weight.grad.abs().max() > 0
     model.zero_grad()

@@ -1,6 +1,7 @@
 """Late interaction against PyLate: the same vectors, scores, loss and gradient, with less computed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def model(request, folder) -> ColBERT:
 def our_loss(model, rows=ROWS, *, cached=False, legacy=False, budget=128, prune_embeddings=None):
     reader = Reader(model, prune_embeddings)
     batch = Collator(reader, LENGTHS, Packing(budget, multiple=8))(token_rows(model.tokenizer, rows))
-    vectors = encode_micro_batches(model, batch, forward=token_vectors(prune_embeddings), cached=cached)
+    vectors = encode_micro_batches(model, batch.texts, forward=token_vectors(prune_embeddings), cached=cached)
     return Objective(MultipleNegativesRanking(0.5), legacy_sum_gradient=legacy)(vectors, batch)
 
 
@@ -208,17 +209,17 @@ def test_processes_share_a_batch_of_ragged_vectors(model):
     rows = token_rows(model.tokenizer, ROWS)
     whole = Collator(Reader(model), LENGTHS, Packing(96))(rows)
     with torch.no_grad():
-        wanted = encode_micro_batches(model, whole, forward=token_vectors(None))
+        wanted = encode_micro_batches(model, whole.texts, forward=token_vectors(None))
         handed_in: list[torch.Tensor] = []
         for rank in range(3):
-            part = Collator(Reader(model), LENGTHS, Packing(96), share=Share(rank, 3))(rows)
-            part["positions"] = torch.arange(part["height"])
+            part = Collator(Reader(model), LENGTHS, Packing(96), share=Share(rank, 3))(rows).texts
+            part = replace(part, positions=torch.arange(part.height))
             handed_in.append(
                 encode_micro_batches(model, part, forward=token_vectors(None), gather=lambda found: found)
             )
-            assert len(handed_in[-1]) == part["height"]
+            assert len(handed_in[-1]) == part.height
         of_any = Collator(Reader(model), LENGTHS, Packing(96), share=Share(0, 3))(rows)
-        torch.testing.assert_close(torch.cat(handed_in)[of_any["positions"]], wanted)
+        torch.testing.assert_close(torch.cat(handed_in)[of_any.texts.positions], wanted)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5, 2.0, 3.0])
@@ -271,7 +272,7 @@ def test_distillation_equals_pylates(folder):
     model = ColBERT(str(folder), device="cpu", do_query_expansion=True)
     rows = [{**row, "scores": [3.0, 1.0 + index / 7]} for index, row in enumerate(ROWS)]
     batch = Collator(Reader(model), LENGTHS, Packing(128))(token_rows(model.tokenizer, rows))
-    vectors = encode_micro_batches(model, batch, forward=token_vectors(None))
+    vectors = encode_micro_batches(model, batch.texts, forward=token_vectors(None))
     ours = Objective(Distillation(1.0, 1.0))(vectors, batch)
     query, positive, negative = features(model)
     both = {key: torch.stack([positive[key], negative[key]], dim=1).flatten(0, 1) for key in positive}

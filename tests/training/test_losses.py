@@ -128,7 +128,7 @@ def compare(model, objective: Objective, theirs, labels=None, *, columns=("query
     wanted = gradients(model, expected)
     collator = Collator(Reader(Frame.of(model.tokenizer), 512), {"query": 64, "document": 64}, Packing(64))
     batch = collator(token_rows(model.tokenizer, ROWS))
-    ours = objective(encode_micro_batches(model, batch), batch)
+    ours = objective(encode_micro_batches(model, batch.texts), batch)
     assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
     for mine, other in zip(gradients(model, ours), wanted, strict=True):
         assert torch.allclose(mine, other, atol=1e-4)
@@ -174,7 +174,7 @@ def test_the_guide_reads_the_batch_with_its_own_tokenizer_and_is_not_trained(mod
     )
     batch = collator(token_rows(model.tokenizer, ROWS, Prompts(query="find: "), guide.tokenizer))
     objective = Objective(MultipleNegativesRanking(0.05), guide=(guide, Guide(model="file:x", margin=1.0)))
-    embeddings = encode_micro_batches(model, batch)
+    embeddings = encode_micro_batches(model, batch.texts)
     loss = objective(embeddings, batch)
     assert 0 < objective.masked_share <= 1
     assert list(objective.parameters()) == []
@@ -184,7 +184,7 @@ def test_the_guide_reads_the_batch_with_its_own_tokenizer_and_is_not_trained(mod
     found = find_false_negatives(
         similarities(theirs, len(ROWS), cosine=True), Guide(model="file:x", margin=1.0)
     )
-    layout = Layout(len(ROWS), batch["owners"])
+    layout = batch.layout
     expected = MultipleNegativesRanking(0.05)(similarities(embeddings, len(ROWS), cosine=True), layout, found)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -202,7 +202,7 @@ def test_losses_of_pair_scores_equal_sentence_transformers(model, name):
     collator = Collator(Reader(Frame.of(model.tokenizer), 512), {"query": 64, "document": 64}, Packing(64))
     batch = collator(token_rows(model.tokenizer, rows))
     objective = Objective(CoSENT(0.05) if name == "cosent" else Regression(logits=False))
-    ours = objective(encode_micro_batches(model, batch), batch)
+    ours = objective(encode_micro_batches(model, batch.texts), batch)
     assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
     for mine, other in zip(gradients(model, ours), wanted, strict=True):
         assert torch.allclose(mine, other, atol=1e-4)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from core.data.rows.table import SCHEMA
-from core.engine.batching import TrainingBatches
+from core.engine.batching import RowRef, TrainingBatches
 from core.engine.token_table import TokenTable, tokens_of_table
 from core.errors import InvalidRequest
 from core.spec import parse_spec
@@ -61,10 +61,10 @@ def test_an_epoch_trains_on_its_levels(table):
     ]
     assert len(chosen.of(0, 0)) == 2
     assert len(chosen.of(3, 0)) == 0
-    row = chosen[0 + len(table) * 2]
+    row = chosen[RowRef(0, epoch=2)]
     assert len(row.documents) == 4
     assert row.scores == [9.0, 3.0, 4.0, 5.0]
-    assert len(chosen[3].documents) == 1
+    assert len(chosen[RowRef(3)].documents) == 1
     assert 1 < chosen.documents_per_row < 4
 
 
@@ -105,10 +105,8 @@ def test_caps_of_a_level(table):
 
 def test_batches_know_their_epoch():
     keys = [(2 * row, 2 * row + 1) for row in range(10)]
-    plain = list(TrainingBatches(keys, 4, 7, 3))
-    strided = list(TrainingBatches(keys, 4, 7, 3, epoch_stride=10))
-    assert [[index % 10 for index in batch] for batch in strided] == plain
-    assert [batch[0] // 10 for batch in strided] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    batches = list(TrainingBatches(keys, 4, 7, 3))
+    assert [{ref.epoch for ref in batch} for batch in batches] == [{0}] * 3 + [{1}] * 3 + [{2}] * 3
 
 
 @pytest.fixture
@@ -141,9 +139,9 @@ def documents_of(spec: dict, out: Path, monkeypatch) -> list[int]:
     seen: list[int] = []
     original = trainer_room.encode_micro_batches
 
-    def watch(model, batch, **options):
-        seen.append(len(batch["positions"]))
-        return original(model, batch, **options)
+    def watch(model, texts, **options):
+        seen.append(len(texts.positions))
+        return original(model, texts, **options)
 
     monkeypatch.setattr(trainer_room, "encode_micro_batches", watch)
     result, _ = run(spec, out)

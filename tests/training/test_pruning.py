@@ -69,7 +69,7 @@ def is_part(some, whole) -> bool:
 def test_documents_are_shorter_and_in_order_and_queries_whole(table, model, tmp_path, strategy):
     found = pruned(table, model, tmp_path, strategy=strategy, keep_ratio=0.5)
     for index in range(len(table)):
-        before, after = table[index], found[index]
+        before, after = table.row(index), found.row(index)
         assert list(before.query) == list(after.query)
         for long, short in zip(before.documents, after.documents, strict=True):
             assert is_part(short, long)
@@ -77,20 +77,20 @@ def test_documents_are_shorter_and_in_order_and_queries_whole(table, model, tmp_
             if strategy != "threshold":
                 assert len(short) == min(len(long), max(4, round(0.5 * len(long))))
     same = pruned(table, model, tmp_path / "again", strategy=strategy, keep_ratio=0.5)
-    assert all(list(same[0].documents[0]) == list(found[0].documents[0]) for _ in [0])
+    assert list(same.row(0).documents[0]) == list(found.row(0).documents[0])
 
 
 def test_what_stands_everywhere_goes_first(table, model, tmp_path):
     found = pruned(table, model, tmp_path, strategy="threshold", keep_ratio=0.6)
     [the] = model.tokenizer("the", add_special_tokens=False)["input_ids"]
-    assert the in list(table[0].documents[0])
-    assert the not in list(found[0].documents[0])
-    assert the not in list(found[1].documents[0])
+    assert the in list(table.row(0).documents[0])
+    assert the not in list(found.row(0).documents[0])
+    assert the not in list(found.row(1).documents[0])
 
 
 def test_attention_is_that_of_the_model(table, model, tmp_path):
     """By hand, for one document alone."""
-    ids = list(table[0].documents[0])
+    ids = list(table.row(0).documents[0])
     transformer = model[0].auto_model.eval()
     transformer.set_attn_implementation("eager")
     framed = torch.tensor([[2, *ids, 3]])
@@ -99,7 +99,7 @@ def test_attention_is_that_of_the_model(table, model, tmp_path):
     keep = np.sort(np.argsort(-received, kind="stable")[: round(0.5 * len(ids))])
     transformer.set_attn_implementation("sdpa")
     found = pruned(table, model, tmp_path, strategy="attention", keep_ratio=0.5)
-    assert list(found[0].documents[0]) == [ids[place] for place in keep]
+    assert list(found.row(0).documents[0]) == [ids[place] for place in keep]
     assert transformer.config._attn_implementation == "sdpa"
 
 

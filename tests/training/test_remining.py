@@ -9,7 +9,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from core.data.rows.table import SCHEMA
-from core.engine.batching import Packing, TrainingBatches
+from core.engine.batching import Packing, RowRef, TrainingBatches
 from core.engine.token_table import TokenTable, tokens_of_table
 from core.engine.tokens import Frame
 from core.errors import InvalidRequest
@@ -187,7 +187,7 @@ def test_what_meets_its_answer_in_a_batch_is_left_out(table, tmp_path):
     dataset = MinedNegatives(table, tmp_path, 6)
     for _ in range(20):
         batch = generator.choice(len(table), 8, replace=False).tolist()
-        found = dataset.__getitems__([row + len(table) for row in batch])
+        found = dataset.__getitems__([RowRef(row, generation=1) for row in batch])
         forbidden = set().union(*(answers[int(queries[row])] for row in batch))
         forbidden |= {int(documents[starts[row]]) for row in batch}
         seen: set[int] = set()
@@ -199,8 +199,8 @@ def test_what_meets_its_answer_in_a_batch_is_left_out(table, tmp_path):
             ]
             assert list(got.documents[0]) == list(table._text(documents[starts[row]]))
     # Generation 0: the rows' own.
-    assert len(dataset[0].documents) == 2
-    assert len(dataset[1].documents) == 1
+    assert len(dataset[RowRef(0)].documents) == 2
+    assert len(dataset[RowRef(1)].documents) == 1
 
 
 def test_a_generation_counts_from_its_batch_on():
@@ -208,9 +208,9 @@ def test_a_generation_counts_from_its_batch_on():
     plain = list(batches)
     batches.renew(3, 1)
     batches.renew(6, 2)
-    offsets = [{row // 10 for row in batch} for batch in batches]
-    assert offsets == [{0}] * 3 + [{1}] * 3 + [{2}] * 2
-    assert [[row % 10 for row in batch] for batch in batches] == plain
+    generations = [{ref.generation for ref in batch} for batch in batches]
+    assert generations == [{0}] * 3 + [{1}] * 3 + [{2}] * 2
+    assert [[ref._replace(generation=0) for ref in batch] for batch in batches] == plain
 
 
 @pytest.fixture
@@ -247,9 +247,9 @@ def seen(monkeypatch) -> list[int]:
     found: list[int] = []
     look = MinedNegatives.__getitems__
 
-    def watch(self, indexes):
-        found.append(indexes[0] // len(self))
-        return look(self, indexes)
+    def watch(self, refs):
+        found.append(refs[0].generation)
+        return look(self, refs)
 
     monkeypatch.setattr(MinedNegatives, "__getitems__", watch)
     return found

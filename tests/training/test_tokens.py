@@ -54,7 +54,7 @@ def test_a_frame_cuts_as_the_tokenizer_does(tiny_model, limit, side):
 def test_rows_come_back_with_their_ids_and_scores(table, tokenizer, tmp_path):
     found = TokenTable(make(table, tokenizer, tmp_path)[0])
     assert len(found) == 3
-    for row, texts in zip((found[index] for index in range(3)), ROWS, strict=True):
+    for row, texts in zip((found.row(index) for index in range(3)), ROWS, strict=True):
         ids = tokenizer(
             [texts["query"], texts["positive"], *texts["negatives"]],
             add_special_tokens=False,
@@ -80,7 +80,7 @@ def test_a_text_is_kept_once_and_a_prompt_belongs_to_a_role(table, tokenizer, tm
     assert texts == len({text for row in ROWS for text in (row["query"], row["positive"], *row["negatives"])})
     assert len(np.load(prompted / "text_keys.npy")) == texts + 2  # both words stand in both roles
     garden = tokenizer("garden", add_special_tokens=False)["input_ids"]
-    assert list(TokenTable(prompted)[0].query)[: len(garden)] == garden
+    assert list(TokenTable(prompted).row(0).query)[: len(garden)] == garden
     assert TokenTable(plain).keys() == TokenTable(prompted).keys()  # a prompt makes no text another one
 
 
@@ -132,7 +132,7 @@ def test_half_a_folder_is_made_anew(table, tokenizer, tmp_path):
     (folder / "ids.bin").write_bytes(b"")
     again, known = make(table, tokenizer, tmp_path)
     assert (again, known) == (folder, False)
-    assert len(TokenTable(again)[0].query) == 1
+    assert len(TokenTable(again).row(0).query) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["staging", "tokens"] or not any(
         (tmp_path / "staging").iterdir()
     )

@@ -411,10 +411,12 @@ def test_batches_travel_through_pinned_memory_without_blocking(spec, tiny_model,
 
     model = SentenceTransformer(str(tiny_model), device="cpu")
     reader = family_of("dense").make_reader(model, parse_spec(spec))
-    rows = token_rows(
-        model.tokenizer, [{"query": f"a {word}", "positive": f"{word} is", "negatives": []} for word in WORDS]
-    )
-    batch = Collator(reader, {"query": 16, "document": 16}, Packing(64))(rows)
+    texts = [
+        {"query": f"a {word}", "positive": f"{word} is", "negatives": [], "scores": [1.0]} for word in WORDS
+    ]
+    rows = token_rows(model.tokenizer, texts, guide=model.tokenizer)
+    guide = (reader.frame, 16, Packing(64))
+    batch = Collator(reader, {"query": 16, "document": 16}, Packing(64), guide=guide)(rows)
     pinned, moved, to = [], [], torch.Tensor.to
 
     def pin(tensor, *_):
@@ -428,13 +430,10 @@ def test_batches_travel_through_pinned_memory_without_blocking(spec, tiny_model,
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     found = pin_memory(batch)
     tensors = [
-        value
-        for name, tensor in batch.items()
-        for part in (tensor if isinstance(tensor, list) else [tensor])
-        for value in (part.values() if isinstance(part, dict) else [part])
-        if isinstance(value, torch.Tensor)
+        *(tensor for texts in (batch.texts, batch.guide) for part in texts.parts for tensor in part.values()),
+        *(batch.texts.positions, batch.guide.positions, batch.owners, batch.teacher),
     ]
-    assert len(pinned) == len(tensors) > 4
+    assert len(pinned) == len(tensors) > 8
     assert {id(tensor) for tensor in pinned} == {id(tensor) for tensor in tensors}
     monkeypatch.setattr(torch.Tensor, "to", move)
     send_to_device(found, "cpu", non_blocking=True)

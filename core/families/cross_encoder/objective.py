@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from core.engine.batch import Batch
 from core.engine.encoding import Forward
-from core.engine.losses import Layout, make_loss
+from core.engine.losses import make_loss
+from core.engine.micro_batches import MicroBatch
 from core.spec.train import TrainSpec
 
 
 def make_forward(spec: TrainSpec) -> Forward:
-    def forward(model: Any, micro_batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(model: Any, micro_batch: MicroBatch) -> torch.Tensor:
         return model(**micro_batch).float()  # [pairs]
 
     return forward
@@ -27,11 +30,11 @@ class Objective(nn.Module):
         super().__init__()
         self.loss = loss
 
-    def forward(self, scores: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
-        rows, columns = torch.as_tensor(batch["pairs"]).to(scores.device).T
-        every = scores.new_full((batch["queries"], len(batch["owners"])), -torch.inf)
+    def forward(self, scores: torch.Tensor, batch: Batch[np.ndarray]) -> torch.Tensor:
+        rows, columns = torch.as_tensor(batch.outputs).to(scores.device).T
+        every = scores.new_full((batch.queries, len(batch.owners)), -torch.inf)
         every = every.index_put((rows, columns), scores)  # [queries, documents]
-        return self.loss(every, Layout(batch["queries"], batch["owners"], batch.get("teacher")))
+        return self.loss(every, batch.layout)
 
 
 def make_objective(

@@ -22,7 +22,8 @@ class Reader:
     """Pairs: each query with its own documents, and with the positives of the queries after it in the batch,
     round about, where the loss wants in-batch negatives (batches are shuffled: that is a random choice).
 
-    ``pairs`` [pairs, 2] are numbers of queries and documents, in the order of the inputs.
+    A batch's ``outputs`` are these pairs, [pairs, 2]: numbers of queries and documents, in the order of the
+    inputs, each of which gives one score.
     """
 
     def __init__(
@@ -47,12 +48,12 @@ class Reader:
         documents: Sequence[Ids],
         owners: Sequence[int],
         lengths: dict[str, int],
-    ) -> tuple[list[Input], dict[str, Any]]:
+    ) -> tuple[list[Input], np.ndarray]:
         pairs = self._pairs(len(queries), np.asarray(owners, np.int64))
         inputs = [
             self.pair(queries[query], documents[document], lengths) for query, document in pairs.tolist()
         ]
-        return inputs, {"pairs": pairs}
+        return inputs, pairs
 
     def _pairs(self, queries: int, owners: np.ndarray) -> np.ndarray:
         own = np.stack([owners, np.arange(len(owners))], axis=1)

@@ -36,8 +36,8 @@ def make_embed(model: SentenceTransformer, packing: Packing, check_stop: Callabl
 
     def embed(texts: Sequence[Ids]) -> torch.Tensor:
         batch = make_micro_batches(frame, texts, packing)
-        pieces = pieces_of(model, batch["micro_batches"], _embed, "evaluate a single text", check_stop)
-        embeddings = torch.cat(pieces)[batch["positions"].to(pieces[0].device)]
+        pieces = pieces_of(model, batch.parts, _embed, "evaluate a single text", check_stop)
+        embeddings = torch.cat(pieces)[batch.positions.to(pieces[0].device)]
         if cosine:
             embeddings = torch.nn.functional.normalize(embeddings, dim=-1)
         check_finite(model, embeddings, "vectors")

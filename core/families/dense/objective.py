@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.engine.batch import Batch
 from core.engine.encoding import Forward, sentence_embedding
-from core.engine.losses import Layout, make_loss
+from core.engine.losses import make_loss
 from core.families.guide import AskGuide
 from core.spec.parts.training import Guide, Matryoshka
 from core.spec.train import TrainSpec
@@ -57,8 +58,8 @@ class Objective(nn.Module):
         self._cuts: list[tuple[int | None, float]] = [(None, 1.0), *zip(dimensions, weights, strict=True)]
         self._guide = AskGuide(*guide, gather) if guide is not None else None
 
-    def forward(self, embeddings: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
-        layout = Layout(batch["queries"], batch["owners"], batch.get("teacher"))
+    def forward(self, embeddings: torch.Tensor, batch: Batch[None]) -> torch.Tensor:
+        layout = batch.layout
         options = {} if self._guide is None else {"false_negatives": self._guide(batch)}
         return torch.stack(
             [

@@ -26,12 +26,12 @@ class Reader:
         documents: Sequence[Ids],
         owners: Sequence[int],
         lengths: dict[str, int],
-    ) -> tuple[list[Input], dict[str, Any]]:
+    ) -> tuple[list[Input], None]:
         """[queries + documents] of one vector each."""
         inputs = [Input(self.frame.put(text, lengths["query"])) for text in queries]
         room = lengths["document"] - self.frame.specials
         inputs += [Input(self.frame.put(self._cut(text, room), lengths["document"])) for text in documents]
-        return inputs, {}
+        return inputs, None
 
     def describe(self, documents: Sequence[Ids], lengths: dict[str, int]) -> dict[str, Any]:
         return {}

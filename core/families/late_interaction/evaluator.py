@@ -60,8 +60,8 @@ def make_encode(
         read = reader.query if role == "query" else reader.document
         inputs = [read(ids, lengths[role]) for ids in _tokens(model, texts, lengths[role])]
         batch = make_micro_batches(reader.frame, inputs, packing)
-        pieces = pieces_of(model, batch["micro_batches"], compute, "encode a single text", check_stop)
-        vectors = np.concatenate(pieces)[batch["positions"].numpy()]
+        pieces = pieces_of(model, batch.parts, compute, "encode a single text", check_stop)
+        vectors = np.concatenate(pieces)[batch.positions.numpy()]
         check_finite(model, vectors, "vectors")
         return Ragged(vectors, np.array([found.vectors for found in inputs], np.int64))
 

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from core.engine.batch import Batch
 from core.engine.encoding import Forward
-from core.engine.losses import Layout, make_loss
+from core.engine.losses import make_loss
+from core.engine.micro_batches import MicroBatch
 from core.families.guide import AskGuide
 from core.families.late_interaction.maxsim import maxsim
 from core.families.late_interaction.pooling import prune
-from core.families.late_interaction.reader import KEPT
+from core.families.late_interaction.reader import KEPT, VectorCounts
 from core.spec.parts.models import PruneEmbeddings
 from core.spec.train import TrainSpec
 
@@ -24,7 +26,7 @@ def token_vectors(asked: PruneEmbeddings | None) -> Forward:
     """Micro-batches into the vectors of all texts, one behind the other: [vectors, dim], normalised before
     documents' are pooled."""
 
-    def forward(model: Any, micro_batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(model: Any, micro_batch: MicroBatch) -> torch.Tensor:
         kept = micro_batch.pop(KEPT)  # [texts, tokens]
         vectors = model(micro_batch)["token_embeddings"][kept > 0].float()
         vectors = nn.functional.normalize(vectors, dim=-1)
@@ -56,18 +58,18 @@ class Objective(nn.Module):
         self.loss = loss
         self._guide, self._legacy = guide, legacy_sum_gradient
 
-    def forward(self, vectors: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
-        queries, counts = batch["queries"], torch.as_tensor(batch["counts"])
+    def forward(self, vectors: torch.Tensor, batch: Batch[VectorCounts]) -> torch.Tensor:
+        queries, counts = batch.queries, torch.as_tensor(batch.outputs.of_texts)
         of_queries = int(counts[:queries].sum())
         scores = maxsim(
             vectors[:of_queries],
             counts[:queries],
             vectors[of_queries:],
             counts[queries:],
-            floored=torch.as_tensor(batch["floored"]),
+            floored=torch.as_tensor(batch.outputs.floored),
         )  # [queries, documents]
         options = {} if self._guide is None else {"false_negatives": self._guide(batch)}
-        loss = self.loss(scores, Layout(queries, batch["owners"], batch.get("teacher")), **options)
+        loss = self.loss(scores, batch.layout, **options)
         return loss + (queries - 1) * (loss - loss.detach()) if self._legacy else loss
 
     @property

@@ -1,6 +1,7 @@
 """Token ids into what a late-interaction model reads, as PyLate tokenizes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,22 @@ KEPT = "kept"
 """Beside a text's tokens, which of them become vectors: 1 of a query, 2 of a document, 0 none."""
 
 
+@dataclass(frozen=True)
+class VectorCounts:
+    """Which vectors of a batch's output are whose."""
+
+    of_texts: np.ndarray
+    """[queries + documents]"""
+    floored: np.ndarray
+    """[documents]: those that PyLate would pad. There a token of the query that resembles nothing scores 0,
+    because padding does."""
+
+
 class Reader:
     """Queries with [Q], filled up with masks where the model expands them; documents with [D], whose
     punctuation (the model's skiplist) is read and gives no vector.
 
-    Queries and documents go through the model together. What comes out of it are [vectors of all texts, dim];
-    ``counts`` [texts] says how many are whose. ``floored`` [documents] are those that PyLate would pad:
-    there a token of the query that resembles nothing scores 0, because padding does.
+    Queries and documents go through the model together. What comes out of it are [vectors of all texts, dim].
     """
 
     def __init__(self, model: ColBERT, prune: PruneEmbeddings | None = None, cut: Cut | None = None) -> None:
@@ -49,11 +59,11 @@ class Reader:
         documents: Sequence[Ids],
         owners: Sequence[int],
         lengths: dict[str, int],
-    ) -> tuple[list[Input], dict[str, Any]]:
+    ) -> tuple[list[Input], VectorCounts]:
         inputs = [self.query(text, lengths["query"]) for text in queries]
         inputs += [self.document(text, lengths["document"]) for text in documents]
         counts = np.array([found.vectors for found in inputs], np.int64)
-        return inputs, {"counts": counts, "floored": counts[len(queries) :] < lengths["document"]}
+        return inputs, VectorCounts(counts, counts[len(queries) :] < lengths["document"])
 
     def query(self, ids: Ids, limit: int) -> Input:
         framed = self._put("query", ids, limit)

@@ -9,6 +9,7 @@ from collections.abc import Sequence, Set
 
 import numpy as np
 
+from core.engine.batching import RowRef
 from core.engine.token_table import LEVELS, TokenTable
 from core.engine.tokens import TokenRow
 from core.errors import BadData
@@ -16,10 +17,7 @@ from core.spec.train import TrainSpec
 
 
 class ChosenNegatives:
-    """A table of rows as its epochs see it: a dataset for torch's DataLoader.
-
-    Its indexes are ``row + len(table) * epoch``.
-    """
+    """A table of rows as its epochs see it: a dataset for torch's DataLoader."""
 
     def __init__(
         self,
@@ -35,9 +33,8 @@ class ChosenNegatives:
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, index: int) -> TokenRow:
-        epoch, row = divmod(index, len(self._table))
-        return self._table.row(row, self.of(row, epoch))
+    def __getitem__(self, ref: RowRef) -> TokenRow:
+        return self._table.row(ref.row, self.of(ref.row, ref.epoch))
 
     def of(self, row: int, epoch: int) -> np.ndarray:
         """Numbers of the negatives, from 0, in the order in which the row has them."""

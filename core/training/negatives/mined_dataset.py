@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.engine.batching import RowRef
 from core.engine.token_table import TokenTable
 from core.engine.tokens import TokenRow
 from core.runtime.context import RunContext
@@ -14,9 +15,8 @@ from core.runtime.context import RunContext
 class MinedNegatives:
     """A table of rows as a generation sees it: a dataset for torch's DataLoader.
 
-    Its indexes are ``row + len(table) * generation``; generation 0 has the rows' own negatives. A batch is
-    looked up as a whole: a mined negative that answers another query of the batch, or stands in it already,
-    is left out. (It is in the batch anyway, as a document of the other row.)
+    A batch is looked up as a whole: a mined negative that answers another query of the batch, or stands in it
+    already, is left out. (It is in the batch anyway, as a document of the other row.)
     """
 
     def __init__(self, table: TokenTable, folder: Path, count: int, *, beside_own: bool = False) -> None:
@@ -28,23 +28,23 @@ class MinedNegatives:
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, index: int) -> TokenRow:
-        return self.__getitems__([index])[0]
+    def __getitem__(self, ref: RowRef) -> TokenRow:
+        return self.__getitems__([ref])[0]
 
-    def __getitems__(self, indexes: Sequence[int]) -> list[TokenRow]:
+    def __getitems__(self, refs: Sequence[RowRef]) -> list[TokenRow]:
         queries, documents, starts = self._table.numbers()
-        rows = [index % len(self._table) for index in indexes]
-        taken = {int(documents[starts[row]]) for row in rows}
-        for row in rows:
-            taken |= self._answers[int(queries[row])]
+        taken = {int(documents[starts[ref.row]]) for ref in refs}
+        for ref in refs:
+            taken |= self._answers[int(queries[ref.row])]
         found = []
-        for row, index in zip(rows, indexes, strict=True):
-            if (generation := index // len(self._table)) == 0:
-                found.append(self._table[row])
+        for ref in refs:
+            if ref.generation == 0:
+                found.append(self._table.row(ref.row))
                 continue
-            negatives = [number for number in self._of(row, generation).tolist() if number not in taken]
+            mined = self._of(ref.row, ref.generation).tolist()
+            negatives = [number for number in mined if number not in taken]
             taken.update(negatives)
-            found.append(self._table.row_with(row, np.array(negatives, np.int64)))
+            found.append(self._table.row_with(ref.row, np.array(negatives, np.int64)))
         return found
 
     def _of(self, row: int, generation: int) -> np.ndarray:

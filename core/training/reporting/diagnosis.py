@@ -102,7 +102,7 @@ def _measure(spec: TrainSpec, prepared: Prepared, trainer: PairTrainer) -> Measu
     if not trainer.window.batches or spec.quantization is not None or spec.sharding == "fsdp":
         return None
     inputs, _ = trainer.window.batches[-1]
-    batches = trainer.limits.apply(inputs)["micro_batches"]
+    batches = trainer.limits.apply(inputs).texts.parts
     longest: MicroBatch = max(batches, key=lambda batch: batch["input_ids"].shape[1])
     few = split_micro_batches([longest], 1)[0]
     model = prepared.model
