@@ -4,7 +4,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from core.data.rows.reading import Reading
 from core.data.rows.row import Reject
 from core.data.training_rows.pairs import TrainingRow, read_pairs
 from core.errors import InvalidRequest, Problem, ReasonError
+from core.jobs.protocol import ArtifactInput, Input
 from core.jobs.views import EstimateView, FitView
 from core.models.memory import (
     Memory,
@@ -54,7 +55,7 @@ class _Seen:
 
 def estimate_training(
     spec: TrainSpec,
-    inputs: dict[str, Any],
+    inputs: Mapping[str, Input],
     store: Store,
     library: Library,
 ) -> EstimateView:
@@ -122,7 +123,7 @@ def _processes(spec: TrainSpec, device: str) -> int:
     return gpus if isinstance(gpus, int) and device == "cuda" else 1
 
 
-def check_memory(spec: TrainSpec, inputs: dict[str, Any], store: Store, library: Library) -> int | None:
+def check_memory(spec: TrainSpec, inputs: Mapping[str, Input], store: Store, library: Library) -> int | None:
     """The bytes that a GPU must have for the job at least; None where it is not known.
 
     Raises `InvalidRequest`, with the estimate, for what no worker that is up could ever hold.
@@ -170,13 +171,14 @@ def device_of(resources: Resources, workers: list[Worker]) -> str:
 
 
 def find_shape(
-    reference: str, inputs: dict[str, Any], library: Library, notes: list[str]
+    reference: str, inputs: Mapping[str, Input], library: Library, notes: list[str]
 ) -> ModelShape | None:
     """A model in numbers, from its files; None, and a note, where they are not at hand."""
     ref = parse_ref(reference)
     try:
-        if "uri" in inputs.get(reference, {}):
-            uri = inputs[reference]["uri"]
+        known = inputs.get(reference)
+        if isinstance(known, ArtifactInput):
+            uri = known.uri
             names = [entry.path for entry in library.manifest(uri).files]
             return read_shape(names, lambda name: library.open(uri, name))
         folder = Path(ref.target) if ref.scheme == "file" else None
@@ -318,7 +320,7 @@ def room_of(worker: Worker, resources: Resources, device: str) -> int:
     """Bytes that each of the job's processes can have there."""
     if device == "cpu":
         return int(worker.memory_bytes)
-    sizes = sorted((int(gpu["memory_bytes"]) for gpu in worker.gpus), reverse=True)
+    sizes = sorted((gpu.memory_bytes for gpu in worker.gpus), reverse=True)
     wanted = 1 if resources.gpus == "auto" else resources.gpus
     return sizes[wanted - 1] if wanted <= len(sizes) else 0
 

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import Unavailable
+from core.jobs.hosts import Gpu
 from core.jobs.state import JobState
 from core.store import Store
 
@@ -69,15 +69,15 @@ class ServiceCollector:
             "reason_gpu_memory_free_bytes", "What of it is free.", labels=["gpu", "name"]
         )
         held = GaugeMetricFamily("reason_gpu_held", "Whether a job has the GPU.", labels=["gpu", "name"])
-        gpus: dict[str, dict[str, Any]] = {}  # workers of one host see the same ones
+        gpus: dict[str, Gpu] = {}  # workers of one host see the same ones
         for worker, running in seen.workers:
             slots.add_metric([worker.id], worker.slots)
             busy.add_metric([worker.id], running)
-            gpus |= {gpu["uuid"]: gpu for gpu in worker.gpus}
+            gpus |= {gpu.uuid: gpu for gpu in worker.gpus}
         for uuid, gpu in gpus.items():
-            memory.add_metric([uuid, gpu["name"]], gpu["memory_bytes"])
-            free.add_metric([uuid, gpu["name"]], gpu["free_bytes"])
-            held.add_metric([uuid, gpu["name"]], uuid in seen.held_gpus)
+            memory.add_metric([uuid, gpu.name], gpu.memory_bytes)
+            free.add_metric([uuid, gpu.name], gpu.free_bytes)
+            held.add_metric([uuid, gpu.name], uuid in seen.held_gpus)
         yield from (slots, busy, memory, free, held)
 
 

@@ -1,8 +1,7 @@
 """What a job that trains nothing would take: prepare, mine, evaluate and embed read texts, some by models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from api.estimates import (
     IN_VAIN,
@@ -15,6 +14,7 @@ from api.estimates import (
 )
 from core.artifacts import Library
 from core.errors import InvalidRequest, Problem, ReasonError
+from core.jobs.protocol import ArtifactInput, Input, UrlInput
 from core.jobs.views import EstimateView
 from core.models.memory import ModelShape, operations, reading_memory
 from core.spec import AnySpec, EmbedSpec, EvaluateSpec, MineSpec
@@ -27,7 +27,9 @@ _BYTES_PER_TOKEN = 4.0
 _MOST_FILES = 10_000
 
 
-def estimate_reading(spec: AnySpec, inputs: dict[str, Any], store: Store, library: Library) -> EstimateView:
+def estimate_reading(
+    spec: AnySpec, inputs: Mapping[str, Input], store: Store, library: Library
+) -> EstimateView:
     """Never fails for want of knowledge: what is not known is null, and ``notes`` says why."""
     notes: list[str] = []
     workers = [worker for worker, _ in store.workers.alive(60)]
@@ -57,7 +59,7 @@ def estimate_reading(spec: AnySpec, inputs: dict[str, Any], store: Store, librar
     return found
 
 
-def check_reading_memory(spec: AnySpec, inputs: dict[str, Any], store: Store, library: Library) -> None:
+def check_reading_memory(spec: AnySpec, inputs: Mapping[str, Input], store: Store, library: Library) -> None:
     """Raises `InvalidRequest`, with the estimate, for models that no worker that is up could ever hold."""
     workers = [worker for worker, _ in store.workers.alive(60)]
     if not workers:
@@ -100,7 +102,7 @@ def _least(shapes: list[ModelShape], device: str) -> int:
     return max(needs, default=reading_memory(None, device=device)["total"])
 
 
-def _tokens(spec: AnySpec, inputs: dict[str, Any], library: Library, notes: list[str]) -> float | None:
+def _tokens(spec: AnySpec, inputs: Mapping[str, Input], library: Library, notes: list[str]) -> float | None:
     """About how many its texts have, from the sizes of files. None, and a note, for what is elsewhere."""
     models, total = set(models_of(spec)), 0
     if isinstance(spec, EmbedSpec) and spec.texts:
@@ -119,14 +121,14 @@ def _tokens(spec: AnySpec, inputs: dict[str, Any], library: Library, notes: list
     return total / _BYTES_PER_TOKEN
 
 
-def _bytes(reference: str, inputs: dict[str, Any], library: Library) -> int | None:
-    known = inputs.get(reference, {})
+def _bytes(reference: str, inputs: Mapping[str, Input], library: Library) -> int | None:
+    known = inputs.get(reference)
     ref = parse_ref(reference)
     try:
-        if "uri" in known:
-            return library.manifest(known["uri"]).bytes
-        if "bytes" in known:
-            return int(known["bytes"])
+        if isinstance(known, ArtifactInput):
+            return library.manifest(known.uri).bytes
+        if isinstance(known, UrlInput):
+            return known.bytes
         if ref.scheme == "file":
             return sum(path.stat().st_size for path in _files(Path(ref.target)))
     except (OSError, ReasonError):

@@ -2,10 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from core.data.fetching.remote import check_allowed, look
 from core.errors import BadData, BadSpec, Forbidden, InvalidRequest, NotFound, Problem
+from core.jobs.protocol import Input, UrlInput
 from core.settings import Settings
 from core.spec import AnySpec
 from core.spec.parts.refs import Ref, parse_ref
@@ -15,7 +15,7 @@ from core.store.schema.access import Access
 
 def resolve_references(
     spec: AnySpec, store: Store, settings: Settings, access: Access
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Input], list[str]]:
     """Checks every reference. Returns (inputs by reference, ids of jobs that must end first).
 
     What such a job will have made is looked up by the worker that starts this one.
@@ -23,7 +23,7 @@ def resolve_references(
     Raises `Forbidden` for files outside ALLOWED_PATHS, `NotFound` for what does not exist, or not for the
     caller.
     """
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Input] = {}
     parents: list[str] = []
     for path, text in spec.references().items():
         ref = parse_ref(text)
@@ -41,7 +41,7 @@ def resolve_references(
     return inputs, parents
 
 
-def _look_at_url(url: str, path: str, settings: Settings) -> dict[str, Any]:
+def _look_at_url(url: str, path: str, settings: Settings) -> UrlInput:
     """What lies at a URL when the job is submitted: a job says if it has changed until it begins."""
     try:
         check_allowed(url, settings.allowed_urls)
@@ -50,7 +50,7 @@ def _look_at_url(url: str, path: str, settings: Settings) -> dict[str, Any]:
         raise type(error)(f"{path}: {error}") from error
     except (BadData, BadSpec) as error:
         raise InvalidRequest(f"{path}: {error}", [Problem(path, str(error))]) from error
-    return {"url": url, "sha256": found.sha256 or "", "bytes": found.bytes, "files": len(found.files)}
+    return UrlInput(url=url, sha256=found.sha256 or "", bytes=found.bytes, files=len(found.files))
 
 
 def _check_file(ref: Ref, path: str, settings: Settings) -> None:

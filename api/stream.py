@@ -12,12 +12,11 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from api.auth import Authenticator
 from api.deps import StoreDep, VisibleJob
 from api.routing import Route
-from api.views import event_view
 from core.errors import BadRequest, NotFound, Unauthorized, Unavailable
 from core.jobs.state import JobState
+from core.jobs.views import EventView
 from core.spec.parts.forms import NUMBER, matches
 from core.store import Store
-from core.store.schema.tables import EventRow
 
 router = APIRouter(route_class=Route, prefix="/jobs", tags=["jobs"])
 
@@ -69,23 +68,23 @@ async def follow(request: Request, store: Store, job_id: str, after: int) -> Asy
                 if not await run_in_threadpool(_may_still_read, request, store, job_id):
                     return
                 checked = time.monotonic()
-            final, rows = await run_in_threadpool(_look, store, job_id, after)
+            final, events = await run_in_threadpool(_look, store, job_id, after)
         except Unavailable:
             await asyncio.sleep(2)
             continue
         except NotFound:
             return
-        for row in rows:
-            after = row.seq
-            view = event_view(row)
-            yield ServerSentEvent(data=view.model_dump(mode="json"), event=view.type.value, id=str(view.seq))
-        if final and len(rows) < _PAGE:
+        for event in events:
+            after = event.seq
+            data = event.model_dump(mode="json")
+            yield ServerSentEvent(data=data, event=event.type.value, id=str(after))
+        if final and len(events) < _PAGE:
             return
-        if not rows:
+        if not events:
             await asyncio.sleep(_SECONDS)
 
 
-def _look(store: Store, job_id: str, after: int) -> tuple[bool, list[EventRow]]:
+def _look(store: Store, job_id: str, after: int) -> tuple[bool, list[EventView]]:
     """Whether the job has ended, and its next events."""
     # The state is read before the events: what is written in between comes with the next look.
     final = JobState(store.jobs.get(job_id).state).final

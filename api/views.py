@@ -5,16 +5,13 @@ from itertools import islice
 from core.jobs.views import (
     ArtifactView,
     EndReasonView,
-    EventView,
     JobView,
     KeyView,
-    Memory,
-    Progress,
     WaitingView,
     WorkerView,
 )
 from core.store import Store
-from core.store.schema.tables import ApiKey, Artifact, EventRow, Job, Worker
+from core.store.schema.tables import ApiKey, Artifact, Job, Worker
 from core.store.waiting_line import Waiting
 
 
@@ -27,9 +24,9 @@ def job_view(job: Job, store: Store | None = None) -> JobView:
         labels=job.labels,
         state=job.state,
         phase=job.phase,
-        progress=Progress.model_validate(job.progress),
+        progress=job.progress,
         latest=job.latest,
-        memory=Memory.model_validate(job.memory),
+        memory=job.memory,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         cancel_requested=job.cancel_requested,
@@ -56,10 +53,6 @@ def job_view(job: Job, store: Store | None = None) -> JobView:
             }.items()
         },
     )
-
-
-def event_view(event: EventRow) -> EventView:
-    return EventView(seq=event.seq, attempt=event.attempt, type=event.type, at=event.at, data=event.data)
 
 
 _LISTED_SPLITS = 100

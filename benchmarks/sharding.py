@@ -41,8 +41,8 @@ moments = []
 class Timed(RecordingReporter):
     def emit(self, event):
         super().emit(event)
-        if event.type is EventType.METRIC and "loss" in event.data["values"]:
-            moments.append([time.monotonic(), event.data["values"]["loss"]])
+        if event.type is EventType.METRIC and "loss" in event.data.values:
+            moments.append([time.monotonic(), event.data.values["loss"]])
 if __name__ == "__main__":
     result = run_local(json.loads(sys.argv[1]), Path(sys.argv[2]), Timed(), processes=int(sys.argv[3]))
     assert result.state == "succeeded", result.end_reason

@@ -240,8 +240,8 @@ def ours(
 
     class Log(RecordingReporter):
         def emit(self, event: Event) -> None:
-            if event.type is EventType.METRIC and "loss" in event.data["values"]:
-                found.append((time.perf_counter(), event.data["values"]["loss"]))
+            if event.type is EventType.METRIC and "loss" in event.data.values:
+                found.append((time.perf_counter(), event.data.values["loss"]))
 
     class InOrder(TrainingBatches):
         """The rows lie in the order of the batches already."""

@@ -141,7 +141,7 @@ def run(job: Job, folder: Path) -> None:
     class Watching(RecordingReporter):
         def emit(self, event: Event) -> None:
             super().emit(event)
-            if stop_at is not None and event.data.get("step", 0) >= stop_at:
+            if stop_at is not None and getattr(event.data, "step", 0) >= stop_at:
                 stop.request("cancel")
 
     out = folder / "out" / name

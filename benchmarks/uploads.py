@@ -150,7 +150,7 @@ def prepare(service: Service) -> dict[str, Any]:
     job = service.client.submit(spec)
     ended = service.wait(job.id, _JOB_SECONDS)
     assert ended.state == "succeeded", ended.end_reason
-    memory = [event.data["rss_bytes"] for event in service.client.events(job.id) if event.type == "memory"]
+    memory = [event.data.rss_bytes for event in service.client.events(job.id) if event.type == "memory"]
     [made] = service.client.artifacts(job.id)
     return {
         "seconds": round(time.monotonic() - begun, 1),

@@ -447,7 +447,7 @@ def workers(as_json: Json = False) -> None:
         return
     table = Table(Column("id", no_wrap=True), "state", "running", "GPUs", "memory", box=None)
     for worker in found:
-        gpus = ", ".join(gpu["name"] for gpu in worker.gpus) or "none"
+        gpus = ", ".join(gpu.name for gpu in worker.gpus) or "none"
         table.add_row(
             worker.id,
             worker.state,

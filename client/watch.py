@@ -1,11 +1,15 @@
 """A job's progress on a terminal: one live line, and what happened above it."""
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 
 from client.client import Client
-from core.jobs.events import EventType
+from core.jobs.events import CheckpointSaved, Metrics, Notice, PhaseChange, Progress, StateChange
+from core.jobs.state import JobState
 from core.jobs.views import EventView, JobView
+
+_STYLES = {"warning": "yellow", "error": "red"}
 
 
 def watch(client: Client, job_id: str, console: Console) -> JobView:
@@ -18,57 +22,51 @@ def watch(client: Client, job_id: str, console: Console) -> JobView:
         TimeElapsedColumn(),
         TextColumn("{task.fields[eta]}"),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Bars(*columns, console=console, transient=True) as progress:
         line = _Line(console, progress)
         for event in client.stream(job_id):
             line.show(event)
             # An old pause may be told again; only one that still lasts is the end of the story.
-            paused = event.type is EventType.STATE and event.data["state"] == "paused"
-            if paused and client.job(job_id).state == "paused":
+            paused = isinstance(event.data, StateChange) and event.data.state is JobState.PAUSED
+            if paused and client.job(job_id).state is JobState.PAUSED:
                 break
     return client.job(job_id)
 
 
 class _Line:
-    def __init__(self, console: Console, progress: Progress) -> None:
+    def __init__(self, console: Console, progress: Bars) -> None:
         self._console, self._progress = console, progress
         self._task = progress.add_task("", total=1, phase="queued", step="", note="", eta="")
         self._notes: dict[str, str] = {}
 
     def show(self, event: EventView) -> None:
-        data = event.data
-        match event.type:
-            case EventType.STATE:
-                self._state(event)
-            case EventType.PHASE:
-                self._progress.update(self._task, phase=data["phase"])
-            case EventType.PROGRESS:
-                eta = data.get("eta_seconds")
+        match event.data:
+            case StateChange() as change:
+                self._state(change)
+            case PhaseChange(phase=phase):
+                self._progress.update(self._task, phase=phase)
+            case Progress(fraction=fraction, step=step, total_steps=total, eta_seconds=eta):
                 self._progress.update(
                     self._task,
-                    completed=data["fraction"],
-                    step=f"{data['step']}/{data['total_steps']}",
+                    completed=fraction,
+                    step=f"{step}/{total}",
                     eta=f"about {_duration(eta)} left" if eta else "",
                 )
-            case EventType.METRIC:
-                self._metric(data["step"], data["values"])
-            case EventType.NOTICE:
-                style = {"warning": "yellow", "error": "red"}.get(data["level"], "dim")
-                self._console.print(data["message"], style=style, highlight=False)
-            case EventType.CHECKPOINT:
-                self._console.print(f"checkpoint at step {data['step']}", style="dim", highlight=False)
+            case Metrics(step=step, values=values):
+                self._metrics(step, values)
+            case Notice(level=level, message=message):
+                self._console.print(message, style=_STYLES.get(level, "dim"), highlight=False)
+            case CheckpointSaved(step=step):
+                self._console.print(f"checkpoint at step {step}", style="dim", highlight=False)
 
-    def _state(self, event: EventView) -> None:
-        state, attempt = event.data["state"], event.data["attempt"]
-        if state == "running" and attempt > 1:
-            self._console.print(f"attempt {attempt} begins", style="yellow", highlight=False)
-        elif state == "queued" and event.data.get("reason"):
-            self._console.print(
-                f"back to the queue: {event.data['message']}", style="yellow", highlight=False
-            )
-        self._progress.update(self._task, phase=state)
+    def _state(self, change: StateChange) -> None:
+        if change.state is JobState.RUNNING and change.attempt > 1:
+            self._console.print(f"attempt {change.attempt} begins", style="yellow", highlight=False)
+        elif change.state is JobState.QUEUED and change.reason:
+            self._console.print(f"back to the queue: {change.message}", style="yellow", highlight=False)
+        self._progress.update(self._task, phase=change.state.value)
 
-    def _metric(self, step: int, values: dict[str, float | None]) -> None:
+    def _metrics(self, step: int, values: dict[str, float | None]) -> None:
         if (loss := values.get("loss")) is not None:
             self._notes["loss"] = f"loss {loss:.4f}"
         if (rate := values.get("samples_per_second")) is not None:

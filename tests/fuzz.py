@@ -27,7 +27,7 @@ from core.spec import parse_spec
 from core.store import Store, open_store
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity
-from core.store.progress import Batch
+from core.store.progress import ProgressUpdate
 from migrations import upgrade
 
 
@@ -90,7 +90,7 @@ def _fill(store: Store, settings: Settings) -> tuple[str, str, str]:
     claim = store.leases.claim(Capacity(worker="w"), 60)
     assert claim is not None
     event = Event(type=EventType.METRIC, data={"step": 1, "values": {"loss": 1.0}})
-    batch = Batch(events=[event], metrics=[("loss", 1, 1.0, event.at)], log="one line\n")
+    batch = ProgressUpdate(events=[event], metrics=[("loss", 1, 1.0, event.at)], log="one line\n")
     store.progress.record(claim, batch)
     published = Library(settings.artifact_url).publish(folder, "model", {})
     manifest = published.manifest

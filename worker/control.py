@@ -1,13 +1,12 @@
 """The worker's end of the pipe to a job's process: stop requests and heartbeats out, a result in."""
 
 import contextlib
-import json
 import select
 import threading
 from multiprocessing.connection import Connection
-from typing import Any
 
 from core.jobs.control import HEARTBEAT
+from core.jobs.protocol import RunResult
 
 
 class Control:
@@ -37,13 +36,11 @@ class Control:
                 self._connection.send(word)
             return True
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> RunResult | None:
         """Return the result that the process sent where it could not write ``result.json``, or None."""
         with self._lock, contextlib.suppress(EOFError, OSError):
             if self._connection.poll():
-                found = json.loads(self._connection.recv())
-                assert isinstance(found, dict)
-                return found
+                return RunResult.model_validate_json(self._connection.recv())
         return None
 
     def close(self) -> None:

@@ -3,19 +3,19 @@
 import logging
 import os
 import socket
-from typing import Any
 
 import psutil
 import pynvml
 
+from core.jobs.hosts import Gpu
 from core.settings import Settings
 from core.store.fleet import Inventory
 
 _log = logging.getLogger(__name__)
 
 
-def read_gpus() -> list[dict[str, Any]]:
-    """The GPUs that this worker may use: index, uuid, name, memory and free memory in bytes."""
+def read_gpus() -> list[Gpu]:
+    """The GPUs that this worker may use."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -30,13 +30,13 @@ def read_gpus() -> list[dict[str, Any]]:
             uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
             if allowed is None or str(index) in allowed or uuid in allowed:
                 gpus.append(
-                    {
-                        "index": index,
-                        "uuid": uuid,
-                        "name": _text(pynvml.nvmlDeviceGetName(handle)),
-                        "memory_bytes": int(memory.total),
-                        "free_bytes": int(memory.free),
-                    }
+                    Gpu(
+                        index=index,
+                        uuid=uuid,
+                        name=_text(pynvml.nvmlDeviceGetName(handle)),
+                        memory_bytes=int(memory.total),
+                        free_bytes=int(memory.free),
+                    )
                 )
         return gpus
     except pynvml.NVMLError as error:

@@ -1,20 +1,19 @@
 """The crossing: what a job's process says in files becomes rows in the database."""
 
 import contextlib
-import json
 import logging
 import os
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from pydantic import ValidationError
 
-from core.jobs.events import Event, EventType
-from core.jobs.protocol import EVENTS, LOG
+from core.jobs.events import Event, EventType, Memory, Metrics, PhaseChange, Progress, StateChange
+from core.jobs.protocol import EVENTS, LOG, RunResult
 from core.jobs.reasons import lost_run_folder
 from core.store.leases import Claim, Requests
-from core.store.progress import Batch, ProgressStore
+from core.store.progress import ProgressStore, ProgressUpdate
 
 _log = logging.getLogger(__name__)
 _MAX_LOG_READ = 1 << 20
@@ -86,8 +85,8 @@ class Crossing:
             path.touch()  # from here on a file that is missing was deleted
         self.lost: str | None = None
         self._seconds = seconds
-        self._pending = Batch()
-        self._latest: dict[str, Any] = dict(claim.latest)
+        self._pending = ProgressUpdate()
+        self._latest: dict[str, float | None] = dict(claim.latest)
         self._flushed = 0.0
         self._urgent = False
 
@@ -108,22 +107,20 @@ class Crossing:
             self._log.reopen()  # its process creates it again and tells
 
     def _take(self, event: Event) -> None:
-        data, columns = event.data, self._pending.columns
-        match event.type:
-            case EventType.STATE:
+        match event.data:
+            case StateChange():
                 return  # the store's own word
-            case EventType.PHASE:
-                columns["phase"] = data.get("phase")
-            case EventType.PROGRESS:
-                columns["progress"] = data
-            case EventType.MEMORY:
-                columns["memory"] = data
-            case EventType.METRIC:
-                step = int(data["step"])
-                for name, value in data["values"].items():
+            case PhaseChange(phase=phase):
+                self._pending.phase = phase
+            case Progress():
+                self._pending.progress = event.data
+            case Memory():
+                self._pending.memory = event.data
+            case Metrics(step=step, values=values):
+                for name, value in values.items():
                     self._pending.metrics.append((name, step, value, event.at))
-                self._latest |= data["values"]
-                columns["latest"] = dict(self._latest)
+                self._latest |= values
+                self._pending.latest = dict(self._latest)
         if event.type in (EventType.PROGRESS, EventType.MEMORY) and self._replaces_last(event):
             self._pending.events[-1] = event
         else:
@@ -143,7 +140,7 @@ class Crossing:
         if not self._pending:
             return None
         requests = self._store.record(self._claim, self._pending)
-        self._pending, self._urgent = Batch(), False
+        self._pending, self._urgent = ProgressUpdate(), False
         self._flushed = time.monotonic()
         return requests
 
@@ -152,11 +149,9 @@ class Crossing:
         self._log.close()
 
 
-def parse_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file, or None when it is not there."""
+def read_result(path: Path) -> RunResult | None:
+    """What a job's process left there; None where it left nothing."""
     try:
-        data = json.loads(path.read_bytes())
+        return RunResult.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    assert isinstance(data, dict)
-    return data

@@ -7,11 +7,11 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from core.artifacts import Library
 from core.errors import Conflict, InvalidRequest, NotFound, StaleLease, StorageFailure, Unavailable
-from core.jobs.protocol import REQUEST, RESULT, RunRequest
+from core.jobs.hosts import Gpu
+from core.jobs.protocol import REQUEST, RESULT, Output, RunRequest
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
 from core.settings import Settings
@@ -20,9 +20,9 @@ from core.spec.stored import read_stored_spec
 from core.store import Store
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity, Claim
-from core.store.progress import Batch
+from core.store.progress import ProgressUpdate
 from worker.launch import Launcher
-from worker.progress import Crossing, parse_json
+from worker.progress import Crossing, read_result
 from worker.supervisor import Ended, Lease, Supervisor
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Runner:
     """Takes jobs from the queue and sees them through, one a slot."""
 
     def __init__(
-        self, settings: Settings, store: Store, launcher: Launcher, worker_id: str, gpus: list[dict[str, Any]]
+        self, settings: Settings, store: Store, launcher: Launcher, worker_id: str, gpus: list[Gpu]
     ) -> None:
         self._settings, self._store, self._launcher = settings, store, launcher
         self._worker = worker_id
@@ -62,7 +62,7 @@ class Runner:
 
     def capacity(self) -> Capacity:
         """What this worker could take on; the store knows which GPUs are held."""
-        return Capacity(worker=self._worker, gpus={gpu["uuid"]: gpu["memory_bytes"] for gpu in self._gpus})
+        return Capacity(worker=self._worker, gpus={gpu.uuid: gpu.memory_bytes for gpu in self._gpus})
 
     def any_gpu_worker(self) -> bool:
         """Whether anybody alive has a GPU: then a CPU worker leaves `auto` jobs alone."""
@@ -118,7 +118,7 @@ class Runner:
                     raise Conflict(f"{text}: job {ref.target} has not ended yet")
                 inputs[text] = lineage
         if inputs != claim.inputs:
-            self._store.progress.record(claim, Batch(columns={"inputs": inputs}))
+            self._store.progress.record(claim, ProgressUpdate(inputs=inputs))
         return replace(claim, inputs=inputs)
 
     def _make_folder(self, claim: Claim, folder: Path) -> None:
@@ -154,7 +154,7 @@ class Runner:
             lease,
             grace_seconds=self._settings.grace_seconds,
             shutting_down=lambda: self.shutting_down,
-            read_result=lambda: parse_json(folder / RESULT),
+            read_result=lambda: read_result(folder / RESULT),
         )
         return supervisor.watch()
 
@@ -165,7 +165,7 @@ class Runner:
         outputs: list[NewArtifact] = []
         if ended.reason is EndReason.SUCCEEDED:
             try:
-                outputs = [self._checked(name, output) for name, output in ended.result["outputs"].items()]
+                outputs = [self._checked(name, output) for name, output in ended.outputs.items()]
             except (NotFound, StorageFailure) as error:
                 ended = Ended(EndReason.STORAGE_FAILED, f"An output is not whole: {error}")
         while True:
@@ -183,12 +183,12 @@ class Runner:
             self._forget_checkpoints(claim.job_id)
             shutil.rmtree(folder.parent, ignore_errors=True)
 
-    def _checked(self, name: str, output: dict[str, Any]) -> NewArtifact:
-        manifest = self._library.check(output["uri"])
+    def _checked(self, name: str, output: Output) -> NewArtifact:
+        manifest = self._library.check(output.uri)
         return NewArtifact(
             output=name,
-            kind=output["kind"],
-            uri=output["uri"],
+            kind=output.kind,
+            uri=output.uri,
             sha256=manifest.sha256,
             bytes=manifest.bytes,
             manifest=manifest.model_dump(mode="json"),

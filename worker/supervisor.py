@@ -6,15 +6,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
-from typing import Any
 
 import psutil
 
 from core.errors import StaleLease, Unavailable
+from core.jobs.protocol import Output, RunResult
 from core.jobs.reasons import EndReason
+from core.jobs.state import JobState
 from core.store.leases import Claim, LeaseStore, Requests
 from worker.control import Control
 from worker.progress import Crossing
@@ -30,11 +31,11 @@ _BUS_ERROR = (
 
 @dataclass(frozen=True)
 class Ended:
-    """How an attempt ended. ``result`` is what its process wrote, if it came to that."""
+    """How an attempt ended, and what it has published."""
 
     reason: EndReason
     message: str | None = None
-    result: dict[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Output] = field(default_factory=dict)
 
 
 class Lease:
@@ -100,7 +101,7 @@ class Supervisor:
         *,
         grace_seconds: float,
         shutting_down: Callable[[], bool],
-        read_result: Callable[[], dict[str, Any] | None],
+        read_result: Callable[[], RunResult | None],
     ) -> None:
         self._claim, self._process, self._control = claim, process, control
         self._crossing, self._lease = crossing, lease
@@ -169,14 +170,13 @@ class Supervisor:
         self._crossing.look()
         result = self._read_result() or self._control.result()
         code = self._process.exitcode
-        succeeded = result is not None and result["state"] == "succeeded"
+        succeeded = result is not None and result.state == JobState.SUCCEEDED
         if self._crossing.lost and not succeeded:
             return Ended(EndReason.STORAGE_FAILED, self._crossing.lost)
         if self._asked == "timeout" and not succeeded:
             return Ended(EndReason.TIMED_OUT)
         if result is not None:
-            reason = EndReason.of(result["end_reason"]["code"])
-            return Ended(reason, result["end_reason"]["message"], result)
+            return Ended(EndReason.of(result.end_reason.code), result.end_reason.message, result.outputs)
         if self._asked is not None:  # it did not manage to save within the grace time
             return Ended(
                 {"cancel": EndReason.CANCELLED, "pause": EndReason.PAUSED}.get(

@@ -24,7 +24,7 @@ from api.estimates import check_memory, estimate_training
 from api.reading_estimates import check_reading_memory, estimate_reading
 from api.references import resolve_references
 from api.routing import Route
-from api.views import artifact_view, event_view, job_view
+from api.views import artifact_view, job_view
 from core.errors import BadRequest, InvalidRequest, NotFound, Problem
 from core.ids import new_id
 from core.jobs.state import JobState
@@ -135,7 +135,7 @@ def _check_fleet(spec: JobSpec, store: Store) -> None:
     if spec.resources.gpus == 0:
         return
     alive = [worker for worker, _ in store.workers.alive(60)]
-    hosts = [sorted((gpu["memory_bytes"] for gpu in worker.gpus), reverse=True) for worker in alive]
+    hosts = [sorted((gpu.memory_bytes for gpu in worker.gpus), reverse=True) for worker in alive]
     needed, wanted = spec.resources.gpu_memory_gb, spec.resources.gpus
     most = max((len(worker.gpus) for worker in alive), default=0)
     if alive and wanted != "auto" and wanted > most:
@@ -238,10 +238,10 @@ def events(
     limit: Limit = 200,
 ) -> Page[EventView]:
     """Oldest first. `next_cursor` is null only when the job has ended and all was given."""
-    rows = store.progress.events(job.id, after=cursor, limit=limit)
-    last = rows[-1].seq if rows else cursor
+    found = store.progress.events(job.id, after=cursor, limit=limit)
+    last = found[-1].seq if found else cursor
     more = last < job.event_seq or not JobState(job.state).final
-    return Page(items=[event_view(row) for row in rows], next_cursor=str(last) if more else None)
+    return Page(items=found, next_cursor=str(last) if more else None)
 
 
 @router.get("/{job_id}/metrics", summary="Curves")

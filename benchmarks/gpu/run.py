@@ -195,7 +195,7 @@ def run_case(name: str, folder: Path, *, gpus: int) -> dict[str, Any]:
     class Timed(RecordingReporter):
         def emit(self, event: Event) -> None:
             super().emit(event)
-            if event.type is EventType.METRIC and "loss" in event.data["values"]:
+            if event.type is EventType.METRIC and "loss" in event.data.values:
                 moments.append(time.perf_counter())
 
     if case.memory_fraction is not None and gpus:
@@ -210,11 +210,11 @@ def run_case(name: str, folder: Path, *, gpus: int) -> dict[str, Any]:
     result = run_local(spec, out / "real", reporter)
     events = reporter.events
     losses = [
-        event.data["values"]["loss"]
+        event.data.values["loss"]
         for event in events
-        if event.type is EventType.METRIC and "loss" in event.data["values"]
+        if event.type is EventType.METRIC and "loss" in event.data.values
     ]
-    peaks = [event.data.get("gpu_peak_bytes") or 0 for event in events if event.type is EventType.MEMORY]
+    peaks = [event.data.gpu_peak_bytes or 0 for event in events if event.type is EventType.MEMORY]
     seconds = [later - earlier for earlier, later in itertools.pairwise(moments)]
     facts = {}
     if result.state == "succeeded":
@@ -223,7 +223,7 @@ def run_case(name: str, folder: Path, *, gpus: int) -> dict[str, Any]:
         "state": result.state,
         "end": result.end_reason.message,
         "losses": losses,
-        "notices": [event.data["message"] for event in events if event.type is EventType.NOTICE],
+        "notices": [event.data.message for event in events if event.type is EventType.NOTICE],
         "facts": facts,
         "seconds_per_step": statistics.median(seconds[2:]) if len(seconds) > 2 else None,
         "gpu_peak_bytes": max(peaks, default=0),
@@ -296,7 +296,7 @@ def check_resume(folder: Path, *, gpus: int) -> list[str]:
 
     class StopLater(NullReporter):
         def emit(self, event: Event) -> None:
-            if event.type is EventType.METRIC and event.data["step"] >= _STEPS // 2:
+            if event.type is EventType.METRIC and event.data.step >= _STEPS // 2:
                 stop.request("pause")
 
     spec = make_spec(folder, CASES["bf16"], gpus=gpus)

@@ -112,7 +112,7 @@ def run_and_tell(
     if result.state == "cancelled" or result.end_reason.code == EndReason.PROCESS_DIED:
         print("The same command goes on with what it has.", file=sys.stderr)
     for name, output in result.outputs.items():
-        print(f"{name}: {output['uri']}", file=sys.stderr)
+        print(f"{name}: {output.uri}", file=sys.stderr)
     if as_json:
         print(result.model_dump_json())
     return _EXITS.get(result.state, 1)

@@ -15,6 +15,7 @@ from core.evaluation.report import make_document
 from core.evaluation.results import Evaluated, Result
 from core.evaluation.scores import by_category
 from core.evaluation.sets import NamedSet
+from core.jobs.protocol import dump_inputs
 from core.ranking.metrics import in_order
 from core.ranking.runs import write_run
 from core.reports import write_document
@@ -49,7 +50,11 @@ def publish(spec: EvaluateSpec, context: RunContext, found: Evaluated) -> None:
     for (model, dataset), result in found.results.items():
         if result.ranking.run:
             write_run(runs / dataset / f"{model}.trec", result.ranking.run, model)
-    summary = {"name": spec.name or "evaluation", "scores": page["scores"], "inputs": context.request.inputs}
+    summary = {
+        "name": spec.name or "evaluation",
+        "scores": page["scores"],
+        "inputs": dump_inputs(context.request.inputs),
+    }
     context.publish("report", "report", folder, summary)
     if any(runs.iterdir()):
         context.publish("run", "run", runs, {"name": spec.name or "runs", "models": list(found.models)})
@@ -115,7 +120,7 @@ def _page(
         "precisions": each(lambda result: [variant.as_dict() for variant in result.variants]),
         "latency_ms": each(lambda result: result.latency),
         "examples": {named.name: _examples(spec, found, named) for named in found.sets},
-        "inputs": context.request.inputs,
+        "inputs": dump_inputs(context.request.inputs),
         "spec": spec.model_dump(mode="json"),
     }
 

@@ -1,5 +1,6 @@
 """What a job's process is given, and what it leaves: ``request.json`` and ``result.json`` of its folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,43 @@ from core.spec.parts.base import Lenient
 REQUEST, RESULT, EVENTS, LOG = "request.json", "result.json", "events.jsonl", "log.txt"
 
 
+class ArtifactInput(Lenient):
+    """An artifact that a reference meant when the job was submitted, or when the job that makes it ended."""
+
+    uri: str
+    sha256: str = ""
+    artifact: str | None = None
+    name: str | None = None
+    version: int | None = None
+
+
+class UrlInput(Lenient):
+    """What lay at a URL when it was looked at. ``sha256`` is of names, sizes and versions, as far as its
+    server tells them."""
+
+    url: str
+    sha256: str = ""
+    bytes: int = 0
+    files: int | None = None
+
+
+Input = ArtifactInput | UrlInput
+
+
+def dump_inputs(inputs: Mapping[str, Input]) -> dict[str, Any]:
+    """As JSON, for a report."""
+    return {name: known.model_dump(mode="json", exclude_unset=True) for name, known in inputs.items()}
+
+
+class Output(Lenient):
+    """A published folder."""
+
+    kind: str
+    uri: str
+    sha256: str
+    bytes: int
+
+
 class RunRequest(Lenient):
     """Everything the process needs: no settings, environment or database besides."""
 
@@ -17,7 +55,7 @@ class RunRequest(Lenient):
     attempt: int
     spec: dict[str, Any]
     spec_version: int = 1  # of requests that do not say
-    inputs: dict[str, Any] = Field(default_factory=dict)  # reference -> {uri, sha256, ...} of its artifact
+    inputs: dict[str, Input] = Field(default_factory=dict)  # by reference
     artifact_url: str | None = None  # None: outputs stay in the folder (`reason run`)
     checkpoints: Path
     cache: Path
@@ -40,5 +78,5 @@ class RunResult(Lenient):
 
     state: str
     end_reason: EndReasonRecord
-    outputs: dict[str, Any] = Field(default_factory=dict)
+    outputs: dict[str, Output] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)

@@ -5,7 +5,9 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import Field
 
-from core.jobs.events import Event
+from core.jobs.events import Event, Memory, Progress
+from core.jobs.hosts import Gpu
+from core.jobs.protocol import Input
 from core.jobs.state import JobState
 from core.spec.parts.base import Lenient
 
@@ -17,24 +19,6 @@ class Page(Lenient, Generic[Item]):
 
     items: list[Item]
     next_cursor: str | None = None
-
-
-class Progress(Lenient):
-    """How far a job is. ``fraction`` is of the whole job, evaluation included where it is known."""
-
-    fraction: float = 0.0
-    step: int = 0
-    total_steps: int | None = None
-    epoch: float | None = None
-    eta_seconds: float | None = None
-
-
-class Memory(Lenient):
-    """Bytes, as last seen. GPU fields are null on a CPU."""
-
-    rss_bytes: int | None = None
-    gpu_bytes: int | None = None
-    gpu_peak_bytes: int | None = None
 
 
 class EndReasonView(Lenient):
@@ -67,7 +51,9 @@ class JobView(Lenient):
     finished_at: datetime | None = None
     end_reason: EndReasonView | None = None
     spec: dict[str, Any] = Field(default_factory=dict)
-    inputs: dict[str, Any] = Field(default_factory=dict, description="What each reference of the spec meant.")
+    inputs: dict[str, Input] = Field(
+        default_factory=dict, description="What each reference of the spec meant."
+    )
     outputs: dict[str, str] = Field(default_factory=dict, description="Name -> reference.")
     worker: str | None = None
     links: dict[str, str] = Field(default_factory=dict)
@@ -126,7 +112,7 @@ class WorkerView(Lenient):
     host: str
     slots: int
     running: int
-    gpus: list[dict[str, Any]]
+    gpus: list[Gpu]
     memory_bytes: int
     state: str
     started_at: datetime

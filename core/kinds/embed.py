@@ -20,6 +20,7 @@ from core.errors import BadData, BadModel, BadSpec
 from core.families.detect import family_in
 from core.families.late_interaction import Ragged
 from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, check_plaid
+from core.jobs.protocol import dump_inputs
 from core.ranking.quantization import Codec
 from core.ranking.search import shard_vectors
 from core.retrieval.encode import SHARD
@@ -54,7 +55,7 @@ def embed(spec: EmbedSpec, context: RunContext) -> None:
         "texts": len(texts),
         "texts_kept": spec.keep_texts,
         "unreadable": rejects.count,
-        "inputs": context.request.inputs,
+        "inputs": dump_inputs(context.request.inputs),
     }
     (out / PAGE).write_text(json.dumps(page, indent=2, ensure_ascii=False), encoding="utf-8")
     context.metrics = {

@@ -11,6 +11,7 @@ from core.data.retrieval_sets.judged_folders import is_judged
 from core.data.training_rows.dataset import read_facts, write_facts
 from core.data.training_rows.pairs import is_dataset
 from core.errors import BadSpec
+from core.jobs.protocol import dump_inputs
 from core.runtime.context import RunContext
 from core.spec.prepare import PrepareSpec
 from core.spec.unused import unused_in_preparation
@@ -48,7 +49,7 @@ def prepare(spec: PrepareSpec, context: RunContext) -> None:
         **page,
         "licence": _licence(spec, sources, page),
         "sources": [source.model_dump(mode="json", exclude_defaults=True) for source in spec.sources],
-        "inputs": context.request.inputs,
+        "inputs": dump_inputs(context.request.inputs),
         "split": spec.split.model_dump(mode="json"),
         "seed": spec.seed,
     }

@@ -23,6 +23,7 @@ from core.evaluation.scores import Scores as Judged
 from core.evaluation.scores import judge as judge_by
 from core.families.collator import Collator
 from core.families.family import Use
+from core.jobs.protocol import dump_inputs
 from core.models.memory import may_hold, operations
 from core.runtime.context import RunContext
 from core.spec.parts.models import format_length
@@ -350,7 +351,7 @@ def finish(
     facts = {
         "base_model": spec.base_model,
         "dataset": ", ".join(source.ref for source in spec.datasets),
-        "inputs": context.request.inputs,
+        "inputs": dump_inputs(context.request.inputs),
         "base_model_sha256": prepared.base_model_sha256,
         "rows_sha256": prepared.rows.sha256,
         "steps": trainer.state.global_step,

@@ -15,6 +15,7 @@ from core.data.prepared.read_sources import batches_of
 from core.data.rows.statistics import PREVIEW_ROWS, write_preview
 from core.data.training_rows.dataset import SCHEMA, ParquetFile, read_facts, read_split, write_facts
 from core.data.training_rows.pairs import is_dataset
+from core.jobs.protocol import dump_inputs
 from core.mining.choose import Mined
 from core.mining.finders import Found
 from core.mining.read_input import Gathered
@@ -232,7 +233,7 @@ def _page(
         },
         "licence": read_facts(source).get("licence") if is_dataset(source) else None,
         "sources": [{"ref": spec.dataset.ref}, *({"ref": ref} for ref in spec.corpora)],
-        "inputs": context.request.inputs,
+        "inputs": dump_inputs(context.request.inputs),
         "seed": spec.seed,
     }
 

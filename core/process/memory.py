@@ -6,6 +6,7 @@ from types import TracebackType
 
 import psutil
 
+from core.jobs.events import Memory
 from core.runtime.context import RunContext
 
 _SECONDS = 2.0
@@ -37,7 +38,7 @@ class MemorySampler:
     def tell(self) -> None:
         """Reports once."""
         gpu, peak = _gpu_bytes()
-        self._context.memory(rss_bytes=_resident(), gpu_bytes=gpu, gpu_peak_bytes=peak)
+        self._context.memory(Memory(rss_bytes=_resident(), gpu_bytes=gpu, gpu_peak_bytes=peak))
 
 
 def _resident() -> int:

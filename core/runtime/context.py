@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,18 @@ from typing import Any, Protocol
 
 from core.artifacts import Library, Published, inspect_folder_and_place
 from core.errors import JobFailure, StorageFailure
-from core.jobs.events import Event, EventType
-from core.jobs.protocol import RunRequest
+from core.jobs.events import (
+    CheckpointSaved,
+    Event,
+    EventData,
+    Memory,
+    Metrics,
+    Notice,
+    OutputPublished,
+    PhaseChange,
+    Progress,
+)
+from core.jobs.protocol import ArtifactInput, Output, RunRequest
 from core.native_errors import first_line
 from core.runtime.devices import choose_device, mps_available, tell_cpu_fallbacks
 from core.runtime.reporter import Reporter
@@ -98,7 +108,7 @@ class RunContext:
         self.reporter = reporter
         self.stop = StopSignal() if stop is None else stop  # it is falsy until asked
         self.seat = seat
-        self.outputs: dict[str, Any] = {}
+        self.outputs: dict[str, Output] = {}
         self.metrics: dict[str, Any] = {}
         self._inputs: Inputs | None = None
         self._library = Library(request.artifact_url) if request.artifact_url else None
@@ -108,7 +118,7 @@ class RunContext:
 
     def phase(self, name: str) -> None:
         """The job now does something else: loading, evaluating, training, publishing."""
-        self._emit(EventType.PHASE, phase=name)
+        self._emit(PhaseChange(phase=name))
 
     def progress(
         self,
@@ -120,28 +130,29 @@ class RunContext:
         eta_seconds: float | None = None,
     ) -> None:
         self._emit(
-            EventType.PROGRESS,
-            fraction=round(fraction, 4),
-            step=step,
-            total_steps=total_steps,
-            epoch=epoch,
-            eta_seconds=eta_seconds,
+            Progress(
+                fraction=round(fraction, 4),
+                step=step,
+                total_steps=total_steps,
+                epoch=epoch,
+                eta_seconds=eta_seconds,
+            )
         )
 
-    def metric(self, step: int, values: dict[str, float]) -> None:
-        self._emit(EventType.METRIC, step=step, values=values)
+    def metric(self, step: int, values: Mapping[str, float]) -> None:
+        self._emit(Metrics(step=step, values=dict(values)))
 
-    def memory(self, **bytes_by_part: int | None) -> None:
-        self._emit(EventType.MEMORY, **bytes_by_part)
+    def memory(self, used: Memory) -> None:
+        self._emit(used)
 
     def notice(self, message: str, level: str = "info") -> None:
         """A sentence for the user."""
-        self._emit(EventType.NOTICE, level=level, message=self.by_reference(message))
+        self._emit(Notice(level=level, message=self.by_reference(message)))
 
     def by_reference(self, message: str) -> str:
         """A message in which artifacts are called what the spec calls them, and not by their checksum."""
         for reference, known in self.request.inputs.items():
-            place = str(known.get("uri", "")).rstrip("/").rpartition("/")[2]
+            place = known.uri.rstrip("/").rpartition("/")[2] if isinstance(known, ArtifactInput) else ""
             if len(place) >= _LEAST_CHECKSUM:
                 message = message.replace(place, reference)
         return message
@@ -157,12 +168,12 @@ class RunContext:
             self.notice(f"Settings without effect: {'; '.join(settings)}.")
 
     def checkpointed(self, step: int, size: int, seconds: float) -> None:
-        self._emit(EventType.CHECKPOINT, step=step, bytes=size, seconds=round(seconds, 3))
+        self._emit(CheckpointSaved(step=step, bytes=size, seconds=round(seconds, 3)))
 
-    def _emit(self, type: EventType, **data: Any) -> None:
+    def _emit(self, data: EventData) -> None:
         """Report an event. Where that fails the job is asked to stop: nobody would see how it goes on."""
         try:
-            self.reporter.emit(Event(type=type, data=data))
+            self.reporter.emit(Event.of(data))
         except StorageFailure as error:
             self.stop.fail(error)
         except OSError as error:
@@ -262,13 +273,9 @@ class RunContext:
                 shutil.rmtree(final)
             manifest = inspect_folder_and_place(folder, final, kind, metadata)
             uri = str(final)
-        self.outputs[name] = {
-            "kind": kind,
-            "uri": uri,
-            "sha256": manifest.sha256,
-            "bytes": manifest.bytes,
-        }
-        self._emit(EventType.OUTPUT, name=name, **self.outputs[name])
+        output = Output(kind=kind, uri=uri, sha256=manifest.sha256, bytes=manifest.bytes)
+        self.outputs[name] = output
+        self._emit(OutputPublished(name=name, **output.model_dump()))
 
     def _publish(self, library: Library, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
         end = time.monotonic() + _PATIENCE_SECONDS

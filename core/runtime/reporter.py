@@ -4,13 +4,17 @@ import json
 import math
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import StorageFailure
-from core.jobs.events import Event, EventType
+from core.jobs.events import CheckpointSaved, Event, Metrics, Notice, PhaseChange, Progress
 from core.jobs.reasons import lost_run_folder
 from core.spec.parts.evaluation import TRIPLET_METRICS
+
+_STYLES = {"warning": "yellow", "error": "red"}
+"""Of a notice on a terminal, by its level; others are dim."""
 
 
 class Reporter(Protocol):
@@ -87,16 +91,16 @@ class ConsoleReporter:
     """Live lines on a terminal, a pipe or a notebook, for jobs without a service."""
 
     def __init__(self) -> None:
+        from rich import progress as bars
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self._console = Console(stderr=True, markup=False)  # messages are text, brackets and all
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+        self._progress = bars.Progress(
+            bars.TextColumn("[bold]{task.description}"),
+            bars.BarColumn(),
+            bars.TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[note]}"),
+            bars.TimeElapsedColumn(),
+            bars.TimeRemainingColumn(),
             console=self._console,
             transient=True,
         )
@@ -104,29 +108,26 @@ class ConsoleReporter:
         self._progress.start()
 
     def emit(self, event: Event) -> None:
-        data = event.data
-        match event.type:
-            case EventType.PHASE:
-                self._console.print(data["phase"], style="bold")
-                self._progress.update(self._task, description=data["phase"])
-            case EventType.PROGRESS if data.get("total_steps"):
-                self._progress.update(self._task, completed=data["step"], total=data["total_steps"])
-            case EventType.METRIC:
-                self._metric(data)
-            case EventType.NOTICE:
-                style = {"warning": "yellow", "error": "red"}.get(data.get("level", ""), "dim")
-                self._console.print(data["message"], style=style, highlight=False)
-            case EventType.CHECKPOINT:
-                self._console.print(f"checkpoint at step {data['step']}", style="dim", highlight=False)
+        match event.data:
+            case PhaseChange(phase=phase):
+                self._console.print(phase, style="bold")
+                self._progress.update(self._task, description=phase)
+            case Progress(step=step, total_steps=total) if total:
+                self._progress.update(self._task, completed=step, total=total)
+            case Metrics(step=step, values=values):
+                self._metrics(step, values)
+            case Notice(level=level, message=message):
+                self._console.print(message, style=_STYLES.get(level, "dim"), highlight=False)
+            case CheckpointSaved(step=step):
+                self._console.print(f"checkpoint at step {step}", style="dim", highlight=False)
 
-    def _metric(self, data: dict[str, Any]) -> None:
-        values = data["values"]
-        if "loss" in values:
-            self._progress.update(self._task, note=f"loss {values['loss']:.4f}")
-        scores = {name: value for name, value in values.items() if _is_score(name)}
+    def _metrics(self, step: int, values: Mapping[str, float | None]) -> None:
+        if (loss := values.get("loss")) is not None:
+            self._progress.update(self._task, note=f"loss {loss:.4f}")
+        scores = {name: value for name, value in values.items() if value is not None and _is_score(name)}
         if scores:
             line = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            self._console.print(f"step {data['step']}: {line}", highlight=False)
+            self._console.print(f"step {step}: {line}", highlight=False)
 
     def close(self) -> None:
         self._progress.stop()

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
 from core.ids import new_id
+from core.jobs.protocol import ArtifactInput
 from core.jobs.state import JobState
 from core.spec.parts.forms import ARTIFACT_ID, NUMBER, matches
 from core.spec.parts.refs import Ref
@@ -129,7 +130,7 @@ class ArtifactStore:
             raise NotFound(f"There is no {kind or 'artifact'} {target}{'@' + version if version else ''}")
         return artifact
 
-    def lineage(self, ref: Ref, access: Access = EVERYTHING) -> dict[str, Any] | None:
+    def lineage(self, ref: Ref, access: Access = EVERYTHING) -> ArtifactInput | None:
         """What a job keeps about an artifact that it reads; None while the job that makes it may still do so.
 
         Raises `NotFound` when there is no such artifact, or none that the caller may see, and `Conflict` when
@@ -142,13 +143,13 @@ class ArtifactStore:
         else:
             kind = None if ref.scheme == "artifact" else ref.scheme
             found = self.find(kind, ref.target, ref.revision, access)
-        return {
-            "artifact": found.id,
-            "uri": found.uri,
-            "sha256": found.sha256,
-            "name": found.name,
-            "version": found.version,
-        }
+        return ArtifactInput(
+            artifact=found.id,
+            uri=found.uri,
+            sha256=found.sha256,
+            name=found.name,
+            version=found.version,
+        )
 
     def _output(self, ref: Ref, access: Access) -> Artifact | None:
         with self._database.read() as session:

@@ -4,13 +4,13 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.ids import new_id
+from core.jobs.hosts import Gpu
 from core.jobs.state import JobState
 from core.spec.parts.forms import API_KEY, KEY_ID, matches
 from core.store.schema.database import Database
@@ -26,7 +26,7 @@ class Inventory:
 
     host: str
     slots: int
-    gpus: list[dict[str, Any]]
+    gpus: list[Gpu]
     memory_bytes: int
     queues: list[str]
 
@@ -57,7 +57,7 @@ class WorkerStore:
             session.execute(delete(Worker).where(Worker.heartbeat_at < self._database.time(-7 * 86_400)))
         return worker_id
 
-    def heartbeat(self, worker_id: str, *, gpus: list[dict[str, Any]], stopping: bool = False) -> None:
+    def heartbeat(self, worker_id: str, *, gpus: list[Gpu], stopping: bool = False) -> None:
         with self._database.write() as session:
             session.execute(
                 update(Worker)

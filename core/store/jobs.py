@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
 from core.ids import new_id
-from core.jobs.events import EventType
+from core.jobs.events import Memory, Progress, StateChange
+from core.jobs.protocol import Input
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
 from core.spec import SPEC_VERSION
@@ -35,7 +36,7 @@ class JobStore:
         spec: JobSpec,
         *,
         access: Access = EVERYTHING,
-        inputs: dict[str, Any] | None = None,
+        inputs: Mapping[str, Input] | None = None,
         depends_on: list[str] | None = None,
         idempotency: tuple[str, str] | None = None,
         least_gpu_memory: int | None = None,
@@ -89,7 +90,7 @@ class JobStore:
         session: Session,
         spec: JobSpec,
         access: Access,
-        inputs: dict[str, Any],
+        inputs: Mapping[str, Input],
         depends_on: list[str],
         idempotency: tuple[str, str] | None,
         least_gpu_memory: int | None,
@@ -129,7 +130,7 @@ class JobStore:
             created_at=now,
             # Spelled out, so that the object is whole without another look at the row.
             attempt=0, failures=0, cancel_requested=False, pause_requested=False,
-            progress={}, latest={}, memory={}, outputs={}, log_seq=0,
+            progress=Progress(), latest={}, memory=Memory(), outputs={}, log_seq=0,
         )  # fmt: skip
         session.add(job)
         session.flush()
@@ -139,9 +140,9 @@ class JobStore:
                 job_id=job.id,
                 seq=1,
                 attempt=0,
-                type=EventType.STATE,
+                type=StateChange.type,
                 at=now,
-                data={"state": job.state, "attempt": 0},
+                data=StateChange(state=JobState(job.state)).model_dump(mode="json"),
             )
         )
         if idempotency:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import StaleLease
 from core.jobs.events import EventType
+from core.jobs.protocol import Input
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
 from core.store.artifacts import NewArtifact, add_artifact
@@ -41,7 +42,7 @@ class Claim:
     kind: str
     spec: dict[str, Any]
     spec_version: int
-    inputs: dict[str, Any]
+    inputs: dict[str, Input]
     gpus: list[str] = field(default_factory=list)  # uuids, this job's alone while it runs
     latest: dict[str, Any] = field(default_factory=dict)
     timeout_seconds: float | None = None

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
-from core.jobs.events import EventType
+from core.jobs.events import EventData, Notice, StateChange
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
 from core.spec.job import PART_OF
@@ -51,10 +51,10 @@ def move(
         return None
     if source is JobState.RUNNING:
         session.execute(delete(GpuHold).where(GpuHold.job_id == job_id))
-    data = {"state": target.value, "attempt": job.attempt}
+    change = StateChange(state=target, attempt=job.attempt)
     if reason is not None:
-        data |= {"reason": reason.value, "message": message or reason.sentence}
-    add_event(session, job, EventType.STATE, database.time(), data)
+        change.reason, change.message = reason.value, message or reason.sentence
+    add_event(session, job, database.time(), change)
     return job
 
 
@@ -132,7 +132,7 @@ def request(database: Database, session: Session, job: Job, column: str, message
     if not getattr(job, column):
         setattr(job, column, True)
         job.event_seq += 1
-        add_event(session, job, EventType.NOTICE, database.time(), {"level": "info", "message": message})
+        add_event(session, job, database.time(), Notice(message=message))
     return job
 
 
@@ -156,12 +156,15 @@ def get_job(session: Session, job_id: str, access: Access = EVERYTHING, *, lock:
     return job
 
 
-def add_event(
-    session: Session, job: Job, type: EventType, at: ColumnElement[datetime], data: dict[str, Any]
-) -> None:
+def add_event(session: Session, job: Job, at: ColumnElement[datetime], data: EventData) -> None:
     session.flush()
     session.execute(
         insert(EventRow).values(
-            job_id=job.id, seq=job.event_seq, attempt=job.attempt, type=type.value, at=at, data=data
+            job_id=job.id,
+            seq=job.event_seq,
+            attempt=job.attempt,
+            type=data.type.value,
+            at=at,
+            data=data.model_dump(mode="json"),
         )
     )

@@ -1,31 +1,45 @@
 """What a running job reports, in batches: events, metrics, logs and the row's live columns."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy import update as sql_update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from core.errors import StaleLease
-from core.jobs.events import Event
+from core.jobs.events import Event, Memory, Progress
+from core.jobs.protocol import Input
 from core.jobs.state import JobState
+from core.jobs.views import EventView
 from core.store.leases import Claim, Requests
 from core.store.schema.database import Database
 from core.store.schema.tables import EventRow, Job, LogChunk, Metric
 
 
 @dataclass
-class Batch:
-    """About one second of a job's life."""
+class ProgressUpdate:
+    """About one second of a job's life. What is None of the row's columns stays as it is."""
 
     events: list[Event] = field(default_factory=list)
     metrics: list[tuple[str, int, float | None, datetime]] = field(
         default_factory=list
     )  # name, step, value, at
     log: str = ""
-    columns: dict[str, Any] = field(default_factory=dict)  # phase, progress, latest, memory
+    phase: str | None = None
+    progress: Progress | None = None
+    latest: Mapping[str, float | None] | None = None
+    memory: Memory | None = None
+    inputs: Mapping[str, Input] | None = None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The row's columns that change."""
+        names = ("phase", "progress", "latest", "memory", "inputs")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def __bool__(self) -> bool:
         return bool(self.events or self.metrics or self.log or self.columns)
@@ -36,27 +50,29 @@ class ProgressStore:
         self._database = database
         self._max_log_bytes = max_log_bytes
 
-    def record(self, claim: Claim, batch: Batch) -> Requests:
+    def record(self, claim: Claim, update: ProgressUpdate) -> Requests:
         """Writes all of it or nothing, under the lease. Raises `StaleLease`."""
         with self._database.write() as session:
             row = session.execute(
-                update(Job)
+                sql_update(Job)
                 .where(Job.id == claim.job_id, Job.state == JobState.RUNNING, Job.lease_token == claim.token)
                 .values(
-                    event_seq=Job.event_seq + len(batch.events),
-                    log_seq=Job.log_seq + (1 if batch.log else 0),
-                    **batch.columns,
+                    event_seq=Job.event_seq + len(update.events),
+                    log_seq=Job.log_seq + (1 if update.log else 0),
+                    **update.columns,
                 )
                 .returning(Job.event_seq, Job.log_seq, Job.cancel_requested, Job.pause_requested)
             ).one_or_none()
             if row is None:
                 raise StaleLease(f"Job {claim.job_id}: the lease of attempt {claim.attempt} is lost")
             event_seq, log_seq, cancel, pause = row
-            self._insert(session, claim, batch, event_seq - len(batch.events), log_seq)
+            self._insert(session, claim, update, event_seq - len(update.events), log_seq)
         return Requests(cancel, pause)
 
-    def _insert(self, session: Session, claim: Claim, batch: Batch, last_seq: int, log_seq: int) -> None:
-        if batch.events:
+    def _insert(
+        self, session: Session, claim: Claim, update: ProgressUpdate, last_seq: int, log_seq: int
+    ) -> None:
+        if update.events:
             rows = [
                 {
                     "job_id": claim.job_id,
@@ -64,14 +80,14 @@ class ProgressStore:
                     "attempt": claim.attempt,
                     "type": event.type.value,
                     "at": event.at,
-                    "data": event.data,
+                    "data": event.data.model_dump(mode="json"),
                 }
-                for seq, event in enumerate(batch.events, last_seq + 1)
+                for seq, event in enumerate(update.events, last_seq + 1)
             ]
             session.execute(insert(EventRow), rows)
-        if batch.metrics:
+        if update.metrics:
             # The last one wins within a batch too: one statement may not touch a row twice.
-            points = {(name, step): (value, at) for name, step, value, at in batch.metrics}
+            points = {(name, step): (value, at) for name, step, value, at in update.metrics}
             table: Any = sqlite.insert(Metric) if self._database.sqlite else postgresql.insert(Metric)
             statement = table.on_conflict_do_update(
                 index_elements=["job_id", "name", "step"],
@@ -84,8 +100,8 @@ class ProgressStore:
                     for (name, step), (value, at) in points.items()
                 ],
             )
-        if batch.log:
-            content = batch.log.replace("\x00", "\ufffd")
+        if update.log:
+            content = update.log.replace("\x00", "\ufffd")
             size = len(content.encode())
             session.execute(
                 insert(LogChunk).values(
@@ -104,11 +120,13 @@ class ProgressStore:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def events(self, job_id: str, after: int = 0, limit: int = 500) -> list[EventRow]:
+    def events(self, job_id: str, after: int = 0, limit: int = 500) -> list[EventView]:
         """The events with a number above ``after``, oldest first."""
-        query = select(EventRow).where(EventRow.job_id == job_id, EventRow.seq > after).order_by(EventRow.seq)
+        columns = EventRow.seq, EventRow.attempt, EventRow.type, EventRow.at, EventRow.data
+        query = select(*columns).where(EventRow.job_id == job_id, EventRow.seq > after)
         with self._database.read() as session:
-            return list(session.scalars(query.limit(limit)))
+            rows = session.execute(query.order_by(EventRow.seq).limit(limit)).mappings()
+            return [EventView.model_validate(dict(row)) for row in rows]
 
     def metric_names(self, job_id: str) -> list[str]:
         with self._database.read() as session:

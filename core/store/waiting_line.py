@@ -68,7 +68,7 @@ class WaitingLine:
 
 def _left(job: Job, taken: Mapping[str, float], now: datetime) -> float | None:
     """Seconds that a running job still has: by its own word, else by others of its kind."""
-    told = job.progress.get("eta_seconds")
+    told = job.progress.eta_seconds
     if isinstance(told, int | float):
         return max(0.0, float(told))
     if job.kind not in taken or job.started_at is None:

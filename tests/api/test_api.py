@@ -1,6 +1,7 @@
 """The contract over HTTP, in process; the worker's part is played by the store."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from fastapi.testclient import TestClient
@@ -12,7 +13,7 @@ from core.jobs.reasons import EndReason
 from core.settings import Settings
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity
-from core.store.progress import Batch
+from core.store.progress import ProgressUpdate
 from migrations import upgrade
 
 CPU = Capacity(worker="w1")
@@ -174,7 +175,7 @@ def test_cancel_pause_resume_retry(http, spec):
 def report(http, *events: Event, log: str = "", metrics=()):
     store = http.app.state.store
     held = store.leases.claim(CPU, 30)
-    store.progress.record(held, Batch(events=list(events), log=log, metrics=list(metrics)))
+    store.progress.record(held, ProgressUpdate(events=list(events), log=log, metrics=list(metrics)))
     return held
 
 
@@ -203,11 +204,11 @@ def test_events_and_stream(http, spec):
 
 def test_metrics_and_logs(http, spec):
     job = post(http, spec).json()
-    event = Event(type=EventType.METRIC)
+    now = datetime.now(UTC)
     report(
         http,
         log="".join(f"line {index}\n" for index in range(100)),
-        metrics=[("loss", step, 9.0 if step == 500 else 1.0, event.at) for step in range(1000)],
+        metrics=[("loss", step, 9.0 if step == 500 else 1.0, now) for step in range(1000)],
     )
     url = f"/jobs/{job['id']}"
     [series] = http.get(f"{url}/metrics?name=loss&max_points=20").json()["items"]

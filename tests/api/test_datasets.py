@@ -315,7 +315,7 @@ def test_a_file_of_another_form_is_read_as_its_sender_says(http, settings, tmp_p
         "où est le café 0",
         ["pas là", "plus loin"],
     )
-    said = [event.data["message"] for event in told.events if event.type == "notice"]
+    said = [event.data.message for event in told.events if event.type == "notice"]
     assert any("read as it was sent, with columns {query: 1, positive: 2" in line for line in said), said
 
 

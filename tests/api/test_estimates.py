@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from api import estimates
+from core.jobs.hosts import Gpu
 from core.jobs.reasons import EndReason
 from core.store.artifacts import NewArtifact
 from core.store.fleet import Inventory
@@ -95,7 +96,7 @@ def test_what_no_worker_can_hold_is_refused_with_the_numbers(http, spec):
 
 
 def test_a_gpu_in_the_fleet_is_reckoned_with(http, spec):
-    register(http, 10**9, [{"uuid": "GPU-1", "index": 0, "name": "H200", "memory_bytes": 140 * 10**9}])
+    register(http, 10**9, [Gpu(uuid="GPU-1", index=0, name="H200", memory_bytes=140 * 10**9)])
     found = estimate(http, spec)
     assert (found["device"], found["precision"]) == ("cuda", "bf16")
     assert found["workers"][0]["memory_bytes"] == 140 * 10**9
@@ -104,7 +105,7 @@ def test_a_gpu_in_the_fleet_is_reckoned_with(http, spec):
 
 def test_several_gpus_share_the_batch(http, spec):
     gpus = [
-        {"uuid": f"GPU-{index}", "index": index, "name": "H200", "memory_bytes": (140 - index) * 10**9}
+        Gpu(uuid=f"GPU-{index}", index=index, name="H200", memory_bytes=(140 - index) * 10**9)
         for index in range(2)
     ]
     register(http, 10**9, gpus)
@@ -240,10 +241,7 @@ def test_a_model_that_fits_on_no_gpu_fits_in_shards(http, spec, settings):
     }
     text = json.dumps(header).encode()
     (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
-    gpus = [
-        {"uuid": f"GPU-{index}", "index": index, "name": "H100", "memory_bytes": 80 * 10**9}
-        for index in range(4)
-    ]
+    gpus = [Gpu(uuid=f"GPU-{index}", index=index, name="H100", memory_bytes=80 * 10**9) for index in range(4)]
     register(http, 10**12, gpus)
     whole = post(http, {**spec, "resources": {"gpus": 4}})
     assert whole.status_code == 422

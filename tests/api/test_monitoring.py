@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
+from core.jobs.hosts import Gpu
 from core.jobs.reasons import EndReason
 from core.store.fleet import Inventory
 from core.store.leases import Capacity
@@ -43,7 +44,7 @@ def test_the_queue_and_the_fleet_in_numbers(http, settings):
     for _ in range(3):
         assert http.post("/jobs", json=spec).status_code == 201
     store = http.app.state.store
-    gpu = {"index": 0, "uuid": "GPU-a", "name": "H200", "memory_bytes": 100, "free_bytes": 60}
+    gpu = Gpu(index=0, uuid="GPU-a", name="H200", memory_bytes=100, free_bytes=60)
     worker = store.workers.register(Inventory("host", 2, [gpu], 10**9, ["gpu"]))
     capacity = Capacity(worker=worker, gpus={"GPU-a": 100})
     store.leases.finish(store.leases.claim(capacity, 30), EndReason.BAD_DATA)

@@ -243,7 +243,7 @@ def test_balancing_that_leaves_out_most_rows_names_the_scarce_category(tmp_path)
     assert run_local(spec, tmp_path / "out", reporter).state == "succeeded"
     assert facts(tmp_path / "out")["splits"]["train"] == 9
     told = [
-        str(event.data.get("message")) for event in reporter.events if event.data.get("level") == "warning"
+        str(event.data.message) for event in reporter.events if getattr(event.data, "level", "") == "warning"
     ]
     assert any("keeps 9 of 303 rows of split train: it has 3 of learn" in sentence for sentence in told)
 
@@ -256,9 +256,9 @@ def test_a_split_that_lacks_a_category_says_so(tmp_path):
     spec = {"kind": "prepare", "source": source, "balance": {"shares": "even"}, "split": {"test": 0.3}}
     assert run_local(spec, tmp_path / "out", reporter).state == "succeeded"
     [told] = [
-        event.data["message"]
+        event.data.message
         for event in reporter.events
-        if "has no row of mif" in str(event.data.get("message"))
+        if "has no row of mif" in getattr(event.data, "message", "")
     ]
     absent = told.partition("split ")[2].partition(" ")[0]
     sizes = facts(tmp_path / "out")["splits"]
@@ -278,7 +278,7 @@ def test_the_least_number_of_rows_may_be_a_share_of_the_passages(tree, tmp_path,
     }
     result = run_local(spec, tmp_path / "out", reporter)
     assert result.state == "succeeded", result.end_reason
-    told = [event.data["message"] for event in reporter.events if "teach little" in str(event.data)]
+    told = [event.data.message for event in reporter.events if "teach little" in str(event.data)]
     assert bool(told) is warned
     if warned:
         passages = facts(tmp_path / "out")["passages"]["all"]

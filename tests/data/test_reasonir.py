@@ -87,7 +87,7 @@ def test_the_user_is_warned(tmp_path):
         "max_reject_share": 1,
     }
     assert run_local(spec, tmp_path / "out", reporter).state == "succeeded"
-    said = " ".join(event.data["message"] for event in reporter.events if event.type == "notice")
+    said = " ".join(event.data.message for event in reporter.events if event.type == "notice")
     assert "noncommercial" in said
     assert "BRIGHT's corpus" in said
     assert "an id of no document 1" in said

@@ -155,7 +155,7 @@ def test_a_training_reads_its_model_and_data_from_storage(s3_url, pairs_file, tm
     reporter = RecordingReporter()
     result = run_local(spec, tmp_path / "out", reporter)
     assert result.state == "succeeded", result.end_reason
-    told = [event.data["message"] for event in reporter.events if event.type == "notice"]
+    told = [event.data.message for event in reporter.events if event.type == "notice"]
     assert sum("was fetched: " in line for line in told) == 2
     card = (tmp_path / "out" / "model" / "README.md").read_text()
     assert f"{s3_url}/data/pairs.jsonl: " in card

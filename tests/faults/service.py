@@ -102,13 +102,11 @@ class Service:
 
     def reasons(self, job_id: str) -> list[str]:
         """Why the attempts so far have ended, the oldest first."""
-        events = self.client.events(job_id)
-        return [
-            event.data["reason"] for event in events if event.type == "state" and event.data.get("reason")
-        ]
+        changes = [event.data for event in self.client.events(job_id) if event.type == "state"]
+        return [change.reason for change in changes if change.reason]
 
     def notices(self, job_id: str) -> list[str]:
-        return [event.data["message"] for event in self.client.events(job_id) if event.type == "notice"]
+        return [event.data.message for event in self.client.events(job_id) if event.type == "notice"]
 
     def run_folder(self, job_id: str, attempt: int = 1) -> Path:
         return Path(self.environment["REASON_DATA_DIR"]) / "runs" / job_id / f"attempt-{attempt}"

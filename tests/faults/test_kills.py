@@ -17,7 +17,7 @@ def check_succeeded_once(service: Service, job: JobView, *, attempts: int) -> No
     assert job.attempt == attempts
     events = service.client.events(job.id)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    states = [event.data["state"] for event in events if event.type == "state"]
+    states = [event.data.state for event in events if event.type == "state"]
     assert states.count("succeeded") == 1
     assert states[-1] == "succeeded"
     assert states.count("running") == attempts
@@ -31,7 +31,7 @@ def check_succeeded_once(service: Service, job: JobView, *, attempts: int) -> No
 
 
 def check_resumed(service: Service, job_id: str) -> None:
-    notices = [event.data["message"] for event in service.client.events(job_id) if event.type == "notice"]
+    notices = [event.data.message for event in service.client.events(job_id) if event.type == "notice"]
     assert any("Going on from checkpoint-" in message for message in notices), notices
 
 
@@ -42,8 +42,7 @@ def test_the_job_s_process_is_killed(running, long_spec):
     ended = running.wait(job.id)
     check_succeeded_once(running, ended, attempts=2)
     check_resumed(running, job.id)
-    reasons = [event.data.get("reason") for event in running.client.events(job.id) if event.type == "state"]
-    assert "process_died" in reasons
+    assert "process_died" in running.reasons(job.id)
 
 
 def test_the_worker_is_killed(service, long_spec):

@@ -48,8 +48,8 @@ def test_a_run_folder_that_is_lost_ends_the_attempt_with_its_name(running, long_
     check_succeeded_once(running, ended, attempts=2)
     check_resumed(running, job.id)
     assert running.reasons(job.id) == ["storage_failed", "succeeded"]
-    [first, _] = [event for event in running.client.events(job.id) if event.data.get("reason")]
-    assert f"The run folder {folder}" in first.data["message"]
+    [first, _] = [event for event in running.client.events(job.id) if getattr(event.data, "reason", None)]
+    assert f"The run folder {folder}" in first.data.message
 
 
 def test_a_log_that_is_deleted_is_begun_anew_and_told(running, long_spec):
@@ -103,9 +103,9 @@ def test_a_full_disk_under_the_jobs_files(service, long_spec, disk, tmp_path):
     assert ended.state == "succeeded", (ended.end_reason, running.logs())
     assert set(running.reasons(job.id)) == {"storage_failed", "succeeded"}
     messages = [
-        event.data["message"]
+        event.data.message
         for event in running.client.events(job.id)
-        if event.data.get("reason") == "storage_failed"
+        if getattr(event.data, "reason", None) == "storage_failed"
     ]
     assert all("No space left on device" in message for message in messages), messages
 

@@ -155,7 +155,7 @@ def test_a_model_of_another_family_is_told_by_name(rows_file, tiny_model, colber
     assert "no trained projection" in plain.end_reason.message
     reporter = RecordingReporter()
     run(cross_encoder, reporter=reporter)
-    told = [event.data["message"] for event in reporter.events if event.type == "notice"]
+    told = [event.data.message for event in reporter.events if event.type == "notice"]
     assert any("made to score or classify" in sentence for sentence in told)
 
 

@@ -173,7 +173,7 @@ run_local({spec!r}, Path({str(tmp_path / "out")!r}), RecordingReporter())
     assert result.state == "succeeded", result.end_reason
     # Seven shards of documents and seven of queries: three were there, the half one was not.
     assert len(written) == len(set(written)) == 7 + 7 - 3
-    told = [event.data["message"] for event in reporter.events if event.type == EventType.NOTICE]
+    told = [event.data.message for event in reporter.events if event.type == EventType.NOTICE]
     assert any("12 of 26 documents had been encoded before" in text for text in told)
 
 

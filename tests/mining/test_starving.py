@@ -149,9 +149,9 @@ def test_a_model_with_close_scores_still_mines_safe_negatives(close, tmp_path):
         for text in row["negatives"]:
             assert len(own & shingles(text)) / len(own | shingles(text)) < 0.9
     [told] = [
-        event.data["message"]
+        event.data.message
         for event in reporter.events
-        if event.type is EventType.NOTICE and event.data["message"].startswith("The bar")
+        if event.type is EventType.NOTICE and event.data.message.startswith("The bar")
     ]
     assert "removes 100% of the candidates" in told
     assert "have negatives by rank instead" in told

@@ -13,7 +13,7 @@ from core.spec import parse_spec
 from core.store import Store
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity, Claim
-from core.store.progress import Batch
+from core.store.progress import ProgressUpdate
 from core.store.schema.access import Access
 from core.store.schema.tables import Job
 
@@ -36,7 +36,7 @@ def claim(store: Store, capacity: Capacity = CPU, seconds: float = 30) -> Claim:
 
 
 def states(store: Store, job_id: str) -> list[str]:
-    return [event.data["state"] for event in store.progress.events(job_id) if event.type == "state"]
+    return [event.data.state for event in store.progress.events(job_id) if event.type == "state"]
 
 
 def let_lease_run_out(store: Store, job_id: str) -> None:
@@ -237,7 +237,7 @@ def test_whoever_lost_the_lease_writes_nothing_more(store: Store):
     for write in (
         lambda: store.leases.renew(old, 30),
         lambda: store.leases.finish(old, EndReason.SUCCEEDED),
-        lambda: store.progress.record(old, Batch(log="late words")),
+        lambda: store.progress.record(old, ProgressUpdate(log="late words")),
     ):
         with pytest.raises(StaleLease):
             write()
@@ -263,7 +263,7 @@ def test_a_job_that_gets_on_outlives_any_number_of_lost_workers(store: Store):
         held = claim(store)
         if checkpoint is not None:
             event = Event(type=EventType.CHECKPOINT, data={"step": checkpoint, "bytes": 1, "seconds": 0.1})
-            store.progress.record(held, Batch(events=[event]))
+            store.progress.record(held, ProgressUpdate(events=[event]))
         let_lease_run_out(store, job.id)
         store.leases.expire_leases()
         return store.jobs.get(job.id).state
@@ -320,7 +320,7 @@ def test_pausing_and_resuming(store: Store):
     job = submit(store)
     held = claim(store)
     store.jobs.pause(job.id)
-    assert store.progress.record(held, Batch(log="x")).pause
+    assert store.progress.record(held, ProgressUpdate(log="x")).pause
     assert store.leases.finish(held, EndReason.PAUSED).state == "paused"
     with pytest.raises(Conflict):
         store.jobs.retry(job.id)
@@ -443,14 +443,17 @@ def test_progress_is_numbered_without_gaps_and_the_last_metric_wins(store: Store
     event = Event(type=EventType.NOTICE, data={"message": "hi"})
     store.progress.record(
         held,
-        Batch(
+        ProgressUpdate(
             events=[event, event],
             metrics=[("loss", 1, 0.5, event.at), ("loss", 1, 0.4, event.at), ("loss", 2, None, event.at)],
             log="one\n",
-            columns={"phase": "training", "latest": {"loss": 0.4}},
+            phase="training",
+            latest={"loss": 0.4},
         ),
     )
-    store.progress.record(held, Batch(events=[event], metrics=[("loss", 1, 0.3, event.at)], log="two \x00\n"))
+    store.progress.record(
+        held, ProgressUpdate(events=[event], metrics=[("loss", 1, 0.3, event.at)], log="two \x00\n")
+    )
     assert [row.seq for row in store.progress.events(job.id)] == [1, 2, 3, 4, 5]
     assert [row.seq for row in store.progress.events(job.id, after=3)] == [4, 5]
     assert [(step, value) for step, value, _ in store.progress.metric(job.id, "loss")] == [
@@ -466,7 +469,7 @@ def test_logs_keep_their_newest_part(store: Store):
     held = claim(store)
     store.progress._max_log_bytes = 1000
     for index in range(96):
-        store.progress.record(held, Batch(log=f"{index:04} " + "x" * 95))
+        store.progress.record(held, ProgressUpdate(log=f"{index:04} " + "x" * 95))
     kept = store.progress.log(job.id)
     assert sum(chunk.bytes for chunk in kept) <= 1000
     assert kept[-1].content.startswith("0095")

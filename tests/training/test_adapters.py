@@ -290,4 +290,4 @@ def test_what_does_not_go_together_is_refused_at_submit(change, words):
 
 
 def of_type(events, name):
-    return [event.data for event in events if event.type.value == name]
+    return [event.data.model_dump() for event in events if event.type.value == name]

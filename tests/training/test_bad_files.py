@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_is_passed_over(spec, tmp_path, file):
         assert f"{newest.name} is damaged" in result.end_reason.message
         result, events = run(spec, out)
     assert result.state == "succeeded", result.end_reason
-    told = [event.data.get("message", "") for event in events]
+    told = [getattr(event.data, "message", "") for event in events]
     [going_on] = [message for message in told if message.startswith("Going on from")]
     assert newest.name not in going_on
 
@@ -191,10 +191,10 @@ class At(RecordingReporter):
 @pytest.mark.parametrize(
     "when",
     [
-        lambda event: event.type == "phase" and event.data["phase"] == "loading",
-        lambda event: event.type == "metric" and event.data["step"] >= 2,
+        lambda event: event.type == "phase" and event.data.phase == "loading",
+        lambda event: event.type == "metric" and event.data.step >= 2,
         lambda event: event.type == "checkpoint",
-        lambda event: event.type == "phase" and event.data["phase"] == "publishing",
+        lambda event: event.type == "phase" and event.data.phase == "publishing",
         lambda event: event.type == "output",
     ],
     ids=["while loading", "before a checkpoint", "after a checkpoint", "while publishing", "between outputs"],
@@ -210,7 +210,7 @@ def test_a_disk_that_fills_up_is_a_storage_failure_at_any_time(spec, disk, when)
 
 def test_a_disk_that_becomes_read_only_is_a_storage_failure(spec, disk):
     def loading(event: Event) -> bool:
-        return event.type == "phase" and event.data["phase"] == "starting"
+        return event.type == "phase" and event.data.phase == "starting"
 
     reporter = At(loading, lambda: disk.remount("ro"))  # no file is open for writing yet
     result, _ = run(spec, disk.folder / "out", reporter=reporter, cache=disk.folder / "cache")

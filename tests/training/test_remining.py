@@ -235,9 +235,9 @@ def spec(tiny_model, tmp_path) -> dict:
 
 def told(events) -> list[str]:
     return [
-        event.data["message"]
+        event.data.message
         for event in events
-        if event.type == "notice" and event.data["message"].startswith("Negatives mined")
+        if event.type == "notice" and event.data.message.startswith("Negatives mined")
     ]
 
 

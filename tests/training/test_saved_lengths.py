@@ -34,7 +34,7 @@ def trained(base, family, pairs_file, out, **fields):
     reporter = RecordingReporter()
     result = run_local(spec, out, reporter)
     assert result.state == "succeeded", result.end_reason
-    return out / "model", [event.data["message"] for event in reporter.events if event.type == "notice"]
+    return out / "model", [event.data.message for event in reporter.events if event.type == "notice"]
 
 
 def lengths_of(folder, family):

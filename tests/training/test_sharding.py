@@ -134,7 +134,7 @@ def test_a_checkpoint_does_not_depend_on_who_shares_the_model(before, after, row
     assert stopped.state == "cancelled"
     result, events = run({**spec, "sharding": after}, tmp_path / "first", processes=processes[after])
     assert result.state == "succeeded", result.end_reason
-    told = [event.data.get("message", "") for event in events]
+    told = [getattr(event.data, "message", "") for event in events]
     assert any("Going on from checkpoint-4" in sentence for sentence in told)
     later = losses(expected)[-len(losses(events)) :]
     assert losses(events) == pytest.approx(later, rel=1e-4, abs=1e-5)

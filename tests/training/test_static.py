@@ -29,7 +29,7 @@ def done(spec, out):
     reporter = RecordingReporter()
     result = run_local(spec, out, reporter)
     assert result.state == "succeeded", result.end_reason
-    return result, [event.data["message"] for event in reporter.events if event.type == "notice"]
+    return result, [event.data.message for event in reporter.events if event.type == "notice"]
 
 
 def encoded(context, folder, packing=None):

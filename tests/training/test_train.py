@@ -42,11 +42,7 @@ class StopAt(RecordingReporter):
 
     def emit(self, event: Event) -> None:
         super().emit(event)
-        if (
-            event.type is EventType.METRIC
-            and event.data["step"] >= self._step
-            and "loss" in event.data["values"]
-        ):
+        if event.type is EventType.METRIC and event.data.step >= self._step and "loss" in event.data.values:
             self.stop.request(self._why)
 
 
@@ -73,7 +69,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 def of(events: list[Event], type: EventType) -> list[dict]:
-    return [event.data for event in events if event.type is type]
+    return [event.data.model_dump() for event in events if event.type is type]
 
 
 def test_a_job_from_spec_to_a_better_model(spec, tiny_model, tmp_path):

@@ -130,7 +130,7 @@ def test_finished_work_waits_for_remote_storage(tmp_path, monkeypatch):
     context.publish("model", "model", make(tmp_path / "out"), {})
     assert waited == [1.0, 2.0]
     assert "model" in context.outputs
-    told = [event.data["message"] for event in reporter.events if event.type.value == "notice"]
+    told = [event.data.message for event in reporter.events if event.type.value == "notice"]
     assert told == ["Trying again in 1 s: away", "Trying again in 2 s: away"]
 
 
@@ -143,5 +143,5 @@ def test_messages_call_artifacts_what_the_spec_calls_them(tmp_path):
     reporter = RecordingReporter()
     context = make_context(request, tmp_path, reporter)
     context.notice(f"{place} has no split 'train'")
-    [told] = [event.data["message"] for event in reporter.events]
+    [told] = [event.data.message for event in reporter.events]
     assert told == "dataset:support has no split 'train'"

@@ -14,6 +14,7 @@ import pytest
 
 from core.errors import Unavailable
 from core.jobs.control import HEARTBEAT
+from core.jobs.protocol import RunResult
 from core.process.supervision import Silence, Supervision
 from core.runtime.context import StopSignal
 from core.store.leases import Requests
@@ -38,8 +39,9 @@ def test_words_and_results_go_through(pipe):
     assert control.ask("cancel")
     assert [theirs.recv(), theirs.recv()] == [HEARTBEAT, "cancel"]
     assert control.result() is None
-    theirs.send(json.dumps({"state": "failed"}))
-    assert control.result() == {"state": "failed"}
+    end = {"code": "out_of_memory", "message": "no room"}
+    theirs.send(json.dumps({"state": "failed", "end_reason": end}))
+    assert control.result() == RunResult(state="failed", end_reason=end)
 
 
 def test_a_process_that_reads_nothing_does_not_hold_its_supervisor(pipe):
@@ -90,8 +92,8 @@ def test_a_process_without_heartbeats_ends_itself_and_says_why(start):
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     result = control.result()
-    assert result["end_reason"]["code"] == "worker_lost"
-    assert "no heartbeat from its worker" in result["end_reason"]["message"]
+    assert result.end_reason.code == "worker_lost"
+    assert "no heartbeat from its worker" in result.end_reason.message
 
 
 def test_a_process_that_was_stopped_itself_goes_on(start):

@@ -66,7 +66,7 @@ def test_lines_become_rows_and_columns(store, claim, tmp_path):
     crossing.flush()
     assert not crossing.due()
     job = store.jobs.get(claim.job_id)
-    assert (job.phase, job.latest, job.progress["step"]) == ("training", {"loss": 0.4, "grad_norm": None}, 2)
+    assert (job.phase, job.latest, job.progress.step) == ("training", {"loss": 0.4, "grad_norm": None}, 2)
     kinds = [event.type for event in store.progress.events(job.id)]
     # Of two progress events in one batch the last one is kept; a process cannot write a state.
     assert kinds == ["state", "state", "phase", "metric", "progress", "metric"]
@@ -91,7 +91,7 @@ def test_a_batch_that_could_not_be_written_goes_with_the_next(store, claim, tmp_
         file.write(line("notice", level="info", message="second"))
     crossing.look()
     crossing.flush()
-    told = [event.data["message"] for event in store.progress.events(claim.job_id) if event.type == "notice"]
+    told = [event.data.message for event in store.progress.events(claim.job_id) if event.type == "notice"]
     assert told == ["first", "second"]
 
 

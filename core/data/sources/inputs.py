@@ -11,7 +11,7 @@ from core.data.io.packing import is_packed, packed_names, unpack
 from core.data.retrieval_sets.nested import retrieval_json_in
 from core.data.sources.formats import documents_by_name
 from core.errors import BadData, BadModel, BadSpec, Forbidden, NotFound
-from core.jobs.protocol import RESULT, RunRequest
+from core.jobs.protocol import RESULT, ArtifactInput, RunRequest, UrlInput
 from core.runtime.context import RunContext, Seat, StopSignal
 from core.runtime.reporter import Reporter
 from core.spec.parts.refs import Ref, parse_ref
@@ -49,9 +49,9 @@ class JobInputs:
             case "url":
                 return self._from_url(reference)
         known = self._context.request.inputs.get(reference)
-        if known is None or self._context.library is None:
+        if not isinstance(known, ArtifactInput) or self._context.library is None:
             raise BadSpec(f"{reference} means something inside the service only; here, give a path")
-        return self._context.library.fetch(known["uri"], self._context.request.cache)
+        return self._context.library.fetch(known.uri, self._context.request.cache)
 
     def _from_url(self, url: str) -> Path:
         """A local copy of what lies there now."""
@@ -59,8 +59,8 @@ class JobInputs:
             return self._fetched[url]
         try:
             remote = look(url)
-            before = self._context.request.inputs.get(url, {}).get("sha256")
-            if before and before != remote.sha256:
+            before = self._context.request.inputs.get(url)
+            if before is not None and before.sha256 not in ("", remote.sha256):
                 self._context.notice(f"{url} has changed since the job was submitted.", "warning")
             self._context.phase("fetching")
 
@@ -76,7 +76,7 @@ class JobInputs:
         count = f"{len(remote.files):,} file{'s' if len(remote.files) > 1 else ''}"
         how = "was fetched before and has not changed" if known else "was fetched"
         self._context.notice(f"{url} {how}: {count}, {remote.bytes / 1e6:,.1f} MB.")
-        self._context.request.inputs[url] = {"url": url, "sha256": remote.sha256 or "", "bytes": remote.bytes}
+        self._context.request.inputs[url] = UrlInput(url=url, sha256=remote.sha256 or "", bytes=remote.bytes)
         self._fetched[url] = path
         return path
 

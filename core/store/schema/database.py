@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import (
+    JSON,
     DateTime,
     Dialect,
     Engine,
@@ -42,6 +44,24 @@ class UtcTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class TypedJson(TypeDecorator[Any]):
+    """A JSON column that holds a pydantic model, or a list or dict of them: rows have the models."""
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self._adapter: TypeAdapter[Any] = TypeAdapter(model)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return self._adapter.dump_python(value, mode="json")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return self._adapter.validate_python(value)
 
 
 class Database:

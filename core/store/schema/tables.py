@@ -6,7 +6,10 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from core.store.schema.database import UtcTime
+from core.jobs.events import Memory, Progress
+from core.jobs.hosts import Gpu
+from core.jobs.protocol import Input
+from core.store.schema.database import TypedJson, UtcTime
 
 
 class Base(DeclarativeBase):
@@ -22,6 +25,10 @@ class Base(DeclarativeBase):
         datetime: UtcTime(),
         dict[str, Any]: JSON(),
         list[Any]: JSON(),
+        Progress: TypedJson(Progress),
+        Memory: TypedJson(Memory),
+        dict[str, Input]: TypedJson(dict[str, Input]),
+        list[Gpu]: TypedJson(list[Gpu]),
         str: String(255),
     }
 
@@ -57,10 +64,10 @@ class Job(Base):
     pause_requested: Mapped[bool] = mapped_column(Boolean, default=False)
 
     phase: Mapped[str | None]
-    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    progress: Mapped[Progress] = mapped_column(default=Progress)
     latest: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    memory: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    inputs: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    memory: Mapped[Memory] = mapped_column(default=Memory)
+    inputs: Mapped[dict[str, Input]] = mapped_column(default=dict)
     outputs: Mapped[dict[str, Any]] = mapped_column(default=dict)
     end_code: Mapped[str | None] = mapped_column(String(64))
     end_message: Mapped[str | None] = mapped_column(Text)
@@ -171,7 +178,7 @@ class Worker(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     host: Mapped[str]
     slots: Mapped[int]
-    gpus: Mapped[list[Any]]
+    gpus: Mapped[list[Gpu]]
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
     queues: Mapped[list[Any]]
     started_at: Mapped[datetime]
