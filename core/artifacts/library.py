@@ -18,6 +18,7 @@ from fsspec.core import url_to_fs
 from core.artifacts.folders import (
     MANIFEST,
     Manifest,
+    fresh_folder,
     inspect_folder,
     is_whole,
     publish_folder,
@@ -138,16 +139,18 @@ class Library:
         final = cache / self._place(manifest)
         if is_whole(final):
             return final
-        staging = cache / "staging" / uuid.uuid4().hex
-        for entry in manifest.files:
-            (staging / entry.path).parent.mkdir(parents=True, exist_ok=True)
-            with self._answering(f"fetching {entry.path}"):
-                self._fs.get_file(f"{self._inside(uri)}/{entry.path}", str(staging / entry.path))
-        received = inspect_folder(staging, manifest.kind, sync=True)
-        if received.sha256 != manifest.sha256:
-            shutil.rmtree(staging)
-            raise StorageFailure(f"The artifact at {uri} does not match its checksums")
-        publish_folder(staging, final, manifest)
+        staging = fresh_folder(cache / "staging" / uuid.uuid4().hex)
+        try:
+            for entry in manifest.files:
+                (staging / entry.path).parent.mkdir(parents=True, exist_ok=True)
+                with self._answering(f"fetching {entry.path}"):
+                    self._fs.get_file(f"{self._inside(uri)}/{entry.path}", str(staging / entry.path))
+            received = inspect_folder(staging, manifest.kind, sync=True)
+            if received.sha256 != manifest.sha256:
+                raise StorageFailure(f"The artifact at {uri} does not match its checksums")
+            publish_folder(staging, final, manifest)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
         return final
 
     # -- files of no artifact, by their path under the root -------------------------------------------

@@ -5,12 +5,9 @@ stands in, without special tokens, cut only at the model's context: how long a t
 around it, is settled when a batch is made.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from core.artifacts import is_whole, seal
+from core.artifacts.cache import Cache, key_of
 from core.data.rows.hashing import text_hash
 from core.engine.batching import RowRef
 from core.engine.tokens import Frame, TokenRow, fingerprint, on_all_cores
@@ -167,34 +164,31 @@ def tokens_of_table(
 
     ``rows_sha256`` stands for the table's content. Columns: see `core.data.rows.table`.
     """
-    libraries = [version("tokenizers"), version("transformers")]
-    identity = [
-        _FORMAT,
-        libraries,
-        rows_sha256,
-        fingerprint(tokenizer),
-        prompts.query,
-        prompts.document,
-        context,
-    ]
-    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    final = cache / "tokens" / key
-    if is_whole(final):
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(final)  # the least recently used goes first
-        return final, True
-    staging = cache / "staging" / uuid.uuid4().hex
-    staging.mkdir(parents=True)
-    try:
-        _write(table, tokenizer, prompts, context, staging, check_stop)
-        described = describe_tokens(TokenTable(staging), tokenizer, context)
-        (staging / METADATA).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        seal(staging, "tokens", {"tokenizer": type(tokenizer).__name__})
-        place(staging, final)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    _trim(cache / "tokens", final)
-    return final, False
+    key = key_of(
+        {
+            "format": _FORMAT,
+            "libraries": [version("tokenizers"), version("transformers")],
+            "rows": rows_sha256,
+            "tokenizer": fingerprint(tokenizer),
+            "prompts": [prompts.query, prompts.document],
+            "context": context,
+        }
+    )
+
+    def fill(folder: Path) -> None:
+        _write(table, tokenizer, prompts, context, folder, check_stop)
+        described = describe_tokens(TokenTable(folder), tokenizer, context)
+        (folder / METADATA).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+    tables = token_cache(cache)
+    if (known := tables.find(key)) is not None:
+        return known, True
+    return tables.make(key, fill), False
+
+
+def token_cache(root: Path) -> Cache:
+    """Where tables are kept. They are opened at once, and stay open while they are used."""
+    return Cache(root, "tokens", _KEPT_BYTES, in_use_seconds=3600.0)
 
 
 METADATA = "metadata.json"
@@ -264,18 +258,6 @@ def write_tokens(table: TokenTable, documents: np.ndarray, kept: list[np.ndarray
         "levels": np.asarray(table.all_levels),
     }
     _save_arrays(folder, arrays)
-
-
-def place(staging: Path, final: Path) -> None:
-    """Sealed before it is renamed, so that no other job ever sees half of it under the final name."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    if final.exists() and not is_whole(final):
-        shutil.rmtree(final, ignore_errors=True)
-    try:
-        staging.rename(final)
-    except OSError:
-        if not is_whole(final):  # else another job has just made the same
-            raise
 
 
 class _Texts:
@@ -374,29 +356,6 @@ def _rows(table: pa.Table) -> Iterator[tuple[str, list[str], list[float], list[s
             strict=True,
         ):
             yield query, [positive, *(negatives or ())], scores or [], levels or []
-
-
-def _trim(folder: Path, newest: Path) -> None:
-    """Drops what was not used for longest, above 20 GiB. Who reads it still has it open."""
-    kept = 0
-    for _, path in sorted(((_last_use(path), path) for path in folder.iterdir()), reverse=True):
-        kept += _size(path)
-        if kept > _KEPT_BYTES and path != newest:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _size(path: Path) -> int:
-    try:
-        return sum(file.stat().st_size for file in path.glob("*"))
-    except FileNotFoundError:
-        return 0
-
-
-def _last_use(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # another job has just dropped it
-        return 0.0
 
 
 def describe_counts(counts: np.ndarray, specials: int) -> dict[str, Any]:

@@ -6,25 +6,21 @@ lengths, precision, libraries, and never the model's name. So a job that was kil
 shard that is missing, and a later job on the same texts finds them all.
 """
 
-import contextlib
 import hashlib
-import os
-import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
+
+from core.artifacts.cache import Cache, touch, whole_file
 
 SHARD = 2048
 """Texts in a shard."""
 
 _KEPT_BYTES = 50 << 30
-_IN_USE_SECONDS = 86_400.0
 
 Role = Literal["query", "document"]
 
@@ -59,25 +55,25 @@ def encode_to_shards(
     A shard is an array [texts, dim], or, of one vector a token, the arrays ``vectors`` and ``counts``. Raises
     whatever ``encode`` does.
     """
-    folder = cache / "embeddings" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    shards = Cache(cache, "embeddings", _KEPT_BYTES, pattern="*/*.npy")
+    folder = shards.folder / hashlib.sha256(key.encode()).hexdigest()[:32]
     folder.mkdir(parents=True, exist_ok=True)
     kept = np.float16 if half else np.float32
     paths = []
     for shard in _shards(texts, size or SHARD):
         check_stop()
         path = folder / f"{_name(shard, role, half=half)}.npy"
-        known = _touch(path)
+        known = touch(path)
         if not known:
             encoded = encode(shard, role)
-            if isinstance(encoded, torch.Tensor):
-                vectors = encoded.cpu().numpy().astype(kept)
-                _write(path, partial(_save, vectors))
-            else:
-                arrays = {"vectors": encoded.vectors.astype(kept), "counts": encoded.counts}
-                _write(path, partial(_save_several, arrays))
+            with whole_file(path) as file:
+                if isinstance(encoded, torch.Tensor):
+                    np.save(file, encoded.cpu().numpy().astype(kept))
+                else:
+                    np.savez(file, vectors=encoded.vectors.astype(kept), counts=encoded.counts)
         tell(len(shard), known)
         paths.append(path)
-    _trim(cache / "embeddings")
+    shards.trim()
     return paths
 
 
@@ -94,46 +90,3 @@ def _name(texts: list[str], role: Role, *, half: bool) -> str:
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(encoded)
     return digest.hexdigest()
-
-
-def _save(vectors: np.ndarray, file: IO[bytes]) -> None:
-    np.save(file, vectors)
-
-
-def _save_several(arrays: dict[str, Any], file: IO[bytes]) -> None:
-    np.savez(file, **arrays)
-
-
-def _write(path: Path, save: Callable[[IO[bytes]], None]) -> None:
-    """Whole or not there, also after a power cut."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.npy")
-    try:
-        with temporary.open("wb") as file:
-            save(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _touch(path: Path) -> bool:
-    """Whether it is there; then it is in use."""
-    with contextlib.suppress(FileNotFoundError):
-        os.utime(path)
-        return True
-    return False
-
-
-def _trim(folder: Path) -> None:
-    """Drops what was not used for longest, above the limit, and for a day: no running job waits for it."""
-    files = []
-    for path in folder.glob("*/*.npy"):
-        with contextlib.suppress(FileNotFoundError):  # another job has just dropped it
-            about = path.stat()
-            files.append((about.st_mtime, about.st_size, path))
-    kept, in_use = 0, time.time() - _IN_USE_SECONDS
-    for last_use, size, path in sorted(files, reverse=True):
-        kept += size
-        if kept > _KEPT_BYTES and last_use < in_use:
-            path.unlink(missing_ok=True)

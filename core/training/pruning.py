@@ -7,11 +7,6 @@ frequency); a text's first tokens, and chance, need no such measure.
 """
 
 import contextlib
-import hashlib
-import json
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.artifacts import is_whole, seal
+from core.artifacts.cache import key_of
 from core.engine.batching import Packing
 from core.engine.encoding import make_micro_batches
 from core.engine.micro_batches import in_evaluation_mode
 from core.engine.models.loading import transformer_of
-from core.engine.token_table import TokenTable, place, write_tokens
+from core.engine.token_table import TokenTable, token_cache, write_tokens
 from core.engine.tokens import Frame
 from core.models.memory import PACKING_TOKENS
 from core.spec.parts.training import PruneTokens
@@ -52,21 +47,15 @@ def prune_documents(
 ) -> Pruned:
     """The table with shorter documents. ``identity`` stands for the table's content and the model's weights;
     what was made for the same before is used again."""
-    key = hashlib.sha256(json.dumps([identity, asked.model_dump()]).encode()).hexdigest()
-    final = cache / "tokens" / key
-    _, documents, _ = table.numbers()
-    known = np.unique(documents)
-    if not is_whole(final):
-        kept = _choose(table, known, asked, model, check_stop)
-        staging = cache / "staging" / uuid.uuid4().hex
-        staging.mkdir(parents=True)
-        try:
-            write_tokens(table, known, kept, staging)
-            seal(staging, "tokens", {"pruned": asked.strategy})
-            place(staging, final)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    os.utime(final)
+    key = key_of({"of": identity, "pruned": asked.model_dump()})
+
+    def fill(folder: Path) -> None:
+        _, documents, _ = table.numbers()
+        known = np.unique(documents)
+        write_tokens(table, known, _choose(table, known, asked, model, check_stop), folder)
+
+    tables = token_cache(cache)
+    final = tables.find(key) or tables.make(key, fill)
     before, after = (found.counts()["document"].sum() for found in (table, TokenTable(final)))
     return Pruned(final, int(before), int(after))
 

@@ -8,10 +8,8 @@ changes is another copy, and an interrupted fetch is none. No torch.
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -22,14 +20,13 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from core.artifacts.folders import inspect_folder, is_whole, publish_folder
+from core.artifacts.cache import Cache
 from core.errors import BadData, BadSpec, Forbidden, NotFound, ReasonError, StorageFailure
 from core.native_errors import first_line
 
 _MOST_FILES = 100_000
 _BLOCK = 8 << 20
 _KEPT_BYTES = 100 << 30
-_IN_USE_SECONDS = 86_400.0
 _AT_ONCE = 16
 _LOOK_SECONDS = 0.5
 
@@ -125,28 +122,20 @@ def fetch(
     ``tell`` hears now and then how many bytes have come. Raises as `look` does, `StorageFailure` for a full
     disk and for files that change while they are read, and whatever ``check_stop`` raises.
     """
-    key = remote.sha256
-    final = cache / "remote" / (key or uuid.uuid4().hex)
-    if key is not None and is_whole(final):
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(final)  # the least recently used goes first
-        return _entry(remote, final), True
-    staging = cache / "staging" / uuid.uuid4().hex
-    staging.mkdir(parents=True)
-    try:
-        free = shutil.disk_usage(staging).free
+    copies = Cache(cache, "remote", _KEPT_BYTES)
+    if remote.sha256 is not None and (known := copies.find(remote.sha256)) is not None:
+        return _entry(remote, known), True
+
+    def fill(folder: Path) -> None:
+        free = shutil.disk_usage(folder).free
         if remote.bytes > free:
             raise StorageFailure(
                 f"{remote.url} has {remote.bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in the cache"
             )
-        _copy_all(remote, staging / "content", check_stop, tell)
-        # Nobody downloads it: its checksums would be computed for nothing.
-        manifest = inspect_folder(staging, "remote", {"url": remote.url}, hashes=False, sync=True)
-        publish_folder(staging, final, manifest)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    _trim(cache / "remote", final)
-    return _entry(remote, final), False
+        _copy_all(remote, folder / "content", check_stop, tell)
+
+    # What its server does not identify is never found again.
+    return _entry(remote, copies.make(remote.sha256 or uuid.uuid4().hex, fill)), False
 
 
 def _entry(remote: Remote, final: Path) -> Path:
@@ -232,17 +221,3 @@ def _answering(url: str) -> Iterator[None]:
         ):
             raise
         raise StorageFailure(f"{url} cannot be read: {first_line(error)}") from error
-
-
-def _trim(folder: Path, newest: Path) -> None:
-    """Drops what was not used for longest, above the limit, and for a day: no running job waits for it."""
-    kept, in_use = 0, time.time() - _IN_USE_SECONDS
-    found = []
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-            found.append((path.stat().st_mtime, size, path))
-    for used, size, path in sorted(found, reverse=True):
-        kept += size
-        if kept > _KEPT_BYTES and used < in_use and path != newest:
-            shutil.rmtree(path, ignore_errors=True)

@@ -1,13 +1,12 @@
 """What a model's vectors and scores depend on, as one hash: the key of everything that is kept of them."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from core.artifacts.cache import key_of
 from core.engine.models.loading import transformer_of, weights_sha256
 from core.engine.tokens import fingerprint
 from core.stack import library_versions
@@ -65,7 +64,7 @@ class Identity:
         }
         return cls(
             weights,
-            described_sha256(described),
+            key_of(described),
             next(model.parameters()).device.type,
             getattr(transformer_of(model).config, "_attn_implementation", None),
         )
@@ -75,14 +74,9 @@ class Identity:
 
         ``settings`` are whatever else the caller decides: role, prompt, precision, what is pruned.
         """
-        return described_sha256(
+        return key_of(
             [ENCODING, library_versions(), self.device, self.attention, self.model_sha256, *settings]
         )
-
-
-def described_sha256(described: object) -> str:
-    """Hash a description of plain values, whatever the order of its mappings."""
-    return hashlib.sha256(json.dumps(described, sort_keys=True, default=repr).encode()).hexdigest()
 
 
 def _configuration(module: nn.Module) -> Any:

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from core.artifacts import fresh_folder, sha256_of
+from core.artifacts.cache import key_of
+from core.artifacts.folders import write_atomically
 from core.data.rows.kept_reading import kept_reading
 from core.data.rows.row import Reject
 from core.data.sources.corpus import has_corpus, read_corpus
 from core.data.training_rows.pairs import DATASET_FACTS, Reading, read_pairs
-from core.engine.models.identity import described_sha256
 from core.families.prompts import with_own_prompts
 from core.mining.mine_rows import mine_rows
 from core.runtime.context import RunContext
@@ -129,7 +130,7 @@ def _key(mining: MineSpec, context: RunContext) -> str:
     if isinstance(check := settings["filters"]["cross_encoder"], dict):
         check.pop("model")
     settings["lexical"] = mining.model == "bm25"
-    return described_sha256([rows.hexdigest(), corpora.hexdigest(), models, settings])
+    return key_of([rows.hexdigest(), corpora.hexdigest(), models, settings])
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -142,9 +143,7 @@ def _keep(dataset: Path, kept: Path, key: str) -> None:
     """Beside the checkpoints: files, which are linked into each of them. The last names the others."""
     shutil.move(dataset / "train.parquet", kept.with_suffix(".parquet"))
     facts = json.loads((dataset / DATASET_FACTS).read_bytes())
-    temporary = kept.with_name(f".{kept.name}.json")
-    temporary.write_text(json.dumps({"key": key, "facts": facts}), encoding="utf-8")
-    temporary.replace(kept.with_suffix(".json"))
+    write_atomically(kept.with_suffix(".json"), json.dumps({"key": key, "facts": facts}))
 
 
 def _take(kept: Path, folder: Path, key: str) -> bool:

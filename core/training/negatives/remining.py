@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.artifacts.cache import whole_file
 from core.engine.batching import Packing
 from core.engine.ranks import Ranks
 from core.errors import BadSpec
@@ -160,11 +161,8 @@ class Remining:
             check_stop,
             self._known_answers,
         )
-        path = file_of(self.folder, generation)
-        temporary = path.with_name(f".{path.name}")
-        with temporary.open("wb") as file:
+        with whole_file(file_of(self.folder, generation)) as file:
             np.savez(file, starts=found.starts, documents=found.documents)
-        temporary.replace(path)
         for warning in found.warnings:
             self._context.notice(warning, "warning")
         counts = np.diff(found.starts)
