@@ -19,6 +19,9 @@ from core.store.leases import Claim, Requests
 from core.store.schema.database import Database
 from core.store.schema.tables import EventRow, Job, LogChunk, Metric
 
+_ROWS_AT_ONCE = 1000
+"""Both databases limit the number of a statement's parameters."""
+
 
 @dataclass
 class ProgressUpdate:
@@ -73,7 +76,7 @@ class ProgressStore:
         self, session: Session, claim: Claim, update: ProgressUpdate, last_seq: int, log_seq: int
     ) -> None:
         if update.events:
-            rows = [
+            rows: list[dict[str, Any]] = [
                 {
                     "job_id": claim.job_id,
                     "seq": seq,
@@ -88,18 +91,20 @@ class ProgressStore:
         if update.metrics:
             # The last one wins within a batch too: one statement may not touch a row twice.
             points = {(name, step): (value, at) for name, step, value, at in update.metrics}
-            table: Any = sqlite.insert(Metric) if self._database.sqlite else postgresql.insert(Metric)
-            statement = table.on_conflict_do_update(
-                index_elements=["job_id", "name", "step"],
-                set_={"value": table.excluded.value, "at": table.excluded.at},
-            )
-            session.execute(
-                statement,
-                [
-                    {"job_id": claim.job_id, "name": name, "step": step, "value": value, "at": at}
-                    for (name, step), (value, at) in points.items()
-                ],
-            )
+            values: list[dict[str, Any]] = [
+                {"job_id": claim.job_id, "name": name, "step": step, "value": value, "at": at}
+                for (name, step), (value, at) in points.items()
+            ]
+            insert_into: Any = sqlite.insert if self._database.sqlite else postgresql.insert
+            # Many rows a statement: see `_prepare_postgres`. SQLAlchemy does so by itself for plain INSERTs.
+            for begin in range(0, len(values), _ROWS_AT_ONCE):
+                statement = insert_into(Metric).values(values[begin : begin + _ROWS_AT_ONCE])
+                session.execute(
+                    statement.on_conflict_do_update(
+                        index_elements=["job_id", "name", "step"],
+                        set_={"value": statement.excluded.value, "at": statement.excluded.at},
+                    )
+                )
         if update.log:
             content = update.log.replace("\x00", "\ufffd")
             size = len(content.encode())

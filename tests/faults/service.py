@@ -81,19 +81,27 @@ class Service:
         process.send_signal(number)
         process.wait(60)
 
-    def freeze(self, name: str) -> None:
-        """SIGSTOP, at a moment at which the process does not hold SQLite's lock: nobody else could write.
+    def freeze(self, name: str, job_id: str) -> None:
+        """SIGSTOP to a worker that runs the job, while it does not hold SQLite's write lock.
 
-        The lock is kept from it until it has stopped: a signal is sent before it has arrived.
+        Else nobody could write (docs/jobs.md). The lock is kept from the worker until it has stopped: the
+        signal arrives later than it is sent. Nothing is written meanwhile, so the job is seen as the stopped
+        worker leaves it.
         """
-        process = self.processes[name]
         with contextlib.closing(
             sqlite3.connect(self.database, timeout=60, isolation_level=None)
         ) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            process.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            self.freeze_anywhere(name)
+            found = connection.execute("SELECT state, attempt FROM jobs WHERE id = ?", [job_id]).fetchone()
             connection.execute("ROLLBACK")
+        assert found == ("running", 1), f"too late to freeze its worker: {found}\n{self.logs()}"
+
+    def freeze_anywhere(self, name: str) -> None:
+        """SIGSTOP, wherever the process is just now. Returns when all its threads have stopped."""
+        process = self.processes[name]
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
     @property
     def database(self) -> Path:

@@ -1,11 +1,13 @@
 """The same job on PostgreSQL and Redis, and with servers that go away."""
 
+import signal
 import uuid
 
+import psycopg
 import redis
 
 from core.artifacts import Library
-from tests.faults.service import until
+from tests.faults.service import Service, until
 from tests.faults.test_kills import check_resumed, check_succeeded_once
 
 
@@ -30,6 +32,45 @@ def test_a_job_on_postgresql_and_redis(service, long_spec, postgres_url, redis_u
     jobs = [running.client.submit({**long_spec, "max_steps": 1, "name": None}).id for _ in range(6)]
     assert {running.wait(job_id).attempt for job_id in jobs} == {1}
     until(lambda: len(running.client.workers()) == 2, what="both workers are listed")
+
+
+def test_a_worker_that_is_frozen_inside_a_transaction_loses_its_job(service, long_spec, postgres_url):
+    """It holds the job's row until the server ends its transaction: then another worker takes the job."""
+    running = service(database_url=postgres_url).start()
+    job = running.client.submit(long_spec)
+    running.wait_for_step(job.id, 60)
+    worker = running.processes["worker"]
+    freeze_inside_a_transaction(running, "worker", job.id, postgres_url)
+    running.start("worker-2")
+    until(lambda: running.client.job(job.id).attempt == 2, what="the other worker takes over")
+    worker.send_signal(signal.SIGCONT)
+    check_succeeded_once(running, running.wait(job.id), attempts=2)
+    check_resumed(running, job.id)
+    # The one that comes back finds its connection closed, opens another, and takes jobs again.
+    running.kill("worker-2", signal.SIGTERM)
+    again = running.client.submit({**long_spec, "max_steps": 2, "name": None})
+    check_succeeded_once(running, running.wait(again.id), attempts=1)
+
+
+def freeze_inside_a_transaction(running: Service, name: str, job_id: str, url: str) -> None:
+    """SIGSTOP to a worker that has changed the job's row and has not committed."""
+    with psycopg.connect(url, autocommit=True) as watch, psycopg.connect(url) as console:
+        # A worker writes progress in one transaction: the job's row first, then events. There it waits.
+        console.execute("LOCK TABLE events IN SHARE MODE")
+        waiting = "wait_event_type = 'Lock' AND query LIKE 'INSERT INTO events%'"
+        connection = until(
+            lambda: watch.execute(f"SELECT pid FROM pg_stat_activity WHERE {waiting}").fetchone(),
+            what="the worker waits inside its transaction",
+        )
+        running.freeze_anywhere(name)
+        console.rollback()
+
+        def kept() -> bool:
+            state = watch.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", connection).fetchone()
+            free = watch.execute("SELECT id FROM jobs WHERE id = %s FOR UPDATE SKIP LOCKED", [job_id])
+            return state == ("idle in transaction",) and free.fetchone() is None
+
+        until(kept, what="the frozen worker keeps the job's row locked")
 
 
 def test_another_host_goes_on_with_what_the_storage_has(

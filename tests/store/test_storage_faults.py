@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -12,14 +13,18 @@ import sqlalchemy
 from psycopg import errors as postgres
 
 from core.errors import Unavailable
+from core.jobs.events import Event, EventType
 from core.settings import Settings
 from core.spec import parse_spec
 from core.store import Store, open_store
 from core.store.leases import Capacity
+from core.store.progress import ProgressUpdate
 from core.store.schema.database import open_database
+from core.store.schema.tables import Metric
 from migrations import upgrade
 from tests.conftest import postgres_server
 from tests.disks import Disk, mounted
+from tests.faults.service import until
 
 SPEC = parse_spec({"kind": "train", "base_model": "o/m", "dataset": "file:x"})
 
@@ -150,32 +155,55 @@ def failing(folder: Path, error: psycopg.Error) -> Iterator[None]:
         raise sqlalchemy.exc.DBAPIError.instance("UPDATE jobs", None, error, psycopg.Error)
 
 
-def test_a_worker_that_is_frozen_in_a_transaction_loses_it(settings, postgres_url, monkeypatch):
-    """It would hold the job's row for ever, and nobody could take the job back."""
-    monkeypatch.setattr("core.store.schema.database.IDLE_SECONDS", 1)
-    frozen = opened(settings, postgres_url)
-    frozen.database.ping()  # its connection is made
+def test_a_transaction_whose_client_says_nothing_is_ended(settings, postgres_url, monkeypatch):
+    """A frozen client would hold the job's row for ever (a real one: tests/faults/test_fleet.py)."""
+    monkeypatch.setattr("core.store.schema.database.IDLE_SECONDS", 5)
+    silent = opened(settings, postgres_url)
+    silent.database.ping()  # its connection is made
     monkeypatch.undo()
     other = open_store(settings.model_copy(update={"database_url": postgres_url}))
-    frozen.jobs.submit(SPEC)
-    claim = frozen.leases.claim(Capacity(worker="w"), 0.1)
+    silent.jobs.submit(SPEC)
+    claim = silent.leases.claim(Capacity(worker="w"), 0.1)
+    time.sleep(0.2)  # the lease is over
+    now = datetime.now(UTC)
+    rows = [
+        {"job_id": claim.job_id, "name": "loss", "step": step, "value": 1.0, "at": now} for step in (1, 2)
+    ]
 
-    def freeze() -> None:
-        with frozen.database.write() as session:
+    def hold() -> None:
+        with silent.database.write() as session:
             session.execute(sqlalchemy.text("SELECT id FROM jobs FOR UPDATE"))
-            time.sleep(0.2)
+            session.execute(sqlalchemy.insert(Metric), rows)  # several rows: once their time was not counted
             assert other.leases.expire_leases() == []
-            time.sleep(1.5)
-            assert other.leases.expire_leases() == [claim.job_id]
+            assert until(other.leases.expire_leases, what="the row is free") == [claim.job_id]
             session.execute(sqlalchemy.text("SELECT 1"))
 
     with pytest.raises(Unavailable):
-        freeze()
-    frozen.database.ping()
+        hold()
+    silent.database.ping()
     with other.database.read() as session:
         assert session.scalar(sqlalchemy.text("SHOW idle_in_transaction_session_timeout")) == "20s"
     other.close()
-    frozen.close()
+    silent.close()
+
+
+def test_many_rows_are_written_in_one_statement(settings, postgres_url, monkeypatch):
+    """psycopg's executemany would leave a transaction that the server does not end (`_prepare_postgres`)."""
+    store = opened(settings, postgres_url)
+    store.jobs.submit(SPEC)
+    claim = store.leases.claim(Capacity(worker="w"), 30)
+    monkeypatch.setattr(psycopg.Cursor, "executemany", None)
+    now = datetime.now(UTC)
+    events = [Event(type=EventType.NOTICE, at=now, data={"message": str(number)}) for number in range(3)]
+    points = [("loss", step, 1.0, now) for step in range(2500)]
+    store.progress.record(claim, ProgressUpdate(events=events, metrics=points, log="x"))
+    again = [("loss", step, 2.0, now) for step in range(1, 3)]
+    store.progress.record(claim, ProgressUpdate(metrics=again))
+    assert [value for _, value, _ in store.progress.metric(claim.job_id, "loss")] == [1.0, 2.0, 2.0] + [
+        1.0
+    ] * 2497
+    assert [row.data["message"] for row in store.progress.events(claim.job_id)[-3:]] == ["0", "1", "2"]
+    store.close()
 
 
 def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(settings, postgres_url, monkeypatch):

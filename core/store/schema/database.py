@@ -205,6 +205,9 @@ def _prepare_postgres(engine: Engine) -> None:
 
     Its system goes on answering keep-alives, so nothing else would ever end the transaction.
     """
+    # One INSERT with many rows. psycopg's executemany is a pipeline that ends with a Flush message, and
+    # PostgreSQL stops counting a transaction's idle time when one arrives: it would never end.
+    engine.dialect.use_insertmanyvalues_wo_returning = True
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
