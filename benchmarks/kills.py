@@ -19,9 +19,9 @@ from typing import Any
 
 from benchmarks.report import write_report
 from core.jobs.views import JobView
+from tests.faults.checks import check_resumed, check_succeeded_once
 from tests.faults.conftest import make_long_spec
 from tests.faults.service import Service, until
-from tests.faults.test_kills import check_resumed, check_succeeded_once
 from tests.tiny import make_model
 
 _LEASE_SECONDS = 3

@@ -16,6 +16,9 @@ from core.settings import Settings
 from core.store import Store, open_store
 from migrations import upgrade
 
+# Helpers that assert for tests: what they compare is shown, as in a test.
+pytest.register_assert_rewrite("tests.faults.checks", "tests.training.running")
+
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 

@@ -12,11 +12,9 @@ from core.jobs.events import Event, EventType
 from core.jobs.reasons import EndReason
 from core.settings import Settings
 from core.store.artifacts import NewArtifact
-from core.store.leases import Capacity
 from core.store.progress import ProgressUpdate
 from migrations import upgrade
-
-CPU = Capacity(worker="w1")
+from tests.api.submitting import CPU, post
 
 
 @pytest.fixture
@@ -29,10 +27,6 @@ def spec(settings: Settings) -> dict:
         "base_model": f"file:{data / 'model'}",
         "dataset": f"file:{data / 'pairs.jsonl'}",
     }
-
-
-def post(http: TestClient, spec: dict, **headers: str):
-    return http.post("/jobs", json=spec, headers=headers)
 
 
 def finished(http: TestClient, settings: Settings, tmp_path, text: bytes = b"0123456789" * 1000) -> dict:

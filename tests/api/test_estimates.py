@@ -11,7 +11,7 @@ from core.jobs.reasons import EndReason
 from core.store.artifacts import NewArtifact
 from core.store.fleet import Inventory
 from core.store.leases import Capacity
-from tests.api.test_api import CPU, post
+from tests.api.submitting import CPU, post
 
 
 @pytest.fixture

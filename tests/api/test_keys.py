@@ -15,7 +15,7 @@ from api.deps import Key
 from api.routing import Route
 from api.throttle import Throttle
 from migrations import upgrade
-from tests.unit.test_forms import MINIMAL
+from tests.specs import MINIMAL
 
 
 class Clock:

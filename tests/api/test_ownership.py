@@ -14,7 +14,7 @@ from core.spec import parse_spec
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity
 from migrations import upgrade
-from tests.unit.test_forms import MINIMAL
+from tests.specs import MINIMAL
 
 ROWS = b'{"query": "a", "positive": "b"}\n' * 3
 ACTIONS = ["cancel", "pause", "resume", "retry"]

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.unit.test_forms import MINIMAL
+from tests.specs import MINIMAL
 
 BAD = {
     "NUL": "\x00",

@@ -12,20 +12,11 @@ from hypothesis import strategies as st
 from core.data.documents.passages import with_title
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
-from tests.data.test_prepare import facts, prepare, rows, write
+from tests.data.pages import SMALL, page
+from tests.data.running import facts, prepare, rows, write
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 TOPICS = ("river", "market", "engine", "garden", "planet", "violin")
-
-
-def page(topic: str, number: int) -> str:
-    """Three sections that say different things of a topic."""
-    begin = f"Everything about {topic} {number} begins with its place {number * 7}."
-    parts = [f"# The {topic} number {number}\n\n{begin}"]
-    for verb in ("made", "used", "mended"):
-        words = " ".join(f"{verb}{topic}{number}word{index}" for index in range(30))
-        parts.append(f"## How the {topic} is {verb}\n\nIt is {verb} in the way of {topic} {number}. {words}.")
-    return "\n\n".join(parts) + "\n"
 
 
 @pytest.fixture
@@ -36,9 +27,6 @@ def tree(tmp_path):
         for number in range(8):
             (root / topic / f"{number}.md").write_text(page(topic, number), encoding="utf-8")
     return root
-
-
-SMALL = {"min_characters": 200, "max_characters": 800}
 
 
 def made_of(out: Path, source, **fields) -> list[dict]:

@@ -28,7 +28,7 @@ from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from core.spec.parts.refs import parse_ref
-from tests.data.test_prepare import facts, prepare, rows, write
+from tests.data.running import facts, prepare, rows, write
 
 PAIR = {"query": "what", "positive": "this"}
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data.dedup.near_duplicates import Sketches
-from tests.data.test_prepare import facts, prepare, rows, write
+from tests.data.running import facts, prepare, rows, write
 
 VOCABULARY = [f"word{number}" for number in range(400)]
 

@@ -19,7 +19,7 @@ from core.jobs.protocol import RunRequest
 from core.process.attempt import run_attempt
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
-from tests.data.test_documents import SMALL, page
+from tests.data.pages import SMALL, page
 
 DOCUMENTS = {"kind": "prepare", "task": "triplets", "chunking": SMALL, "balance": {"min_rows": 0}}
 

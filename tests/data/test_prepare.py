@@ -1,9 +1,7 @@
 """Prepare jobs: what comes in, what comes out, and what is said of the rest."""
 
 import json
-from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.prepare import run, write_rows
@@ -12,23 +10,7 @@ from core.errors import InvalidRequest
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
-
-
-def write(path: Path, rows: list) -> Path:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return path
-
-
-def prepare(out: Path, source, **fields):
-    return run_local({"kind": "prepare", "source": source, **fields}, out, RecordingReporter())
-
-
-def facts(out: Path) -> dict:
-    return json.loads((out / "dataset" / "dataset.json").read_text())
-
-
-def rows(out: Path, split: str = "train") -> list[dict]:
-    return pq.read_table(out / "dataset" / f"{split}.parquet").to_pylist()
+from tests.data.running import facts, prepare, rows, write
 
 
 def test_every_record_is_accounted_for(tmp_path):

@@ -8,7 +8,7 @@ from core.data.training_rows.reasonir import looks_like_an_id
 from core.errors import InvalidRequest
 from core.spec import parse_spec
 from tests.data.reasonir_mini import INSTRUCTION, write_bright, write_reasonir
-from tests.data.test_prepare import facts, prepare, rows
+from tests.data.running import facts, prepare, rows
 
 
 @pytest.fixture

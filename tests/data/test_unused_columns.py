@@ -17,7 +17,7 @@ from core.data.sources.retrieval import read_retrieval
 from core.data.training_rows.dataset import SCHEMA, write_facts
 from core.data.training_rows.pairs import read_pairs
 from core.jobs.events import EventType
-from tests.training.test_train import of, run
+from tests.training.running import of, run
 
 EXTRA = "zzz_extra"
 ROWS = [

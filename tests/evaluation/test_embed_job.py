@@ -18,7 +18,7 @@ from core.process.local import run_local
 from core.retrieval import encode as encode_room
 from core.runtime.reporter import RecordingReporter
 from tests.tiny import WORDS
-from tests.training.test_train import of
+from tests.training.running import of
 
 REPOSITORY = Path(__file__).parents[2]
 TEXTS = [f"{one} {other}" for one in WORDS[:13] for other in WORDS[13:]]

@@ -14,10 +14,9 @@ from core.ranking.metrics import evaluate_run, mean
 from core.ranking.runs import read_run
 from core.runtime.context import StopSignal
 from core.runtime.reporter import RecordingReporter
+from tests.evaluation.running import METRICS, evaluate, report
 from tests.tiny import WORDS
-from tests.training.test_train import of
-
-METRICS = ["ndcg@10", "mrr@10", "recall@10"]
+from tests.training.running import of
 
 
 @pytest.fixture
@@ -38,24 +37,6 @@ def beir(tmp_path) -> Path:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(qrels) + "\n")
     return folder
-
-
-def evaluate(out: Path, models, datasets, **fields):
-    reporter = fields.pop("reporter", None) or RecordingReporter()
-    spec = {
-        "kind": "evaluate",
-        "models": [model if isinstance(model, dict | str) else f"file:{model}" for model in models],
-        "datasets": [data if isinstance(data, dict) else f"file:{data}" for data in datasets],
-        "metrics": METRICS,
-        "resources": {"gpus": 0},
-        **fields,
-    }
-    result = run_local(spec, out, reporter, stop=getattr(reporter, "stop", None), cache=out.parent / "cache")
-    return result, reporter.events
-
-
-def report(out: Path) -> dict:
-    return json.loads((out / "report" / "report.json").read_text())
 
 
 def test_a_bi_encoder_ranks_as_its_library_does(models, beir, tmp_path):

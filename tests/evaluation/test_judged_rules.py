@@ -15,10 +15,10 @@ from core.kinds.train import _broken_by_training
 from core.process.local import run_local
 from core.ranking.search import shard_vectors
 from core.runtime.reporter import RecordingReporter
-from tests.data.test_judgments import write_set
-from tests.evaluation.test_evaluate_job import evaluate, report
+from tests.data.judged_sets import write_set
+from tests.evaluation.running import evaluate, report
 from tests.tiny import WORDS
-from tests.training.test_train import of
+from tests.training.running import of
 
 COUNT = 8
 

@@ -7,8 +7,8 @@ import psycopg
 import redis
 
 from core.artifacts import Library
+from tests.faults.checks import check_resumed, check_succeeded_once
 from tests.faults.service import Service, until
-from tests.faults.test_kills import check_resumed, check_succeeded_once
 
 
 def test_a_job_on_postgresql_and_redis(service, long_spec, postgres_url, redis_url, request):

@@ -8,8 +8,8 @@ import pytest
 
 from core.errors import Unavailable
 from tests.disks import Disk, mounted
+from tests.faults.checks import check_resumed, check_succeeded_once
 from tests.faults.service import Service, until
-from tests.faults.test_kills import check_resumed, check_succeeded_once
 
 
 def deleted(folder: Path) -> None:

@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 
 from core.families.late_interaction import Ragged, score_all, score_pairs
 from core.runtime.reporter import RecordingReporter
-from tests.data.test_prepare import write
-from tests.mining.test_mine_job import FREE, made, mine, page, rows_file
+from tests.data.running import write
+from tests.mining.running import FREE, made, mine, page
 from tests.tiny import WORDS, make_colbert, make_cross_encoder
-
-__all__ = ["rows_file"]
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import pytest
 from core.jobs.events import EventType
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
-from tests.data.test_judgments import write_set
-from tests.data.test_prepare import prepare
-from tests.mining.test_mine_job import FREE, made, page
+from tests.data.judged_sets import write_set
+from tests.data.running import prepare
+from tests.mining.running import FREE, made, page
 from tests.tiny import WORDS
-from tests.training.test_train import of
+from tests.training.running import of
 
 COUNT = 6
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from sentence_transformers import SentenceTransformer
 
@@ -18,40 +17,11 @@ from core.retrieval import encode as encode_room
 from core.runtime.context import StopSignal
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
-from tests.data.test_prepare import prepare, write
+from tests.data.running import prepare, write
+from tests.mining.running import FREE, made, mine, page
 from tests.tiny import WORDS
 
 REPOSITORY = Path(__file__).parents[2]
-
-FREE = {"positive_aware": None, "near_duplicates": None}
-
-
-@pytest.fixture
-def rows_file(tmp_path) -> Path:
-    lines = [
-        {
-            "query": f"what is {word}",
-            "positive": f"{word} is this and {WORDS[(number + 3) % 20]}",
-            "group": f"g{number // 2}",
-        }
-        for number, word in enumerate(WORDS)
-    ]
-    return write(tmp_path / "rows.jsonl", lines)
-
-
-def mine(out: Path, dataset, model, **fields):
-    reporter = fields.pop("reporter", None) or RecordingReporter()
-    return run_local(
-        {"kind": "mine", "dataset": dataset, "model": model, **fields}, out, reporter, overwrite=True
-    )
-
-
-def made(out: Path, split: str = "train") -> list[dict]:
-    return pq.read_table(out / "dataset" / f"{split}.parquet").to_pylist()
-
-
-def page(out: Path) -> dict:
-    return json.loads((out / "dataset" / "dataset.json").read_text())
 
 
 def test_the_nearest_are_those_of_brute_force(rows_file, tiny_model, tmp_path):

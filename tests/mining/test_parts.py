@@ -8,9 +8,7 @@ from core.process.local import run_local
 from core.retrieval import encode as encode_room
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
-from tests.mining.test_mine_job import FREE, made, mine, page, rows_file
-
-__all__ = ["rows_file"]
+from tests.mining.running import FREE, made, mine, page
 
 
 @pytest.fixture(autouse=True)

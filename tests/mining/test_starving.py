@@ -15,8 +15,8 @@ from core.mining.starvation import CHECKED, Tally
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from core.spec.filters import Fallback, RankFilters
-from tests.data.test_prepare import write
-from tests.mining.test_mine_job import made, mine, page
+from tests.data.running import write
+from tests.mining.running import made, mine, page
 from tests.tiny import WORDS, make_cross_encoder
 
 DOCUMENTS = np.arange(30)

@@ -202,7 +202,7 @@ def test_many_rows_are_written_in_one_statement(settings, postgres_url, monkeypa
     assert [value for _, value, _ in store.progress.metric(claim.job_id, "loss")] == [1.0, 2.0, 2.0] + [
         1.0
     ] * 2497
-    assert [row.data["message"] for row in store.progress.events(claim.job_id)[-3:]] == ["0", "1", "2"]
+    assert [row.data.message for row in store.progress.events(claim.job_id)[-3:]] == ["0", "1", "2"]
     store.close()
 
 

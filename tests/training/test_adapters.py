@@ -27,7 +27,7 @@ from core.training.adapters import (
     trained_state,
 )
 from tests.tiny import WORDS
-from tests.training.test_train import StopAt, of, run, weights  # noqa: F401
+from tests.training.running import StopAt, run, weights
 
 TEXTS = ["river", "what is a mountain", "some longer text about a river and its water"]
 

@@ -20,7 +20,7 @@ from core.runtime.context import RunContext, Stopped
 from core.runtime.reporter import JsonlReporter, RecordingReporter
 from tests.disks import Disk, mounted
 from tests.tiny import make_colbert, make_cross_encoder
-from tests.training.test_train import StopAt, run
+from tests.training.running import StopAt, run
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from core.jobs.events import EventType
 from core.spec.parts.training import Loss
 from core.spec.train import TrainSpec
 from tests.tiny import WORDS, make_colbert, make_cross_encoder, make_model, token_rows
-from tests.training.test_train import of, run
+from tests.training.running import of, run
 
 ROWS = [
     {

@@ -1,47 +1,13 @@
 """What every family keeps, whichever it is: the promises of a training, once for all three."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
 from core.jobs.events import EventType
-from tests.tiny import WORDS, make_colbert, make_cross_encoder, make_model
-from tests.training.test_recovery import equal, poison, same_losses, small_memory, warnings
-from tests.training.test_train import StopAt, of, run, weights
+from tests.training.failing import poison, small_memory
+from tests.training.running import StopAt, equal, of, run, same_losses, warnings, weights
 
 FAMILIES = ["dense", "late_interaction", "cross_encoder"]
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
-    """By dropout: with it, and without."""
-    found = {}
-    for name, dropout in (("lively", 0.1), ("steady", 0.0)):
-        folder = tmp_path_factory.mktemp(name)
-        bi_encoder = make_model(folder / "bi-encoder", dropout=dropout)
-        found[name] = {
-            "dense": bi_encoder,
-            "late_interaction": make_colbert(folder / "colbert", bi_encoder),
-            "cross_encoder": make_cross_encoder(folder / "cross-encoder", bi_encoder),
-        }
-    return found
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    lines = [
-        {
-            "query": f"what is {word}",
-            "positive": f"{word} is the document of {word} , and of {WORDS[index - 1]}",
-            "negatives": [f"{WORDS[index - 2]} and {WORDS[index - 5]}"][: index % 2],
-        }
-        for index, word in enumerate(WORDS)
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
 
 
 @pytest.fixture(params=FAMILIES)
@@ -50,12 +16,12 @@ def family(request) -> str:
 
 
 @pytest.fixture
-def spec(family, bases, rows) -> dict:
+def spec(family, bases, word_rows) -> dict:
     return {
         "kind": "train",
         "family": family,
         "base_model": f"file:{bases['lively'][family]}",
-        "dataset": f"file:{rows}",
+        "dataset": f"file:{word_rows}",
         "batch_size": 6,
         "learning_rate": 2e-3,
         "epochs": 2,
@@ -70,8 +36,8 @@ def steady(spec, bases) -> dict:
     return {**spec, "base_model": base, "optimizer": "sgd", "learning_rate": 0.02}
 
 
-def asked_for_scores(spec, rows) -> dict:
-    datasets = [{"ref": f"file:{rows}", "name": "rows"}]
+def asked_for_scores(spec, word_rows) -> dict:
+    datasets = [{"ref": f"file:{word_rows}", "name": "rows"}]
     return {**spec, "evaluation": {"datasets": datasets, "metrics": ["ndcg@10", "mrr@10"]}}
 
 
@@ -92,8 +58,8 @@ def test_stopped_and_resumed_it_ends_bit_identical(spec, tmp_path, stop_at, chan
 
 
 @pytest.mark.parametrize("change", [{}, {"lora": {"r": 4, "alpha": 64}}], ids=["whole", "lora"])
-def test_what_was_evaluated_is_what_was_saved(spec, rows, tmp_path, change):
-    spec = asked_for_scores(spec | change, rows) | {"epochs": 6}
+def test_what_was_evaluated_is_what_was_saved(spec, word_rows, tmp_path, change):
+    spec = asked_for_scores(spec | change, word_rows) | {"epochs": 6}
     result, _ = run(spec, tmp_path / "first")
     assert result.state == "succeeded", result.end_reason
     scores = result.metrics
@@ -103,9 +69,9 @@ def test_what_was_evaluated_is_what_was_saved(spec, rows, tmp_path, change):
     assert result.metrics["baseline"] == scores["finetuned"]
 
 
-def test_an_encoder_becomes_a_model_of_the_family(spec, bases, rows, tmp_path):
+def test_an_encoder_becomes_a_model_of_the_family(spec, bases, word_rows, tmp_path):
     """A new projection or head is drawn with the seed, trained and saved."""
-    spec = asked_for_scores(spec, rows) | {"base_model": f"file:{bases['lively']['dense']}", "epochs": 4}
+    spec = asked_for_scores(spec, word_rows) | {"base_model": f"file:{bases['lively']['dense']}", "epochs": 4}
     for out in ("first", "second"):
         result, _ = run(spec, tmp_path / out)
         assert result.state == "succeeded", result.end_reason
@@ -149,8 +115,12 @@ def test_a_step_without_numbers_is_left_out(spec, tmp_path, monkeypatch):
     assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(tmp_path / "out").values())
 
 
-def test_an_evaluation_goes_on_in_halves(spec, rows, tmp_path, monkeypatch):
-    spec = asked_for_scores(spec, rows) | {"max_steps": 1, "loss": {"cached": True}, "micro_batch_tokens": 64}
+def test_an_evaluation_goes_on_in_halves(spec, word_rows, tmp_path, monkeypatch):
+    spec = asked_for_scores(spec, word_rows) | {
+        "max_steps": 1,
+        "loss": {"cached": True},
+        "micro_batch_tokens": 64,
+    }
     expected, _ = run(spec, tmp_path / "plain")
     small_memory(monkeypatch, 40)
     result, _ = run(spec, tmp_path / "small")
@@ -196,10 +166,10 @@ def test_the_report_names_the_family(spec, tmp_path, family):
     }[family] in card
 
 
-def test_triplets_are_scored_by_every_family(spec, rows, tmp_path):
+def test_triplets_are_scored_by_every_family(spec, word_rows, tmp_path):
     spec |= {
         "epochs": 6,
-        "evaluation": {"datasets": [f"file:{rows}"], "metrics": ["triplet_accuracy", "margin"]},
+        "evaluation": {"datasets": [f"file:{word_rows}"], "metrics": ["triplet_accuracy", "margin"]},
     }
     result, _ = run(spec, tmp_path / "out")
     assert result.state == "succeeded", result.end_reason

@@ -11,7 +11,7 @@ from core.engine.models.identity import Identity
 from core.jobs.events import EventType
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
-from tests.training.test_train import StopAt, of, run
+from tests.training.running import StopAt, of, run
 
 
 def changed(model, folder, change):

@@ -18,6 +18,7 @@ from core.families.late_interaction.pooling import prune, vectors_left
 from core.spec.parts.training import Lengths
 from core.spec.train import PruneEmbeddings
 from tests.tiny import WORDS, make_colbert, make_model, token_rows
+from tests.training.running import run
 
 pytest.importorskip("pylate")
 from pylate.losses import CachedContrastive, Contrastive
@@ -330,8 +331,6 @@ def test_an_index_ranks_as_scoring_everything_does(folder, tmp_path):
 
 
 def test_a_trained_projection_gets_no_random_one_behind_it(folder, tmp_path):
-    from tests.training.test_train import run
-
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps({"query": w, "positive": f"the {w}"}) + "\n" for w in WORDS))
     spec = {

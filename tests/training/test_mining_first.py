@@ -9,9 +9,9 @@ from core.errors import InvalidRequest
 from core.jobs.events import EventType
 from core.spec import parse_spec
 from core.training.negatives import mining_first
-from tests.mining.test_mine_job import made, mine
+from tests.mining.running import made, mine
 from tests.tiny import make_static
-from tests.training.test_train import StopAt, of, run, weights
+from tests.training.running import StopAt, of, run, weights
 
 MINE = {"model": "bm25", "num_negatives": 2, "filters": {"positive_aware": None}}
 

@@ -20,7 +20,7 @@ from core.spec.train import Prompts
 from core.training import trainer as trainer_room
 from core.training.negatives.choice import ChosenNegatives
 from tests.tiny import WORDS
-from tests.training.test_train import StopAt, run, weights
+from tests.training.running import StopAt, run, weights
 
 LEVELS = ["easy", "easy", "medium", "hard", "hard", "hard", "other"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from core.jobs.events import EventType
 from tests.tiny import WORDS, make_cross_encoder
-from tests.training.test_train import of, run
+from tests.training.running import of, run
 
 
 def pairs(path, score):

@@ -16,8 +16,7 @@ from core.spec.parts.training import Lengths, PruneTokens
 from core.spec.train import Prompts
 from core.training.pruning import prune_documents
 from tests.tiny import WORDS
-from tests.training.test_families import bases, rows  # noqa: F401
-from tests.training.test_train import of, run
+from tests.training.running import of, run
 
 LONG = " ".join(WORDS) + " the the the the"
 
@@ -126,18 +125,18 @@ def test_a_job_reads_so_much_less(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["hierarchical", "attention"])
-def test_pooled_models_train_save_and_tell_the_cost(bases, rows, tmp_path, strategy):  # noqa: F811
+def test_pooled_models_train_save_and_tell_the_cost(bases, word_rows, tmp_path, strategy):
     ColBERT = pytest.importorskip("pylate.models").ColBERT  # noqa: N806
 
     spec = {
         "kind": "train",
         "family": "late_interaction",
         "base_model": f"file:{bases['lively']['late_interaction']}",
-        "dataset": f"file:{rows}",
+        "dataset": f"file:{word_rows}",
         "batch_size": 6,
         "epochs": 2,
         "prune_embeddings": {"strategy": strategy, "keep_ratio": 0.5, "protected_tokens": 0},
-        "evaluation": {"datasets": [{"ref": f"file:{rows}", "name": "rows"}], "metrics": ["ndcg@10"]},
+        "evaluation": {"datasets": [{"ref": f"file:{word_rows}", "name": "rows"}], "metrics": ["ndcg@10"]},
     }
     result, _ = run(spec, tmp_path / "out")
     assert result.state == "succeeded", result.end_reason

@@ -1,15 +1,9 @@
 """Several processes that share every batch: the same training as by one, and no process left behind."""
 
-import contextlib
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -20,11 +14,9 @@ from core.engine.micro_batches import is_out_of_memory
 from core.engine.ranks import Ranks, ShortElsewhere
 from core.process.local import run_local
 from tests.faults.service import until
-from tests.tiny import WORDS, make_model
-from tests.training.test_recovery import equal, same_losses, small_memory, warnings
-from tests.training.test_train import StopAt, run, weights
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.training.failing import small_memory
+from tests.training.processes import helpers, make_spec, sabotage, start_job
+from tests.training.running import StopAt, equal, run, same_losses, warnings, weights
 
 
 @given(count=st.integers(1, 60), size=st.integers(1, 8))
@@ -47,59 +39,8 @@ def test_alone_nothing_is_asked_of_anybody():
     assert is_out_of_memory(ShortElsewhere())
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Several negatives, texts of all lengths, one that many rows share, an odd number of rows."""
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    drawn = np.random.default_rng(0)
-
-    def text(row: int) -> str:
-        return f"{row} " + " ".join(drawn.choice(WORDS, drawn.integers(1, 30)))
-
-    lines = []
-    for row in range(45):
-        query = text(row)
-        lines.append({"query": query, "positive": f"{query} of it", "negatives": [text(row), "one for all"]})
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-def make_spec(rows: Path, model: Path, **fields) -> dict:
-    return {
-        "kind": "train",
-        "base_model": f"file:{model}",
-        "dataset": f"file:{rows}",
-        "batch_size": 11,
-        "micro_batch_tokens": 128,
-        "learning_rate": 2e-3,
-        "epochs": 2,
-        "logging_steps": 1,
-        "resources": {"gpus": 0},
-        **fields,
-    }
-
-
-@pytest.fixture(scope="module")
-def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("models") / "steady", dropout=0.0)
-
-
-def helpers() -> list[psutil.Process]:
-    """With their data loaders, whosever children they are; not those of tests that run beside this one."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if (
-                "core.process.rank" in (process.info["cmdline"] or ())
-                and process.status() != psutil.STATUS_ZOMBIE
-            ):
-                beside = process.environ().get("PYTEST_XDIST_WORKER") != os.environ.get("PYTEST_XDIST_WORKER")
-                found += [] if beside else [process]
-    return found
-
-
 @pytest.mark.parametrize("cached", [False, True])
-def test_two_processes_train_as_one(cached, rows, steady, tmp_path):
+def test_two_processes_train_as_one(cached, uneven_rows, steady, tmp_path):
     fields = {
         "gradient_accumulation_steps": 2,
         "loss": {
@@ -114,7 +55,7 @@ def test_two_processes_train_as_one(cached, rows, steady, tmp_path):
             "early_stopping": {"metric": "ndcg@10", "patience": 9},
         },
     }
-    spec = make_spec(rows, steady, **fields)
+    spec = make_spec(uneven_rows, steady, **fields)
     if not cached:
         dry, _ = run({**spec, "dry_run": True}, tmp_path / "dry", processes=2)
         assert dry.metrics["estimate"]["rows"] < 45
@@ -131,10 +72,10 @@ def test_two_processes_train_as_one(cached, rows, steady, tmp_path):
     until(lambda: not helpers(), 10, "no helper is left")
 
 
-def test_stopped_and_resumed_they_end_as_if_never_stopped(rows, tiny_model, tmp_path):
+def test_stopped_and_resumed_they_end_as_if_never_stopped(uneven_rows, tiny_model, tmp_path):
     """With dropout: each process draws its own."""
     fields = {"checkpoint": {"every_steps": 2, "every_seconds": None}, "data_loader_workers": 1}
-    spec = make_spec(rows, tiny_model, **fields)
+    spec = make_spec(uneven_rows, tiny_model, **fields)
     run(spec, tmp_path / "whole", processes=2)
     reporter = StopAt(3)
     stopped = run_local(spec, tmp_path / "out", reporter, stop=reporter.stop, processes=2)
@@ -146,8 +87,8 @@ def test_stopped_and_resumed_they_end_as_if_never_stopped(rows, tiny_model, tmp_
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_memory_short_in_the_first_narrows_all(rows, steady, tmp_path, monkeypatch):
-    spec = make_spec(rows, steady)
+def test_memory_short_in_the_first_narrows_all(uneven_rows, steady, tmp_path, monkeypatch):
+    spec = make_spec(uneven_rows, steady)
     _, expected = run(spec, tmp_path / "plain")
     small_memory(monkeypatch, 60)
     result, events = run(spec, tmp_path / "small", processes=2)
@@ -157,16 +98,7 @@ def test_memory_short_in_the_first_narrows_all(rows, steady, tmp_path, monkeypat
     equal(tmp_path / "plain", tmp_path / "small")
 
 
-def sabotage(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    """Code that helpers, and nobody else, run before they begin."""
-    program = "import sys\nif 'core.process.rank' in sys.orig_argv:\n" + textwrap.indent(
-        textwrap.dedent(body), "    "
-    )
-    (folder / "sitecustomize.py").write_text(program)
-    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{REPOSITORY}")
-
-
-def test_memory_short_in_a_helper_narrows_all(rows, steady, tmp_path, monkeypatch):
+def test_memory_short_in_a_helper_narrows_all(uneven_rows, steady, tmp_path, monkeypatch):
     sabotage(
         tmp_path,
         monkeypatch,
@@ -181,7 +113,7 @@ def test_memory_short_in_a_helper_narrows_all(rows, steady, tmp_path, monkeypatc
         encoding._forward = limited
         """,
     )
-    spec = make_spec(rows, steady)
+    spec = make_spec(uneven_rows, steady)
     _, expected = run(spec, tmp_path / "plain")
     result, events = run(spec, tmp_path / "small", processes=2)
     assert result.state == "succeeded", result.end_reason
@@ -190,24 +122,9 @@ def test_memory_short_in_a_helper_narrows_all(rows, steady, tmp_path, monkeypatc
     equal(tmp_path / "plain", tmp_path / "small")
 
 
-def start_job(spec: dict, out: Path) -> subprocess.Popen:
-    program = f"""
-import json
-from pathlib import Path
-from core.process.local import run_local
-from core.runtime.reporter import JsonlReporter
-if __name__ == "__main__":
-    out = Path({str(out)!r})
-    spec = json.loads({json.dumps(spec)!r})
-    result = run_local(spec, out / "job", JsonlReporter(out / "events"), processes=2)
-    raise SystemExit(f"{{result.state}}: {{result.end_reason}}")
-"""
-    return subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
-
-
-def test_nobody_outlives_a_killed_first_rank(rows, steady, tmp_path):
+def test_nobody_outlives_a_killed_first_rank(uneven_rows, steady, tmp_path):
     """Neither the helpers nor their data loaders."""
-    spec = make_spec(rows, steady, data_loader_workers=1, epochs=1000)
+    spec = make_spec(uneven_rows, steady, data_loader_workers=1, epochs=1000)
     job = start_job(spec, tmp_path)
     until(
         lambda: (tmp_path / "events").exists() and '"loss"' in (tmp_path / "events").read_text(),
@@ -224,9 +141,9 @@ def test_nobody_outlives_a_killed_first_rank(rows, steady, tmp_path):
     assert not any(place.exists() for place in meetings)
 
 
-def test_a_killed_helper_is_named_and_the_job_goes_on(rows, steady, tmp_path):
+def test_a_killed_helper_is_named_and_the_job_goes_on(uneven_rows, steady, tmp_path):
     """By a signal, as where memory is short: the reason says so, and the same command goes on."""
-    spec = make_spec(rows, steady, epochs=300, checkpoint={"every_steps": 5, "every_seconds": None})
+    spec = make_spec(uneven_rows, steady, epochs=300, checkpoint={"every_steps": 5, "every_seconds": None})
     job = start_job(spec, tmp_path)
     until(
         lambda: any((tmp_path / "job").glob("checkpoints/attempt-*/checkpoint-*/manifest.json")),
@@ -242,7 +159,7 @@ def test_a_killed_helper_is_named_and_the_job_goes_on(rows, steady, tmp_path):
     until(lambda: not helpers(), 10, "no helper is left")
 
 
-def test_a_helper_that_dies_ends_the_job(rows, steady, tmp_path, monkeypatch):
+def test_a_helper_that_dies_ends_the_job(uneven_rows, steady, tmp_path, monkeypatch):
     """Not by waiting for it: the job fails, and is tried again by whoever runs it."""
     sabotage(
         tmp_path,
@@ -253,7 +170,7 @@ def test_a_helper_that_dies_ends_the_job(rows, steady, tmp_path, monkeypatch):
         encoding._forward = lambda *_: os._exit(7)
         """,
     )
-    job = start_job(make_spec(rows, steady), tmp_path)
+    job = start_job(make_spec(uneven_rows, steady), tmp_path)
     assert job.wait(120) == 1
     ended = json.loads((tmp_path / "job/result.json").read_text())["end_reason"]
     assert ended["code"] == "crashed"

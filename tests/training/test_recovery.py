@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import BertModel
 
 from core.engine import encoding
 from core.engine.losses import MultipleNegativesRanking
@@ -15,14 +14,8 @@ from core.errors import OutOfMemory
 from core.jobs.events import EventType
 from core.training.recovery import describe, free_memory_in_step
 from core.training.trainer import PairTrainer
-from tests.tiny import make_model
-from tests.training.test_train import StopAt, of, run, weights
-
-
-@pytest.fixture(scope="module")
-def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Without dropout: however a batch is cut, the same comes out."""
-    return make_model(tmp_path_factory.mktemp("models") / "steady", dropout=0.0)
+from tests.training.failing import poison, small_memory
+from tests.training.running import StopAt, equal, losses, of, run, same_losses, warnings, weights
 
 
 @pytest.fixture
@@ -36,41 +29,6 @@ def spec(steady: Path, pairs_file: Path) -> dict:
         "epochs": 2,
         "logging_steps": 1,
     }
-
-
-def warnings(events) -> list[str]:
-    return [data["message"] for data in of(events, EventType.NOTICE) if data["level"] == "warning"]
-
-
-def losses(events) -> list[float]:
-    return [data["values"]["loss"] for data in of(events, EventType.METRIC) if "loss" in data["values"]]
-
-
-def same_losses(events, expected) -> bool:
-    """But for the rounding of other sums: a loss near zero has few digits that every machine agrees on."""
-    return losses(events) == pytest.approx(losses(expected), rel=1e-4, abs=1e-5)
-
-
-def equal(first: Path, second: Path, tolerance: float = 2e-4) -> None:
-    one, two = weights(first), weights(second)
-    for name in one:
-        assert torch.allclose(one[name], two[name], atol=tolerance), name
-
-
-def small_memory(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
-    """A device on which no micro-batch of more tokens fits. Returns what has gone through."""
-    through: list[int] = []
-    forward = BertModel.forward
-
-    def limited(self, input_ids, *arguments, **options):
-        count = input_ids.numel()
-        if count > tokens:
-            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {count} tokens")
-        through.append(count)
-        return forward(self, input_ids, *arguments, **options)
-
-    monkeypatch.setattr(BertModel, "forward", limited)
-    return through
 
 
 def test_out_of_memory_narrows_the_micro_batch_and_never_the_batch(spec, tmp_path, monkeypatch):
@@ -173,27 +131,6 @@ def test_an_evaluation_without_memory_for_one_text_says_so(spec, pairs_file, tmp
     result, _ = run(spec, tmp_path / "out")
     assert result.end_reason.code == "out_of_memory"
     assert "a single text of" in result.end_reason.message
-
-
-def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int], *, only_bf16: bool = False) -> None:
-    """The embeddings of these batches are NaN."""
-    forward = BertModel.forward
-    calls = {"batch": 0}
-    count = encoding.encode_micro_batches
-
-    def counted(*arguments, **options):
-        calls["batch"] += 1
-        return count(*arguments, **options)
-
-    def poisoned(self, *arguments, **options):
-        found = forward(self, *arguments, **options)
-        if calls["batch"] in steps and (not only_bf16 or torch.is_autocast_enabled("cpu")):
-            for name in ("last_hidden_state", "pooler_output"):
-                found[name] = found[name] * float("nan") if found[name] is not None else None
-        return found
-
-    monkeypatch.setattr("core.training.trainer.encode_micro_batches", counted)
-    monkeypatch.setattr(BertModel, "forward", poisoned)
 
 
 def test_a_step_without_numbers_is_left_out(spec, tmp_path, monkeypatch):

@@ -25,9 +25,8 @@ from core.training.negatives.mined_dataset import MinedNegatives, answers_of, fi
 from core.training.negatives.search import KnownAnswers, Texts, find_negatives
 from tests.faults.service import until
 from tests.tiny import WORDS, make_model
-from tests.training.test_ranks import helpers
-from tests.training.test_recovery import equal, same_losses, warnings
-from tests.training.test_train import StopAt, run, weights
+from tests.training.processes import helpers
+from tests.training.running import StopAt, equal, run, same_losses, warnings, weights
 
 PROMPTS = Prompts(query="what is: ")
 

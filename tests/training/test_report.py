@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 
 from core.jobs.events import EventType
 from tests.tiny import WORDS
-from tests.training.test_train import of, run
+from tests.training.running import of, run
 
 
 @pytest.fixture

@@ -12,11 +12,8 @@ from core.models.memory import ModelShape, Step, least_memory, training_memory
 from core.process.local import run_local
 from core.spec import parse_spec
 from tests.faults.service import until
-from tests.training.test_ranks import helpers, make_spec, sabotage, start_job
-from tests.training.test_ranks import rows as rows  # the fixtures
-from tests.training.test_ranks import steady as steady
-from tests.training.test_recovery import equal, losses, same_losses
-from tests.training.test_train import StopAt, run, weights
+from tests.training.processes import helpers, make_spec, sabotage, start_job
+from tests.training.running import StopAt, equal, losses, run, same_losses, weights
 
 FSDP = {"sharding": "fsdp"}
 
@@ -47,9 +44,9 @@ def config_of(folder: Path) -> dict:
     ],
     ids=["plain", "cached-offload", "checkpointing-last-layer", "lora"],
 )
-def test_two_processes_that_share_a_model_train_as_one(fields, rows, steady, tmp_path):
+def test_two_processes_that_share_a_model_train_as_one(fields, uneven_rows, steady, tmp_path):
     """Loss by loss, evaluated in between; the best weights are taken back, and the saved model is plain."""
-    spec = make_spec(rows, steady, **evaluated(), **fields, learning_rate=5e-3)
+    spec = make_spec(uneven_rows, steady, **evaluated(), **fields, learning_rate=5e-3)
     alone, expected = run({**spec, "offload": False}, tmp_path / "one")
     shared, events = run({**spec, **FSDP}, tmp_path / "two", processes=2)
     assert (alone.state, shared.state) == ("succeeded", "succeeded"), shared.end_reason
@@ -62,10 +59,10 @@ def test_two_processes_that_share_a_model_train_as_one(fields, rows, steady, tmp
     until(lambda: not helpers(), 10, "no helper is left")
 
 
-def test_a_guide_and_an_odd_number_of_processes(rows, steady, tmp_path):
+def test_a_guide_and_an_odd_number_of_processes(uneven_rows, steady, tmp_path):
     """Three processes: parts of different sizes, and batches that none of them divides."""
     loss = {"guide": {"model": f"file:{steady}"}, "cached": True}
-    spec = make_spec(rows, steady, loss=loss, epochs=1)
+    spec = make_spec(uneven_rows, steady, loss=loss, epochs=1)
     _, expected = run(spec, tmp_path / "one")
     shared, events = run({**spec, **FSDP}, tmp_path / "three", processes=3)
     assert shared.state == "succeeded", shared.end_reason
@@ -74,8 +71,8 @@ def test_a_guide_and_an_odd_number_of_processes(rows, steady, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["late_interaction", "cross_encoder"])
-def test_the_other_families_train_and_evaluate_alike(family, rows, steady, tmp_path):
-    spec = make_spec(rows, steady, family=family, epochs=1, **evaluated(early_stopping=None))
+def test_the_other_families_train_and_evaluate_alike(family, uneven_rows, steady, tmp_path):
+    spec = make_spec(uneven_rows, steady, family=family, epochs=1, **evaluated(early_stopping=None))
     alone, expected = run(spec, tmp_path / "one")
     shared, events = run({**spec, **FSDP}, tmp_path / "two", processes=2)
     assert shared.state == "succeeded", shared.end_reason
@@ -85,8 +82,8 @@ def test_the_other_families_train_and_evaluate_alike(family, rows, steady, tmp_p
     assert two == pytest.approx(one, abs=0.05)
 
 
-def test_bf16_gathers_weights_in_bf16_and_keeps_them_in_float32(rows, steady, tmp_path):
-    spec = make_spec(rows, steady, precision="bf16", epochs=1)
+def test_bf16_gathers_weights_in_bf16_and_keeps_them_in_float32(uneven_rows, steady, tmp_path):
+    spec = make_spec(uneven_rows, steady, precision="bf16", epochs=1)
     _, expected = run(spec, tmp_path / "one")
     shared, events = run({**spec, **FSDP}, tmp_path / "two", processes=2)
     assert shared.state == "succeeded", shared.end_reason
@@ -94,7 +91,7 @@ def test_bf16_gathers_weights_in_bf16_and_keeps_them_in_float32(rows, steady, tm
     assert {tensor.dtype for tensor in weights(tmp_path / "two").values()} == {torch.float32}
 
 
-def test_stopped_and_resumed_it_ends_as_if_never_stopped(rows, tiny_model, tmp_path):
+def test_stopped_and_resumed_it_ends_as_if_never_stopped(uneven_rows, tiny_model, tmp_path):
     """With dropout, bit by bit. The request to stop comes to the first rank alone, where the others must
     follow: it saves with their shards, between a step and an evaluation."""
     fields = {
@@ -102,7 +99,7 @@ def test_stopped_and_resumed_it_ends_as_if_never_stopped(rows, tiny_model, tmp_p
         "checkpoint": {"every_steps": 2, "every_seconds": None, "keep": 1},
         "data_loader_workers": 1,
     }
-    spec = make_spec(rows, tiny_model, **fields, **FSDP)
+    spec = make_spec(uneven_rows, tiny_model, **fields, **FSDP)
     run(spec, tmp_path / "whole", processes=2)
     reporter = StopAt(3)
     stopped = run_local(spec, tmp_path / "out", reporter, stop=reporter.stop, processes=2)
@@ -123,9 +120,9 @@ def evaluations(folder: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize(("before", "after"), [("fsdp", "none"), ("none", "fsdp")])
-def test_a_checkpoint_does_not_depend_on_who_shares_the_model(before, after, rows, steady, tmp_path):
+def test_a_checkpoint_does_not_depend_on_who_shares_the_model(before, after, uneven_rows, steady, tmp_path):
     """Three processes begin, one goes on, and the other way round: tensors and optimizer are whole."""
-    spec = make_spec(rows, steady, checkpoint={"every_steps": 3, "every_seconds": None})
+    spec = make_spec(uneven_rows, steady, checkpoint={"every_steps": 3, "every_seconds": None})
     processes = {"fsdp": 3, "none": 1}
     _, expected = run(spec, tmp_path / "whole")
     reporter = StopAt(3)
@@ -142,9 +139,9 @@ def test_a_checkpoint_does_not_depend_on_who_shares_the_model(before, after, row
 
 
 @pytest.mark.parametrize("background", [False, True])
-def test_negatives_are_mined_anew_with_the_sharded_weights(background, rows, steady, tmp_path):
+def test_negatives_are_mined_anew_with_the_sharded_weights(background, uneven_rows, steady, tmp_path):
     remine = {"num_negatives": 2, "every_epochs": 1, "background": background}
-    spec = make_spec(rows, steady, remine=remine)
+    spec = make_spec(uneven_rows, steady, remine=remine)
     _, expected = run(spec, tmp_path / "one")
     shared, events = run({**spec, **FSDP}, tmp_path / "two", processes=2)
     assert shared.state == "succeeded", shared.end_reason
@@ -152,15 +149,17 @@ def test_negatives_are_mined_anew_with_the_sharded_weights(background, rows, ste
     equal(tmp_path / "one", tmp_path / "two")
 
 
-def test_one_process_with_offload(rows, steady, tmp_path):
-    spec = make_spec(rows, steady, epochs=1)
+def test_one_process_with_offload(uneven_rows, steady, tmp_path):
+    spec = make_spec(uneven_rows, steady, epochs=1)
     _, expected = run(spec, tmp_path / "one")
     alone, events = run({**spec, **FSDP, "offload": True}, tmp_path / "sharded")
     assert alone.state == "succeeded", alone.end_reason
     assert same_losses(events, expected)
 
 
-def test_a_step_that_does_not_fit_in_a_helper_ends_the_job_with_advice(rows, steady, tmp_path, monkeypatch):
+def test_a_step_that_does_not_fit_in_a_helper_ends_the_job_with_advice(
+    uneven_rows, steady, tmp_path, monkeypatch
+):
     """Nobody waits for its part of a layer: the job ends, and is not tried again as it stands."""
     sabotage(
         tmp_path,
@@ -173,7 +172,7 @@ def test_a_step_that_does_not_fit_in_a_helper_ends_the_job_with_advice(rows, ste
         encoding._forward = fail
         """,
     )
-    job = start_job(make_spec(rows, steady, **FSDP), tmp_path)
+    job = start_job(make_spec(uneven_rows, steady, **FSDP), tmp_path)
     assert job.wait(120) == 1
     ended = json.loads((tmp_path / "job/result.json").read_text())["end_reason"]
     assert ended["code"] == "out_of_memory"
@@ -181,14 +180,16 @@ def test_a_step_that_does_not_fit_in_a_helper_ends_the_job_with_advice(rows, ste
     until(lambda: not helpers(), 10, "no helper is left")
 
 
-def test_a_step_that_does_not_fit_in_the_first_ends_the_job_with_advice(rows, steady, tmp_path, monkeypatch):
+def test_a_step_that_does_not_fit_in_the_first_ends_the_job_with_advice(
+    uneven_rows, steady, tmp_path, monkeypatch
+):
     from core.engine import encoding
 
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(encoding, "_forward", fail)
-    result, _ = run(make_spec(rows, steady, **FSDP), tmp_path / "out", processes=2)
+    result, _ = run(make_spec(uneven_rows, steady, **FSDP), tmp_path / "out", processes=2)
     assert result.end_reason.code == "out_of_memory"
     assert "Step 1 does not fit" in result.end_reason.message
     assert "these would fit" in result.end_reason.message

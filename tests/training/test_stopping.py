@@ -9,7 +9,7 @@ from core.evaluation.scores import Scores
 from core.jobs.events import EventType
 from core.kinds import train as room
 from tests.tiny import WORDS
-from tests.training.test_train import StopAt, of, run, weights
+from tests.training.running import StopAt, of, run, weights
 
 
 @pytest.fixture

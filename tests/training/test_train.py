@@ -23,27 +23,12 @@ from core.engine.batching import Packing
 from core.engine.losses import MultipleNegativesRanking
 from core.errors import InvalidRequest
 from core.families.family import family_of
-from core.jobs.events import Event, EventType
+from core.jobs.events import EventType
 from core.jobs.protocol import RunResult
-from core.process.local import run_local
-from core.runtime.context import StopSignal
-from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from core.training import arguments
 from tests.tiny import WORDS
-
-
-class StopAt(RecordingReporter):
-    """Asks the job to stop once it has reported a step."""
-
-    def __init__(self, step: int, why: str = "cancel") -> None:
-        super().__init__()
-        self.stop, self._step, self._why = StopSignal(), step, why
-
-    def emit(self, event: Event) -> None:
-        super().emit(event)
-        if event.type is EventType.METRIC and event.data.step >= self._step and "loss" in event.data.values:
-            self.stop.request(self._why)
+from tests.training.running import StopAt, of, run, weights
 
 
 @pytest.fixture
@@ -57,19 +42,6 @@ def spec(tiny_model: Path, pairs_file: Path) -> dict:
         "epochs": 2,
         "evaluation": {"datasets": [{"ref": f"file:{pairs_file}", "name": "pairs"}], "metrics": ["ndcg@10"]},
     }
-
-
-def run(spec: dict, out: Path, **options) -> tuple[RunResult, list[Event]]:
-    reporter = options.pop("reporter", None) or RecordingReporter()
-    return run_local(spec, out, reporter, **options), reporter.events
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "model" / "model.safetensors")
-
-
-def of(events: list[Event], type: EventType) -> list[dict]:
-    return [event.data.model_dump() for event in events if event.type is type]
 
 
 def test_a_job_from_spec_to_a_better_model(spec, tiny_model, tmp_path):

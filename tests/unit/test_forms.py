@@ -14,15 +14,9 @@ from core.spec.parts import forms
 from core.spec.parts.evaluation import Metric
 from core.spec.parts.forms import is_unicode, matches
 from core.spec.parts.refs import parse_ref
+from tests.specs import MINIMAL
 
 BAD_TEXTS = {"NUL": "a\x00b", "surrogate": "a\ud800b", "low surrogate": "\udc80"}
-MINIMAL: dict[str, dict[str, Any]] = {
-    "train": {"kind": "train", "base_model": "org/model", "dataset": "file:pairs.jsonl"},
-    "prepare": {"kind": "prepare", "source": "file:rows.jsonl"},
-    "mine": {"kind": "mine", "dataset": "file:pairs.jsonl"},
-    "evaluate": {"kind": "evaluate", "models": ["org/model"], "datasets": ["file:set"]},
-    "embed": {"kind": "embed", "model": "org/model", "texts": ["a"]},
-}
 SCHEMAS = {"specs": TypeAdapter(AnyJobSpec).json_schema(), "keys": NewKey.model_json_schema()}
 
 

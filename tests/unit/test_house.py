@@ -90,6 +90,22 @@ def test_no_packages_import_each_other_in_a_circle(depth: int, below: str):
     TopologicalSorter(package_imports(depth, below)).prepare()  # raises CycleError
 
 
+def test_no_test_module_is_imported_from():
+    """What several of them need is in a helper module or a conftest. Imports inside of functions count."""
+    found = []
+    for path in [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                modules = [f"{node.module or ''}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            else:
+                continue
+            if any(part.startswith("test_") for module in modules for part in module.split(".")):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
+
+
 def test_no_package_of_core_has_more_files_than_one_can_survey():
     folders = {path.parent for path in (ROOT / "core").rglob("*.py")}
     many = {
