@@ -13,6 +13,7 @@ from api.limits import BodyLimit
 from api.monitoring import CallTimes, ServiceCollector
 from api.routes import artifacts, datasets, fleet, health, jobs, models
 from api.throttle import Throttle
+from core import __version__
 from core.artifacts import Library
 from core.queue.wakeups import Queue
 from core.settings import Settings
@@ -40,7 +41,7 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
 
     app = FastAPI(
         title="reason",
-        version="0.1.0",
+        version=__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages load scripts from elsewhere

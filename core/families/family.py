@@ -46,6 +46,14 @@ class Use:
         )
 
 
+@dataclass(frozen=True)
+class VectorsPerDocument:
+    """On average, and what there would be of them unpruned."""
+
+    mean: float
+    unpruned: float
+
+
 class Reader(Protocol):
     """Token ids into what the model reads: with special tokens, cut to length."""
 
@@ -66,8 +74,8 @@ class Reader(Protocol):
         the most tokens of a "query" and a "document"."""
         ...
 
-    def describe(self, documents: Sequence[Ids], lengths: dict[str, int]) -> dict[str, Any]:
-        """What the report says of how these are read."""
+    def count_vectors(self, documents: Sequence[Ids], lengths: dict[str, int]) -> VectorsPerDocument | None:
+        """How many vectors these documents get; None where each gets one."""
         ...
 
 

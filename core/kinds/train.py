@@ -1,47 +1,35 @@
 """A training job, from its spec to a published model."""
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import torch
 
-from core.artifacts import fresh_folder
-from core.data.retrieval_sets.judgments import RetrievalSet
 from core.engine.inference import NotFinite
-from core.engine.models.loading import context_length, transformer_of
+from core.engine.models.loading import transformer_of
 from core.engine.ranks import Ranks, open_ranks
-from core.engine.sharding import is_sharded, shard_model, unshard_model
-from core.engine.token_table import describe_tokens
+from core.engine.sharding import is_sharded, shard_model
 from core.engine.tokens import Frame
 from core.errors import Diverged, OutOfMemory
-from core.evaluation.comparison import Compared, compare_models
-from core.evaluation.scores import Scores as Judged
-from core.evaluation.scores import judge as judge_by
 from core.families.collator import Collator
-from core.families.family import Use
-from core.jobs.protocol import dump_inputs
-from core.models.memory import may_hold, operations
+from core.models.memory import may_hold
 from core.runtime.context import RunContext
 from core.spec.parts.models import format_length
 from core.spec.train import TrainSpec
-from core.training.adapters import layers_of, merge
+from core.training.adapters import layers_of
 from core.training.arguments import choose_trackers, first_free_batch, training_arguments
-from core.training.callbacks import Decide, Evaluate, Mine, Report, Save, Scores, Throughput
-from core.training.checkpoints.checkpoint import Checkpoints, TrainingState
+from core.training.callbacks import Decide, Evaluate, Mine, Report, Save, Throughput
+from core.training.checkpoints.checkpoint import Checkpoints, Scores, TrainingState
 from core.training.checkpoints.remote_copies import Copies
 from core.training.checkpoints.resuming import check_resumable
+from core.training.judging import compare_with_base, evaluate, flatten, make_judge
 from core.training.negatives.mined_dataset import mined_folder
 from core.training.negatives.remining import Remining
 from core.training.prepare import Prepared, prepare
 from core.training.recovery import AGAINST_DIVERGENCE, Limits
-from core.training.reporting.card import write_model_card
 from core.training.reporting.diagnosis import explain_out_of_memory
 from core.training.reporting.dry_run import publish_estimate
-from core.training.reporting.report import write_report
+from core.training.reporting.publishing import gather_facts, publish_training
 from core.training.reporting.tensorboard import TensorBoard
 from core.training.rows import dataset_names
 from core.training.trainer import DamagedCheckpoint, PairTrainer
@@ -278,47 +266,12 @@ def build_trainer(
     return trainer, evaluation
 
 
-Judge = Callable[[RetrievalSet], Judged]
-"""Every metric of a dataset, by the model as it is when it is asked."""
-
-
-def make_judge(spec: TrainSpec, context: RunContext, prepared: Prepared) -> Judge:
-    """The metrics that the spec asks for, of rankings and of triplets."""
-    family, packing = prepared.family, replace(prepared.packing, width=None)
-    use = Use.of(spec)
-    rank = family.make_rank(prepared.model, use, packing, context)
-    score = family.make_score(prepared.model, use, packing, context)
-    metrics = spec.evaluation.metrics
-    return lambda dataset: judge_by(rank, score, dataset, metrics)
-
-
-def evaluate(
-    context: RunContext, prepared: Prepared, judge: Judge, state: TrainingState, *, step: int
-) -> Scores:
-    """Scores the model as it is now on every evaluation set, and tells. Every query's own values are kept of
-    the first evaluation, of the best so far and of this one."""
-    judged = {name: judge(dataset) for name, dataset in prepared.evaluation_sets.items()}
-    scores = {name: found.means for name, found in judged.items()}
-    kept = {"0", str(state.best_step)}
-    state.by_query = {of_step: values for of_step, values in state.by_query.items() if of_step in kept}
-    state.by_query[str(step)] = {name: found.by_query for name, found in judged.items()}
-    context.metric(step, flatten(scores))
-    return scores
-
-
-def flatten(scores: Scores) -> dict[str, float]:
-    """``{"ndcg@10": ...}`` of one dataset, ``{"NAME/ndcg@10": ...}`` of several."""
-    if len(scores) == 1:
-        return next(iter(scores.values()))
-    return {f"{name}/{metric}": value for name, values in scores.items() for metric, value in values.items()}
-
-
 def evaluate_last(
     context: RunContext, trainer: PairTrainer, evaluation: Evaluate, state: TrainingState
 ) -> None:
     """Evaluates the trained model, unless early stopping has just looked."""
     step = trainer.state.global_step
-    if not state.evaluations or state.evaluations[-1]["step"] != step:
+    if not state.evaluations or state.evaluations[-1].step != step:
         context.phase("evaluating")
         evaluation.evaluate_now(step)
 
@@ -337,131 +290,14 @@ def finish(
         trainer.load_weights(checkpoints.best)
         context.notice(f"The best weights, those of step {state.best_step}, are kept.")
     context.phase("publishing")
-    final = next(
-        (entry["scores"] for entry in state.evaluations if entry["step"] == state.best_step),
-        state.evaluations[-1]["scores"] if state.evaluations else {},
-    )
-    baseline: Scores = next((entry["scores"] for entry in state.evaluations if entry["step"] == 0), {})
-    compared = _compare(spec, state, final)
-    context.metrics = {"baseline": baseline, "finetuned": final}
+    compared = compare_with_base(spec, state)
+    facts = gather_facts(spec, context, prepared, trainer, state, compared)
+    context.metrics = {"baseline": facts.baseline, "finetuned": facts.finetuned}
     if compared:
         context.metrics["verdicts"] = {item.dataset: item.verdict for item in compared}
         for item in compared:
             context.notice(f"{item.dataset}: {item.verdict}")
-    facts = {
-        "base_model": spec.base_model,
-        "dataset": ", ".join(source.ref for source in spec.datasets),
-        "inputs": dump_inputs(context.request.inputs),
-        "base_model_sha256": prepared.base_model_sha256,
-        "rows_sha256": prepared.rows.sha256,
-        "steps": trainer.state.global_step,
-        "rows": len(prepared.tokens),
-        "rejects": prepared.rows.rejects,
-        "mining": [found.facts["mining"] for found in prepared.rows.mined],
-        "licences": prepared.rows.licences,
-        "lengths": prepared.lengths.as_dict(),
-        "tokens_metadata": {
-            **describe_tokens(prepared.tokens, prepared.model.tokenizer, context_length(prepared.model)),
-            "max_length": prepared.lengths.limits,
-            "padding": "fixed" if spec.pads_to_one_length else "longest of a micro-batch",
-        },
-        "saved_lengths": prepared.family.saved_lengths(prepared.model),
-        "parameters": prepared.parameters,
-        "trained_parameters": prepared.trainable,
-        "precision": prepared.precision,
-        "device": prepared.device,
-        "processes": context.request.processes,
-        "cached": trainer.limits.cached,
-        "micro_batch_size": spec.micro_batch_size,
-        "micro_batch_tokens": trainer.limits.tokens
-        if spec.micro_batch_size
-        else min(prepared.packing.token_budget, trainer.limits.tokens or prepared.packing.token_budget),
-        "tokens": state.tokens_seen,
-        "operations": operations(prepared.shape, state.tokens_seen),
-        "training_seconds": round(state.training_seconds, 2),
-        "baseline": baseline,
-        "finetuned": final,
-        "best_step": state.best_step,
-        "evaluation_sets": {
-            name: [sentence for sentence, _ in dataset.remarks.sentences()]
-            for name, dataset in prepared.evaluation_sets.items()
-        },
-        "comparisons": [item.as_dict() for item in compared],
-        "pruned_tokens": prepared.rows.pruned,
-        "seconds_saved": _seconds_saved(prepared, state),
-        "unpruned": _without_pruning(spec, context, prepared),
-        **_reading(prepared),
-    }
-    work = context.folder / "work"
-    if is_sharded(prepared.model):
-        ranks.call_on_all_ranks(unshard_model)
-    model_folder = fresh_folder(work / "model")
-    if spec.lora is not None:
-        merge(prepared.model)  # plain weights: they load anywhere
-    prepared.family.save_model(prepared.model, model_folder)
-    write_model_card(model_folder / "README.md", spec, facts)
-    context.publish("model", "model", model_folder, facts)
-    report_folder = fresh_folder(work / "report")
-    write_report(
-        report_folder,
-        spec,
-        facts,
-        state.evaluations,
-        trainer.state.log_history,
-        compared,
-        prepared.tokens.counts(),
-    )
-    if (rejects := work / "rejects.jsonl").exists():
-        shutil.copy(rejects, report_folder)
-    for folder in sorted(work.glob("mining-report-*")):
-        shutil.copytree(folder, report_folder / folder.name)
-    # Named by the job: it is what TensorBoard shows of the path.
-    shutil.copytree(
-        checkpoints.folder / "tensorboard", report_folder / "tensorboard" / context.request.job_id
-    )
-    context.publish("report", "report", report_folder, {"name": "training report"})
-    shutil.rmtree(work)
-
-
-def _compare(spec: TrainSpec, state: TrainingState, final: Scores) -> list[Compared]:
-    """Whether the trained model is better than its base, by the metric that leads, or was lucky."""
-    step = next((entry["step"] for entry in state.evaluations if entry["scores"] is final), None)
-    before, after = state.by_query.get("0"), state.by_query.get(str(step))
-    if before is None or after is None or step == 0:
-        return []
-    stopping = spec.evaluation.early_stopping
-    metric = stopping.metric if stopping else spec.evaluation.metrics[0]
-    return compare_models(metric, {"fine-tuned": after}, before, seed=spec.seed)
-
-
-def _without_pruning(spec: TrainSpec, context: RunContext, prepared: Prepared) -> Scores | None:
-    """What the trained model would have with all of its documents' vectors."""
-    if spec.prune_embeddings is None or not prepared.evaluation_sets:
-        return None
-    context.phase("evaluating")
-    whole = spec.model_copy(update={"prune_embeddings": None})
-    judge = make_judge(whole, context, prepared)
-    found = {name: judge(dataset).means for name, dataset in prepared.evaluation_sets.items()}
-    context.phase("publishing")
-    return found
-
-
-def _seconds_saved(prepared: Prepared, state: TrainingState) -> float | None:
-    """What the pruned tokens would have taken at the speed that was measured, without what longer texts cost
-    attention beside."""
-    if prepared.rows.pruned is None:
-        return None
-    before, after = prepared.rows.pruned
-    read = after + int(prepared.tokens.counts()["query"].sum())
-    return round(state.training_seconds * (before - after) / max(1, read), 2)
-
-
-def _reading(prepared: Prepared) -> dict[str, Any]:
-    """What the family's reader says of the documents, of up to a thousand."""
-    _, documents, _ = prepared.tokens.numbers()
-    some = np.unique(documents)
-    some = some[:: max(1, len(some) // 1000)]
-    return prepared.reader.describe(prepared.tokens.texts(some), prepared.lengths.limits)
+    publish_training(spec, context, ranks, prepared, trainer, state, checkpoints, facts)
 
 
 def _save_best(trainer: PairTrainer, checkpoints: Checkpoints, ranks: Ranks) -> None:

@@ -11,12 +11,9 @@ from core.errors import BadSpec, Diverged
 from core.runtime.context import RunContext
 from core.spec.parts.evaluation import EarlyStopping, rises
 from core.spec.parts.training import Checkpointing
-from core.training.checkpoints.checkpoint import Checkpoints, TrainingState
+from core.training.checkpoints.checkpoint import Checkpoints, Evaluation, Scores, TrainingState
 from core.training.negatives.remining import Remining
 from core.training.recovery import AGAINST_DIVERGENCE
-
-Scores = dict[str, dict[str, float]]
-"""dataset -> metric -> value"""
 
 
 class Throughput:
@@ -167,7 +164,7 @@ class Evaluate(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """What was due after the step that a request to stop came in: it was saved and not evaluated."""
-        evaluated = {entry["step"] for entry in self._state.evaluations}
+        evaluated = {found.step for found in self._state.evaluations}
         if state.global_step > 0 and self._is_due(state) and state.global_step not in evaluated:
             self._look_between_steps(state, control)
 
@@ -190,7 +187,7 @@ class Evaluate(TrainerCallback):
 
     def _consider(self, step: int, scores: Scores) -> bool:
         """Takes note of an evaluation. True when early stopping says that it is enough."""
-        self._state.evaluations.append({"step": step, "scores": scores})
+        self._state.evaluations.append(Evaluation(step, scores))
         if self._stopping is None:
             return False
         metric = self._stopping.metric

@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+import core
+from api.app import create_app
 from core.jobs.reasons import EndReason
 from core.jobs.state import MOVES, JobState
 from core.settings import Settings
@@ -230,3 +233,9 @@ def test_no_pattern_lets_a_trailing_newline_through():
                     if text.rstrip("'\"").endswith("$"):
                         found.append(f"{path.name}:{node.lineno}: {text}")
     assert found == []
+
+
+def test_the_version_stands_in_one_place(tmp_path):
+    assert metadata.version("reason-service") == core.__version__
+    schema = create_app(Settings(data_dir=tmp_path, artifact_url=f"file://{tmp_path}/artifacts")).openapi()
+    assert schema["info"]["version"] == core.__version__

@@ -1,7 +1,6 @@
 """Token ids into what a cross-encoder reads: a query and a document in one input."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -84,8 +83,8 @@ class Reader:
         types[: len(first)] = self._types[0]
         return Input(ids, {"token_type_ids": types})
 
-    def describe(self, documents: Sequence[Ids], lengths: dict[str, int]) -> dict[str, Any]:
-        return {}
+    def count_vectors(self, documents: Sequence[Ids], lengths: dict[str, int]) -> None:
+        return None
 
 
 def make_reader(model: PairModel, spec: TrainSpec) -> Reader:

@@ -33,8 +33,8 @@ class Reader:
         inputs += [Input(self.frame.put(self._cut(text, room), lengths["document"])) for text in documents]
         return inputs, None
 
-    def describe(self, documents: Sequence[Ids], lengths: dict[str, int]) -> dict[str, Any]:
-        return {}
+    def count_vectors(self, documents: Sequence[Ids], lengths: dict[str, int]) -> None:
+        return None
 
 
 def make_reader(model: Any, spec: TrainSpec) -> Reader:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from core.engine.models.loading import context_length
 from core.engine.tokens import Frame, Ids, Input
 from core.families.cutting import Cut, make_cut
+from core.families.family import VectorsPerDocument
 from core.families.late_interaction.colbert import ColBERT
 from core.families.late_interaction.pooling import vectors_left
 from core.spec.parts.models import PruneEmbeddings
@@ -82,16 +82,13 @@ class Reader:
         beside = {"attention_mask": np.ones_like(framed), KEPT: 2 * kept.astype(np.int64)}
         return Input(framed, beside, self._left(int(kept.sum())))
 
-    def describe(self, documents: Sequence[Ids], lengths: dict[str, int]) -> dict[str, Any]:
-        """Vectors of a document, on average, and what there would be of them unpruned."""
+    def count_vectors(self, documents: Sequence[Ids], lengths: dict[str, int]) -> VectorsPerDocument:
         inputs = [self.document(text, lengths["document"]) for text in documents]
         whole = [int((found.beside[KEPT] > 0).sum()) for found in inputs]
-        return {
-            "vectors_per_document": {
-                "mean": round(float(np.mean([found.vectors for found in inputs])), 1),
-                "unpruned": round(float(np.mean(whole)), 1),
-            }
-        }
+        return VectorsPerDocument(
+            mean=round(float(np.mean([found.vectors for found in inputs])), 1),
+            unpruned=round(float(np.mean(whole)), 1),
+        )
 
     def _put(self, role: str, ids: Ids, limit: int) -> np.ndarray:
         prefix = self._prefix[role]

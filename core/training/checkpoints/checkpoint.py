@@ -6,7 +6,6 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -24,13 +23,23 @@ _REJECTED = "rejected-"
 """A file of this name and the step: no checkpoint of the step can be loaded."""
 
 
+Scores = dict[str, dict[str, float]]
+"""Dataset -> metric -> value."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good the model was after a step."""
+
+    step: int
+    scores: Scores
+
+
 @dataclass
 class TrainingState:
     """What a resumed job must know besides weights, optimizer and random state."""
 
-    evaluations: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # {step, scores: {dataset: {metric: value}}}
+    evaluations: list[Evaluation] = field(default_factory=list)
     # step -> dataset -> metric -> query -> value: of the first evaluation, the best and the last.
     by_query: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
     best_step: int | None = None
@@ -44,6 +53,17 @@ class TrainingState:
     training_seconds: float = 0.0
     limits: Limits | None = None  # as far as they have been narrowed
     depends_on: dict[str, str] = field(default_factory=dict)  # see `core.training.checkpoints.resuming`
+
+    @property
+    def baseline(self) -> Scores:
+        """The base model's; empty where it was not evaluated."""
+        return next((found.scores for found in self.evaluations if found.step == 0), {})
+
+    @property
+    def final(self) -> Evaluation | None:
+        """Of the weights that are kept: the best, or the last."""
+        of_best = (found for found in self.evaluations if found.step == self.best_step)
+        return next(of_best, self.evaluations[-1] if self.evaluations else None)
 
 
 class Checkpoints:
@@ -196,7 +216,8 @@ class Checkpoints:
         limits = values.pop("limits", None)
         base = values.pop("base_model_sha256", "")  # of versions that kept nothing else
         values.setdefault("depends_on", {"base model's weights": base} if base else {})
-        return TrainingState(**values, limits=Limits(**limits) if limits else None)
+        evaluations = [Evaluation(**found) for found in values.pop("evaluations", [])]
+        return TrainingState(**values, evaluations=evaluations, limits=Limits(**limits) if limits else None)
 
     def _all(self) -> list[Path]:
         """By step, then by attempt."""

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -10,10 +9,11 @@ from core.reports import Block, Document, Heading, Listing, Table, Text
 from core.spec.parts.models import format_length
 from core.spec.parts.refs import parse_ref
 from core.spec.train import TrainSpec
+from core.training.reporting.facts import TrainingFacts
 from core.training.reporting.report import comparison_table
 
 
-def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None:
+def write_model_card(path: Path, spec: TrainSpec, facts: TrainingFacts) -> None:
     """README.md of the model's folder."""
     about = _FAMILIES[spec.family]
     base = parse_ref(spec.base_model)
@@ -25,8 +25,8 @@ def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None
         base_model=base.target if base.scheme == "hf" else None,
         base_model_relation="finetune" if base.scheme == "hf" else None,
         datasets=sorted(set(of_hub)) or None,
-        license="other" if facts["licences"] else None,
-        license_name="as-its-training-data" if facts["licences"] else None,
+        license="other" if facts.licences else None,
+        license_name="as-its-training-data" if facts.licences else None,
         model_name=spec.name or about.title,
         eval_results=_results(facts) or None,
     )
@@ -35,8 +35,8 @@ def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None
         spec.name or about.title,
         [
             Text(
-                f"Fine-tuned from `{spec.base_model}` on {datasets}: {facts['rows']} pairs, "
-                f"{facts['steps']} steps, batch size {spec.batch_size}, learning rate "
+                f"Fine-tuned from `{spec.base_model}` on {datasets}: {facts.rows} pairs, "
+                f"{facts.steps} steps, batch size {spec.batch_size}, learning rate "
                 f"{spec.learning_rate:g}, {_LOSSES[spec.loss.name]} at temperature {spec.loss.temperature:g}."
             ),
             *_licences(facts),
@@ -45,18 +45,18 @@ def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None
             Table(
                 ["", ""],
                 [
-                    ["base model's weights, sha256", str(facts["base_model_sha256"])],
-                    ["rows, sha256", str(facts["rows_sha256"])],
+                    ["base model's weights, sha256", str(facts.base_model_sha256)],
+                    ["rows, sha256", str(facts.rows_sha256)],
                     ["seed", str(spec.seed)],
-                    ["precision", facts["precision"]],
+                    ["precision", facts.precision],
                     ["trained on texts up to", _trained_lengths(facts)],
                     ["reads texts up to", _saved_lengths(facts)],
                     ["prompts", spec.prompts.said()],
-                    ["tokens seen", f"{facts['tokens']:,}"],
-                    ["parameters trained", f"{facts['trained_parameters']:,} of {facts['parameters']:,}"],
+                    ["tokens seen", f"{facts.tokens:,}"],
+                    ["parameters trained", f"{facts.trained_parameters:,} of {facts.parameters:,}"],
                     *(
                         ["input", f"{name}: {known.get('sha256', '')}"]
-                        for name, known in facts["inputs"].items()
+                        for name, known in facts.inputs.items()
                     ),
                 ],
                 words=2,
@@ -67,20 +67,19 @@ def write_model_card(path: Path, spec: TrainSpec, facts: dict[str, Any]) -> None
     path.write_text(f"---\n{data.to_yaml()}\n---\n\n{body.markdown()}\n## Use\n\n{usage}", encoding="utf-8")
 
 
-def _trained_lengths(facts: dict[str, Any]) -> str:
-    lengths = {role: facts["lengths"][role]["max_length"] for role in ("query", "document")}
-    return _tokens(lengths)
+def _trained_lengths(facts: TrainingFacts) -> str:
+    return _tokens(facts.lengths.limits)
 
 
-def _saved_lengths(facts: dict[str, Any]) -> str:
-    return _tokens(facts["saved_lengths"])
+def _saved_lengths(facts: TrainingFacts) -> str:
+    return _tokens(facts.saved_lengths)
 
 
 def _tokens(lengths: dict[str, int]) -> str:
     return ", ".join(f"{format_length(tokens)} tokens a {role}" for role, tokens in lengths.items())
 
 
-def _results(facts: dict[str, Any]) -> list[EvalResult]:
+def _results(facts: TrainingFacts) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="information-retrieval",
@@ -91,22 +90,20 @@ def _results(facts: dict[str, Any]) -> list[EvalResult]:
             metric_name=metric,
             metric_value=round(value, 5),
         )
-        for dataset, scores in facts["finetuned"].items()
+        for dataset, scores in facts.finetuned.items()
         for metric, value in scores.items()
     ]
 
 
-def _licences(facts: dict[str, Any]) -> list[Block]:
-    return (
-        [Text(f"It was trained on data under: {'; '.join(facts['licences'])}.")] if facts["licences"] else []
-    )
+def _licences(facts: TrainingFacts) -> list[Block]:
+    return [Text(f"It was trained on data under: {'; '.join(facts.licences)}.")] if facts.licences else []
 
 
-def _measured(facts: dict[str, Any]) -> list[Block]:
-    if not facts["finetuned"]:
+def _measured(facts: TrainingFacts) -> list[Block]:
+    if not facts.finetuned:
         return []
-    verdicts = [f"{item['dataset']}: {item['verdict']}" for item in facts["comparisons"]]
-    table = comparison_table(facts["baseline"], facts["finetuned"])
+    verdicts = [f"{item.dataset}: {item.verdict}" for item in facts.comparisons]
+    table = comparison_table(facts.baseline, facts.finetuned)
     return [Heading("Measured"), table, *([Listing(verdicts)] if verdicts else [])]
 
 

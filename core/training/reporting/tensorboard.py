@@ -49,8 +49,8 @@ class TensorBoard(TrainerCallback):
 
     def _write_evaluations(self) -> None:
         assert self._writer is not None
-        for entry in self._state.evaluations[self._written :]:
-            for dataset, scores in entry["scores"].items():
+        for evaluation in self._state.evaluations[self._written :]:
+            for dataset, scores in evaluation.scores.items():
                 for metric, value in scores.items():
-                    self._writer.add_scalar(f"{dataset}/{metric}", value, entry["step"])
+                    self._writer.add_scalar(f"{dataset}/{metric}", value, evaluation.step)
         self._written = len(self._state.evaluations)
