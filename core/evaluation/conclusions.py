@@ -84,7 +84,7 @@ def compare_all(spec: EvaluateSpec, found: Evaluated, context: RunContext) -> li
 
 def _comparable(found: Evaluated, metric: str, model: str, baseline: str) -> bool:
     one, other = found.models[model], found.models[baseline]
-    return metric not in ON_A_SCALE or one["similarity"] == other["similarity"]
+    return metric not in ON_A_SCALE or one.similarity == other.similarity
 
 
 def _page(
@@ -99,7 +99,9 @@ def _page(
     scores = each(lambda result: result.scores.means)
     return {
         "leading": found.leading(spec.metrics),
-        "models": found.models,
+        "models": {
+            name: {**facts.as_dict(), "reference": facts.model} for name, facts in found.models.items()
+        },
         "baseline": models[-1] if len(models) > 1 else None,
         "datasets": {named.name: _about(named.ref, named.dataset) for named in found.sets},
         "scores": scores,

@@ -43,9 +43,9 @@ class Variant:
 
 def check_dimensions(entrant: DenseEntrant, spec: EvaluateSpec) -> None:
     """Raises `BadSpec` for more than the model has."""
-    full = entrant.facts["dimension"]
+    full = entrant.encoder.dimension
     if spec.dimensions and max(spec.dimensions) > full:
-        raise BadSpec(f"dimensions {max(spec.dimensions)}: {entrant.facts['model']} has {full} dimensions")
+        raise BadSpec(f"dimensions {max(spec.dimensions)}: {entrant.facts.model} has {full} dimensions")
 
 
 def variants(
@@ -57,7 +57,7 @@ def variants(
     depth = depth_of(metrics)
     shards, asked = entrant.shards(dataset), entrant.asked(dataset)
     context.phase("evaluating")
-    full, cosine = asked.shape[1], entrant.facts["similarity"] != "dot"
+    full, cosine = asked.shape[1], entrant.facts.similarity != "dot"
     for dimension in sorted({full, *spec.dimensions}, reverse=True):
         for precision in dict.fromkeys(("float32", *spec.precisions)):
             codec = Codec.fitted(precision, dimension, cosine=cosine, sample=shard_vectors(shards[:_SAMPLE]))

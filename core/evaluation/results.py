@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from core.evaluation.precisions import Variant
 from core.evaluation.scores import Scores
 from core.evaluation.sets import NamedSet
 from core.evaluation.systems import Ranking
+from core.retrieval.system_facts import SystemFacts
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Evaluated:
     """Everything that was found. Models stand in the order of the spec: the last one is the baseline."""
 
     sets: list[NamedSet]
-    models: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> facts
+    models: dict[str, SystemFacts] = field(default_factory=dict)  # by name
     results: dict[tuple[str, str], Result] = field(default_factory=dict)  # by model and dataset
     candidates: dict[str, Scores] = field(default_factory=dict)  # by dataset, where something was reranked
 

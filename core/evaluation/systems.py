@@ -30,6 +30,7 @@ from core.ranking.metrics import Run, in_order
 from core.ranking.rank_set import depth_with_excluded, run_of
 from core.ranking.search import search, shard_vectors
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, packing_for
+from core.retrieval.system_facts import SystemFacts
 from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluatedModel, EvaluateSpec
 from core.spec.parts.evaluation import Rerank
@@ -59,7 +60,7 @@ class Ranking:
 class Entrant(Protocol):
     """``facts`` are for people; ``key`` is of everything that its scores depend on."""
 
-    facts: dict[str, Any]
+    facts: SystemFacts
     key: str
 
     def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
@@ -130,12 +131,12 @@ class WordEntrant:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self.facts: dict[str, Any] = {
-            "model": "bm25",
-            "family": "lexical",
-            "similarity": "bm25",
-            "tokenizer": TOKENIZER,
-        }
+        self.facts = SystemFacts(
+            model="bm25",
+            family="lexical",
+            similarity="bm25",
+            tokenizer=TOKENIZER,
+        )
         self.key = f"bm25, bm25s {version('bm25s')}, {TOKENIZER}"
 
     def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
@@ -221,7 +222,7 @@ class DenseEntrant:
         return Ranking(run, taken, stored)
 
     def asker(self, dataset: RetrievalSet, depth: int) -> Ask | None:
-        if len(dataset.corpus) * 4 * self.facts["dimension"] > _RESIDENT_BYTES:
+        if len(dataset.corpus) * 4 * self.encoder.dimension > _RESIDENT_BYTES:
             return None
         documents = torch.from_numpy(np.concatenate(list(shard_vectors(self.shards(dataset)))))
         documents = documents.to(self.encoder.device)
@@ -271,8 +272,8 @@ class TokenEntrant:
         found = self._ranker.facts
         stored = {
             "vectors": found["vectors"],
-            "bytes_per_vector": 2 * self.facts["dimension"],  # as float16, which loses nothing here
-            "bytes": found.get("index_bytes", 2 * self.facts["dimension"] * found["vectors"]),
+            "bytes_per_vector": 2 * self._encoder.dimension,  # as float16, which loses nothing here
+            "bytes": found.get("index_bytes", 2 * self._encoder.dimension * found["vectors"]),
             "index": found["index"],
         }
         return Ranking(run, taken, stored)
@@ -312,20 +313,19 @@ class PairEntrant:
         self._score = cross_encoder.make_score(model, Use(asked.prompts), packing, context)
         identity = Identity.of(model)
         self.key = identity.key(asked.prompts.model_dump())
-        self.facts: dict[str, Any] = {
-            "model": asked.ref,
-            "family": "cross_encoder",
-            "similarity": f"score through {type(model.activation_fn).__name__}",
-            "weights_sha256": identity.weights_sha256,
-            "model_sha256": identity.model_sha256,
-            "max_length": model.tokenizer.model_max_length,
-            "prompts": asked.prompts.said(),
-            "device": device,
-            "reranks": candidates.asked.retriever,
-            "depth": candidates.asked.depth,
-        }
-        if candidates.asked.retriever == "bm25":
-            self.facts["retriever_tokenizer"] = TOKENIZER
+        self.facts = SystemFacts(
+            model=asked.ref,
+            family="cross_encoder",
+            similarity=f"score through {type(model.activation_fn).__name__}",
+            weights_sha256=identity.weights_sha256,
+            model_sha256=identity.model_sha256,
+            max_length=model.tokenizer.model_max_length,
+            prompts=asked.prompts.said(),
+            device=device,
+            reranks=candidates.asked.retriever,
+            depth=candidates.asked.depth,
+            retriever_tokenizer=TOKENIZER if candidates.asked.retriever == "bm25" else None,
+        )
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         found = []
@@ -340,7 +340,7 @@ class PairEntrant:
         self._context.phase("evaluating")
         begun = time.monotonic()
         best = {
-            query: {name: found[name] for name in in_order(found)[: self.facts["depth"]]}
+            query: {name: found[name] for name in in_order(found)[: self._candidates.asked.depth]}
             for query, found in candidates.run.items()
         }
         run: Run = {}
@@ -358,7 +358,9 @@ class PairEntrant:
 
         def ask(query: str) -> dict[str, float]:
             taken = retrieve(query) if retrieve is not None else {}
-            documents = [dataset.corpus[name] for name in by_text.get(query, ())][: self.facts["depth"]]
+            documents = [dataset.corpus[name] for name in by_text.get(query, ())][
+                : self._candidates.asked.depth
+            ]
             begun = time.perf_counter()
             self._score([(query, text) for text in documents])
             return {**taken, "rerank": time.perf_counter() - begun}

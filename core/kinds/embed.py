@@ -118,7 +118,7 @@ def _store_vectors(spec: EmbedSpec, context: RunContext, texts: TextFile, out: P
     encoder = DenseEncoder(
         context, spec.model, prompts=spec.prompts, max_length=spec.max_length, compute=spec.compute
     )
-    full = encoder.facts["dimension"]
+    full = encoder.dimension
     if spec.dimension is not None and spec.dimension > full:
         raise BadSpec(f"dimension {spec.dimension}: {spec.model} has {full} dimensions")
     context.phase("encoding")
@@ -127,7 +127,7 @@ def _store_vectors(spec: EmbedSpec, context: RunContext, texts: TextFile, out: P
     codec = Codec.fitted(
         spec.precision,
         spec.dimension or full,
-        cosine=encoder.facts["similarity"] != "dot",
+        cosine=encoder.facts.similarity != "dot",
         sample=shard_vectors(spread(paths, -(-spec.calibration // SHARD))),
     )
     shards = []
@@ -140,8 +140,8 @@ def _store_vectors(spec: EmbedSpec, context: RunContext, texts: TextFile, out: P
             fraction=shards[-1]["end"] / len(texts), step=shards[-1]["end"], total_steps=len(texts)
         )
     return {
-        **encoder.facts,
-        "compute": encoder.facts["precision"],
+        **encoder.facts.as_dict(),
+        "compute": encoder.facts.precision,
         "precision": spec.precision,
         "dimension": codec.dimension,
         "index": "none",
@@ -222,11 +222,11 @@ def _store_tokens(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Pa
         context.progress(fraction=begin / len(texts), step=begin, total_steps=len(texts))
     if plaid is not None:
         plaid.close()
-    dimension = encoder.facts["dimension"]
+    dimension = encoder.dimension
     kept = sum(path.stat().st_size for path in (out / "plaid").rglob("*") if path.is_file())
     return {
-        **encoder.facts,
-        "compute": encoder.facts["precision"],
+        **encoder.facts.as_dict(),
+        "compute": encoder.facts.precision,
         "precision": spec.precision,
         "index": spec.index,
         "vectors": vectors,

@@ -45,7 +45,7 @@ def evaluate(spec: EvaluateSpec, context: RunContext) -> None:
     for name, asked in zip(names, spec.models, strict=True):
         context.check_stop()
         entrant = open_entrant(context, spec, asked, candidates)
-        found.models[name] = {**entrant.facts, "reference": asked.ref}
+        found.models[name] = entrant.facts
         if isinstance(entrant, DenseEntrant):
             check_dimensions(entrant, spec)
         context.phase("evaluating")
@@ -65,7 +65,7 @@ def evaluate(spec: EvaluateSpec, context: RunContext) -> None:
 
 def _unused(spec: EvaluateSpec, found: Evaluated) -> list[str]:
     """Settings of families of which no model is."""
-    families = {facts["family"] for facts in found.models.values()}
+    families = {facts.family for facts in found.models.values()}
     rules = (
         ("rerank", "cross_encoder", "no model is a cross-encoder"),
         ("index", "late_interaction", "no model is of late interaction"),

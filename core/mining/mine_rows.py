@@ -1,13 +1,13 @@
 """Negatives for the rows of a dataset: gathered, searched for, chosen, written."""
 
 from pathlib import Path
-from typing import Any
 
 from core.mining.choose import Mined, choose_negatives
 from core.mining.finders import choose_finder
 from core.mining.known_answers import MOST_ANSWERS, Alike, Answers
 from core.mining.output import Written, write_mined
 from core.mining.read_input import Gathered, gather
+from core.retrieval.system_facts import SystemFacts
 from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 
@@ -38,7 +38,7 @@ class RowSearch:
         self.found = finder.find(gathered, depth)
         self.facts = finder.facts
 
-    def chosen(self) -> tuple[Mined, dict[str, Any]]:
+    def chosen(self) -> tuple[Mined, SystemFacts]:
         """The negatives, and how the candidates were found."""
         mined = choose_negatives(
             self._spec, self._context, self._gathered, self._answers, self._alike, self.found

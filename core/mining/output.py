@@ -21,6 +21,7 @@ from core.mining.finders import Found
 from core.mining.read_input import Gathered
 from core.reports import Details, Document, Figure, Heading, Listing, Table, Text, write_document
 from core.reports.plots import plot_histograms
+from core.retrieval.system_facts import SystemFacts
 from core.runtime.context import RunContext
 from core.spec.filters import RankFilters
 from core.spec.mine import MineSpec
@@ -52,7 +53,7 @@ def write_mined(
     gathered: Gathered,
     found: Found,
     mined: Mined,
-    facts: dict[str, Any],
+    facts: SystemFacts,
     *,
     split: str | None = None,
     other_splits: bool = True,
@@ -187,7 +188,7 @@ def _page(
     context: RunContext,
     gathered: Gathered,
     mined: Mined,
-    facts: dict[str, Any],
+    facts: SystemFacts,
     splits: dict[str, int],
 ) -> dict[str, Any]:
     counts = Counter(
@@ -214,7 +215,7 @@ def _page(
         "unreadable": gathered.rejects.count,
         "rows_by_negatives": {str(count): rows for count, rows in sorted(counts.items())},
         "mining": {
-            **facts,
+            **facts.as_dict(),
             "queries": len(gathered.queries),
             "corpus": gathered.candidates,
             "corpus_sha256": gathered.documents.sha256,

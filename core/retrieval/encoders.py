@@ -21,6 +21,7 @@ from core.models.memory import READING_TOKENS
 from core.native_errors import reading_cache
 from core.ranking.search import check_shard
 from core.retrieval.encode import EncodeShard, Role, encode_to_shards
+from core.retrieval.system_facts import SystemFacts
 from core.runtime.context import RunContext
 from core.runtime.devices import choose_precision
 from core.spec.parts.models import Prompts, PruneEmbeddings
@@ -56,18 +57,19 @@ class DenseEncoder:
         if self.device == "cuda":
             packing = replace(packing, longest=dense.context_length(self.model))
         self.encode = dense.make_encode(self.model, prompts, packing, context.check_stop)
-        self.facts: dict[str, Any] = {
-            "model": reference,
-            "family": "dense",
-            "weights_sha256": identity.weights_sha256,
-            "model_sha256": identity.model_sha256,
-            "max_length": self.model.max_seq_length,
-            "prompts": prompts.said(),
-            "similarity": self.model.similarity_fn_name,
-            "precision": precision,
-            "dimension": dense.dimension_of(self.model),
-            "device": self.device,
-        }
+        self.dimension: int = dense.dimension_of(self.model)
+        self.facts = SystemFacts(
+            model=reference,
+            family="dense",
+            weights_sha256=identity.weights_sha256,
+            model_sha256=identity.model_sha256,
+            max_length=self.model.max_seq_length,
+            prompts=prompts.said(),
+            similarity=self.model.similarity_fn_name,
+            precision=precision,
+            dimension=self.dimension,
+            device=self.device,
+        )
         self._keys = {
             role: identity.key(role, precision, getattr(prompts, role)) for role in ("query", "document")
         }
@@ -114,18 +116,19 @@ class TokenEncoder:
         packing = replace(packing_for(self.device, self.model), texts=batch_size)
         self.encode = late_interaction.make_encode(self.model, packing, context.check_stop, prune=prune)
         model, identity = self.model, Identity.of(self.model)
-        self.facts: dict[str, Any] = {
-            "model": reference,
-            "family": "late_interaction",
-            "weights_sha256": identity.weights_sha256,
-            "model_sha256": identity.model_sha256,
-            "max_length": model.document_length,
-            "prompts": prompts.said(),
-            "similarity": "maxsim",
-            "precision": "fp32",
-            "dimension": model[-1].out_features,
-            "device": self.device,
-        }
+        self.dimension: int = model[-1].out_features
+        self.facts = SystemFacts(
+            model=reference,
+            family="late_interaction",
+            weights_sha256=identity.weights_sha256,
+            model_sha256=identity.model_sha256,
+            max_length=model.document_length,
+            prompts=prompts.said(),
+            similarity="maxsim",
+            precision="fp32",
+            dimension=self.dimension,
+            device=self.device,
+        )
         pruned = prune.model_dump() if prune is not None else None
         self._key = identity.key(pruned)  # prompts are a part of the texts
         self.key = identity.key(pruned, prompts.model_dump())

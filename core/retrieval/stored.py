@@ -65,9 +65,10 @@ class StoredEmbeddings:
                 context, reference, prompts=prompts, max_length=self.page["max_length"], compute="fp32"
             )
             facts = self._dense.facts
-        for name, what in (("weights_sha256", "weights"), ("model_sha256", "configuration")):
+        own = {"weights_sha256": facts.weights_sha256, "model_sha256": facts.model_sha256}
+        for (name, sha256), what in zip(own.items(), ("weights", "configuration"), strict=True):
             # Embeddings of older versions have no model_sha256.
-            if facts[name] != self.page.get(name, facts[name]):
+            if sha256 != self.page.get(name, sha256):
                 raise BadModel(f"{reference} is not the model that made these embeddings: its {what} differ")
 
     def ask(self, queries: Sequence[str], depth: int) -> list[list[Hit]]:

@@ -1,11 +1,12 @@
 """What a query's candidates are, and who brings them."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from core.mining.read_input import Gathered
+from core.retrieval.system_facts import SystemFacts
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,6 @@ class Found:
 class Finder(Protocol):
     """Finds the nearest ``depth`` of the candidates for every query. ``facts`` say how."""
 
-    facts: dict[str, Any]
+    facts: SystemFacts
 
     def find(self, gathered: Gathered, depth: int) -> Found: ...

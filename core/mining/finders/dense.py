@@ -1,6 +1,7 @@
 """A bi-encoder's nearest documents: embeddings kept in the cache; exact search, or faiss."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ class DenseFinder:
             half=spec.half,
             batch_size=spec.batch_size,
         )
-        self.facts = {**self._encoder.facts, "index": "faiss" if spec.index == "faiss" else "exact"}
+        self.facts = replace(self._encoder.facts, index="faiss" if spec.index == "faiss" else "exact")
 
     def _shards(
         self, pool: Pool, role: Role, name: str, begin: int = 0, end: int | None = None

@@ -1,8 +1,8 @@
 """A late-interaction model's nearest documents: exact MaxSim, or by PLAID and scored again."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class LateInteractionFinder:
             batch_size=spec.batch_size,
         )
         self._device = self._encoder.device
-        self.facts: dict[str, Any] = dict(self._encoder.facts)
+        self.facts = self._encoder.facts
 
     def find(self, gathered: Gathered, depth: int) -> Found:
         self._context.phase("encoding")
@@ -48,7 +48,7 @@ class LateInteractionFinder:
         asked = Ragged.joined([read_tokens(path) for path in of_queries])
         many = self._spec.index == "auto" and gathered.candidates > _EXACT
         plaid = self._spec.index == "plaid" or (many and has_pylate())
-        self.facts["index"] = "plaid" if plaid else "exact"
+        self.facts = replace(self.facts, index="plaid" if plaid else "exact")
         best = Nearest.none(len(asked), depth)
         if plaid:
             best.indices[:] = self._ask_plaid(asked, of_documents, gathered.candidates, depth)

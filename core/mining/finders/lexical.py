@@ -1,13 +1,12 @@
 """A query's documents by their words."""
 
-from typing import Any
-
 import numpy as np
 
 from core.data.rows.words import TOKENIZER
 from core.mining.finders.base import Found
 from core.mining.read_input import Gathered
 from core.ranking.bm25 import WordIndex, best_of
+from core.retrieval.system_facts import SystemFacts
 from core.runtime.context import RunContext
 
 _ASKED_AT_ONCE = 256
@@ -18,7 +17,7 @@ class LexicalFinder:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self.facts: dict[str, Any] = {"model": "bm25", "similarity": "bm25", "tokenizer": TOKENIZER}
+        self.facts = SystemFacts(model="bm25", similarity="bm25", tokenizer=TOKENIZER)
 
     def find(self, gathered: Gathered, depth: int) -> Found:
         self._context.phase("mining")

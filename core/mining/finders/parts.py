@@ -5,6 +5,7 @@ Exact search makes the result that of one job: the best of all is among the best
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from core.mining.finders.base import Found
 from core.mining.read_input import Gathered
 from core.native_errors import reading_data
 from core.ranking.search import Nearest, merge
+from core.retrieval.system_facts import SystemFacts
 from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 
@@ -29,7 +31,7 @@ def fingerprint_of(gathered: Gathered, depth: int) -> str:
 
 
 def publish_candidates(
-    spec: MineSpec, context: RunContext, gathered: Gathered, found: Found, facts: dict[str, Any]
+    spec: MineSpec, context: RunContext, gathered: Gathered, found: Found, facts: SystemFacts
 ) -> None:
     """What a part has found, as an output of its own."""
     assert spec.part is not None
@@ -40,7 +42,7 @@ def publish_candidates(
     page = {
         "part": spec.part.model_dump(),
         "searched": fingerprint_of(gathered, found.documents.shape[1]),
-        "facts": facts,
+        "facts": facts.as_dict(),
     }
     (folder / _PAGE).write_text(json.dumps(page, indent=2), encoding="utf-8")
     context.publish("candidates", "candidates", folder, {"name": spec.name, **page})
@@ -56,9 +58,9 @@ class PartsFinder:
         numbers = [page["part"]["number"] for page, _ in self._parts]
         if numbers != list(range(1, pages[0]["part"]["of"] + 1)):
             raise BadData(f"candidates are parts {numbers} of {pages[0]['part']['of']}: all are needed")
-        self.facts: dict[str, Any] = {**self._parts[0][0]["facts"], "parts": len(numbers)}
+        self.facts = replace(SystemFacts(**self._parts[0][0]["facts"]), parts=len(numbers))
         same = ("model_sha256", "max_length", "similarity", "precision")
-        if len({repr([page["facts"][name] for name in same]) for page in pages}) > 1:
+        if len({repr([page["facts"].get(name) for name in same]) for page in pages}) > 1:
             raise BadData("candidates were found by different models")
 
     def find(self, gathered: Gathered, depth: int) -> Found:
