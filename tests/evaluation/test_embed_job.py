@@ -206,6 +206,7 @@ sys.exit(run_main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_embed_encodes_no_shard_twice(models, corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("REASON_DATA_DIR", str(tmp_path / "data"))
     spec = tmp_path / "embed.yaml"

@@ -4,6 +4,7 @@ import signal
 import uuid
 
 import psycopg
+import pytest
 import redis
 
 from core.artifacts import Library
@@ -11,6 +12,7 @@ from tests.faults.checks import check_resumed, check_succeeded_once
 from tests.faults.service import Service, until
 
 
+@pytest.mark.slow
 def test_a_job_on_postgresql_and_redis(service, long_spec, postgres_url, redis_url, request):
     request.addfinalizer(lambda: redis.Redis.from_url(redis_url).flushdb())
     redis.Redis.from_url(redis_url).flushdb()
@@ -73,6 +75,7 @@ def freeze_inside_a_transaction(running: Service, name: str, job_id: str, url: s
         until(kept, what="the frozen worker keeps the job's row locked")
 
 
+@pytest.mark.slow
 def test_another_host_goes_on_with_what_the_storage_has(
     service, long_spec, postgres_url, redis_url, s3_url, request
 ):

@@ -22,6 +22,7 @@ def test_the_job_s_process_is_killed(running, long_spec):
     assert "process_died" in running.reasons(job.id)
 
 
+@pytest.mark.slow
 def test_the_worker_is_killed(service, long_spec):
     running = service().start()
     job = running.client.submit(long_spec)
@@ -45,6 +46,7 @@ def test_the_api_is_killed(running, long_spec):
     check_succeeded_once(running, ended, attempts=1)
 
 
+@pytest.mark.slow
 def test_a_frozen_worker_loses_its_job_to_another_and_writes_nothing_more(service, long_spec):
     """The worst of all: it is not dead, and comes back when its job runs elsewhere."""
     running = service().start()
@@ -63,6 +65,7 @@ def test_a_frozen_worker_loses_its_job_to_another_and_writes_nothing_more(servic
     check_succeeded_once(running, running.wait(job.id), attempts=2)
 
 
+@pytest.mark.slow
 def test_a_job_whose_worker_is_frozen_ends_itself(service, long_spec):
     """The worker alone is frozen: its job's process must not go on beside the one that takes over."""
     running = service().start()
@@ -112,6 +115,7 @@ def test_a_suspended_machine_does_not_end_its_job(service, long_spec):
     assert "no heartbeat from its worker" not in log
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_asked_to_stop_hands_its_job_on(service, long_spec):
     running = service().start()
     job = running.client.submit({**long_spec, "max_attempts": 1})

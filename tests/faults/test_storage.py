@@ -110,6 +110,7 @@ def test_a_full_disk_under_the_jobs_files(service, long_spec, disk, tmp_path):
     assert all("No space left on device" in message for message in messages), messages
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_everything(service, long_spec, disk):
     """The database as well: the API says so, the worker waits, and all goes on when there is space again."""
     running = service(data_dir=disk.folder / "data").start()

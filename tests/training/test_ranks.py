@@ -72,6 +72,7 @@ def test_two_processes_train_as_one(cached, uneven_rows, steady, tmp_path):
     until(lambda: not helpers(), 10, "no helper is left")
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_they_end_as_if_never_stopped(uneven_rows, tiny_model, tmp_path):
     """With dropout: each process draws its own."""
     fields = {"checkpoint": {"every_steps": 2, "every_seconds": None}, "data_loader_workers": 1}

@@ -59,6 +59,7 @@ def test_two_processes_that_share_a_model_train_as_one(fields, uneven_rows, stea
     until(lambda: not helpers(), 10, "no helper is left")
 
 
+@pytest.mark.slow
 def test_a_guide_and_an_odd_number_of_processes(uneven_rows, steady, tmp_path):
     """Three processes: parts of different sizes, and batches that none of them divides."""
     loss = {"guide": {"model": f"file:{steady}"}, "cached": True}
@@ -70,6 +71,7 @@ def test_a_guide_and_an_odd_number_of_processes(uneven_rows, steady, tmp_path):
     equal(tmp_path / "one", tmp_path / "three")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["late_interaction", "cross_encoder"])
 def test_the_other_families_train_and_evaluate_alike(family, uneven_rows, steady, tmp_path):
     spec = make_spec(uneven_rows, steady, family=family, epochs=1, **evaluated(early_stopping=None))
@@ -91,6 +93,7 @@ def test_bf16_gathers_weights_in_bf16_and_keeps_them_in_float32(uneven_rows, ste
     assert {tensor.dtype for tensor in weights(tmp_path / "two").values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_it_ends_as_if_never_stopped(uneven_rows, tiny_model, tmp_path):
     """With dropout, bit by bit. The request to stop comes to the first rank alone, where the others must
     follow: it saves with their shards, between a step and an evaluation."""
@@ -119,6 +122,7 @@ def evaluations(folder: Path) -> list[dict]:
     return json.loads((folder / "report/report.json").read_text())["evaluations"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("fsdp", "none"), ("none", "fsdp")])
 def test_a_checkpoint_does_not_depend_on_who_shares_the_model(before, after, uneven_rows, steady, tmp_path):
     """Three processes begin, one goes on, and the other way round: tensors and optimizer are whole."""
