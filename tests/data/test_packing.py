@@ -58,7 +58,7 @@ def job(folder: Path, spec: dict, library: Library, dataset: str) -> Path:
     result = run_attempt(make_context(request, folder, RecordingReporter()))
     assert result.state == "succeeded", result.end_reason
     assert not (folder / "unpacked").exists()
-    return library.fetch(result.outputs["dataset"]["uri"], folder / "made")
+    return library.fetch(result.outputs["dataset"].uri, folder / "made")
 
 
 def published(library: Library, folder: Path, tmp_path: Path, *, packed: bool) -> str:
