@@ -256,9 +256,7 @@ class TokenEntrant:
         )
         packing = packing_for(self._encoder.device, self._encoder.model)
         self._ranker = late_interaction.make_ranker(self._encoder.model, self._use, packing, context)
-        self._ranker.tell = lambda done, total: context.progress(
-            fraction=done / total, step=done, total_steps=total
-        )
+        self._ranker.tell = lambda done, total: context.progress(done, total)
         self._score = late_interaction.make_score(self._encoder.model, self._use, packing, context)
         self._prompts = asked.prompts
 
@@ -332,7 +330,7 @@ class PairEntrant:
         for start in range(0, len(pairs), _SCORED_AT_ONCE):
             found.append(self._score(pairs[start : start + _SCORED_AT_ONCE]))
             done = min(start + _SCORED_AT_ONCE, len(pairs))
-            self._context.progress(fraction=done / len(pairs), step=done, total_steps=len(pairs))
+            self._context.progress(done, len(pairs))
         return np.concatenate(found)
 
     def rank(self, dataset: RetrievalSet, depth: int) -> Ranking:
@@ -348,7 +346,7 @@ class PairEntrant:
         for start in range(0, len(queries), _RERANKED_AT_ONCE):
             some = {query: best[query] for query in queries[start : start + _RERANKED_AT_ONCE]}
             run |= rerank(self._score, dataset, some, depth)
-            self._context.progress(fraction=len(run) / len(queries), step=len(run), total_steps=len(queries))
+            self._context.progress(len(run), len(queries))
         return Ranking(run, candidates.seconds + time.monotonic() - begun)
 
     def asker(self, dataset: RetrievalSet, depth: int) -> Ask | None:

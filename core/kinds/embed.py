@@ -136,9 +136,7 @@ def _store_vectors(spec: EmbedSpec, context: RunContext, texts: TextFile, out: P
         context.check_stop()
         np.save(out / f"vectors-{number:05}.npy", vectors)
         shards.append(_write_texts(spec, texts, out, number, begin, begin + len(vectors)))
-        context.progress(
-            fraction=shards[-1]["end"] / len(texts), step=shards[-1]["end"], total_steps=len(texts)
-        )
+        context.progress(shards[-1]["end"], len(texts))
     return {
         **encoder.facts.as_dict(),
         "compute": encoder.facts.precision,
@@ -219,7 +217,7 @@ def _store_tokens(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Pa
             np.save(out / f"counts-{number:05}.npy", found.counts)
         begin += len(found)
         vectors += len(found.vectors)
-        context.progress(fraction=begin / len(texts), step=begin, total_steps=len(texts))
+        context.progress(begin, len(texts))
     if plaid is not None:
         plaid.close()
     dimension = encoder.dimension

@@ -133,7 +133,7 @@ class _Chooser:
             self._choose(queries[start : start + _QUERIES], tally, by_rank=by_rank)
             if self.check is not None and not by_rank:
                 done = min(start + _QUERIES, len(queries))
-                self._context.progress(fraction=done / len(queries), step=done, total_steps=len(queries))
+                self._context.progress(done, len(queries))
 
     def _choose(self, queries: Sequence[int], tally: Tally, *, by_rank: bool) -> None:
         spec, mined = self._spec, self.mined

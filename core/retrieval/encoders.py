@@ -188,7 +188,7 @@ def encode_and_tell(
         nonlocal done, known
         done += count
         known += count if was_there else 0
-        context.progress(fraction=done / max(1, total), step=done, total_steps=total)
+        context.progress(done, total)
 
     paths = encode_to_shards(
         texts,

@@ -121,17 +121,12 @@ class RunContext:
         self._emit(PhaseChange(phase=name))
 
     def progress(
-        self,
-        *,
-        fraction: float,
-        step: int,
-        total_steps: int,
-        epoch: float | None = None,
-        eta_seconds: float | None = None,
+        self, step: int, total_steps: int, *, epoch: float | None = None, eta_seconds: float | None = None
     ) -> None:
+        """How far the job is: ``step`` of ``total_steps``, whatever a step is in this phase."""
         self._emit(
             Progress(
-                fraction=round(fraction, 4),
+                fraction=round(step / max(1, total_steps), 4),
                 step=step,
                 total_steps=total_steps,
                 epoch=epoch,

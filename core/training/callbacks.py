@@ -101,9 +101,8 @@ class Report(TrainerCallback):
         begun, first_step = self._first
         done = state.global_step - first_step
         self._context.progress(
-            fraction=state.global_step / max(state.max_steps, 1),
-            step=state.global_step,
-            total_steps=state.max_steps,
+            state.global_step,
+            state.max_steps,
             epoch=round(state.global_step * args.gradient_accumulation_steps / self._per_epoch, 3),
             eta_seconds=round((now - begun) / done * (state.max_steps - state.global_step), 1)
             if done

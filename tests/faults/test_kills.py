@@ -153,7 +153,7 @@ def test_a_job_on_the_output_of_one_that_still_runs(running, long_spec):
     ended = running.wait(second.id)
     assert ended.state == "succeeded", ended.end_reason
     [made] = [artifact for artifact in running.client.artifacts(first.id) if artifact.output == "model"]
-    assert ended.inputs[f"job:{first.id}/model"]["sha256"] == made.sha256
+    assert ended.inputs[f"job:{first.id}/model"].sha256 == made.sha256
     assert "has no output 'modle'" in running.wait(typo.id).end_reason.message
 
 

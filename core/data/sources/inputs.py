@@ -65,8 +65,7 @@ class JobInputs:
             self._context.phase("fetching")
 
             def tell(come: int) -> None:
-                share = come / max(1, remote.bytes)
-                self._context.progress(fraction=share, step=come, total_steps=remote.bytes)
+                self._context.progress(come, remote.bytes)
 
             path, known = fetch(
                 remote, self._context.request.cache, check_stop=self._context.check_stop, tell=tell

@@ -60,9 +60,7 @@ class DenseFinder:
                 if first < gathered.candidates:
                     yield vectors[: gathered.candidates - first]
                 first += len(vectors)
-                self._context.progress(
-                    fraction=(first - begin) / (end - begin), step=first - begin, total_steps=end - begin
-                )
+                self._context.progress(first - begin, end - begin)
 
         if self._spec.index == "faiss":
             nearest = search_with_faiss(

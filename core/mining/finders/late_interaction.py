@@ -69,9 +69,7 @@ class LateInteractionFinder:
         for number, path in enumerate(paths):
             self._context.check_stop()
             yield number * TokenEncoder.SHARD, read_tokens(path)
-            self._context.progress(
-                fraction=(number + 1) / len(paths), step=number + 1, total_steps=len(paths)
-            )
+            self._context.progress(number + 1, len(paths))
 
     def _score_every(self, asked: Ragged, shard: Ragged, first: int, best: Nearest) -> None:
         for start in range(0, len(asked), _QUERIES):

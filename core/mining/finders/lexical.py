@@ -31,7 +31,7 @@ class LexicalFinder:
         for number, text in enumerate(queries.all_texts()):
             if number % _ASKED_AT_ONCE == 0:
                 self._context.check_stop()
-                self._context.progress(fraction=number / len(queries), step=number, total_steps=len(queries))
+                self._context.progress(number, len(queries))
             every = index.scores(text)
             own = order[bounds[number] : bounds[number + 1]]
             of_pairs[own] = every[pairs[own, 1]]
