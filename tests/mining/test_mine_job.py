@@ -1,5 +1,6 @@
 """Mine jobs: what comes out is what brute force says, without answers, and a stop loses no shard."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -90,15 +91,17 @@ def test_a_job_that_was_stopped_encodes_no_shard_again(rows_file, tiny_model, tm
     monkeypatch.setattr("core.mining.finders.dense.SHARD", 4)
     spec = {"kind": "mine", "dataset": f"file:{rows_file}", "model": f"file:{tiny_model}", "filters": FREE}
     stop, written = StopSignal(), []
-    original = encode_room._write
+    original = encode_room.whole_file
 
-    def write_and_stop(path, vectors):
-        original(path, vectors)
+    @contextlib.contextmanager
+    def write_and_stop(path):
+        with original(path) as file:
+            yield file
         written.append(path.name)
         if len(written) == 3:
             stop.request("cancel")
 
-    monkeypatch.setattr(encode_room, "_write", write_and_stop)
+    monkeypatch.setattr(encode_room, "whole_file", write_and_stop)
     result = run_local(spec, tmp_path / "out", RecordingReporter(), stop=stop)
     assert result.state == "cancelled"
     result = run_local(spec, tmp_path / "out", RecordingReporter())
@@ -112,21 +115,21 @@ def test_a_job_that_was_stopped_encodes_no_shard_again(rows_file, tiny_model, tm
 def test_a_job_that_was_killed_encodes_no_shard_again(rows_file, tiny_model, tmp_path, monkeypatch):
     spec = {"kind": "mine", "dataset": f"file:{rows_file}", "model": f"file:{tiny_model}", "filters": FREE}
     program = f"""
-import os, signal
+import contextlib, os, signal
 from pathlib import Path
 from core.retrieval import encode
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
 encode.SHARD = 4
-original, written = encode._write, []
-def write_and_die(path, save):
-    if len(written) == 3:
-        with path.with_name(".half.npy").open("wb") as file:
-            save(file)
-        os.kill(os.getpid(), signal.SIGKILL)
-    original(path, save)
+original, written = encode.whole_file, []
+@contextlib.contextmanager
+def write_and_die(path):
+    with original(path) as file:
+        yield file
+        if len(written) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
     written.append(path)
-encode._write = write_and_die
+encode.whole_file = write_and_die
 run_local({spec!r}, Path({str(tmp_path / "out")!r}), RecordingReporter())
 """
     killed = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True)
@@ -134,10 +137,8 @@ run_local({spec!r}, Path({str(tmp_path / "out")!r}), RecordingReporter())
     monkeypatch.setattr(encode_room, "SHARD", 4)
     monkeypatch.setattr("core.mining.finders.dense.SHARD", 4)
     written = []
-    original = encode_room._write
-    monkeypatch.setattr(
-        encode_room, "_write", lambda path, save: (original(path, save), written.append(path))
-    )
+    original = encode_room.whole_file
+    monkeypatch.setattr(encode_room, "whole_file", lambda path: written.append(path) or original(path))
     reporter = RecordingReporter()
     result = run_local(spec, tmp_path / "out", reporter)
     assert result.state == "succeeded", result.end_reason

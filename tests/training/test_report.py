@@ -1,11 +1,14 @@
 """What a training leaves to read: a verdict, its plots, and a card that the hub understands."""
 
 import json
+from typing import get_args
 
 import pytest
 from huggingface_hub import ModelCard
 
 from core.jobs.events import EventType
+from core.spec.parts.training import Loss
+from core.training.reporting import card as card_room
 from tests.tiny import WORDS
 from tests.training.running import of, run
 
@@ -96,3 +99,7 @@ def rows_with_negatives(tmp_path):
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def test_the_card_has_a_name_for_every_loss():
+    assert set(card_room._LOSSES) == set(get_args(Loss.model_fields["name"].annotation))

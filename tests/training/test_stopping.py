@@ -7,7 +7,7 @@ import torch
 
 from core.evaluation.scores import Scores
 from core.jobs.events import EventType
-from core.kinds import train as room
+from core.training import judging as room
 from tests.tiny import WORDS
 from tests.training.running import StopAt, of, run, weights
 
