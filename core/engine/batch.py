@@ -6,7 +6,7 @@ from typing import Generic, Self, TypeVar
 import torch
 
 from core.engine.losses import Layout
-from core.engine.micro_batches import MicroBatch, split_into, split_micro_batches
+from core.engine.micro_batches import MicroBatch, move_micro_batch, split_into, split_micro_batches
 
 Outputs = TypeVar("Outputs")
 """What a family must know to find its way in the model's output: see `Batch.outputs`."""
@@ -25,11 +25,8 @@ class MicroBatches:
     """Rows that every process hands in, where there are several."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        def move(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
-        parts = [{name: move(tensor) for name, tensor in part.items()} for part in self.parts]
-        return replace(self, parts=parts, positions=move(self.positions))
+        parts = [move_micro_batch(part, device, non_blocking=non_blocking) for part in self.parts]
+        return replace(self, parts=parts, positions=self.positions.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
         parts = [{name: tensor.pin_memory() for name, tensor in part.items()} for part in self.parts]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from core.engine.micro_batches import MicroBatch, in_evaluation_mode, in_halves
+from core.engine.micro_batches import MicroBatch, in_evaluation_mode, in_halves, move_micro_batch
 from core.engine.sharding import Compute, compute_together, is_sharded
 from core.errors import BadModel
 from core.runtime.c_heap import HELD_BYTES, give_back_freed_memory
@@ -53,7 +53,7 @@ def pieces_of(
     with in_evaluation_mode(model):
         for micro_batch in micro_batches:
             check_stop()
-            on_device = {name: tensor.to(model.device) for name, tensor in micro_batch.items()}
+            on_device = move_micro_batch(micro_batch, model.device)
             with torch.inference_mode():
                 found += in_halves(partial(compute, model), on_device, what)
             if model.device.type == "cpu":

@@ -29,6 +29,12 @@ def tokens_of(micro_batch: MicroBatch) -> int:
     return micro_batch["input_ids"].numel()
 
 
+def move_micro_batch(
+    micro_batch: MicroBatch, device: torch.device | str, *, non_blocking: bool = False
+) -> MicroBatch:
+    return {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in micro_batch.items()}
+
+
 def split_micro_batches(micro_batches: Iterable[MicroBatch], budget: int) -> list[MicroBatch]:
     """Cuts micro-batches above ``budget`` tokens into runs of texts; a single text is never cut.
 

@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from core.engine.micro_batches import MicroBatch, in_evaluation_mode
+from core.engine.micro_batches import MicroBatch, in_evaluation_mode, move_micro_batch
 from core.engine.ranks import Ranks
 
 T = TypeVar("T")
@@ -192,4 +192,4 @@ def _compute_own(ranks: Ranks, compute: Compute[T], round_: list[MicroBatch]) ->
     own = round_[min(ranks.share.rank, len(round_) - 1)]
     # Not inference mode: weights that are gathered in it could not be trained any more.
     with in_evaluation_mode(model), torch.no_grad():
-        return _to_cpu(compute(model, {name: tensor.to(model.computes_on) for name, tensor in own.items()}))
+        return _to_cpu(compute(model, move_micro_batch(own, model.computes_on)))

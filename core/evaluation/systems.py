@@ -256,7 +256,7 @@ class TokenEntrant:
         )
         packing = packing_for(self._encoder.device, self._encoder.model)
         self._ranker = late_interaction.make_ranker(self._encoder.model, self._use, packing, context)
-        self._ranker.tell = lambda done, total: context.progress(done, total)
+        self._ranker.tell = context.progress
         self._score = late_interaction.make_score(self._encoder.model, self._use, packing, context)
         self._prompts = asked.prompts
 

@@ -6,7 +6,7 @@ Each type of event has one model for its ``data``: for those who write, store, s
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -104,25 +104,9 @@ class OutputPublished(EventData):
     bytes: int
 
 
-_DATA: dict[EventType, type[EventData]] = {
-    model.type: model
-    for model in (
-        StateChange,
-        PhaseChange,
-        Progress,
-        Metrics,
-        Memory,
-        Notice,
-        CheckpointSaved,
-        OutputPublished,
-    )
-}
+AnyData = StateChange | PhaseChange | Progress | Metrics | Memory | Notice | CheckpointSaved | OutputPublished
 
-
-def read_event_data(type: str, data: Mapping[str, Any]) -> EventData:
-    """What was stored of an event. Raises `ValueError` for a type that is not known, and for data without
-    what the type needs (pydantic's `ValidationError` is one)."""
-    return _DATA[EventType(type)].model_validate(data)
+_MODELS: dict[EventType, type[EventData]] = {model.type: model for model in get_args(AnyData)}
 
 
 class Event(Lenient):
@@ -141,5 +125,6 @@ class Event(Lenient):
     @classmethod
     def _read_by_type(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and isinstance(values.get("data"), Mapping):
-            return {**values, "data": read_event_data(values.get("type", ""), values["data"])}
+            model = _MODELS[EventType(values.get("type", ""))]
+            return {**values, "data": model.model_validate(values["data"])}
         return values

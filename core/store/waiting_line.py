@@ -68,9 +68,8 @@ class WaitingLine:
 
 def _left(job: Job, taken: Mapping[str, float], now: datetime) -> float | None:
     """Seconds that a running job still has: by its own word, else by others of its kind."""
-    told = job.progress.eta_seconds
-    if isinstance(told, int | float):
-        return max(0.0, float(told))
+    if job.progress.eta_seconds is not None:
+        return max(0.0, job.progress.eta_seconds)
     if job.kind not in taken or job.started_at is None:
         return None
     return max(0.0, taken[job.kind] - (now - job.started_at).total_seconds())

@@ -18,7 +18,7 @@ import torch
 from core.artifacts.cache import key_of
 from core.engine.batching import Packing
 from core.engine.encoding import make_micro_batches
-from core.engine.micro_batches import in_evaluation_mode
+from core.engine.micro_batches import in_evaluation_mode, move_micro_batch
 from core.engine.models.loading import transformer_of
 from core.engine.token_table import TokenTable, token_cache, write_tokens
 from core.engine.tokens import Frame
@@ -150,7 +150,7 @@ def _attention(
             rows: list[np.ndarray] = []
             for micro_batch in batch.parts:
                 check_stop()
-                on_device = {name: tensor.to(device) for name, tensor in micro_batch.items()}
+                on_device = move_micro_batch(micro_batch, device)
                 with torch.inference_mode():
                     last = transformer(**on_device, output_attentions=True).attentions[-1]
                 mask = on_device["attention_mask"].float()  # [texts, tokens]

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from core.engine.micro_batches import MicroBatch, split_micro_batches, tokens_of
+from core.engine.micro_batches import MicroBatch, move_micro_batch, split_micro_batches, tokens_of
 from core.families.static import is_static
 from core.models.memory import OPTIMIZER_BYTES, Step
 from core.runtime.context import RunContext
@@ -119,7 +119,7 @@ def _measure(spec: TrainSpec, prepared: Prepared, trainer: PairTrainer) -> Measu
 
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        vectors = trainer.forward(model, {name: tensor.to("cpu") for name, tensor in few.items()})
+        vectors = trainer.forward(model, move_micro_batch(few, "cpu"))
         vectors.float().sum().backward()
     activations = sum(size for place, size in kept.items() if place not in weights)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
