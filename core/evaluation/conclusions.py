@@ -10,14 +10,14 @@ import numpy as np
 
 from core.artifacts import fresh_folder
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.evaluation.comparison import Compared, compare_models
 from core.evaluation.report import make_document
 from core.evaluation.results import Evaluated, Result
-from core.evaluation.scores import by_category
 from core.evaluation.sets import NamedSet
 from core.jobs.protocol import dump_inputs
+from core.ranking.comparison import Compared, compare_models
 from core.ranking.metrics import in_order
 from core.ranking.runs import write_run
+from core.ranking.scores import by_category
 from core.reports import write_document
 from core.runtime.context import RunContext
 from core.runtime.reporter import finite

@@ -8,11 +8,11 @@ import numpy as np
 
 from core.data.retrieval_sets.judgments import RetrievalSet
 from core.errors import BadSpec
-from core.evaluation.scores import ranking_metrics
 from core.evaluation.systems import DenseEntrant
 from core.ranking.metrics import depth_of, evaluate_run, mean
 from core.ranking.quantization import Codec, search_stored
 from core.ranking.rank_set import depth_with_excluded, run_of
+from core.ranking.scores import ranking_metrics
 from core.ranking.search import shard_vectors
 from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluateSpec

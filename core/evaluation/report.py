@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.evaluation.comparison import Compared, format_p_value
 from core.evaluation.results import Evaluated
-from core.evaluation.scores import ranking_metrics
+from core.ranking.comparison import Compared, format_p_value
 from core.ranking.metrics import evaluate_run, mean
+from core.ranking.scores import ranking_metrics
 from core.reports import Block, Details, Document, Figure, Heading, Listing, Sizes, StoredAs, Table, Text
 from core.reports.plots import plot_by_depth, plot_gains, plot_histograms, plot_intervals
 from core.spec.evaluate import EvaluateSpec

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from core.evaluation.precisions import Variant
-from core.evaluation.scores import Scores
 from core.evaluation.sets import NamedSet
 from core.evaluation.systems import Ranking
+from core.ranking.scores import Scores
 from core.retrieval.system_facts import SystemFacts
 
 

@@ -10,10 +10,10 @@ from core.artifacts.folders import write_atomically
 from core.evaluation.conclusions import publish
 from core.evaluation.precisions import check_dimensions, variants
 from core.evaluation.results import Evaluated, Result
-from core.evaluation.scores import ranking_metrics, score_run, unjudged_share
 from core.evaluation.sets import NamedSet, check_metrics, read_sets
 from core.evaluation.systems import Candidates, DenseEntrant, Entrant, PairEntrant, Ranking, open_entrant
 from core.ranking.metrics import depth_of
+from core.ranking.scores import ranking_metrics, score_run, unjudged_share
 from core.ranking.triplets import score_triplets
 from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluatedModel, EvaluateSpec

@@ -11,9 +11,9 @@ import numpy as np
 
 from core.engine.models.identity import Identity
 from core.families import cross_encoder
-from core.mining.filters import Candidates, bar_of
 from core.mining.read_input import Gathered
-from core.mining.starvation import CHECKED, Tally
+from core.ranking.negatives.filters import Candidates, bar_of
+from core.ranking.negatives.starvation import CHECKED, Tally
 from core.retrieval.encoders import packing_for
 from core.runtime.context import RunContext
 from core.spec.filters import CrossEncoderCheck

@@ -14,6 +14,7 @@ from core.artifacts import sha256_of
 from core.data.retrieval_sets.judgments import RetrievalSet
 from core.data.rows.reading import TEXT_ROLES, Reading
 from core.data.rows.table import open_table, write_table
+from core.data.sources.judged import read_judged_source, tell_remarks
 from core.data.sources.retrieval import choose_queries, hold_out
 from core.data.training_rows.dataset import read_facts
 from core.data.training_rows.pairs import is_dataset, read_pairs
@@ -21,13 +22,12 @@ from core.engine.models.identity import Identity
 from core.engine.models.loading import context_length
 from core.engine.token_table import TokenTable, tokens_of_table
 from core.errors import BadData
-from core.evaluation.sets import read_judged_source, tell_remarks
 from core.families.prompts import prompts_of
 from core.runtime.context import RunContext
 from core.spec.parts.models import Prompts
 from core.spec.parts.refs import free_name, short_name
 from core.spec.train import TrainSpec
-from core.training.negatives.mining_first import MinedFirst, mine_first
+from core.training.negatives.mining_first import MinedFirst, MineRows, mine_first
 from core.training.pruning import prune_documents
 
 
@@ -51,15 +51,17 @@ class Rows:
 
 
 def read_rows(
-    spec: TrainSpec, context: RunContext, model: Any, guide: Any
+    spec: TrainSpec, context: RunContext, model: Any, guide: Any, mine_rows: MineRows
 ) -> tuple[Rows, dict[str, RetrievalSet]]:
     """All rows that are trained on, in the model's tokens, and the evaluation sets by name.
+
+    ``mine_rows`` mines a dataset first, where the spec asks for it.
 
     Raises `BadData` and `BadSpec`.
     """
     work = context.folder / "work"
     work.mkdir(exist_ok=True)
-    mined = mine_first(spec, context)
+    mined = mine_first(spec, context, mine_rows)
     tables, rejects = _read_datasets(spec, context, work, mined)
     evaluation_sets = _evaluation_sets(spec, context)
     if spec.evaluation.holdout is not None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.mining.filters import Candidates, bar_of, filter_candidates, in_turn
+from core.ranking.negatives.filters import Candidates, bar_of, filter_candidates, in_turn
 from core.ranking.search import search, shard_vectors
 from core.retrieval import encode as encode_room
 from core.retrieval.encode import encode_to_shards

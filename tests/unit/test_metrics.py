@@ -9,9 +9,9 @@ import torch
 
 from core.data.retrieval_sets.judged_folders import read_judged
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.evaluation.scores import by_category, judge, unjudged_share
 from core.ranking.metrics import evaluate_run, mean
 from core.ranking.rank_set import rank, search
+from core.ranking.scores import by_category, judge, unjudged_share
 from tests.conftest import SHARED
 
 QRELS = {"q1": {"a": 1}, "q2": {"b": 2, "c": 1}, "unjudged": {"a": 0}}

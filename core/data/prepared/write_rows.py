@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.data.dedup.alike import neighbours
 from core.data.prepared.balance import SPLITS, balance_categories, warn_of_categories
 from core.data.prepared.negatives import LEVELS, Chosen, choose
 from core.data.prepared.read_sources import Gathered, batches_of
 from core.data.prepared.retrieval_set import write_retrieval
-from core.data.prepared.splits import assign, components, first_of_each, mark_near_duplicates, neighbours
+from core.data.prepared.splits import assign, components, first_of_each, mark_near_duplicates
 from core.data.rows.statistics import PREVIEW_ROWS, Statistics, write_preview
 from core.data.training_rows.dataset import CHUNKS, SCHEMA, ParquetFile
 from core.errors import BadData

@@ -9,7 +9,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -21,7 +21,6 @@ from core.data.rows.row import Reject
 from core.data.sources.corpus import has_corpus, read_corpus
 from core.data.training_rows.pairs import DATASET_FACTS, Reading, read_pairs
 from core.families.prompts import with_own_prompts
-from core.mining.mine_rows import mine_rows
 from core.runtime.context import RunContext
 from core.runtime.devices import release_memory
 from core.spec.job import JobSpec
@@ -46,6 +45,22 @@ _IRRELEVANT = {
 """Fields of a mine spec that change nothing of what is mined, or that count by their content."""
 
 
+class WrittenRows(Protocol):
+    """Folders: a prepared dataset of rows with negatives, and the report on them."""
+
+    @property
+    def dataset(self) -> Path: ...
+
+    @property
+    def report(self) -> Path: ...
+
+
+class MineRows(Protocol):
+    """Mining, which is handed in: see `core.mining.mine_rows.mine_rows`."""
+
+    def __call__(self, spec: MineSpec, context: RunContext, work: Path) -> WrittenRows: ...
+
+
 @dataclass(frozen=True)
 class MinedFirst:
     """A dataset with mined negatives in place of one of the spec's."""
@@ -55,7 +70,7 @@ class MinedFirst:
     facts: dict[str, Any]
 
 
-def mine_first(spec: TrainSpec, context: RunContext) -> list[MinedFirst]:
+def mine_first(spec: TrainSpec, context: RunContext, mine_rows: MineRows) -> list[MinedFirst]:
     """Every dataset of a training with negatives, in the order of the spec. Empty where none are asked for.
 
     Raises `Stopped`, `BadData`, `BadModel` or `BadSpec`.
