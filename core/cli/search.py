@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _search(asked: argparse.Namespace) -> int:
-    from core.retrieval.stored import StoredEmbeddings, is_embeddings  # torch takes seconds to import
+    from core.retrieval.embeddings_page import is_embeddings
+    from core.retrieval.stored import StoredEmbeddings  # torch takes seconds to import
 
     settings = Settings()
     cache = settings.data_dir.absolute() / "cache"

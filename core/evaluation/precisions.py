@@ -31,13 +31,18 @@ class Variant:
     rescored: bool
     by_query: dict[str, dict[str, float]]
 
+    @property
+    def means(self) -> dict[str, float]:
+        """metric -> mean over queries"""
+        return {metric: mean(values) for metric, values in self.by_query.items()}
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "precision": self.precision,
             "dimension": self.dimension,
             "bytes_per_vector": self.bytes_per_vector,
             "rescored": self.rescored,
-            "scores": {metric: mean(values) for metric, values in self.by_query.items()},
+            "scores": self.means,
         }
 
 

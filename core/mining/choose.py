@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from core.errors import BadData
 from core.mining.checking import Checker
 from core.mining.finders import Found
 from core.mining.known_answers import Answers
+from core.mining.page import CheckedBy
 from core.mining.read_input import Gathered
 from core.ranking.negatives.choosing import choose_in_passes, order_candidates
 from core.ranking.negatives.filters import Candidates
@@ -43,7 +43,7 @@ class Mined:
     tally: Tally = field(default_factory=Tally)
     own: dict[int, list[int]] = field(default_factory=dict)
     own_scores: dict[int, list[float]] = field(default_factory=dict)
-    checked: dict[str, Any] | None = None
+    checked: CheckedBy | None = None
     teacher: str | None = None  # whose scores are written, if not the search's
 
     @classmethod
@@ -97,7 +97,7 @@ def choose_negatives(
     ):
         context.notice(warning, "warning")
     if chooser.check is not None:
-        mined.checked = {**chooser.check.facts, "pairs": chooser.check.pairs_scored}
+        mined.checked = chooser.check.page
     return mined
 
 
@@ -124,7 +124,7 @@ class _Chooser:
         self.mined = Mined.nothing(len(gathered.queries), found.of_pairs)
         asked = spec.filters.cross_encoder
         if self.check is not None and asked is not None and asked.keep_scores:
-            self.mined.teacher = self.check.facts["model"]
+            self.mined.teacher = asked.model
 
     def choose(self, queries: Sequence[int], tally: Tally, *, by_rank: bool) -> None:
         """As `core.ranking.negatives.choosing.Choose`."""

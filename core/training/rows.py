@@ -16,7 +16,7 @@ from core.data.rows.reading import TEXT_ROLES, Reading
 from core.data.rows.table import open_table, write_table
 from core.data.sources.judged import read_judged_source, tell_remarks
 from core.data.sources.retrieval import choose_queries, hold_out
-from core.data.training_rows.dataset import read_facts
+from core.data.training_rows.page import read_page
 from core.data.training_rows.pairs import is_dataset, read_pairs
 from core.engine.models.identity import Identity
 from core.engine.models.loading import context_length
@@ -147,10 +147,10 @@ def _tell_teachers(spec: TrainSpec, context: RunContext) -> None:
     """Mined rows have scores whether or not anybody meant them to teach."""
     for source in spec.datasets:
         path = context.dataset_path(source.ref)
-        mining = read_facts(path).get("mining") if is_dataset(path) else None
-        if mining and not mining.get("teacher"):
+        mining = read_page(path).mining if is_dataset(path) else None
+        if mining is not None and not mining.has_teacher:
             context.notice(
-                f"{source.ref}: the scores that are learned are those of the mining by {mining['model']}; a "
+                f"{source.ref}: the scores that are learned are those of the mining by {mining.model}; a "
                 "cross-encoder's come with filters.cross_encoder.keep_scores.",
                 "warning",
             )
@@ -159,7 +159,7 @@ def _tell_teachers(spec: TrainSpec, context: RunContext) -> None:
 def _licences(spec: TrainSpec, context: RunContext) -> list[str]:
     """Of the prepared datasets that are trained on: whatever is made from them carries these."""
     paths = [context.dataset_path(source.ref) for source in spec.datasets]
-    found = [read_facts(path).get("licence") for path in paths if is_dataset(path)]
+    found = [read_page(path).licence for path in paths if is_dataset(path)]
     return list(dict.fromkeys(licence for licence in found if licence))
 
 
@@ -178,7 +178,7 @@ def _read_datasets(
         path = context.dataset_path(source.ref)
         if mined:
             path, reading = mined[index].folder, Reading("train")
-            rejected += mined[index].facts["unreadable"]
+            rejected += mined[index].page.unreadable or 0
         rejects = write_table(
             read_pairs(path, reading=reading),
             work / f"rows-{index}.arrow",

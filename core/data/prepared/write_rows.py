@@ -19,6 +19,7 @@ from core.data.prepared.retrieval_set import write_retrieval
 from core.data.prepared.splits import assign, components, first_of_each, mark_near_duplicates
 from core.data.rows.statistics import PREVIEW_ROWS, Statistics, write_preview
 from core.data.training_rows.dataset import CHUNKS, SCHEMA, ParquetFile
+from core.data.training_rows.page import DatasetPage, NegativeCounts, PassageCounts
 from core.errors import BadData
 from core.runtime.context import RunContext
 from core.spec.prepare import PrepareSpec
@@ -60,7 +61,7 @@ def _counted(values: Any) -> dict[Any, int]:
 
 def write_rows(
     spec: PrepareSpec, context: RunContext, gathered: Gathered, out: Path, rejects: Path, task: str
-) -> dict[str, Any]:
+) -> DatasetPage:
     """Rows into splits, with negatives where they come from passages. Returns the page of it."""
     verdict = _repetitions(spec, gathered)
     names = list(SPLITS)
@@ -94,24 +95,21 @@ def write_rows(
                 for index, name in enumerate(names):
                     statistics.count(batch.filter(pa.array(splits[rows] == index)), name)
 
-            counted = write_retrieval(gathered, splits, names, out, count_too)
+            page = write_retrieval(gathered, splits, names, out, count_too)
         else:
             _write_splits(gathered, splits, names, out, chosen, statistics, each)
-            counted = {"splits": {name: sizes[name] for name in reversed(names)}}
-    page = {
-        "rows": int(kept.sum()),
-        **counted,
-        "statistics": statistics.page(),
-    }
+            page = DatasetPage(type="triplets", splits={name: sizes[name] for name in reversed(names)})
+    page.rows = int(kept.sum())
+    page.statistics = statistics.page()
     write_preview(out, {split: found for split, found in statistics.preview.items() if found})
     if len(gathered.passages):
-        page["passages"] = {
-            "all": len(gathered.passages),
-            "nobody_asks_for": gathered.unasked,
-            "longer_than_asked": gathered.oversized,
-        }
+        page.passages = PassageCounts(
+            all=len(gathered.passages),
+            nobody_asks_for=gathered.unasked,
+            longer_than_asked=gathered.oversized,
+        )
     if chosen is not None:
-        page["negatives"] = _negatives_page(spec, chosen, context)
+        page.negatives = _count_negatives(spec, chosen, context)
     warn_of_categories(spec, gathered, kept, context)
     return page
 
@@ -284,7 +282,7 @@ class _Filler:
         return table
 
 
-def _negatives_page(spec: PrepareSpec, chosen: Chosen, context: RunContext) -> dict[str, Any]:
+def _count_negatives(spec: PrepareSpec, chosen: Chosen, context: RunContext) -> NegativeCounts:
     whole = sum(chosen.counts.values())
     if chosen.empty:
         context.notice(
@@ -292,15 +290,15 @@ def _negatives_page(spec: PrepareSpec, chosen: Chosen, context: RunContext) -> d
             "max_per_difficulty or max_uses.",
             "warning",
         )
-    return {
-        "asked": dict(spec.difficulty_mix),
-        "counts": {level: chosen.counts[level] for level in LEVELS},
-        "shares": {level: round(chosen.counts[level] / max(whole, 1), 4) for level in LEVELS},
-        "places_left_empty": chosen.empty,
-    }
+    return NegativeCounts(
+        asked=dict(spec.difficulty_mix),
+        counts={level: chosen.counts[level] for level in LEVELS},
+        shares={level: round(chosen.counts[level] / max(whole, 1), 4) for level in LEVELS},
+        places_left_empty=chosen.empty,
+    )
 
 
-def write_chunks(gathered: Gathered, out: Path, context: RunContext) -> dict[str, Any]:
+def write_chunks(gathered: Gathered, out: Path, context: RunContext) -> DatasetPage:
     statistics = _Counting()
     with ParquetFile(out / "chunks.parquet", CHUNKS) as file:
         for batch in batches_of(gathered.passages_path):
@@ -309,9 +307,10 @@ def write_chunks(gathered: Gathered, out: Path, context: RunContext) -> dict[str
             statistics.count_passages(table)
             file.add_table(table)
     write_preview(out, statistics.preview)
-    return {
-        "rows": file.rows,
-        "splits": {"chunks": file.rows},
-        "statistics": statistics.page(),
-        "passages": {"all": file.rows, "longer_than_asked": gathered.oversized},
-    }
+    return DatasetPage(
+        type="chunks",
+        rows=file.rows,
+        splits={"chunks": file.rows},
+        statistics=statistics.page(),
+        passages=PassageCounts(all=file.rows, longer_than_asked=gathered.oversized),
+    )

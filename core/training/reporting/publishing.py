@@ -49,7 +49,7 @@ def gather_facts(
         steps=trainer.state.global_step,
         rows=len(prepared.tokens),
         rejects=prepared.rows.rejects,
-        mining=[found.facts["mining"] for found in prepared.rows.mined],
+        mining=[found.page.as_dict("mining")["mining"] for found in prepared.rows.mined],
         licences=prepared.rows.licences,
         lengths=prepared.lengths,
         tokens_metadata=tokens_metadata,
