@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from core.errors import BadSpec
 from core.evaluation.systems import DenseEntrant
 from core.ranking.metrics import depth_of, evaluate_run, mean
 from core.ranking.quantization import Codec, search_stored
-from core.ranking.rank_set import depth_with_excluded, run_of
+from core.ranking.rank_set import rank_set
 from core.ranking.scores import ranking_metrics
 from core.ranking.search import shard_vectors
 from core.runtime.context import RunContext
@@ -73,16 +74,16 @@ def variants(
 
             again = {1, spec.rescore} if precision == "binary" else {1}
             for rescore in sorted(again, reverse=True):
-                nearest = search_stored(
+                find = partial(
+                    search_stored,
                     codec,
                     asked,
                     stored,
-                    depth_with_excluded(dataset, depth),
                     rescore=rescore,
                     device=entrant.encoder.device,
                     check_stop=context.check_stop,
                 )
-                run = run_of(dataset, nearest.indices.tolist(), nearest.scores.tolist(), depth)
+                run = rank_set(dataset, depth, find)
                 yield Variant(
                     precision,
                     dimension,

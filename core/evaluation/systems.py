@@ -27,8 +27,8 @@ from core.families.late_interaction import Ragged, score_all
 from core.families.prompts import prompts_of
 from core.ranking.bm25 import WordIndex, best_of
 from core.ranking.metrics import Run, in_order
-from core.ranking.rank_set import depth_with_excluded, run_of
-from core.ranking.search import search, shard_vectors
+from core.ranking.rank_set import rank_set
+from core.ranking.search import Nearest, search, shard_vectors
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, packing_for
 from core.retrieval.system_facts import SystemFacts
 from core.runtime.context import RunContext
@@ -217,14 +217,12 @@ class DenseEntrant:
         begun = time.monotonic()
         shards, asked = self.shards(dataset), self.asked(dataset)
         self._context.phase("evaluating")
-        nearest = search(
-            asked,
-            shard_vectors(shards),
-            depth_with_excluded(dataset, depth),
-            device=self.encoder.device,
-            check_stop=self._context.check_stop,
-        )
-        run = run_of(dataset, nearest.indices.tolist(), nearest.scores.tolist(), depth)
+
+        def find(most: int) -> Nearest:
+            device, check_stop = self.encoder.device, self._context.check_stop
+            return search(asked, shard_vectors(shards), most, device=device, check_stop=check_stop)
+
+        run = rank_set(dataset, depth, find)
         taken = time.monotonic() - begun
         width = 4 * asked.shape[1]
         count = len(dataset.corpus)
