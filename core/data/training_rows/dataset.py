@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.data.io.lookup import Texts
+from core.data.io.table_files import ParquetFile as ParquetFile  # also found here by core.mining.output
 from core.data.retrieval_sets.judgments import Judging, OnMissing, RetrievalSet
-from core.data.rows import table
 from core.data.rows.remarks import first_judgments, first_texts
 from core.data.rows.row import Judgment
+from core.data.training_rows import table
 from core.data.training_rows.pairs import DATASET_FACTS, TrainingRow
 from core.errors import BadData
 from core.native_errors import unreadable
@@ -68,52 +69,6 @@ CHUNKS = pa.schema(
     ]
 )
 """``start`` and ``end`` are characters of the document behind its front matter; lines, for Python."""
-
-
-class ParquetFile:
-    """Writes rows to a Parquet file, a few thousand at a time. The same rows make the same bytes."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._schema = schema
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
-        self._waiting: list[pa.Table] = []
-        self._rows: list[dict[str, Any]] = []
-        self._held = self.rows = 0
-
-    def add(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        if len(self._rows) == _ROWS:
-            self._turn()
-
-    def add_table(self, rows: pa.Table) -> None:
-        self._turn()
-        self._waiting.append(rows)
-        self._held += rows.num_rows
-        self.rows += rows.num_rows
-        if self._held >= _ROWS:
-            self._flush()
-
-    def _turn(self) -> None:
-        if self._rows:
-            rows, self._rows = self._rows, []
-            self.add_table(pa.Table.from_pylist(rows, schema=self._schema))
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting))
-            self._waiting, self._held = [], 0
-
-    def close(self) -> None:
-        self._turn()
-        self._flush()
-        self._writer.close()
-
-    def __enter__(self) -> "ParquetFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def write_facts(folder: Path, type: str, facts: dict[str, Any]) -> None:
