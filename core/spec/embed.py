@@ -1,11 +1,12 @@
 """``kind: embed``: a corpus as vectors that a search engine, or ``reason search``, can use."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from core.spec.job import JobSpec
 from core.spec.parts.models import Prompts, PruneEmbeddings
+from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import DatasetReference, ModelReference
 
 Precision = Literal["float32", "float16", "int8", "binary"]
@@ -19,6 +20,8 @@ Compute = Annotated[
 
 class EmbedSpec(JobSpec):
     """Encodes a corpus. Output: ``embeddings``, npy shards with ids, or a PLAID index."""
+
+    REFERENCES: ClassVar = (ReferencePlace("model", "model"), ReferencePlace("corpus", "dataset"))
 
     kind: Literal["embed"]
     model: ModelReference
@@ -72,7 +75,3 @@ class EmbedSpec(JobSpec):
         if self.index == "plaid" and (self.precision != "float32" or self.role != "document"):
             raise ValueError("a PLAID index holds documents, and compresses their vectors itself")
         return self
-
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        return {"model": self.model} | ({"corpus": self.corpus} if self.corpus else {})

@@ -1,6 +1,6 @@
 """``kind: evaluate``: is the new model better, where, and is it luck?"""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,7 @@ from core.spec.job import JobSpec
 from core.spec.parts.base import BARE_REFERENCES, Strict
 from core.spec.parts.evaluation import JudgedSource, Metric, Rerank
 from core.spec.parts.models import ModelOrWords, Prompts, PruneEmbeddings
+from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import DatasetReference
 
 
@@ -54,6 +55,13 @@ class Significance(Strict):
 class EvaluateSpec(JobSpec):
     """Ranks whole corpora with several models and compares them. Outputs: ``report``, and ``run`` with a TREC
     run of each model on each dataset."""
+
+    REFERENCES: ClassVar = (
+        ReferencePlace("models.*.ref", "model"),
+        ReferencePlace("datasets.*.ref", "dataset"),
+        ReferencePlace("datasets.*.run", "dataset"),
+        ReferencePlace("rerank.retriever", "model"),
+    )
 
     kind: Literal["evaluate"]
     models: Annotated[list[EvaluatedModel], Field(min_length=1, max_length=20), BARE_REFERENCES] = Field(
@@ -115,13 +123,3 @@ class EvaluateSpec(JobSpec):
         if not any("@" in metric for metric in self.metrics) and (self.precisions or self.dimensions):
             raise ValueError("precisions and dimensions are measured by rankings: metrics has none")
         return self
-
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        found = {f"models.{number}.ref": model.ref for number, model in enumerate(self.models)}
-        found |= {f"datasets.{number}.ref": source.ref for number, source in enumerate(self.datasets)}
-        found |= {
-            f"datasets.{number}.run": source.run for number, source in enumerate(self.datasets) if source.run
-        }
-        found["rerank.retriever"] = self.rerank.retriever
-        return {path: text for path, text in found.items() if text != "bm25"}

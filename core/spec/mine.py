@@ -1,6 +1,6 @@
 """``kind: mine``: documents that look like answers and are none, for every query of a dataset."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -9,6 +9,7 @@ from core.spec.job import PART_OF, JobSpec, Resources
 from core.spec.parts.base import BARE_REFERENCES, Strict
 from core.spec.parts.evaluation import RankedSource
 from core.spec.parts.models import ModelOrWords, Prompts
+from core.spec.parts.reference_places import ReferencePlace, find_references
 from core.spec.parts.refs import DatasetReference
 
 
@@ -31,6 +32,12 @@ class Part(Strict):
 
 class MiningOptions(Strict):
     """How negatives are found: where, by which model, and which of them."""
+
+    MINING_REFERENCES: ClassVar = (
+        ReferencePlace("corpus.*", "dataset"),
+        ReferencePlace("model", "model"),
+        ReferencePlace("filters.cross_encoder.model", "model"),
+    )
 
     corpus: Annotated[list[DatasetReference], Field(max_length=100), BeforeValidator(_as_list)] | None = (
         Field(
@@ -105,12 +112,8 @@ class MiningOptions(Strict):
 
     def mining_references(self) -> dict[str, str]:
         """Every reference among the options, by the path where it stands."""
-        found = {f"corpus.{index}": ref for index, ref in enumerate(self.corpus or [])}
-        if self.model != "bm25":
-            found["model"] = self.model
-        if self.filters.cross_encoder is not None:
-            found["filters.cross_encoder.model"] = self.filters.cross_encoder.model
-        return found
+        found = find_references(self, self.MINING_REFERENCES)
+        return {reference.path: reference.text for reference in found if reference.text != "bm25"}
 
 
 class MineFirst(MiningOptions):
@@ -125,6 +128,12 @@ class MineFirst(MiningOptions):
 class MineSpec(MiningOptions, JobSpec):
     """Finds negatives for every row of a dataset. Outputs: ``dataset`` and ``report``; of a part,
     ``candidates``."""
+
+    REFERENCES: ClassVar = (
+        ReferencePlace("dataset.ref", "dataset"),
+        *MiningOptions.MINING_REFERENCES,
+        ReferencePlace("candidates.*", "dataset"),
+    )
 
     kind: Literal["mine"]
     dataset: Annotated[RankedSource, BARE_REFERENCES] = Field(
@@ -186,9 +195,3 @@ class MineSpec(MiningOptions, JobSpec):
     def corpora(self) -> list[str]:
         """One or several references, or none."""
         return self.corpus or []
-
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        found = {"dataset.ref": self.dataset.ref, **self.mining_references()}
-        found |= {f"candidates.{index}": ref for index, ref in enumerate(self.candidates)}
-        return found

@@ -1,6 +1,6 @@
 """``kind: train``: what a training job asks for, with a default for all but its model and data."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -8,6 +8,7 @@ from core.spec.job import JobSpec
 from core.spec.mine import MineFirst
 from core.spec.parts.evaluation import Evaluation, Rerank
 from core.spec.parts.models import Family, Prompts, PruneEmbeddings
+from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import ModelReference
 from core.spec.parts.training import (
     Checkpointing,
@@ -50,6 +51,15 @@ class TrainSpec(JobSpec):
 
     Outputs: ``model`` and ``report``; of a dry run the report alone.
     """
+
+    REFERENCES: ClassVar = (
+        ReferencePlace("base_model", "model"),
+        ReferencePlace("dataset.*.ref", "dataset"),
+        ReferencePlace("loss.guide.model", "model"),
+        *(ReferencePlace(f"mine.{path}", role) for path, role in MineFirst.MINING_REFERENCES),
+        ReferencePlace("evaluation.rerank.retriever", "model"),
+        ReferencePlace("evaluation.datasets.*.ref", "dataset"),
+    )
 
     kind: Literal["train"]
     family: Family = "dense"
@@ -264,23 +274,6 @@ class TrainSpec(JobSpec):
             if value:
                 raise ValueError(f"sharding: fsdp does not go with {name}: use {instead}")
         return self
-
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        found = {"base_model": self.base_model}
-        if isinstance(self.dataset, list):
-            found |= {f"dataset.{index}.ref": source.ref for index, source in enumerate(self.dataset)}
-        else:
-            found["dataset.ref"] = self.dataset.ref
-        if self.loss.guide is not None:
-            found["loss.guide.model"] = self.loss.guide.model
-        if self.mine is not None:
-            found |= {f"mine.{path}": ref for path, ref in self.mine.mining_references().items()}
-        if self.evaluation.rerank.retriever != "bm25":
-            found["evaluation.rerank.retriever"] = self.evaluation.rerank.retriever
-        for index, source in enumerate(self.evaluation.datasets):
-            found[f"evaluation.datasets.{index}.ref"] = source.ref
-        return found
 
 
 FREE_TO_CHANGE = frozenset(
