@@ -6,6 +6,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from core.spec.job import Difficulty, JobSpec, Resources
 from core.spec.parts.base import BARE_REFERENCES, BY_SHAPE, Strict
+from core.spec.parts.options import RejectShare, Seed, SplitName
 from core.spec.parts.reference_places import FoundReference, ReferencePlace, find_references
 from core.spec.parts.refs import DatasetReference
 from core.spec.parts.rows import RowOptions
@@ -35,10 +36,8 @@ class Source(RowOptions):
 
     ref: DatasetReference
     format: Format = Field("auto", description="auto: by the names of the files and the first record.")
-    split: str | None = Field(
+    split: SplitName | None = Field(
         None,
-        pattern=r"^[\w-]+$",
-        max_length=100,
         description="Folders only: a split, a qrels file or a domain of BRIGHT.",
     )
     category: str | None = Field(
@@ -252,10 +251,8 @@ class PrepareSpec(JobSpec):
     licence: str | None = Field(
         None, min_length=1, max_length=500, description="Carried into everything that is made from it."
     )
-    max_reject_share: float = Field(
-        0.01, ge=0, le=1, description="Share of unreadable rows above which the job fails."
-    )
-    seed: int = Field(42, ge=0, lt=2**31)
+    max_reject_share: RejectShare = 0.01
+    seed: Seed = 42
     resources: Resources = Field(default_factory=lambda: Resources(gpus=0))
 
     @model_validator(mode="after")

@@ -7,7 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from core.spec.job import JobSpec
 from core.spec.mine import MineFirst
 from core.spec.parts.evaluation import Evaluation, Rerank
-from core.spec.parts.models import Family, Prompts, PruneEmbeddings
+from core.spec.parts.models import EmbeddingPruning, Family, Prompts
+from core.spec.parts.options import Arithmetic, RejectShare, Seed
 from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import ModelReference
 from core.spec.parts.training import (
@@ -78,7 +79,7 @@ class TrainSpec(JobSpec):
     loss: Loss = Field(default_factory=Loss)
     late_interaction: LateInteraction = Field(default_factory=LateInteraction)
     prune_tokens: PruneTokens | None = None
-    prune_embeddings: PruneEmbeddings | None = None
+    prune_embeddings: EmbeddingPruning = None
     matryoshka: Matryoshka | None = None
     curriculum: Curriculum | None = None
     resample: Resample | None = None
@@ -111,7 +112,7 @@ class TrainSpec(JobSpec):
         1.0, ge=0, le=1e9, description="Gradients are clipped to it; 0 does not clip."
     )
     lengths: Lengths = Field(default_factory=Lengths)
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+    precision: Arithmetic = Field(
         "auto", description="auto: bf16 where the GPU has it, else fp32. Weights stay in fp32."
     )
     lora: LoRA | None = None
@@ -159,10 +160,8 @@ class TrainSpec(JobSpec):
     )
     logging_steps: int = Field(10, ge=1, le=10**9, description="Steps between two points of the loss curve.")
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
-    max_reject_share: float = Field(
-        0.01, ge=0, le=1, description="Share of unreadable rows above which the job fails."
-    )
-    seed: int = Field(42, ge=0, lt=2**31)
+    max_reject_share: RejectShare = 0.01
+    seed: Seed = 42
 
     @model_validator(mode="before")
     @classmethod
