@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.cli.run import parse_flags, run_and_tell
+from core.cli.flags import add_field, add_output_flags, parse_flags
+from core.cli.run import run_and_tell
 from core.spec.files import localize
-from core.spec.prepare import BRIGHT_DOCUMENTS
+from core.spec.prepare import BRIGHT_DOCUMENTS, PrepareSpec, Split
 
 REASONIR_HQ = "hf:reasonir/reasonir-data:hq"
 
@@ -48,17 +49,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--reasonir", default=REASONIR_HQ, help="hub dataset, file or folder of ReasonIR's rows")
     add("--bright", default=BRIGHT_DOCUMENTS, help="hub dataset or folder of BRIGHT's documents")
     add("--output_dir", default="data/prepared_reasonir_hq", help="the dataset is in its folder dataset/")
-    add("--dev", type=float, default=0.0, help="share of the rows")
-    add("--test", type=float, default=0.0, help="share of the rows")
-    add(
-        "--max_reject_share",
-        type=float,
-        default=1.0,
-        help="share of the rows that may be unusable; by default they are skipped, and reported",
-    )
-    add("--seed", type=int, default=42)
-    add("--overwrite", action="store_true", help="drop what the output folder holds")
-    add("--json", action="store_true", help="print result.json as the last line")
+    add_field(parser, "--dev", Split, "dev", help="share of the rows")
+    add_field(parser, "--test", Split, "test", help="share of the rows")
+    unusable = "share of the rows that may be unusable; by default they are skipped, and reported"
+    add_field(parser, "--max_reject_share", PrepareSpec, "max_reject_share", default=1.0, help=unusable)
+    add_field(parser, "--seed", PrepareSpec, "seed")
+    add_output_flags(parser)
     return parser
 
 

@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.cli.run import parse_flags, run_and_tell
+from core.cli.flags import add_field, add_output_flags, parse_flags
+from core.cli.run import run_and_tell
 from core.errors import InvalidRequest, Problem
 from core.jobs.protocol import REQUEST
 from core.spec.files import localize
+from core.spec.parts.models import PruneEmbeddings
+from core.spec.parts.training import Checkpointing, Lengths, LoRA, PruneTokens
+from core.spec.train import TrainSpec
 
 _SMOKE_STEPS = 5
 """Updates of ``--action smoke_steps``."""
@@ -206,21 +210,21 @@ def _parser() -> argparse.ArgumentParser:
         help="pairs file, prepared dataset, or BEIR folder",
     )
     add("--base_model", default="Qwen/Qwen3-Embedding-0.6B", help="hub name or folder")
-    families = ("dense", "late_interaction", "cross_encoder")
     actions = ("train", "smoke_steps")
     add(
         "--action", choices=actions, default="train", help=f"smoke_steps: {_SMOKE_STEPS} updates, each logged"
     )
-    add("--family", choices=families, help="default: dense; with --prune_embeddings late_interaction")
+    by_pruning = "default: dense; with --prune_embeddings late_interaction"
+    add_field(parser, "--family", TrainSpec, "family", default=None, help=by_pruning)
     add("--output_dir", help="default: data/output/<model>/<run>")
     add("--run_name", help="default: <model>-<dataset>")
-    add("--epochs", type=float, default=1)
-    add("--lr", type=float, default=1e-5)
+    add_field(parser, "--epochs", TrainSpec, "epochs")
+    add_field(parser, "--lr", TrainSpec, "learning_rate", default=1e-5)
     add("--max_steps", type=int, help="end after so many updates, whatever --epochs says")
-    add("--warmup_ratio", type=float, default=0.1)
-    add("--weight_decay", type=float, default=0.01)
+    add_field(parser, "--warmup_ratio", TrainSpec, "warmup_ratio")
+    add_field(parser, "--weight_decay", TrainSpec, "weight_decay")
     add("--temperature", type=float, help="similarities are divided by it; default: as usual in the family")
-    add("--batch_size", type=int, default=64, help="pairs a step")
+    add_field(parser, "--batch_size", TrainSpec, "batch_size")
     add("--mini_batch_size", type=int, help="texts through the model at once; the loss is then cached")
     add("--prompt_query", help="in front of every query; default: the model's own; '' for none")
     add("--prompt_document", help="in front of every document; default: the model's own; '' for none")
@@ -229,10 +233,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--document_length", type=int, help="tokens; default: found out from the data")
     add("--query_length", type=int, help="tokens; default: found out from the data")
     add("--auto_lengths", action="store_true", help="find out both lengths, whatever is given")
-    add("--length_percentile", type=float, default=0.95)
+    add_field(parser, "--length_percentile", Lengths, "percentile")
     add("--length_sample", type=int, help="measure the lengths on so many texts of each role; default: all")
-    add("--save_steps", type=int, default=500)
-    add("--logging_steps", type=int, default=10)
+    add_field(parser, "--save_steps", Checkpointing, "every_steps")
+    add_field(parser, "--logging_steps", TrainSpec, "logging_steps")
     add("--num_workers", type=int, help="data loader processes")
     add("--bf16", action=argparse.BooleanOptionalAction, help="default: where the GPU has it")
     add("--fp16", action="store_true")
@@ -243,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--processes", type=int, help="processes that share every batch, without GPUs; default: 1")
     add("--fsdp", action="store_true", help="the GPUs, or --processes, share the model, too")
     add("--offload", action="store_true", help="with --fsdp: weights and optimizer stay in main memory")
-    add("--grad_accum_steps", type=int, default=1)
+    add_field(parser, "--grad_accum_steps", TrainSpec, "gradient_accumulation_steps")
     add("--grad_checkpoint", action="store_true")
     add(
         "--gather",
@@ -252,9 +256,9 @@ def _parser() -> argparse.ArgumentParser:
         help="with several GPUs: rank against the documents of all; --no-gather: of its own share alone",
     )
     add("--lora", "--use_lora", action="store_true")
-    add("--lora_r", type=int, default=8)
-    add("--lora_alpha", type=float, default=16)
-    add("--lora_dropout", type=float, default=0.05)
+    add_field(parser, "--lora_r", LoRA, "r")
+    add_field(parser, "--lora_alpha", LoRA, "alpha")
+    add_field(parser, "--lora_dropout", LoRA, "dropout")
     add("--lora_target_modules", help="names of linear layers, with commas; default: the attention's")
     add("--optimizer_8bit", action="store_true")
     add("--freeze_base", action="store_true")
@@ -263,24 +267,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--sample", action="store_true", help="train on 1,000 rows, or --sample_size")
     add("--sample_size", type=int, help="train on so many rows")
     add("--eval_holdout", type=float, default=0.0, help="share of queries to evaluate on, not train on")
-    add("--seed", type=int, default=42)
+    add_field(parser, "--seed", TrainSpec, "seed")
     pruning = parser.add_argument_group("pruning")
     pruning.add_argument("--prune_tokens", action="store_true", help="documents lose tokens before the model")
-    of_tokens = ("length", "random", "attention", "threshold", "combined")
-    pruning.add_argument("--prune_strategy", choices=of_tokens, default="length")
-    pruning.add_argument("--prune_keep_ratio", type=float, default=0.6)
-    pruning.add_argument("--prune_min_tokens", type=int, default=16)
-    pruning.add_argument("--prune_seed", type=int, default=42)
+    for name in ("strategy", "keep_ratio", "min_tokens", "seed"):
+        add_field(pruning, f"--prune_{name}", PruneTokens, name)
     pruning.add_argument(
         "--prune_embeddings", action="store_true", help="documents keep fewer vectors; late interaction"
     )
-    of_vectors = ("hierarchical", "attention")
-    pruning.add_argument("--embedding_prune_strategy", choices=of_vectors, default="hierarchical")
-    pruning.add_argument("--pool_factor", type=float, default=2.0)
-    pruning.add_argument("--embedding_keep_ratio", type=float, default=0.6)
-    pruning.add_argument("--protected_tokens", type=int, default=2)
-    add("--overwrite", action="store_true", help="drop what the output folder holds")
-    add("--json", action="store_true", help="print result.json as the last line")
+    add_field(pruning, "--embedding_prune_strategy", PruneEmbeddings, "strategy")
+    add_field(pruning, "--pool_factor", PruneEmbeddings, "pool_factor")
+    add_field(pruning, "--embedding_keep_ratio", PruneEmbeddings, "keep_ratio")
+    add_field(pruning, "--protected_tokens", PruneEmbeddings, "protected_tokens")
+    add_output_flags(parser)
     return parser
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.data.dedup.alike import Alike
-from core.data.prepared.read_sources import batches_of
+from core.data.io.table_files import read_batches
 from core.errors import BadData
 from core.mining.checking import Checker
 from core.mining.finders import Found
@@ -194,7 +194,7 @@ def keep_own(
     the query's bar (``bars``): it has the last word on these, too.
     """
     number = 0
-    for batch in batches_of(gathered.rows):
+    for batch in read_batches(gathered.rows):
         context.check_stop()
         able: list[tuple[int, int, int, str]] = []  # row, query, place among its own, text
         wanted: dict[int, int] = {}

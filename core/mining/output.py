@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from core.artifacts import fresh_folder
-from core.data.prepared.read_sources import batches_of
+from core.data.io.table_files import ParquetFile, read_batches
 from core.data.rows.statistics import PREVIEW_ROWS, write_preview
-from core.data.training_rows.dataset import SCHEMA, ParquetFile, read_split
+from core.data.training_rows.dataset import SCHEMA, read_split
 from core.data.training_rows.page import DatasetPage, read_page
 from core.data.training_rows.pairs import is_dataset
 from core.jobs.protocol import dump_inputs
@@ -103,7 +103,7 @@ def _write_rows(
     first: list[dict[str, Any]] = []
     number = 0
     with ParquetFile(path, MINED) as file:
-        for batch in batches_of(gathered.rows):
+        for batch in read_batches(gathered.rows):
             context.check_stop()
             rows = batch.to_pylist()
             queries = gathered.pairs[number : number + len(rows), 0].tolist()

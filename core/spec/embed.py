@@ -1,24 +1,28 @@
 """``kind: embed``: a corpus as vectors that a search engine, or ``reason search``, can use."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from core.spec.job import JobSpec
-from core.spec.parts.models import Prompts, PruneEmbeddings
+from core.spec.parts.models import EmbeddingPruning, Prompts
+from core.spec.parts.options import Arithmetic, Dimension, MaxLength, RejectShare, Seed, SplitName
+from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import DatasetReference, ModelReference
 
 Precision = Literal["float32", "float16", "int8", "binary"]
 """Of stored vectors."""
 
 Compute = Annotated[
-    Literal["auto", "fp32", "fp16", "bf16"],
+    Arithmetic,
     Field(description="The model's arithmetic. auto: bf16 where a GPU has it, else fp32."),
 ]
 
 
 class EmbedSpec(JobSpec):
     """Encodes a corpus. Output: ``embeddings``, npy shards with ids, or a PLAID index."""
+
+    REFERENCES: ClassVar = (ReferencePlace("model", "model"), ReferencePlace("corpus", "dataset"))
 
     kind: Literal["embed"]
     model: ModelReference
@@ -28,38 +32,34 @@ class EmbedSpec(JobSpec):
     corpus: DatasetReference | None = Field(
         None, description="Documents, chunks, a retrieval set's corpus, or rows, whose documents they are."
     )
-    split: str | None = Field(None, pattern=r"^[\w-]+$", max_length=100, description="BRIGHT: the domain.")
+    split: SplitName | None = Field(None, description="BRIGHT: the domain.")
     texts: Annotated[list[Annotated[str, Field(max_length=1_000_000)]], Field(max_length=10_000)] | None = (
         Field(None, description="In place of a corpus; their ids are their numbers, from 0.")
     )
     role: Literal["document", "query"] = "document"
     prompts: Prompts = Field(default_factory=Prompts)
-    max_length: Annotated[int, Field(ge=8, le=1_000_000)] | None = Field(
+    max_length: MaxLength | None = Field(
         None, description="Tokens of a text; default: what the model is set to."
     )
     precision: Precision = Field(
         "float32",
         description="int8: each dimension in 256 steps; binary: its sign. Late interaction: floats.",
     )
-    dimension: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
-        None, description="Only the first so many (of Matryoshka models)."
-    )
+    dimension: Dimension | None = Field(None, description="Only the first so many (of Matryoshka models).")
     calibration: int = Field(
         100_000, ge=100, le=10_000_000, description="int8: texts whose vectors settle each dimension's range."
     )
     index: Literal["none", "plaid"] = Field(
         "none", description="plaid: write a PLAID index instead of vector shards (late interaction only)."
     )
-    prune_embeddings: PruneEmbeddings | None = Field(
-        None, description="Of late_interaction: documents keep fewer vectors."
-    )
+    prune_embeddings: EmbeddingPruning = None
     compute: Compute = "auto"
     keep_texts: bool = Field(True, description="Texts go along, so that reason search can show them.")
     shard: int = Field(50_000, ge=1, le=10_000_000, description="Texts in a file.")
-    max_reject_share: float = Field(
-        0.01, ge=0, le=1, description="Share of unreadable documents above which the job fails."
+    max_reject_share: RejectShare = Field(
+        0.01, description="Share of unreadable documents above which the job fails."
     )
-    seed: int = Field(42, ge=0, lt=2**31)
+    seed: Seed = 42
 
     @model_validator(mode="after")
     def _consistent(self) -> "EmbedSpec":
@@ -72,7 +72,3 @@ class EmbedSpec(JobSpec):
         if self.index == "plaid" and (self.precision != "float32" or self.role != "document"):
             raise ValueError("a PLAID index holds documents, and compresses their vectors itself")
         return self
-
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        return {"model": self.model} | ({"corpus": self.corpus} if self.corpus else {})

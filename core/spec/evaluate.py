@@ -1,14 +1,16 @@
 """``kind: evaluate``: is the new model better, where, and is it luck?"""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from core.spec.embed import Compute, Precision
 from core.spec.job import JobSpec
 from core.spec.parts.base import BARE_REFERENCES, Strict
-from core.spec.parts.evaluation import JudgedSource, Metric, Rerank
-from core.spec.parts.models import ModelOrWords, Prompts, PruneEmbeddings
+from core.spec.parts.evaluation import JudgedSource, LateInteractionIndex, Metric, Rerank
+from core.spec.parts.models import EmbeddingPruning, ModelOrWords, Prompts
+from core.spec.parts.options import Dimension, MaxLength, RejectShare, ReportName, Seed
+from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import DatasetReference
 
 
@@ -16,19 +18,17 @@ class EvaluatedModel(Strict):
     """A model, or bm25, and how it is to read texts."""
 
     ref: ModelOrWords
-    name: str | None = Field(None, pattern=r"^[\w.-]+$", max_length=100, description="In reports and runs.")
+    name: ReportName | None = Field(None, description="In reports and runs.")
     family: Literal["auto", "dense", "late_interaction", "cross_encoder"] = Field(
         "auto", description="auto: as the model's files say."
     )
     prompts: Prompts = Field(default_factory=Prompts)
-    max_length: Annotated[int, Field(ge=8, le=1_000_000)] | None = Field(
+    max_length: MaxLength | None = Field(
         None,
         description="Tokens of a text, of late_interaction of a document, of a cross-encoder of a pair; "
         "default: what the model is set to.",
     )
-    prune_embeddings: PruneEmbeddings | None = Field(
-        None, description="Of late_interaction: documents keep fewer vectors."
-    )
+    prune_embeddings: EmbeddingPruning = None
 
 
 class EvaluatedSource(JudgedSource):
@@ -55,6 +55,13 @@ class EvaluateSpec(JobSpec):
     """Ranks whole corpora with several models and compares them. Outputs: ``report``, and ``run`` with a TREC
     run of each model on each dataset."""
 
+    REFERENCES: ClassVar = (
+        ReferencePlace("models.*.ref", "model"),
+        ReferencePlace("datasets.*.ref", "dataset"),
+        ReferencePlace("datasets.*.run", "dataset"),
+        ReferencePlace("rerank.retriever", "model"),
+    )
+
     kind: Literal["evaluate"]
     models: Annotated[list[EvaluatedModel], Field(min_length=1, max_length=20), BARE_REFERENCES] = Field(
         description="Of several, the last one is the baseline that the others are compared with."
@@ -70,18 +77,14 @@ class EvaluateSpec(JobSpec):
         description="The verdict is by the first one that every dataset has.",
     )
     rerank: Rerank = Field(default_factory=Rerank, description="Of cross-encoders.")
-    index: Literal["auto", "exact", "plaid"] = Field(
-        "auto",
-        description="Of late interaction: whether every document is scored, or those that PLAID finds. auto: "
-        "every one, up to half a billion pairs.",
-    )
+    index: LateInteractionIndex = "auto"
     compute: Compute = "auto"
     precisions: list[Precision] = Field(
         default_factory=list,
         max_length=4,
         description="Of bi-encoders: also measured with vectors that are stored in these.",
     )
-    dimensions: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
+    dimensions: list[Dimension] = Field(
         default_factory=list,
         max_length=32,
         description="Of bi-encoders: also measured with the first so many dimensions (Matryoshka).",
@@ -98,10 +101,8 @@ class EvaluateSpec(JobSpec):
         0, ge=0, le=10_000, description="So many queries are also asked one by one, with a clock."
     )
     examples: int = Field(3, ge=0, le=100, description="Of queries won and lost, in the report.")
-    max_reject_share: float = Field(
-        0.0, ge=0, le=1, description="Share of unreadable rows above which the job fails."
-    )
-    seed: int = Field(42, ge=0, lt=2**31)
+    max_reject_share: RejectShare = 0.0
+    seed: Seed = 42
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvaluateSpec":
@@ -115,13 +116,3 @@ class EvaluateSpec(JobSpec):
         if not any("@" in metric for metric in self.metrics) and (self.precisions or self.dimensions):
             raise ValueError("precisions and dimensions are measured by rankings: metrics has none")
         return self
-
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        found = {f"models.{number}.ref": model.ref for number, model in enumerate(self.models)}
-        found |= {f"datasets.{number}.ref": source.ref for number, source in enumerate(self.datasets)}
-        found |= {
-            f"datasets.{number}.run": source.run for number, source in enumerate(self.datasets) if source.run
-        }
-        found["rerank.retriever"] = self.rerank.retriever
-        return {path: text for path, text in found.items() if text != "bm25"}

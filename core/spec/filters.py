@@ -1,10 +1,11 @@
 """Which documents may be a query's negatives: asked for by mine jobs, and by trainings that mine anew."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from core.spec.parts.base import Strict
+from core.spec.parts.options import MaxLength
 from core.spec.parts.refs import ModelReference
 from core.spec.prepare import Near
 
@@ -68,8 +69,16 @@ class RankFilters(Bar):
         return self
 
 
-KeepOwn = Literal["auto", "always", "never"]
-"""auto: a row that gets fewer negatives than asked keeps its own to fill up. always: its own come first."""
+NearDuplicates = Annotated[Near | None, Field(description="What nearly repeats an answer is an answer.")]
+
+KeepOwn = Annotated[
+    Literal["auto", "always", "never"],
+    Field(
+        description="What becomes of negatives that the rows have. auto: a row that gets fewer than "
+        "num_negatives keeps its own to fill up. always: all stay, before the mined ones. never: mined ones "
+        "take their place."
+    ),
+]
 
 
 class CrossEncoderCheck(Bar):
@@ -80,8 +89,8 @@ class CrossEncoderCheck(Bar):
     """
 
     model: ModelReference
-    max_length: int | None = Field(
-        None, ge=8, le=1_000_000, description="Tokens of a pair; default: what the model is set to."
+    max_length: MaxLength | None = Field(
+        None, description="Tokens of a pair; default: what the model is set to."
     )
     keep_scores: bool = Field(
         False, description="The rows' scores are the cross-encoder's: a teacher for distillation, margin_mse."
@@ -91,9 +100,7 @@ class CrossEncoderCheck(Bar):
 class Filters(RankFilters):
     """Of a mine job: by ranks, by scores, by what texts say, and by a cross-encoder."""
 
-    near_duplicates: Near | None = Field(
-        default_factory=Near, description="What nearly repeats an answer is an answer."
-    )
+    near_duplicates: NearDuplicates = Field(default_factory=Near)
     same_group: bool = Field(
         False, description="Whether documents of the positive's own group (its page, say) may be negatives."
     )

@@ -1,6 +1,6 @@
 """``kind: mine``: documents that look like answers and are none, for every query of a dataset."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -9,6 +9,8 @@ from core.spec.job import PART_OF, JobSpec, Resources
 from core.spec.parts.base import BARE_REFERENCES, Strict
 from core.spec.parts.evaluation import RankedSource
 from core.spec.parts.models import ModelOrWords, Prompts
+from core.spec.parts.options import Arithmetic, EncodingBatchSize, MaxLength, RejectShare, Sampling, Seed
+from core.spec.parts.reference_places import ReferencePlace, find_references
 from core.spec.parts.refs import DatasetReference
 
 
@@ -32,6 +34,12 @@ class Part(Strict):
 class MiningOptions(Strict):
     """How negatives are found: where, by which model, and which of them."""
 
+    MINING_REFERENCES: ClassVar = (
+        ReferencePlace("corpus.*", "dataset"),
+        ReferencePlace("model", "model"),
+        ReferencePlace("filters.cross_encoder.model", "model"),
+    )
+
     corpus: Annotated[list[DatasetReference], Field(max_length=100), BeforeValidator(_as_list)] | None = (
         Field(
             None,
@@ -49,33 +57,23 @@ class MiningOptions(Strict):
     )
     num_negatives: int = Field(4, ge=1, le=1000)
     filters: Filters = Field(default_factory=Filters)
-    keep_own: KeepOwn = Field(
-        "auto",
-        description="What becomes of negatives that the rows have. auto: a row that gets fewer than "
-        "num_negatives keeps its own to fill up. always: all stay, before the mined ones. never: mined ones "
-        "take their place.",
-    )
-    sampling: Literal["top", "random"] = "top"
+    keep_own: KeepOwn = "auto"
+    sampling: Sampling = "top"
     prefer: Literal["other_category", "same_category", "other_dataset"] | None = Field(
         None,
         description="Candidates of another category than the row's, of the same, or from another dataset "
         "than its positive come before the others, which fill up.",
     )
     prompts: Prompts = Field(default_factory=Prompts)
-    max_length: Annotated[int, Field(ge=8, le=1_000_000)] | None = Field(
+    max_length: MaxLength | None = Field(
         None,
         description="Tokens of a text, of late_interaction of a document; default: what the model is set to.",
     )
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+    precision: Arithmetic = Field(
         "auto", description="Of a bi-encoder's arithmetic. auto: bf16 where a GPU has it, else fp32."
     )
     half: bool = Field(False, description="Keep embeddings in float16: half the disk, scores to 3 digits.")
-    batch_size: int | None = Field(
-        None,
-        ge=1,
-        le=65_536,
-        description="Texts that are encoded at once. Default: as many as the token budget allows.",
-    )
+    batch_size: EncodingBatchSize = None
     block_mb: int = Field(
         64,
         ge=1,
@@ -105,12 +103,8 @@ class MiningOptions(Strict):
 
     def mining_references(self) -> dict[str, str]:
         """Every reference among the options, by the path where it stands."""
-        found = {f"corpus.{index}": ref for index, ref in enumerate(self.corpus or [])}
-        if self.model != "bm25":
-            found["model"] = self.model
-        if self.filters.cross_encoder is not None:
-            found["filters.cross_encoder.model"] = self.filters.cross_encoder.model
-        return found
+        found = find_references(self, self.MINING_REFERENCES)
+        return {reference.path: reference.text for reference in found if reference.text != "bm25"}
 
 
 class MineFirst(MiningOptions):
@@ -125,6 +119,12 @@ class MineFirst(MiningOptions):
 class MineSpec(MiningOptions, JobSpec):
     """Finds negatives for every row of a dataset. Outputs: ``dataset`` and ``report``; of a part,
     ``candidates``."""
+
+    REFERENCES: ClassVar = (
+        ReferencePlace("dataset.ref", "dataset"),
+        *MiningOptions.MINING_REFERENCES,
+        ReferencePlace("candidates.*", "dataset"),
+    )
 
     kind: Literal["mine"]
     dataset: Annotated[RankedSource, BARE_REFERENCES] = Field(
@@ -141,10 +141,8 @@ class MineSpec(MiningOptions, JobSpec):
     candidates: Annotated[list[DatasetReference], Field(max_length=100)] = Field(
         default_factory=list, description="What all parts have found: what parts makes."
     )
-    max_reject_share: float = Field(
-        0.01, ge=0, le=1, description="Share of unreadable rows above which the job fails."
-    )
-    seed: int = Field(42, ge=0, lt=2**31)
+    max_reject_share: RejectShare = 0.01
+    seed: Seed = 42
     resources: Resources = Field(
         default_factory=lambda: Resources(gpus=0), description="A small model mines on the CPU by default."
     )
@@ -186,9 +184,3 @@ class MineSpec(MiningOptions, JobSpec):
     def corpora(self) -> list[str]:
         """One or several references, or none."""
         return self.corpus or []
-
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        found = {"dataset.ref": self.dataset.ref, **self.mining_references()}
-        found |= {f"candidates.{index}": ref for index, ref in enumerate(self.candidates)}
-        return found

@@ -13,11 +13,11 @@ import torch
 from core.artifacts import sha256_of
 from core.data.retrieval_sets.judgments import RetrievalSet
 from core.data.rows.reading import TEXT_ROLES, Reading
-from core.data.rows.table import open_table, write_table
 from core.data.sources.judged import read_judged_source, tell_remarks
 from core.data.sources.retrieval import choose_queries, hold_out
 from core.data.training_rows.page import read_page
 from core.data.training_rows.pairs import is_dataset, read_pairs
+from core.data.training_rows.table import open_table, write_table
 from core.engine.models.identity import Identity
 from core.engine.models.loading import context_length
 from core.engine.token_table import TokenTable, tokens_of_table

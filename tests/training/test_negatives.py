@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from core.data.rows.table import SCHEMA
+from core.data.training_rows.table import SCHEMA
 from core.engine.batching import RowRef, TrainingBatches
 from core.engine.token_table import TokenTable, tokens_of_table
 from core.errors import InvalidRequest

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from core.data.prepared.read_sources import Gathered, Opened, batches_of
+from core.data.io.table_files import ParquetFile, read_batches
+from core.data.prepared.read_sources import Gathered, Opened
 from core.data.retrieval_sets.judged_folders import JudgedFiles, is_bright, judged_files, splits_of
 from core.data.rows.hashing import text_hash
 from core.data.rows.remarks import Remarks, first_judgments, first_texts
-from core.data.training_rows.dataset import QRELS, TEXTS, ParquetFile
+from core.data.training_rows.dataset import QRELS, TEXTS
 from core.data.training_rows.page import DatasetPage
 from core.data.training_rows.pairs import is_dataset
 from core.errors import BadData, BadSpec
@@ -71,11 +72,11 @@ def write_retrieval(
             files.corpus.add({"id": identifier, "text": text, "category": category, "excluded_ids": None})
         return identifier
 
-    for batch in batches_of(gathered.passages_path):
+    for batch in read_batches(gathered.passages_path):
         for row in batch.select(["id", "text", "category"]).to_pylist():
             document(row["text"], row["id"], row["category"])
     begin = 0
-    for batch in batches_of(gathered.rows):
+    for batch in read_batches(gathered.rows):
         rows = slice(begin, begin + batch.num_rows)
         begin = rows.stop
         each(pa.Table.from_batches([batch]), rows)

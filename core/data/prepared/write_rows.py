@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.data.dedup.alike import neighbours
+from core.data.io.table_files import ParquetFile, map_arrow_file, read_batches
 from core.data.prepared.balance import SPLITS, balance_categories, warn_of_categories
 from core.data.prepared.negatives import LEVELS, Chosen, choose
-from core.data.prepared.read_sources import Gathered, batches_of
+from core.data.prepared.read_sources import Gathered
 from core.data.prepared.retrieval_set import write_retrieval
 from core.data.prepared.splits import assign, components, first_of_each, mark_near_duplicates
 from core.data.rows.statistics import PREVIEW_ROWS, Statistics, write_preview
-from core.data.training_rows.dataset import CHUNKS, SCHEMA, ParquetFile
+from core.data.training_rows.dataset import CHUNKS, SCHEMA
 from core.data.training_rows.page import DatasetPage, NegativeCounts, PassageCounts
 from core.errors import BadData
 from core.runtime.context import RunContext
@@ -154,24 +155,23 @@ def _negatives(
     shape = (len(splits), spec.negatives.per_query)
     chosen = Chosen(np.full(shape, -1, np.int32), np.full(shape, -1, np.int8))
     forbidden = _Answers(gathered)
-    with pa.memory_map(str(gathered.passages_path)) as source, pa.memory_map(str(gathered.rows)) as rows:
-        texts = pa.ipc.open_file(source).read_all().column("text")
-        queries = pa.ipc.open_file(rows).read_all().column("query")
-        for split in range(3):
-            choose(
-                spec.negatives,
-                spec.difficulty_mix,
-                gathered.passages,
-                np.flatnonzero(of_passages & (splits == split)),
-                gathered.passage,
-                forbidden.of,
-                forbidden.alike,
-                lambda numbers: texts.take(pa.array(numbers)).to_pylist(),
-                lambda numbers: queries.take(pa.array(numbers)).to_pylist(),
-                spec.seed,
-                context.check_stop,
-                chosen,
-            )
+    texts = map_arrow_file(gathered.passages_path).column("text")
+    queries = map_arrow_file(gathered.rows).column("query")
+    for split in range(3):
+        choose(
+            spec.negatives,
+            spec.difficulty_mix,
+            gathered.passages,
+            np.flatnonzero(of_passages & (splits == split)),
+            gathered.passage,
+            forbidden.of,
+            forbidden.alike,
+            lambda numbers: texts.take(pa.array(numbers)).to_pylist(),
+            lambda numbers: queries.take(pa.array(numbers)).to_pylist(),
+            spec.seed,
+            context.check_stop,
+            chosen,
+        )
     context.phase("preparing")
     return chosen
 
@@ -234,11 +234,9 @@ def _write_splits(
             for index in range(len(names))
             if (splits == index).any()
         }
-        fill = None
-        if chosen is not None:
-            fill = _Filler(gathered, chosen, stack.enter_context(pa.memory_map(str(gathered.passages_path))))
+        fill = _Filler(gathered, chosen) if chosen is not None else None
         begin = 0
-        for batch in batches_of(gathered.rows):
+        for batch in read_batches(gathered.rows):
             table = pa.Table.from_batches([batch])
             rows = slice(begin, begin + table.num_rows)
             begin = rows.stop
@@ -255,9 +253,9 @@ def _write_splits(
 class _Filler:
     """Puts chosen passages into rows as their negatives."""
 
-    def __init__(self, gathered: Gathered, chosen: Chosen, source: Any) -> None:
+    def __init__(self, gathered: Gathered, chosen: Chosen) -> None:
         self._chosen, self._passage = chosen, gathered.passage
-        passages = pa.ipc.open_file(source).read_all()
+        passages = map_arrow_file(gathered.passages_path)
         self._texts, self._ids = passages.column("text"), passages.column("id")
 
     def __call__(self, table: pa.Table, rows: slice) -> pa.Table:
@@ -301,7 +299,7 @@ def _count_negatives(spec: PrepareSpec, chosen: Chosen, context: RunContext) -> 
 def write_chunks(gathered: Gathered, out: Path, context: RunContext) -> DatasetPage:
     statistics = _Counting()
     with ParquetFile(out / "chunks.parquet", CHUNKS) as file:
-        for batch in batches_of(gathered.passages_path):
+        for batch in read_batches(gathered.passages_path):
             context.check_stop()
             table = pa.Table.from_batches([batch])
             statistics.count_passages(table)

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from core.data.io.lookup import Texts
 from core.data.retrieval_sets.judgments import Judging, OnMissing, RetrievalSet
-from core.data.rows import table
 from core.data.rows.remarks import first_judgments, first_texts
 from core.data.rows.row import Judgment
+from core.data.training_rows import table
 from core.data.training_rows.page import DatasetPage, read_page
 from core.data.training_rows.pairs import TrainingRow
 from core.errors import BadData

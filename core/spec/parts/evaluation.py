@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from core.spec.parts.base import Strict, with_bare_references
 from core.spec.parts.models import ModelOrWords
+from core.spec.parts.options import ReportName, SplitName
 from core.spec.parts.refs import DatasetReference
 from core.spec.parts.rows import RowOptions
 
@@ -40,12 +41,8 @@ class DatasetSource(RowOptions):
     """A dataset, the split to read, and its name in reports."""
 
     ref: DatasetReference
-    split: str | None = Field(
-        None, pattern=r"^[\w-]+$", max_length=100, description="For a BEIR folder: which qrels file."
-    )
-    name: str | None = Field(
-        None, pattern=r"^[\w.-]+$", max_length=100, description="Its name in metrics and reports."
-    )
+    split: SplitName | None = Field(None, description="For a BEIR folder: which qrels file.")
+    name: ReportName | None = Field(None, description="Its name in metrics and reports.")
 
 
 class RankedSource(DatasetSource):
@@ -106,15 +103,20 @@ class Rerank(Strict):
     depth: int = Field(100, ge=1, le=10_000, description="Candidates of each query.")
 
 
+LateInteractionIndex = Annotated[
+    Literal["auto", "exact", "plaid"],
+    Field(
+        description="Of late interaction: whether every document is scored, or those that PLAID finds. auto: "
+        "every one, up to half a billion pairs."
+    ),
+]
+
+
 class Evaluation(Strict):
     """Retrieval over whole corpora, before, during and after training."""
 
     rerank: Rerank = Field(default_factory=Rerank, description="Of cross-encoders.")
-    index: Literal["auto", "exact", "plaid"] = Field(
-        "auto",
-        description="Of late interaction: whether every document is scored, or those that PLAID finds. auto: "
-        "every one, up to half a billion pairs.",
-    )
+    index: LateInteractionIndex = "auto"
 
     datasets: list[JudgedSource] = Field(default_factory=list, max_length=50)
     holdout: float | None = Field(

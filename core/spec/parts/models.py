@@ -56,3 +56,8 @@ class PruneEmbeddings(Strict):
     protected_tokens: int = Field(
         2, ge=0, le=1000, description="The first so many are left alone: [CLS] and [D]."
     )
+
+
+EmbeddingPruning = Annotated[
+    PruneEmbeddings | None, Field(description="Of late_interaction: documents keep fewer vectors.")
+]

@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from core.spec.filters import KeepOwn, RankFilters
+from core.spec.filters import KeepOwn, NearDuplicates, RankFilters
 from core.spec.job import LONGEST_SECONDS, Difficulty
 from core.spec.parts.base import BARE_REFERENCES, BY_SHAPE, Strict
 from core.spec.parts.evaluation import DatasetSource
+from core.spec.parts.options import Dimension, EncodingBatchSize, Sampling, Seed
 from core.spec.parts.refs import ModelReference
 from core.spec.prepare import Near
 
@@ -54,7 +55,7 @@ class PruneTokens(Strict):
     strategy: Literal["length", "random", "attention", "threshold", "combined"] = "length"
     keep_ratio: float = Field(0.6, gt=0, le=1)
     min_tokens: int = Field(16, ge=1, le=131_072, description="Shorter texts stay whole.")
-    seed: int = Field(42, ge=0, lt=2**31)
+    seed: Seed = 42
 
 
 class LateInteraction(Strict):
@@ -140,7 +141,7 @@ class Matryoshka(Strict):
     Kusupati et al. 2022 (arXiv 2205.13147).
     """
 
-    dimensions: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
+    dimensions: list[Dimension] = Field(
         min_length=1, max_length=32, description="Beside the full length, which always counts."
     )
     weights: list[Annotated[float, Field(gt=0, le=1e6)]] | None = Field(
@@ -243,16 +244,9 @@ class Remine(Strict):
     at_start: bool = Field(True, description="Also before the first step. Else the rows' own begin.")
     num_negatives: int = Field(4, ge=1, le=100, description="Of each row.")
     filters: RankFilters = Field(default_factory=RankFilters)
-    near_duplicates: Near | None = Field(
-        default_factory=Near, description="What nearly repeats an answer is an answer."
-    )
-    keep_own: KeepOwn = Field(
-        "auto",
-        description="What becomes of negatives that the rows have. auto: a row that gets fewer than "
-        "num_negatives keeps its own to fill up. always: all stay, beside the mined ones. never: mined ones "
-        "take their place.",
-    )
-    sampling: Literal["top", "random"] = "top"
+    near_duplicates: NearDuplicates = Field(default_factory=Near)
+    keep_own: KeepOwn = "auto"
+    sampling: Sampling = "top"
     index: Literal["exact", "faiss"] = Field(
         "exact",
         description="exact: every document is scored. faiss: inverted lists find most of the nearest.",
@@ -265,12 +259,7 @@ class Remine(Strict):
         description="Documents of another dataset than the row's come before the others, which fill up. "
         "Needs across_datasets.",
     )
-    batch_size: int | None = Field(
-        None,
-        ge=1,
-        le=65_536,
-        description="Texts that are encoded at once. Default: as many as the token budget allows.",
-    )
+    batch_size: EncodingBatchSize = None
     background: bool = False
 
     @model_validator(mode="after")
