@@ -31,6 +31,7 @@ from torch import distributed
 
 from core.engine.batching import Share
 from core.errors import JobFailure, OutOfMemory, ProcessDied, ReasonError
+from core.jobs.reasons import describe_signal
 from core.runtime.context import RunContext, Seat
 from core.runtime.failures import write_end
 
@@ -269,8 +270,7 @@ def _failure_of(rank: int, status: int, seat: Seat) -> JobFailure:
     if place.exists():
         return OutOfMemory(f"{who}: {place.read_text(encoding='utf-8')}")
     if status < 0:
-        name = signal.Signals(-status).name
-        return ProcessDied(f"{who} was killed by {name}, most often for want of memory.")
+        return ProcessDied(f"{who} {describe_signal(-status)}")
     return JobFailure(f"{who} has ended with status {status}: its error is in the log.")
 
 
