@@ -37,6 +37,8 @@ from core.runtime.failures import write_end
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 _SUMMED_AT_ONCE = 8 << 20
 """Gradients' numbers: few enough that the copies of them do not count, many enough to fill the wires."""
 
@@ -244,7 +246,7 @@ def open_ranks(context: RunContext, *, sharded: bool = False) -> Iterator[Ranks]
         )
         ranks = Ranks(seat.rank, size)
         yield ranks
-        ranks.meet()  # nobody leaves while others still compute
+        _part(ranks, helpers)
         distributed.destroy_process_group()
     except ReasonError:
         raise
@@ -258,6 +260,18 @@ def open_ranks(context: RunContext, *, sharded: bool = False) -> Iterator[Ranks]
             helpers.end()
         if distributed.is_initialized() and not gpus:  # with NCCL this may wait for the dead
             distributed.destroy_process_group()
+
+
+def _part(ranks: Ranks, helpers: "_Helpers | None") -> None:
+    """Nobody leaves while others still compute. The first rank comes here when its result is whole and
+    published: a helper that dies on its way out must not take that along."""
+    try:
+        ranks.meet()
+    except Exception as error:
+        if helpers is None:
+            raise
+        reason = helpers.failure() or error
+        _log.warning("The job is done; a helper of it did not end in order: %s", reason, exc_info=error)
 
 
 def _no_advice(record: logging.LogRecord) -> bool:
