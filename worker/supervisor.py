@@ -14,7 +14,7 @@ import psutil
 
 from core.errors import StaleLease, Unavailable
 from core.jobs.protocol import Output, RunResult
-from core.jobs.reasons import EndReason
+from core.jobs.reasons import EndReason, describe_signal
 from core.jobs.state import JobState
 from core.store.leases import Claim, LeaseStore, Requests
 from worker.control import Control
@@ -185,7 +185,7 @@ class Supervisor:
             )
         if code == -signal.SIGBUS:
             return Ended(EndReason.STORAGE_FAILED, _BUS_ERROR)
-        return Ended(EndReason.PROCESS_DIED, f"The job's process ended {_describe(code)}.")
+        return Ended(EndReason.PROCESS_DIED, f"The job's process {_describe(code)}")
 
     def _kill(self, number: signal.Signals) -> None:
         """The whole group: data loaders must not outlive their job."""
@@ -203,10 +203,7 @@ class Supervisor:
 
 def _describe(code: int | None) -> str:
     if code is None or code == 255:
-        return "without a word"
+        return "ended without a word."
     if code < 0:
-        try:
-            return f"by signal {signal.Signals(-code).name}"
-        except ValueError:
-            return f"by signal {-code}"
-    return f"with exit code {code}, without saying why"
+        return describe_signal(-code)
+    return f"ended with exit code {code}, without saying why."

@@ -31,10 +31,13 @@ from torch import distributed
 
 from core.engine.batching import Share
 from core.errors import JobFailure, OutOfMemory, ProcessDied, ReasonError
+from core.jobs.reasons import describe_signal
 from core.runtime.context import RunContext, Seat
 from core.runtime.failures import write_end
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _SUMMED_AT_ONCE = 8 << 20
 """Gradients' numbers: few enough that the copies of them do not count, many enough to fill the wires."""
@@ -243,7 +246,7 @@ def open_ranks(context: RunContext, *, sharded: bool = False) -> Iterator[Ranks]
         )
         ranks = Ranks(seat.rank, size)
         yield ranks
-        ranks.meet()  # nobody leaves while others still compute
+        _part(ranks, helpers)
         distributed.destroy_process_group()
     except ReasonError:
         raise
@@ -259,6 +262,18 @@ def open_ranks(context: RunContext, *, sharded: bool = False) -> Iterator[Ranks]
             distributed.destroy_process_group()
 
 
+def _part(ranks: Ranks, helpers: "_Helpers | None") -> None:
+    """Nobody leaves while others still compute. The first rank comes here when its result is whole and
+    published: a helper that dies on its way out must not take that along."""
+    try:
+        ranks.meet()
+    except Exception as error:
+        if helpers is None:
+            raise
+        reason = helpers.failure() or error
+        _log.warning("The job is done; a helper of it did not end in order: %s", reason, exc_info=error)
+
+
 def _no_advice(record: logging.LogRecord) -> bool:
     return "torch.distributed process group" not in record.getMessage()
 
@@ -269,8 +284,7 @@ def _failure_of(rank: int, status: int, seat: Seat) -> JobFailure:
     if place.exists():
         return OutOfMemory(f"{who}: {place.read_text(encoding='utf-8')}")
     if status < 0:
-        name = signal.Signals(-status).name
-        return ProcessDied(f"{who} was killed by {name}, most often for want of memory.")
+        return ProcessDied(f"{who} {describe_signal(-status)}")
     return JobFailure(f"{who} has ended with status {status}: its error is in the log.")
 
 

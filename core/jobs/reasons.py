@@ -1,5 +1,6 @@
 """Why an attempt ended. The state follows from the reason, never the other way round."""
 
+import signal
 from enum import StrEnum
 
 from core.jobs.state import JobState
@@ -72,7 +73,7 @@ _SENTENCES = {
     EndReason.PAUSED: "The job is paused; it goes on from its last checkpoint when resumed.",
     EndReason.INTERRUPTED: "The worker was shut down; the job goes on from its last checkpoint elsewhere.",
     EndReason.WORKER_LOST: "The worker stopped renewing its lease: it died or lost the database.",
-    EndReason.PROCESS_DIED: "The job's process was killed, most often for want of memory.",
+    EndReason.PROCESS_DIED: "The job's process was killed: by SIGKILL most often for want of memory.",
     EndReason.TIMED_OUT: "The attempt ran longer than timeout_seconds.",
     EndReason.BAD_DATA: "The data cannot be used as they are.",
     EndReason.BAD_MODEL: "The model cannot be loaded.",
@@ -82,3 +83,16 @@ _SENTENCES = {
     EndReason.STORAGE_FAILED: "Files could not be read or written: disk full, or storage away.",
     EndReason.CRASHED: "The job's code raised an error that nobody foresaw; see the logs.",
 }
+
+
+def describe_signal(number: int) -> str:
+    """What is said after "The process": which signal has ended it, and what that mostly means."""
+    if number == signal.SIGKILL:
+        return "was killed by SIGKILL, most often for want of memory."
+    if number == signal.SIGABRT:
+        return "was ended by SIGABRT: a library aborted it, see the log."
+    try:
+        name = signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        name = f"signal {number}"
+    return f"was ended by {name}: see the log."

@@ -3,12 +3,15 @@
 See `core.engine.ranks`. It reports nothing, writes nothing, and ends with the process that started it.
 """
 
+import logging
 import os
 import shutil
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from core.data.sources.inputs import make_context
 from core.errors import JobFailure, OutOfMemory
@@ -50,5 +53,23 @@ def _follow(place: Path) -> None:
     os._exit(1)
 
 
+def run(arguments: list[str]) -> NoReturn:
+    """Call `main`, and end this process without taking the interpreter down.
+
+    gloo's threads outlive `destroy_process_group` where a mesh still refers to the group. One that lets go of
+    the last operation's tensor only then, on a busy machine, asks for an interpreter that is ending: CPython
+    ends the thread inside of a destructor, and so the process by SIGABRT.
+    """
+    status = 1
+    try:
+        status = main(*arguments)
+    except BaseException:  # noqa: BLE001 - the process's own edge
+        traceback.print_exc()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    run(sys.argv[1:])

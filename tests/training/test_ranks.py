@@ -1,6 +1,8 @@
 """Several processes that share every batch: the same training as by one, and no process left behind."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from core.engine.ranks import Ranks, ShortElsewhere
 from core.process.local import run_local
 from tests.faults.service import until
 from tests.training.failing import small_memory
-from tests.training.processes import helpers, make_spec, sabotage, start_job
+from tests.training.processes import REPOSITORY, helpers, make_spec, sabotage, start_job
 from tests.training.running import StopAt, equal, run, same_losses, warnings, weights
 
 
@@ -177,3 +179,39 @@ def test_a_helper_that_dies_ends_the_job(uneven_rows, steady, tmp_path, monkeypa
     assert ended["code"] == "crashed"
     assert "Process 2 of the job has ended with status 7" in ended["message"]
     until(lambda: not helpers(), 10, "no helper is left")
+
+
+def test_a_helper_that_dies_on_its_way_out_takes_no_result_along(uneven_rows, steady, tmp_path, monkeypatch):
+    """The first rank has published: what it needed the others for is done."""
+    sabotage(
+        tmp_path,
+        monkeypatch,
+        """
+        import os
+        from core.kinds import train
+        whole = train._train
+        def part(*arguments):
+            whole(*arguments)
+            os.abort()
+        train._train = part
+        """,
+    )
+    result, _ = run(make_spec(uneven_rows, steady, epochs=1), tmp_path / "out", processes=2)
+    assert result.state == "succeeded", result.end_reason
+    assert weights(tmp_path / "out")
+    until(lambda: not helpers(), 10, "no helper is left")
+
+
+def test_a_helper_ends_without_taking_its_interpreter_down(tmp_path, monkeypatch):
+    """Threads of gloo that are still there would abort it: here what runs at an interpreter's end does."""
+    sabotage(tmp_path, monkeypatch, "import atexit, os\natexit.register(os.abort)")
+    arguments = [str(tmp_path), "1", str(tmp_path / "meeting")]
+    helper = subprocess.Popen(
+        [sys.executable, "-m", "core.process.rank", *arguments],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,  # kept open: its end would end the helper
+        stderr=subprocess.PIPE,
+    )
+    assert helper.wait(60) == 1
+    assert helper.stderr is not None
+    assert b"request.json" in helper.stderr.read()
