@@ -18,6 +18,7 @@ from core.jobs.protocol import ArtifactInput, Input, UrlInput
 from core.jobs.views import EstimateView
 from core.models.memory import ModelShape, operations, reading_memory
 from core.spec import AnySpec, EmbedSpec, EvaluateSpec, MineSpec
+from core.spec.parts.reference_places import find_references
 from core.spec.parts.refs import parse_ref
 from core.store import Store
 
@@ -104,12 +105,11 @@ def _least(shapes: list[ModelShape], device: str) -> int:
 
 def _tokens(spec: AnySpec, inputs: Mapping[str, Input], library: Library, notes: list[str]) -> float | None:
     """About how many its texts have, from the sizes of files. None, and a note, for what is elsewhere."""
-    models, total = set(models_of(spec)), 0
+    total = 0
     if isinstance(spec, EmbedSpec) and spec.texts:
         total = sum(len(text.encode()) for text in spec.texts)
-    for reference in dict.fromkeys(spec.references().values()):
-        if reference in models:
-            continue
+    places = find_references(spec, spec.REFERENCES)
+    for reference in dict.fromkeys(found.text for found in places if found.role == "dataset"):
         size = _bytes(reference, inputs, library)
         if size is None:
             notes.append(f"{reference} was not looked at: how much there is to read is not known.")

@@ -273,6 +273,16 @@ def test_every_kind_is_estimated(http, spec):
     assert http.get("/jobs").json()["items"] == []
 
 
+def test_a_rerankers_retriever_is_no_text_to_read(http, spec):
+    model, data = spec["base_model"], spec["dataset"]
+    evaluate = {"kind": "evaluate", "models": [model], "datasets": [data]}
+    with_retriever = {**evaluate, "rerank": {"retriever": model.replace("file:", "file:/./", 1)}}
+    plain, other = (estimate(http, asked)["notes"] for asked in (evaluate, with_retriever))
+    assert [note for note in other if "tokens, from the sizes" in note] == [
+        note for note in plain if "tokens, from the sizes" in note
+    ]
+
+
 @pytest.mark.parametrize("kind", ["train", "embed"])
 def test_what_nobody_can_fit_is_answered_with_its_estimate(http, spec, kind):
     register(http, 10**8)

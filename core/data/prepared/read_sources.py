@@ -16,7 +16,7 @@ from core.data.documents.chunking import Passage
 from core.data.documents.passages import TREES, Cutting, read_passages
 from core.data.io.archives import extract, is_archive
 from core.data.io.packing import is_packed, unpack
-from core.data.io.table_files import ArrowFile, read_batches
+from core.data.io.table_files import ArrowFile
 from core.data.prepared.negatives import Passages
 from core.data.prepared.splits import Column
 from core.data.retrieval_sets.judged_folders import is_bright, is_judged, splits_of
@@ -45,9 +45,6 @@ _ROLES = (
     "negative_ids",
 )
 """A prepared dataset keeps whatever has a role."""
-
-batches_of = read_batches
-"""`core.mining.output` finds it here."""
 
 _TOLD_ROWS = 20_000
 """So often the job says how far it is."""
