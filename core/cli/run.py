@@ -1,4 +1,4 @@
-"""``reason run``: the jobs of the service with no service."""
+"""``reason run``: run a job without the service."""
 
 import argparse
 import difflib
@@ -19,10 +19,10 @@ _EXITS = {"succeeded": 0, "cancelled": 3}
 
 
 def run_main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the job failed, 2 bad usage or spec, 3 stopped."""
+    """Exit status: 0 success, 1 the job failed, 2 invalid usage or spec, 3 stopped."""
     parser = argparse.ArgumentParser(
         prog="reason run",
-        description="Run a job here. Ctrl-C saves a checkpoint; the same command goes on from it.",
+        description="Run a job in this terminal. Ctrl-C saves a checkpoint; the same command resumes.",
         epilog="example: reason run configs/train.yaml --out data/output/first --set epochs=2",
     )
     parser.add_argument("spec", type=Path, help="YAML or JSON job spec")
@@ -31,7 +31,7 @@ def run_main(arguments: list[str] | None = None) -> int:
         "--set", action="append", default=[], metavar="PATH=VALUE", help="change a field of the spec"
     )
     add_processes(parser)
-    parser.add_argument("--overwrite", action="store_true", help="drop what the folder holds")
+    parser.add_argument("--overwrite", action="store_true", help="delete the content of the folder first")
     parser.add_argument("--json", action="store_true", help="print result.json as the last line")
     asked = parser.parse_args(arguments)
     return run_and_tell(
@@ -48,7 +48,7 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
         "--processes",
         type=int,
         metavar="N",
-        help="of a training on the CPU: so many processes share every batch, and with sharding the model",
+        help="training on the CPU: N processes share every batch, and with sharding also the model",
     )
 
 
@@ -78,7 +78,7 @@ def run_and_tell(
     as_json: bool = False,
     processes: int | None = None,
 ) -> int:
-    """Runs a job with live lines on the console. Returns the exit status."""
+    """Run a job and show its progress on the console. Returns the exit status."""
     stop = StopSignal()
     reporter = None
     try:
@@ -110,7 +110,7 @@ def run_and_tell(
             reporter.close()
     print(f"{result.state}: {result.end_reason.message}", file=sys.stderr)
     if result.state == "cancelled" or result.end_reason.code == EndReason.PROCESS_DIED:
-        print("The same command goes on with what it has.", file=sys.stderr)
+        print("The same command resumes the job.", file=sys.stderr)
     for name, output in result.outputs.items():
         print(f"{name}: {output.uri}", file=sys.stderr)
     if as_json:

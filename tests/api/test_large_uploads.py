@@ -302,12 +302,12 @@ def test_odd_names_that_are_good_are_kept(http, many, name, filler):
         ({"d/a.png": b"x", "d/b.pdf": b"x"}, "1 .pdf"),
         ({"d/.hidden.md": page(1)}, "no file that is not hidden"),
         ({".git/a.md": page(1), "__MACOSX/b": b"x"}, "neither rows"),
-        ({"d/a.md": b"", "d/b.md": b"\n \n"}, "2 documents have no text"),
+        ({"d/a.md": b"", "d/b.md": b"\n \n"}, "2 documents contain no text"),
         ({"d/train.jsonl": b""}, "nothing in it"),
-        ({f"d/{n}.md": b"" for n in range(FEW)}, f"{FEW} documents have no text"),
+        ({f"d/{n}.md": b"" for n in range(FEW)}, f"{FEW} documents contain no text"),
         ({f"d/{n}.png": b"x" for n in range(FEW)}, f"{FEW} .png"),
-        ({"d/manifest.json/a.md": page(1), "d/b.md": page(2)}, "Rename it"),
-        ({"d/.preview.json/a.md": page(1), "d/b.md": page(2)}, "Rename it"),
+        ({"d/manifest.json/a.md": page(1), "d/b.md": page(2)}, "rename it"),
+        ({"d/.preview.json/a.md": page(1), "d/b.md": page(2)}, "rename it"),
     ],
 )
 def test_an_archive_of_nothing_useful_says_what_it_has(http, many, entries, words):

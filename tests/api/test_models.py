@@ -131,7 +131,7 @@ def test_pickles_beside_the_weights_are_left_out_and_named(http, tiny_model, tmp
 
 @pytest.mark.parametrize(
     ("body", "words"),
-    [(b'{"a": 1}\n', "is no archive"), (b"PK\x03\x04nonsense", "is not a readable archive")],
+    [(b'{"a": 1}\n', "is not an archive"), (b"PK\x03\x04nonsense", "is not a readable archive")],
 )
 def test_what_is_no_archive_is_refused(http, body, words):
     answer = send(http, body)

@@ -361,9 +361,12 @@ def test_it_goes_with_the_other_options(spec, tiny_model, tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"curriculum": {}}, "remine chooses the negatives itself"),
+        ({"curriculum": {}}, "remine excludes curriculum"),
         ({"loss": {"name": "margin_mse"}}, "has none"),
-        ({"lora": {}, "quantization": "int8", "remine": {"background": True}}, "not with quantization"),
+        (
+            {"lora": {}, "quantization": "int8", "remine": {"background": True}},
+            "remine.background and quantization",
+        ),
         ({"remine": {"filters": {"range_min": 9, "range_max": 3}}}, "range_min"),
     ],
 )
