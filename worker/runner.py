@@ -101,7 +101,7 @@ class Runner:
                     ended = Ended(EndReason.BAD_SPEC, str(error))
                 except (OSError, Unavailable) as error:
                     ended = Ended(
-                        EndReason.STORAGE_FAILED, f"The attempt could not be run in {folder}: {error}"
+                        EndReason.STORAGE_FAILED, f"The attempt could not start in {folder}: {error}"
                     )
                 self._finish(claim, ended, crossing, lease, folder)
         except StaleLease as error:
@@ -167,7 +167,7 @@ class Runner:
             try:
                 outputs = [self._checked(name, output) for name, output in ended.outputs.items()]
             except (NotFound, StorageFailure) as error:
-                ended = Ended(EndReason.STORAGE_FAILED, f"An output is not whole: {error}")
+                ended = Ended(EndReason.STORAGE_FAILED, f"An output is incomplete: {error}")
         while True:
             try:
                 if crossing is not None:

@@ -203,10 +203,10 @@ class Supervisor:
 
 def _describe(code: int | None) -> str:
     if code is None or code == 255:
-        return "without a word"
+        return "without a result"
     if code < 0:
         try:
             return f"by signal {signal.Signals(-code).name}"
         except ValueError:
             return f"by signal {-code}"
-    return f"with exit code {code}, without saying why"
+    return f"with exit code {code}, without a result"

@@ -112,7 +112,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except PoolTimeout as error:
-        raise Unavailable(f"Too many calls at once wait for the database: {error}") from error
+        raise Unavailable(f"Too many concurrent calls are waiting for the database: {error}") from error
     except DBAPIError as error:
         if isinstance(error, OperationalError) or error.connection_invalidated or _environment(error):
             raise Unavailable(_sentence(error)) from error
