@@ -176,7 +176,9 @@ class Runner:
                 break
             except Unavailable as error:
                 if lease.lost.is_set():
-                    raise StaleLease(f"Job {claim.job_id}: the database was away for too long") from error
+                    raise StaleLease(
+                        f"Job {claim.job_id}: the database did not answer for too long"
+                    ) from error
                 time.sleep(0.5)
         _log.info("Job %s: attempt %d ended: %s -> %s", claim.job_id, claim.attempt, ended.reason, job.state)
         if job.state == JobState.SUCCEEDED:

@@ -145,8 +145,8 @@ def preview(
     chosen = split or next(iter(shown), "")
     if chosen not in shown and chosen in artifact.manifest.get("metadata", {}).get("splits", {}):
         raise NotFound(
-            f"Split {chosen!r} of dataset {artifact.id} has no preview: only the first {len(shown)} have. "
-            f"Its files are at /artifacts/{artifact.id}"
+            f"Split {chosen!r} of dataset {artifact.id} has no preview: only the first {len(shown)} splits "
+            f"have one. The files are at /artifacts/{artifact.id}"
         )
     if chosen not in shown:
         raise NotFound(f"Dataset {artifact.id} has no split {chosen!r}; it has {', '.join(shown) or 'none'}")

@@ -62,8 +62,9 @@ async def upload(
     """The body is a tar or zip of a model's folder, as sentence-transformers, PyLate or transformers save it,
     with weights in safetensors. Jobs refer to it as `model:NAME` or `model:NAME@VERSION`.
 
-    Before the model is stored, the service checks that all files are present and complete, and that none
-    contains Python code. The job that loads the model checks that the weights fit the configuration.
+    Before the model is stored, the service checks that all files are present and complete, and that the
+    model needs no Python code of its own. The job that loads the model checks that the weights fit the
+    configuration.
     """
     async with receive(request, settings) as received:
         artifact, new = await while_connected(

@@ -51,7 +51,7 @@ def test_memory_steps_and_workers(http, spec):
     assert found["least_memory_bytes"] < parts["total"] + 1
     assert [(worker["host"], worker["fits"]) for worker in found["workers"]] == [("host", True)]
     assert found["seconds"] is None
-    assert any("how long" in note for note in found["notes"])
+    assert any("seconds is unknown" in note for note in found["notes"])
     assert http.get("/jobs").json()["items"] == []
 
 
@@ -132,7 +132,7 @@ def test_a_job_waits_for_a_gpu_that_can_hold_it(http, spec):
 def test_what_is_not_known_is_null_with_a_note(http, spec):
     found = estimate(http, {**spec, "base_model": "nobody/nothing"})
     assert found["memory"] is None
-    assert any("nobody/nothing is not at hand" in note for note in found["notes"])
+    assert any("the size of nobody/nothing is not known" in note for note in found["notes"])
     assert found["steps"] == 16
 
 

@@ -58,7 +58,12 @@ class PruneTokens(Strict):
 
     strategy: Literal["length", "random", "attention", "threshold", "combined"] = "length"
     keep_ratio: float = Field(0.6, gt=0, le=1)
-    min_tokens: int = Field(16, ge=1, le=131_072, description="Shorter texts are not pruned.")
+    min_tokens: int = Field(
+        16,
+        ge=1,
+        le=131_072,
+        description="Keep at least this many tokens of each text; shorter texts are not pruned.",
+    )
     seed: int = Field(42, ge=0, lt=2**31)
 
 
