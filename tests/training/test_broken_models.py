@@ -80,12 +80,12 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 90
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 BROKEN = {
-    "pointer": (replace_with("model.safetensors", POINTER), "model.safetensors is a pointer of Git LFS"),
+    "pointer": (replace_with("model.safetensors", POINTER), "model.safetensors is a Git LFS pointer"),
     "empty": (replace_with("model.safetensors", b""), "model.safetensors is empty"),
-    "text": (replace_with("model.safetensors", b"not found\n"), "model.safetensors is cut short, or no"),
+    "text": (replace_with("model.safetensors", b"not found\n"), "model.safetensors is incomplete, or not"),
     "garbage": (replace_with("model.safetensors", bytes([4, *[0] * 7]) + b"{{{{"), "not a safetensors file"),
     "cut short": (cut_short, "model.safetensors has .* bytes instead of .*: it was not copied completely"),
-    "cut in its header": (cut_in_header, "model.safetensors is cut short"),
+    "cut in its header": (cut_in_header, "model.safetensors is incomplete"),
     "a layer missing": (
         without_a_layer,
         "layer.1.* are not in its files .*config.json describes a larger model",
@@ -101,7 +101,7 @@ BROKEN = {
     ),
     "a shard missing": (with_shards_that_are_missing, "model-00002-of-00002.safetensors, listed in"),
     "config cut short": (replace_with("config.json", b'{"model_type": "bert"'), "config.json"),
-    "config a list": (replace_with("config.json", b"[1]"), "config.json of the model is not what"),
+    "config a list": (replace_with("config.json", b"[1]"), "config.json of the model has unexpected content"),
 }
 
 SPECS = {

@@ -362,7 +362,7 @@ def test_it_goes_with_the_other_options(spec, tiny_model, tmp_path, change):
     ("change", "words"),
     [
         ({"curriculum": {}}, "remine excludes curriculum"),
-        ({"loss": {"name": "margin_mse"}}, "has none"),
+        ({"loss": {"name": "margin_mse"}}, "which negatives of remine do not have"),
         (
             {"lora": {}, "quantization": "int8", "remine": {"background": True}},
             "remine.background and quantization",

@@ -197,7 +197,7 @@ def test_auto_lengths_win(pairs_file):
     ("flags", "named"),
     [
         (["--pool_factor", "4.0"], "--prune_embeddings"),
-        (["--lora_r", "4"], "--lora that"),
+        (["--lora_r", "4"], "no effect without --lora"),
         (["--bf16", "--fp16"], "--fp16"),
         (["--dataset_path", "nowhere.jsonl"], "nowhere.jsonl"),
     ],
