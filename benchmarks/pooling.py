@@ -21,7 +21,8 @@ from core.families.late_interaction import Ragged, make_encode, score_all
 from core.families.late_interaction.pooling import prune
 from core.process.local import run_local
 from core.ranking.metrics import evaluate_run, mean
-from core.ranking.rank_set import run_of
+from core.ranking.rank_set import rank_set
+from core.ranking.search import Nearest
 from core.runtime.reporter import RecordingReporter
 from core.spec.train import PruneEmbeddings
 
@@ -78,7 +79,8 @@ def measure(model: Path, data: Path) -> dict[str, dict[str, float]]:
         every = np.concatenate(scores[way], axis=1)  # [queries, documents]
         best = np.argsort(-every, axis=1, kind="stable")[:, :_DEPTH]
         values = np.take_along_axis(every, best, axis=1)
-        run = run_of(dataset, best.tolist(), values.tolist(), _DEPTH)
+        nearest = Nearest(best, values)
+        run = rank_set(dataset, _DEPTH, lambda _, nearest=nearest: nearest)
         ndcg = mean(evaluate_run(dataset.qrels, run, ["ndcg@10"])["ndcg@10"])
         found[way] = {"vectors": stored[way], "ndcg@10": round(ndcg, 4)}
     return found

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores; read by torch when it is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,10 @@ from migrations import upgrade
 
 # Helpers that assert for tests: what they compare is shown, as in a test.
 pytest.register_assert_rewrite("tests.faults.checks", "tests.training.running")
+
+# How long an example takes says nothing on a machine that does other work.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 

@@ -99,7 +99,7 @@ def token_rows(
     """Rows of texts as the collators get them. ``guide`` is another tokenizer for the same texts."""
     import pyarrow as pa
 
-    from core.data.rows.table import SCHEMA
+    from core.data.training_rows.table import SCHEMA
     from core.engine.token_table import TokenTable, tokens_of_table
     from core.spec.train import Prompts
 

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.cli.run import parse_flags, run_and_tell
+from core.cli.flags import add_field, add_output_flags, parse_flags
+from core.cli.run import run_and_tell
 from core.spec.files import localize
-from core.spec.prepare import BRIGHT_DOCUMENTS
+from core.spec.prepare import BRIGHT_DOCUMENTS, PrepareSpec, Split
 
 REASONIR_HQ = "hf:reasonir/reasonir-data:hq"
 
@@ -52,17 +53,12 @@ def make_parser() -> argparse.ArgumentParser:
         default="data/prepared_reasonir_hq",
         help="output folder; the dataset is in its subfolder dataset/",
     )
-    add("--dev", type=float, default=0.0, help="share of the rows for the split dev")
-    add("--test", type=float, default=0.0, help="share of the rows for the split test")
-    add(
-        "--max_reject_share",
-        type=float,
-        default=1.0,
-        help="largest share of unusable rows; they are skipped and counted",
-    )
-    add("--seed", type=int, default=42)
-    add("--overwrite", action="store_true", help="delete the content of the output folder first")
-    add("--json", action="store_true", help="print result.json as the last line")
+    add_field(parser, "--dev", Split, "dev", help="share of the rows for the split dev")
+    add_field(parser, "--test", Split, "test", help="share of the rows for the split test")
+    unusable = "largest share of unusable rows; they are skipped and counted"
+    add_field(parser, "--max_reject_share", PrepareSpec, "max_reject_share", default=1.0, help=unusable)
+    add_field(parser, "--seed", PrepareSpec, "seed")
+    add_output_flags(parser)
     return parser
 
 

@@ -1,12 +1,12 @@
 """``reason run``: run a job without the service."""
 
 import argparse
-import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.cli.flags import add_output_flags
 from core.errors import InvalidRequest
 from core.jobs.reasons import EndReason
 from core.process.local import run_local, stop_on_interrupt
@@ -30,9 +30,13 @@ def run_main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="change a field of the spec"
     )
-    add_processes(parser)
-    parser.add_argument("--overwrite", action="store_true", help="delete the content of the folder first")
-    parser.add_argument("--json", action="store_true", help="print result.json as the last line")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="training on the CPU: N processes share every batch, and with sharding also the model",
+    )
+    add_output_flags(parser)
     asked = parser.parse_args(arguments)
     return run_and_tell(
         lambda: localize(apply_settings(read_spec(asked.spec), asked.set)),
@@ -41,33 +45,6 @@ def run_main(arguments: list[str] | None = None) -> int:
         as_json=asked.json,
         processes=asked.processes,
     )
-
-
-def add_processes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--processes",
-        type=int,
-        metavar="N",
-        help="training on the CPU: N processes share every batch, and with sharding also the model",
-    )
-
-
-def parse_flags(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """As ``parser.parse_args``; the message about an unknown flag names the nearest known one."""
-    asked, unknown = parser.parse_known_args(arguments)
-    flags = {
-        flag.strip("-").replace("-", "_"): flag
-        for action in parser._actions  # argparse has no other way to its flags
-        for flag in action.option_strings
-    }
-    told = []
-    for name in [name for name in unknown if name.startswith("-")] or unknown:  # else their values
-        plain = name.partition("=")[0]
-        near = difflib.get_close_matches(plain.strip("-").replace("-", "_"), flags, 1)
-        told.append(f"{plain} (did you mean {flags[near[0]]}?)" if near else plain)
-    if told:
-        parser.error(f"unrecognized arguments: {', '.join(told)}")
-    return asked
 
 
 def run_and_tell(

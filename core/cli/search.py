@@ -14,7 +14,7 @@ from core.process.attempt import quiet_libraries
 from core.process.local import run_local
 from core.runtime.reporter import ConsoleReporter, NullReporter
 from core.settings import Settings
-from core.spec.files import localize
+from core.spec.files import local_reference, localize
 
 _SHOWN = 300
 
@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _search(asked: argparse.Namespace) -> int:
-    from core.retrieval.stored import StoredEmbeddings, is_embeddings  # torch takes seconds to import
+    from core.retrieval.embeddings_page import is_embeddings
+    from core.retrieval.stored import StoredEmbeddings  # torch takes seconds to import
 
     settings = Settings()
     cache = settings.data_dir.absolute() / "cache"
@@ -73,7 +74,7 @@ def _search(asked: argparse.Namespace) -> int:
             trust_remote_code=settings.trust_remote_code,
         )
         context = make_context(request, Path(scratch), NullReporter())
-        model = localize({"model": asked.model})["model"] if asked.model else None
+        model = local_reference(asked.model) if asked.model else None
         stored = StoredEmbeddings(folder, context, model)
         for query, hits in zip(asked.query, stored.ask(asked.query, asked.k), strict=True):
             if asked.json:

@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.cli.run import parse_flags, run_and_tell
+from core.cli.flags import add_field, add_output_flags, parse_flags
+from core.cli.run import run_and_tell
 from core.errors import InvalidRequest, Problem
 from core.jobs.protocol import REQUEST
 from core.spec.files import localize
+from core.spec.parts.models import PruneEmbeddings
+from core.spec.parts.training import Checkpointing, Lengths, LoRA, PruneTokens
+from core.spec.train import TrainSpec
 
 _SMOKE_STEPS = 5
 """Updates of ``--action smoke_steps``."""
@@ -206,21 +210,21 @@ def _parser() -> argparse.ArgumentParser:
         help="pairs file, prepared dataset, or BEIR folder",
     )
     add("--base_model", default="Qwen/Qwen3-Embedding-0.6B", help="hub name or folder")
-    families = ("dense", "late_interaction", "cross_encoder")
     actions = ("train", "smoke_steps")
     add(
         "--action", choices=actions, default="train", help=f"smoke_steps: {_SMOKE_STEPS} updates, each logged"
     )
-    add("--family", choices=families, help="default: dense; with --prune_embeddings late_interaction")
+    by_pruning = "default: dense; with --prune_embeddings late_interaction"
+    add_field(parser, "--family", TrainSpec, "family", default=None, help=by_pruning)
     add("--output_dir", help="default: data/output/<model>/<run>")
     add("--run_name", help="default: <model>-<dataset>")
-    add("--epochs", type=float, default=1)
-    add("--lr", type=float, default=1e-5)
+    add_field(parser, "--epochs", TrainSpec, "epochs")
+    add_field(parser, "--lr", TrainSpec, "learning_rate", default=1e-5)
     add("--max_steps", type=int, help="stop after this many updates; overrides --epochs")
-    add("--warmup_ratio", type=float, default=0.1)
-    add("--weight_decay", type=float, default=0.01)
+    add_field(parser, "--warmup_ratio", TrainSpec, "warmup_ratio")
+    add_field(parser, "--weight_decay", TrainSpec, "weight_decay")
     add("--temperature", type=float, help="similarities are divided by it; default: depends on the family")
-    add("--batch_size", type=int, default=64, help="pairs per step")
+    add_field(parser, "--batch_size", TrainSpec, "batch_size")
     add("--mini_batch_size", type=int, help="number of texts encoded at once; the loss is then cached")
     add("--prompt_query", help="text before every query; default: the model's own; '' for none")
     add("--prompt_document", help="text before every document; default: the model's own; '' for none")
@@ -233,10 +237,10 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="determine both lengths from the data; overrides the two flags above",
     )
-    add("--length_percentile", type=float, default=0.95)
+    add_field(parser, "--length_percentile", Lengths, "percentile")
     add("--length_sample", type=int, help="number of texts of each role to measure; default: all")
-    add("--save_steps", type=int, default=500)
-    add("--logging_steps", type=int, default=10)
+    add_field(parser, "--save_steps", Checkpointing, "every_steps")
+    add_field(parser, "--logging_steps", TrainSpec, "logging_steps")
     add("--num_workers", type=int, help="data loader processes")
     add("--bf16", action=argparse.BooleanOptionalAction, help="default: if the GPU supports it")
     add("--fp16", action="store_true")
@@ -247,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--processes", type=int, help="number of CPU processes that share every batch; default: 1")
     add("--fsdp", action="store_true", help="shard the model over the GPUs, or over --processes")
     add("--offload", action="store_true", help="with --fsdp: keep weights and optimizer state in main memory")
-    add("--grad_accum_steps", type=int, default=1)
+    add_field(parser, "--grad_accum_steps", TrainSpec, "gradient_accumulation_steps")
     add("--grad_checkpoint", action="store_true")
     add(
         "--gather",
@@ -256,9 +260,9 @@ def _parser() -> argparse.ArgumentParser:
         help="several GPUs: rank against the documents of all GPUs; --no-gather: only of the GPU's own share",
     )
     add("--lora", "--use_lora", action="store_true")
-    add("--lora_r", type=int, default=8)
-    add("--lora_alpha", type=float, default=16)
-    add("--lora_dropout", type=float, default=0.05)
+    add_field(parser, "--lora_r", LoRA, "r")
+    add_field(parser, "--lora_alpha", LoRA, "alpha")
+    add_field(parser, "--lora_dropout", LoRA, "dropout")
     add(
         "--lora_target_modules",
         help="names of linear layers, separated by commas; default: those of the attention",
@@ -275,26 +279,21 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         help="share of the queries to evaluate on instead of training on them",
     )
-    add("--seed", type=int, default=42)
+    add_field(parser, "--seed", TrainSpec, "seed")
     pruning = parser.add_argument_group("pruning")
     pruning.add_argument(
         "--prune_tokens", action="store_true", help="drop tokens of documents before the model reads them"
     )
-    of_tokens = ("length", "random", "attention", "threshold", "combined")
-    pruning.add_argument("--prune_strategy", choices=of_tokens, default="length")
-    pruning.add_argument("--prune_keep_ratio", type=float, default=0.6)
-    pruning.add_argument("--prune_min_tokens", type=int, default=16)
-    pruning.add_argument("--prune_seed", type=int, default=42)
+    for name in ("strategy", "keep_ratio", "min_tokens", "seed"):
+        add_field(pruning, f"--prune_{name}", PruneTokens, name)
     pruning.add_argument(
         "--prune_embeddings", action="store_true", help="keep fewer vectors of documents (late interaction)"
     )
-    of_vectors = ("hierarchical", "attention")
-    pruning.add_argument("--embedding_prune_strategy", choices=of_vectors, default="hierarchical")
-    pruning.add_argument("--pool_factor", type=float, default=2.0)
-    pruning.add_argument("--embedding_keep_ratio", type=float, default=0.6)
-    pruning.add_argument("--protected_tokens", type=int, default=2)
-    add("--overwrite", action="store_true", help="delete the content of the output folder first")
-    add("--json", action="store_true", help="print result.json as the last line")
+    add_field(pruning, "--embedding_prune_strategy", PruneEmbeddings, "strategy")
+    add_field(pruning, "--pool_factor", PruneEmbeddings, "pool_factor")
+    add_field(pruning, "--embedding_keep_ratio", PruneEmbeddings, "keep_ratio")
+    add_field(pruning, "--protected_tokens", PruneEmbeddings, "protected_tokens")
+    add_output_flags(parser)
     return parser
 
 

@@ -162,7 +162,7 @@ def tokens_of_table(
 ) -> tuple[Path, bool]:
     """The folder of a table's tokens, and whether it was there already.
 
-    ``rows_sha256`` stands for the table's content. Columns: see `core.data.rows.table`.
+    ``rows_sha256`` stands for the table's content. Columns: see `core.data.training_rows.table`.
     """
     key = key_of(
         {

@@ -4,25 +4,36 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from core.artifacts import fresh_folder
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.evaluation.comparison import Compared, compare_models
+from core.evaluation.page import (
+    ByModel,
+    CategoryScores,
+    DatasetSummary,
+    EvaluationPage,
+    Example,
+    FirstDocument,
+    RelevantDocument,
+)
 from core.evaluation.report import make_document
 from core.evaluation.results import Evaluated, Result
-from core.evaluation.scores import by_category
 from core.evaluation.sets import NamedSet
 from core.jobs.protocol import dump_inputs
+from core.ranking.comparison import Compared, compare_models
 from core.ranking.metrics import in_order
 from core.ranking.runs import write_run
+from core.ranking.scores import by_category
 from core.reports import write_document
 from core.runtime.context import RunContext
 from core.runtime.reporter import finite
 from core.spec.evaluate import EvaluateSpec
 from core.spec.parts.evaluation import ON_A_SCALE, rises
+
+T = TypeVar("T")
 
 _SNIPPET = 300
 
@@ -37,14 +48,14 @@ def publish(spec: EvaluateSpec, context: RunContext, found: Evaluated) -> None:
     folder, runs = fresh_folder(work / "report"), fresh_folder(work / "run")
     page = _page(spec, context, found, compared)
     context.metrics = {
-        "scores": page["scores"],
-        "mean": page["mean"],
+        "scores": page.scores,
+        "mean": page.mean,
         "verdicts": {f"{item.model} on {item.dataset}": item.verdict for item in leading},
     }
-    told = json.dumps(finite(page), indent=2, ensure_ascii=False)
+    told = json.dumps(finite(page.as_dict()), indent=2, ensure_ascii=False)
     (folder / "report.json").write_text(told, encoding="utf-8")
     _write_queries(spec, found, folder / "queries.jsonl")
-    write_document(make_document(spec, found, page, compared, folder), folder)
+    write_document(make_document(spec, found, page, folder), folder)
     for item in leading:
         context.notice(f"{item.model} on {item.dataset}: {item.verdict}")
     for (model, dataset), result in found.results.items():
@@ -52,7 +63,7 @@ def publish(spec: EvaluateSpec, context: RunContext, found: Evaluated) -> None:
             write_run(runs / dataset / f"{model}.trec", result.ranking.run, model)
     summary = {
         "name": spec.name or "evaluation",
-        "scores": page["scores"],
+        "scores": page.scores,
         "inputs": dump_inputs(context.request.inputs),
     }
     context.publish("report", "report", folder, summary)
@@ -89,23 +100,20 @@ def _comparable(found: Evaluated, metric: str, model: str, baseline: str) -> boo
 
 def _page(
     spec: EvaluateSpec, context: RunContext, found: Evaluated, compared: list[Compared]
-) -> dict[str, Any]:
+) -> EvaluationPage:
     models, names = list(found.models), [named.name for named in found.sets]
 
-    def each(read: Callable[[Result], Any]) -> dict[str, dict[str, Any]]:
-        """model -> dataset -> what is read of their result"""
+    def each(read: Callable[[Result], T]) -> ByModel[T]:
         return {model: {name: read(found.results[model, name]) for name in names} for model in models}
 
     scores = each(lambda result: result.scores.means)
-    return {
-        "leading": found.leading(spec.metrics),
-        "models": {
-            name: {**facts.as_dict(), "reference": facts.model} for name, facts in found.models.items()
-        },
-        "baseline": models[-1] if len(models) > 1 else None,
-        "datasets": {named.name: _about(named.ref, named.dataset) for named in found.sets},
-        "scores": scores,
-        "mean": {
+    return EvaluationPage(
+        leading=found.leading(spec.metrics),
+        models=found.models,
+        baseline=models[-1] if len(models) > 1 else None,
+        datasets={named.name: _summarize(named.ref, named.dataset) for named in found.sets},
+        scores=scores,
+        mean={
             model: {
                 metric: float(np.mean([values[metric] for values in of_model.values() if metric in values]))
                 for metric in spec.metrics
@@ -113,51 +121,51 @@ def _page(
             }
             for model, of_model in scores.items()
         },
-        "categories": {model: _categories(found, model) for model in models},
-        "candidates": {name: given.means for name, given in found.candidates.items()},
-        "unjudged@10": each(lambda result: round(result.unjudged, 4)),
-        "comparisons": [item.as_dict() for item in compared],
-        "seconds": each(lambda result: round(result.ranking.seconds, 3)),
-        "stored": each(lambda result: result.ranking.stored),
-        "precisions": each(lambda result: [variant.as_dict() for variant in result.variants]),
-        "latency_ms": each(lambda result: result.latency),
-        "examples": {named.name: _examples(spec, found, named) for named in found.sets},
-        "inputs": dump_inputs(context.request.inputs),
-        "spec": spec.model_dump(mode="json"),
-    }
+        categories={model: _categories(found, model) for model in models},
+        candidates={name: given.means for name, given in found.candidates.items()},
+        unjudged_at_10=each(lambda result: round(result.unjudged, 4)),
+        comparisons=compared,
+        seconds=each(lambda result: round(result.ranking.seconds, 3)),
+        stored=each(lambda result: result.ranking.stored),
+        precisions=each(lambda result: result.variants),
+        latency_ms=each(lambda result: result.latency),
+        examples={named.name: _examples(spec, found, named) for named in found.sets},
+        inputs=dump_inputs(context.request.inputs),
+        spec=spec.model_dump(mode="json"),
+    )
 
 
-def _about(ref: str, dataset: RetrievalSet) -> dict[str, Any]:
+def _summarize(ref: str, dataset: RetrievalSet) -> DatasetSummary:
     grades = [grade for judged in dataset.qrels.values() for grade in judged.values()]
-    return {
-        "ref": ref,
-        "queries": len(dataset.queries),
-        "documents": len(dataset.corpus),
-        "relevant": sum(grade > 0 for grade in grades),
-        "judged": len(grades),
-        "grades": sorted(set(grades)),
-        "excluded": sum(map(len, dataset.excluded.values())),
-        "unreadable": dataset.rejects,
-        "identical_ids": dataset.coincidence.as_dict() if dataset.coincidence else None,
-        "remarks": dataset.remarks.as_dict(),
-    }
+    return DatasetSummary(
+        ref=ref,
+        queries=len(dataset.queries),
+        documents=len(dataset.corpus),
+        relevant=sum(grade > 0 for grade in grades),
+        judged=len(grades),
+        grades=sorted(set(grades)),
+        excluded=sum(map(len, dataset.excluded.values())),
+        unreadable=dataset.rejects,
+        identical_ids=dataset.coincidence.as_dict() if dataset.coincidence else None,
+        remarks=dataset.remarks.as_dict(),
+    )
 
 
-def _categories(found: Evaluated, model: str) -> dict[str, Any]:
-    """dataset -> category -> metric -> value, and how many queries."""
-    answer: dict[str, Any] = {}
+def _categories(found: Evaluated, model: str) -> dict[str, dict[str, CategoryScores]]:
+    """dataset -> category -> its scores"""
+    answer: dict[str, dict[str, CategoryScores]] = {}
     for named in found.sets:
         if not named.dataset.categories:
             continue
-        of_dataset: dict[str, dict[str, float]] = {}
+        of_dataset: dict[str, CategoryScores] = {}
         for metric, values in found.results[model, named.name].scores.by_query.items():
             for category, (value, queries) in by_category(values, named.dataset.categories).items():
-                of_dataset.setdefault(category, {"queries": queries})[metric] = value
+                of_dataset.setdefault(category, CategoryScores(queries, {})).means[metric] = value
         answer[named.name] = of_dataset
     return answer
 
 
-def _examples(spec: EvaluateSpec, found: Evaluated, named: NamedSet) -> list[dict[str, Any]]:
+def _examples(spec: EvaluateSpec, found: Evaluated, named: NamedSet) -> list[Example]:
     """The queries that each model has gained and lost most on, with what stood first."""
     name, dataset = named.name, named.dataset
     *others, baseline = found.models
@@ -174,18 +182,21 @@ def _examples(spec: EvaluateSpec, found: Evaluated, named: NamedSet) -> list[dic
         lost = [query for query in ordered[::-1][: spec.examples] if gains[query] < 0]
         for query in won + lost:
             answer.append(
-                {
-                    "model": model,
-                    "query_id": query,
-                    "query": _shown(dataset.queries[query]),
-                    metric: {model: ours[query], baseline: theirs[query]},
-                    "relevant": [
-                        {"id": document, "grade": grade, "text": _shown(dataset.corpus.get(document, ""))}
+                Example(
+                    model=model,
+                    query_id=query,
+                    query=_shown(dataset.queries[query]),
+                    metric=metric,
+                    values={model: ours[query], baseline: theirs[query]},
+                    relevant=[
+                        RelevantDocument(
+                            id=document, grade=grade, text=_shown(dataset.corpus.get(document, ""))
+                        )
                         for document, grade in dataset.qrels[query].items()
                         if grade > 0
                     ][:2],
-                    "first": {each: _first(found, each, name, dataset, query) for each in (model, baseline)},
-                }
+                    first={each: _first(found, each, name, dataset, query) for each in (model, baseline)},
+                )
             )
     return answer
 
@@ -196,17 +207,17 @@ def _shown(text: str) -> str:
 
 def _first(
     found: Evaluated, model: str, name: str, dataset: RetrievalSet, query: str
-) -> dict[str, Any] | None:
+) -> FirstDocument | None:
     ranked = found.results[model, name].ranking.run.get(query)
     if not ranked:
         return None
     document = in_order(ranked)[0]
-    return {
-        "id": document,
-        "text": _shown(dataset.corpus[document]),
-        "grade": dataset.qrels[query].get(document),
-        "score": ranked[document],
-    }
+    return FirstDocument(
+        id=document,
+        text=_shown(dataset.corpus[document]),
+        grade=dataset.qrels[query].get(document),
+        score=ranked[document],
+    )
 
 
 def _write_queries(spec: EvaluateSpec, found: Evaluated, path: Path) -> None:

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from core.data.retrieval_sets.judgments import RetrievalSet
 from core.errors import BadSpec
-from core.evaluation.scores import ranking_metrics
 from core.evaluation.systems import DenseEntrant
 from core.ranking.metrics import depth_of, evaluate_run, mean
 from core.ranking.quantization import Codec, search_stored
-from core.ranking.rank_set import depth_with_excluded, run_of
+from core.ranking.rank_set import rank_set
+from core.ranking.scores import ranking_metrics
 from core.ranking.search import shard_vectors
 from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluateSpec
@@ -31,13 +32,18 @@ class Variant:
     rescored: bool
     by_query: dict[str, dict[str, float]]
 
+    @property
+    def means(self) -> dict[str, float]:
+        """metric -> mean over queries"""
+        return {metric: mean(values) for metric, values in self.by_query.items()}
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "precision": self.precision,
             "dimension": self.dimension,
             "bytes_per_vector": self.bytes_per_vector,
             "rescored": self.rescored,
-            "scores": {metric: mean(values) for metric, values in self.by_query.items()},
+            "scores": self.means,
         }
 
 
@@ -68,16 +74,16 @@ def variants(
 
             again = {1, spec.rescore} if precision == "binary" else {1}
             for rescore in sorted(again, reverse=True):
-                nearest = search_stored(
+                find = partial(
+                    search_stored,
                     codec,
                     asked,
                     stored,
-                    depth_with_excluded(dataset, depth),
                     rescore=rescore,
                     device=entrant.encoder.device,
                     check_stop=context.check_stop,
                 )
-                run = run_of(dataset, nearest.indices.tolist(), nearest.scores.tolist(), depth)
+                run = rank_set(dataset, depth, find)
                 yield Variant(
                     precision,
                     dimension,

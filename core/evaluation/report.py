@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 import numpy as np
 
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.evaluation.comparison import Compared, format_p_value
+from core.evaluation.page import EvaluationPage
 from core.evaluation.results import Evaluated
-from core.evaluation.scores import ranking_metrics
+from core.ranking.comparison import Compared, format_p_value
 from core.ranking.metrics import evaluate_run, mean
+from core.ranking.scores import ranking_metrics
 from core.reports import Block, Details, Document, Figure, Heading, Listing, Sizes, StoredAs, Table, Text
 from core.reports.plots import plot_by_depth, plot_gains, plot_histograms, plot_intervals
 from core.spec.evaluate import EvaluateSpec
@@ -22,19 +22,18 @@ _APART = 0.1
 _COUNTS = ("queries", "documents", "relevant", "judged")
 
 
-def make_document(
-    spec: EvaluateSpec, found: Evaluated, page: dict[str, Any], compared: list[Compared], folder: Path
-) -> Document:
-    leading = [item for item in compared if item.metric == page["leading"]]
+def make_document(spec: EvaluateSpec, found: Evaluated, page: EvaluationPage, folder: Path) -> Document:
+    compared = page.comparisons
+    leading = [item for item in compared if item.metric == page.leading]
     blocks: list[Block] = [
         Text(
-            f"{item.model} on {item.dataset}, against {page['baseline']}. {item.verdict}",
+            f"{item.model} on {item.dataset}, against {page.baseline}. {item.verdict}",
             item.tone,
         )
         for item in leading
     ]
     blocks += [Heading("Scores"), _scores_table(spec, page)]
-    if apart := [name for name in page["datasets"] if _judged_apart(page, name)]:
+    if apart := [name for name in page.datasets if _judged_apart(page, name)]:
         blocks.append(
             Text(
                 f"On {', '.join(apart)} the models found documents that nobody has judged to different "
@@ -52,12 +51,8 @@ def make_document(
         Table(
             ["dataset", "from", *_COUNTS],
             [
-                [
-                    name,
-                    about["ref"],
-                    *(f"{about[key]:,}" for key in _COUNTS),
-                ]
-                for name, about in page["datasets"].items()
+                [name, summary.ref, *(f"{getattr(summary, count):,}" for count in _COUNTS)]
+                for name, summary in page.datasets.items()
             ],
             words=2,
         ),
@@ -67,14 +62,14 @@ def make_document(
             [
                 [
                     name,
-                    facts["reference"],
-                    facts["family"],
-                    str(facts.get("weights_sha256", ""))[:12],
-                    format_length(facts["max_length"]) if "max_length" in facts else "",
-                    str(facts.get("prompts", "")),
-                    f"{sum(page['seconds'][name].values()):,.1f}",
+                    facts.model,
+                    facts.family or "",
+                    (facts.weights_sha256 or "")[:12],
+                    format_length(facts.max_length) if facts.max_length is not None else "",
+                    facts.prompts or "",
+                    f"{sum(page.seconds[name].values()):,.1f}",
                 ]
-                for name, facts in page["models"].items()
+                for name, facts in page.models.items()
             ],
             words=4,
         ),
@@ -94,39 +89,37 @@ def _remark_blocks(found: Evaluated) -> list[Block]:
     return [Listing(sentences)] if sentences else []
 
 
-def _retriever_blocks(page: dict[str, Any]) -> list[Block]:
+def _retriever_blocks(page: EvaluationPage) -> list[Block]:
     """Whose candidates rerankers bring into order."""
     return [
-        Text(f"{name} brings the {facts['depth']} best candidates of {facts['reranks']} into order.")
-        for name, facts in page["models"].items()
-        if "reranks" in facts
+        Text(f"{name} brings the {facts.depth} best candidates of {facts.reranks} into order.")
+        for name, facts in page.models.items()
+        if facts.reranks is not None
     ]
 
 
-def _tokenizer_blocks(page: dict[str, Any]) -> list[Block]:
+def _tokenizer_blocks(page: EvaluationPage) -> list[Block]:
     """What BM25 counts, where it takes part or finds candidates."""
-    known = {
-        facts.get("tokenizer") or facts.get("retriever_tokenizer") for facts in page["models"].values()
-    } - {None}
-    return [Text(f"Tokens of BM25: {tokenizer}.") for tokenizer in sorted(known)]
+    known = {facts.tokenizer or facts.retriever_tokenizer for facts in page.models.values()}
+    return [Text(f"Tokens of BM25: {tokenizer}.") for tokenizer in sorted(filter(None, known))]
 
 
-def _judged_apart(page: dict[str, Any], dataset: str) -> bool:
+def _judged_apart(page: EvaluationPage, dataset: str) -> bool:
     """Whether what was not judged might decide."""
-    shares = [of_model[dataset] for of_model in page["unjudged@10"].values()]
+    shares = [of_model[dataset] for of_model in page.unjudged_at_10.values()]
     return max(shares) - min(shares) > _APART
 
 
-def _scores_table(spec: EvaluateSpec, page: dict[str, Any]) -> Table:
-    several = len(page["datasets"]) > 1
+def _scores_table(spec: EvaluateSpec, page: EvaluationPage) -> Table:
+    several = len(page.datasets) > 1
     rows = []
-    for name in [*page["datasets"], *(["mean"] if several else [])]:
-        for model in page["models"]:
-            of_model = page["mean"][model] if name == "mean" and several else page["scores"][model][name]
-            unjudged = "" if name == "mean" else f"{page['unjudged@10'][model][name]:.0%}"
+    for name in [*page.datasets, *(["mean"] if several else [])]:
+        for model in page.models:
+            of_model = page.mean[model] if name == "mean" and several else page.scores[model][name]
+            unjudged = "" if name == "mean" else f"{page.unjudged_at_10[model][name]:.0%}"
             rows.append([name, model, *(_number(of_model.get(m)) for m in spec.metrics), unjudged])
-        if name in page["candidates"]:
-            given = page["candidates"][name]
+        if name in page.candidates:
+            given = page.candidates[name]
             rows.append(
                 [name, "(the candidates as they came)", *(_number(given.get(m)) for m in spec.metrics), ""]
             )
@@ -204,11 +197,11 @@ def _gains(ours: Mapping[str, float], theirs: Mapping[str, float]) -> np.ndarray
     return np.array([ours[query] - theirs[query] for query in ours.keys() & theirs.keys()])
 
 
-def _category_blocks(page: dict[str, Any]) -> list[Block]:
+def _category_blocks(page: EvaluationPage) -> list[Block]:
     blocks: list[Block] = []
-    metric = page["leading"]
-    for name in page["datasets"]:
-        of_models = {model: found.get(name, {}) for model, found in page["categories"].items()}
+    metric = page.leading
+    for name in page.datasets:
+        of_models = {model: found.get(name, {}) for model, found in page.categories.items()}
         categories = sorted({category for found in of_models.values() for category in found})
         if not categories:
             continue
@@ -216,8 +209,11 @@ def _category_blocks(page: dict[str, Any]) -> list[Block]:
         rows = [
             [
                 category,
-                f"{first[category]['queries']:,}",
-                *(_number(found.get(category, {}).get(metric)) for found in of_models.values()),
+                f"{first[category].queries:,}",
+                *(
+                    _number(found[category].means.get(metric) if category in found else None)
+                    for found in of_models.values()
+                ),
             ]
             for category in categories
         ]
@@ -228,29 +224,29 @@ def _category_blocks(page: dict[str, Any]) -> list[Block]:
     return blocks
 
 
-def _size_blocks(spec: EvaluateSpec, page: dict[str, Any]) -> list[Block]:
+def _size_blocks(spec: EvaluateSpec, page: EvaluationPage) -> list[Block]:
     blocks: list[Block] = []
     ranked = ranking_metrics(spec.metrics)
-    for model in page["models"]:
-        for name in page["datasets"]:
-            found = page["precisions"][model].get(name, [])
-            stored, documents = page["stored"][model][name], page["datasets"][name]["documents"]
+    for model in page.models:
+        for name in page.datasets:
+            found = page.precisions[model].get(name, [])
+            stored, documents = page.stored[model][name], page.datasets[name].documents
             if found:
                 rows = [
                     StoredAs(
-                        f"{item['precision']}, {item['dimension']} dimensions"
-                        + (", rescored" if item["rescored"] else ""),
-                        item["bytes_per_vector"],
-                        [_number(item["scores"][metric]) for metric in ranked],
+                        f"{variant.precision}, {variant.dimension} dimensions"
+                        + (", rescored" if variant.rescored else ""),
+                        variant.bytes_per_vector,
+                        [_number(variant.means[metric]) for metric in ranked],
                     )
-                    for item in found
+                    for variant in found
                 ]
             elif stored:
-                scores = page["scores"][model][name]
+                scores = page.scores[model][name]
                 rows = [
                     StoredAs(
-                        stored.get("index", "float32"),
-                        stored["bytes"] / max(1, documents),
+                        stored.index or "float32",
+                        stored.bytes / max(1, documents),
                         [_number(scores[metric]) for metric in ranked],
                     )
                 ]
@@ -260,10 +256,10 @@ def _size_blocks(spec: EvaluateSpec, page: dict[str, Any]) -> list[Block]:
     return [Heading("What it takes to keep"), *blocks] if blocks else []
 
 
-def _latency_blocks(page: dict[str, Any]) -> list[Block]:
+def _latency_blocks(page: EvaluationPage) -> list[Block]:
     rows = [
-        [model, name, part, f"{found['median']:.2f}", f"{found['p95']:.2f}"]
-        for model, of_model in page["latency_ms"].items()
+        [model, name, part, f"{found.median:.2f}", f"{found.p95:.2f}"]
+        for model, of_model in page.latency_ms.items()
         for name, parts in of_model.items()
         for part, found in parts.items()
     ]
@@ -314,22 +310,21 @@ def _scores_by_relevance(
     return {"relevant documents": np.array(relevant), "best others": kept[np.isfinite(kept)]}
 
 
-def _example_blocks(page: dict[str, Any]) -> list[Block]:
+def _example_blocks(page: EvaluationPage) -> list[Block]:
     blocks: list[Block] = []
-    metric = page["leading"]
-    for name, examples in page["examples"].items():
+    for name, examples in page.examples.items():
         for example in examples:
-            values = ", ".join(f"{model} {value:.3f}" for model, value in example[metric].items())
+            values = ", ".join(f"{model} {value:.3f}" for model, value in example.values.items())
             items = [
-                f"relevant, {document['id']} (grade {document['grade']}): {document['text']}"
-                for document in example["relevant"]
+                f"relevant, {document.id} (grade {document.grade}): {document.text}"
+                for document in example.relevant
             ]
-            for model, first in example["first"].items():
+            for model, first in example.first.items():
                 if first is None:
                     items.append(f"{model} found nothing")
                     continue
-                grade = "not judged" if first["grade"] is None else f"grade {first['grade']}"
-                items.append(f"{model} put first, {first['id']} ({grade}): {first['text']}")
-            title = f"{shorten(example['query'], 120, placeholder=' ...')} ({name}, {metric}: {values})"
+                grade = "not judged" if first.grade is None else f"grade {first.grade}"
+                items.append(f"{model} put first, {first.id} ({grade}): {first.text}")
+            title = f"{shorten(example.query, 120, placeholder=' ...')} ({name}, {example.metric}: {values})"
             blocks.append(Details(title, [Listing(items)]))
     return [Heading("Queries won and lost"), *blocks] if blocks else []

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from core.evaluation.page import Percentiles
 from core.evaluation.precisions import Variant
-from core.evaluation.scores import Scores
 from core.evaluation.sets import NamedSet
-from core.evaluation.systems import Ranking
+from core.evaluation.systems import Ranking, StoredVectors
+from core.ranking.scores import Scores
 from core.retrieval.system_facts import SystemFacts
 
 
@@ -24,7 +25,7 @@ class Result:
     positives: np.ndarray
     negatives: np.ndarray
     variants: list[Variant] = field(default_factory=list)
-    latency: dict[str, dict[str, float]] = field(default_factory=dict)
+    latency: dict[str, Percentiles] = field(default_factory=dict)
 
     def as_json(self) -> str:
         told = asdict(self)
@@ -33,14 +34,16 @@ class Result:
     @classmethod
     def from_json(cls, text: str) -> "Result":
         told = json.loads(text)
+        ranking = told["ranking"]
+        stored = ranking["stored"]
         return cls(
             Scores(**told["scores"]),
-            Ranking(**told["ranking"]),
+            Ranking(**{**ranking, "stored": StoredVectors(**stored) if stored else None}),
             told["unjudged"],
             np.array(told["positives"], np.float32),
             np.array(told["negatives"], np.float32),
             [Variant(**variant) for variant in told["variants"]],
-            told["latency"],
+            {part: Percentiles(**found) for part, found in told["latency"].items()},
         )
 
 

@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.data.rows.reading import TEXT_ROLES, Reading
-from core.data.sources.retrieval import read_retrieval
+from core.data.sources.judged import read_judged_source, tell_remarks
 from core.errors import BadData
 from core.ranking.metrics import Run
 from core.ranking.runs import read_run
 from core.ranking.triplets import triplets_of
 from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluateSpec
-from core.spec.parts.evaluation import TRIPLET_METRICS, JudgedSource
+from core.spec.parts.evaluation import TRIPLET_METRICS
 from core.spec.parts.refs import free_name, short_name
 
 
@@ -51,31 +49,6 @@ def read_sets(spec: EvaluateSpec, context: RunContext) -> list[NamedSet]:
         name = free_name(source.name or default, found)
         found[name] = NamedSet(name, source.ref, dataset, run)
     return list(found.values())
-
-
-def read_judged_source(
-    context: RunContext, source: JudgedSource, path: Path, name: str, max_reject_share: float
-) -> RetrievalSet:
-    """The retrieval set of a source that lies at ``path``, as its options ask; what was not used is told.
-
-    ``name`` is what notices call it. Raises `BadData`.
-    """
-    reading = Reading.of(source, source.split)
-    dataset = read_retrieval(
-        path,
-        source.split,
-        max_reject_share,
-        reading,
-        on_missing=source.on_missing,
-        identical_ids=source.identical_ids,
-    )
-    context.notices(reading.report.sentences(name, TEXT_ROLES))
-    return dataset
-
-
-def tell_remarks(context: RunContext, name: str, dataset: RetrievalSet) -> None:
-    """A notice for each kind of irregularity of a set."""
-    context.notices((f"{name}: {sentence}", level) for sentence, level in dataset.remarks.sentences())
 
 
 def check_metrics(spec: EvaluateSpec, sets: list[NamedSet], context: RunContext) -> None:

@@ -7,7 +7,7 @@ latency. One is loaded at a time.
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,8 +27,8 @@ from core.families.late_interaction import Ragged, score_all
 from core.families.prompts import prompts_of
 from core.ranking.bm25 import WordIndex, best_of
 from core.ranking.metrics import Run, in_order
-from core.ranking.rank_set import depth_with_excluded, run_of
-from core.ranking.search import search, shard_vectors
+from core.ranking.rank_set import rank_set
+from core.ranking.search import Nearest, search, shard_vectors
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, packing_for
 from core.retrieval.system_facts import SystemFacts
 from core.runtime.context import RunContext
@@ -48,13 +48,26 @@ Ask = Callable[[str], dict[str, float]]
 """A query -> seconds by what was done: encode, search, rerank."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredVectors:
+    """A corpus that is kept as vectors. ``index``: of vectors of tokens."""
+
+    vectors: int
+    bytes_per_vector: int
+    bytes: int
+    index: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
 @dataclass
 class Ranking:
-    """``stored``: vectors, bytes a vector, and bytes of the corpus, where it is kept as vectors."""
+    """``stored`` is None of a system that keeps no vectors."""
 
     run: Run
     seconds: float
-    stored: dict[str, Any] = field(default_factory=dict)
+    stored: StoredVectors | None = None
 
 
 class Entrant(Protocol):
@@ -204,22 +217,16 @@ class DenseEntrant:
         begun = time.monotonic()
         shards, asked = self.shards(dataset), self.asked(dataset)
         self._context.phase("evaluating")
-        nearest = search(
-            asked,
-            shard_vectors(shards),
-            depth_with_excluded(dataset, depth),
-            device=self.encoder.device,
-            check_stop=self._context.check_stop,
-        )
-        run = run_of(dataset, nearest.indices.tolist(), nearest.scores.tolist(), depth)
+
+        def find(most: int) -> Nearest:
+            device, check_stop = self.encoder.device, self._context.check_stop
+            return search(asked, shard_vectors(shards), most, device=device, check_stop=check_stop)
+
+        run = rank_set(dataset, depth, find)
         taken = time.monotonic() - begun
         width = 4 * asked.shape[1]
-        stored = {
-            "vectors": len(dataset.corpus),
-            "bytes_per_vector": width,
-            "bytes": width * len(dataset.corpus),
-        }
-        return Ranking(run, taken, stored)
+        count = len(dataset.corpus)
+        return Ranking(run, taken, StoredVectors(vectors=count, bytes_per_vector=width, bytes=width * count))
 
     def asker(self, dataset: RetrievalSet, depth: int) -> Ask | None:
         if len(dataset.corpus) * 4 * self.encoder.dimension > _RESIDENT_BYTES:
@@ -268,12 +275,13 @@ class TokenEntrant:
         run = self._ranker.rank(dataset, depth)
         taken = time.monotonic() - begun
         found = self._ranker.facts
-        stored = {
-            "vectors": found["vectors"],
-            "bytes_per_vector": 2 * self._encoder.dimension,  # as float16, which loses nothing here
-            "bytes": found.get("index_bytes", 2 * self._encoder.dimension * found["vectors"]),
-            "index": found["index"],
-        }
+        width = 2 * self._encoder.dimension  # as float16, which loses nothing here
+        stored = StoredVectors(
+            vectors=found["vectors"],
+            bytes_per_vector=width,
+            bytes=found.get("index_bytes", width * found["vectors"]),
+            index=found["index"],
+        )
         return Ranking(run, taken, stored)
 
     def asker(self, dataset: RetrievalSet, depth: int) -> Ask | None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,30 @@ from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, ch
 from core.jobs.protocol import dump_inputs
 from core.ranking.quantization import Codec
 from core.ranking.search import shard_vectors
+from core.retrieval.embeddings_page import EmbeddingsPage, Shard
 from core.retrieval.encode import SHARD
 from core.retrieval.encoders import DenseEncoder, TokenEncoder, read_tokens
-from core.retrieval.stored import FORMAT, PAGE
+from core.retrieval.system_facts import SystemFacts
 from core.retrieval.texts import TextFile
 from core.runtime.context import RunContext
 from core.spec.embed import EmbedSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What was written; ``facts`` are of the model."""
+
+    facts: SystemFacts
+    dimension: int
+    index: str
+    vectors: int
+    bytes: int
+    shards: list[Shard]
+    codec: dict[str, Any] | None = None  # of one vector a text
+    prune_embeddings: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "facts" and value is not None}
 
 
 def embed(spec: EmbedSpec, context: RunContext) -> None:
@@ -44,25 +63,28 @@ def embed(spec: EmbedSpec, context: RunContext) -> None:
         raise BadModel(f"{spec.model} is a cross-encoder: it scores pairs and makes no vectors")
     out = fresh_folder(work / "embeddings")
     store = _store_tokens if family == "late_interaction" else _store_vectors
-    page = store(spec, context, texts, out)
-    page = {
-        "format": FORMAT,
-        **page,
-        "reference": spec.model,
-        "corpus": spec.corpus,
-        "role": spec.role,
-        "prompts": spec.prompts.model_dump(),
-        "texts": len(texts),
-        "texts_kept": spec.keep_texts,
-        "unreadable": rejects.count,
-        "inputs": dump_inputs(context.request.inputs),
-    }
-    (out / PAGE).write_text(json.dumps(page, indent=2, ensure_ascii=False), encoding="utf-8")
-    context.metrics = {
-        "embeddings": {name: page[name] for name in ("texts", "dimension", "precision", "bytes")}
-    }
+    stored = store(spec, context, texts, out)
+    facts = stored.facts
+    page = EmbeddingsPage.model_validate(
+        {
+            **facts.as_dict(),
+            "compute": facts.precision,
+            "precision": spec.precision,
+            **stored.as_dict(),
+            "prompts": spec.prompts,
+            "reference": spec.model,
+            "corpus": spec.corpus,
+            "role": spec.role,
+            "texts": len(texts),
+            "texts_kept": spec.keep_texts,
+            "unreadable": rejects.count,
+            "inputs": dump_inputs(context.request.inputs),
+        }
+    )
+    page.write(out)
+    context.metrics = {"embeddings": page.model_dump(include={"texts", "dimension", "precision", "bytes"})}
     context.phase("publishing")
-    told = {name: value for name, value in page.items() if name not in ("codec", "shards")}
+    told = {name: value for name, value in page.as_dict().items() if name not in ("codec", "shards")}
     context.publish("embeddings", "embeddings", out, {"name": spec.name or "embeddings", **told})
     shutil.rmtree(work)
 
@@ -112,7 +134,7 @@ def _tell_repeated(context: RunContext, remarks: Remarks) -> None:
 # -- one vector a text -------------------------------------------------------------------------------
 
 
-def _store_vectors(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Path) -> dict[str, Any]:
+def _store_vectors(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Path) -> Stored:
     if spec.index == "plaid" or spec.prune_embeddings is not None:
         raise BadSpec(f"{spec.model} has one vector a text: no PLAID index, and no embeddings to prune")
     encoder = DenseEncoder(
@@ -130,24 +152,22 @@ def _store_vectors(spec: EmbedSpec, context: RunContext, texts: TextFile, out: P
         cosine=encoder.facts.similarity != "dot",
         sample=shard_vectors(spread(paths, -(-spec.calibration // SHARD))),
     )
-    shards = []
+    shards: list[Shard] = []
     stored = (codec.encode(vectors) for vectors in shard_vectors(paths))
     for number, (begin, vectors) in enumerate(_regrouped(stored, spec.shard)):
         context.check_stop()
         np.save(out / f"vectors-{number:05}.npy", vectors)
         shards.append(_write_texts(spec, texts, out, number, begin, begin + len(vectors)))
-        context.progress(shards[-1]["end"], len(texts))
-    return {
-        **encoder.facts.as_dict(),
-        "compute": encoder.facts.precision,
-        "precision": spec.precision,
-        "dimension": codec.dimension,
-        "index": "none",
-        "codec": codec.as_dict(),
-        "vectors": len(texts),
-        "bytes": codec.bytes_per_vector * len(texts),
-        "shards": shards,
-    }
+        context.progress(shards[-1].end, len(texts))
+    return Stored(
+        facts=encoder.facts,
+        dimension=codec.dimension,
+        index="none",
+        codec=codec.as_dict(),
+        vectors=len(texts),
+        bytes=codec.bytes_per_vector * len(texts),
+        shards=shards,
+    )
 
 
 def spread(paths: Sequence[Path], count: int) -> list[Path]:
@@ -171,21 +191,19 @@ def _regrouped(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[int, n
         yield begin, np.concatenate(waiting)
 
 
-def _write_texts(
-    spec: EmbedSpec, texts: TextFile, out: Path, number: int, begin: int, end: int
-) -> dict[str, Any]:
+def _write_texts(spec: EmbedSpec, texts: TextFile, out: Path, number: int, begin: int, end: int) -> Shard:
     rows = texts.rows(begin, end)
     ids = json.dumps(rows.column("id").to_pylist(), ensure_ascii=False)
     (out / f"ids-{number:05}.json").write_text(ids, encoding="utf-8")
     if spec.keep_texts:
         pq.write_table(rows, out / f"texts-{number:05}.parquet", compression="zstd")
-    return {"number": number, "begin": begin, "end": end}
+    return Shard(number=number, begin=begin, end=end)
 
 
 # -- one vector a token ------------------------------------------------------------------------------
 
 
-def _store_tokens(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Path) -> dict[str, Any]:
+def _store_tokens(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Path) -> Stored:
     if spec.precision in ("int8", "binary") or spec.dimension is not None:
         raise BadSpec(
             f"{spec.model} has one vector a token: they are kept as float32 or float16, or in a PLAID index"
@@ -204,7 +222,8 @@ def _store_tokens(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Pa
     context.phase("storing")
     plaid = PlaidIndex(out / "plaid", encoder.device, spec.seed) if spec.index == "plaid" else None
     per_file = max(1, spec.shard // TokenEncoder.SHARD) if plaid is None else INDEXED_AT_ONCE
-    shards, vectors, begin = [], 0, 0
+    shards: list[Shard] = []
+    vectors = begin = 0
     for number, start in enumerate(range(0, len(paths), per_file)):
         context.check_stop()
         found = Ragged.joined([read_tokens(path) for path in paths[start : start + per_file]])
@@ -222,13 +241,12 @@ def _store_tokens(spec: EmbedSpec, context: RunContext, texts: TextFile, out: Pa
         plaid.close()
     dimension = encoder.dimension
     kept = sum(path.stat().st_size for path in (out / "plaid").rglob("*") if path.is_file())
-    return {
-        **encoder.facts.as_dict(),
-        "compute": encoder.facts.precision,
-        "precision": spec.precision,
-        "index": spec.index,
-        "vectors": vectors,
-        "bytes": kept or vectors * dimension * (2 if spec.precision == "float16" else 4),
-        "prune_embeddings": spec.prune_embeddings.model_dump() if spec.prune_embeddings else None,
-        "shards": shards,
-    }
+    return Stored(
+        facts=encoder.facts,
+        dimension=dimension,
+        index=spec.index,
+        vectors=vectors,
+        bytes=kept or vectors * dimension * (2 if spec.precision == "float16" else 4),
+        prune_embeddings=spec.prune_embeddings.model_dump() if spec.prune_embeddings else None,
+        shards=shards,
+    )

@@ -8,12 +8,13 @@ import numpy as np
 
 from core.artifacts.folders import write_atomically
 from core.evaluation.conclusions import publish
+from core.evaluation.page import Percentiles
 from core.evaluation.precisions import check_dimensions, variants
 from core.evaluation.results import Evaluated, Result
-from core.evaluation.scores import ranking_metrics, score_run, unjudged_share
 from core.evaluation.sets import NamedSet, check_metrics, read_sets
 from core.evaluation.systems import Candidates, DenseEntrant, Entrant, PairEntrant, Ranking, open_entrant
 from core.ranking.metrics import depth_of
+from core.ranking.scores import ranking_metrics, score_run, unjudged_share
 from core.ranking.triplets import score_triplets
 from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluatedModel, EvaluateSpec
@@ -112,7 +113,7 @@ def _evaluate_one(
 
 def _latency(
     spec: EvaluateSpec, context: RunContext, entrant: Entrant, named: NamedSet, depth: int
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Percentiles]:
     """Milliseconds a query by what was done: the middle and the 95th percentile. Empty where the corpus does
     not fit into memory."""
     ask = entrant.asker(named.dataset, depth)
@@ -129,7 +130,7 @@ def _latency(
         for part, seconds in {**taken, "total": sum(taken.values())}.items():
             times.setdefault(part, []).append(1000 * seconds)
     return {
-        part: {"median": float(np.median(some)), "p95": float(np.percentile(some, 95))}
+        part: Percentiles(float(np.median(some)), float(np.percentile(some, 95)))
         for part, some in times.items()
     }
 

@@ -12,6 +12,7 @@ from core.engine.sharding import is_sharded, shard_model
 from core.engine.tokens import Frame
 from core.errors import Diverged, OutOfMemory
 from core.families.collator import Collator
+from core.mining.mine_rows import mine_rows
 from core.models.memory import may_hold
 from core.runtime.context import RunContext
 from core.spec.parts.models import format_length
@@ -89,7 +90,7 @@ def _train_from(
     """``begun`` gets what is trained, for whoever explains why it ended."""
     resume_from = ranks.broadcast_from_rank0(checkpoints.latest)
     state = checkpoints.state(resume_from) if resume_from else TrainingState()
-    prepared = prepare(spec, context, ranks)
+    prepared = prepare(spec, context, ranks, mine_rows)
     if spec.dry_run:
         if ranks.first:
             publish_estimate(spec, context, prepared)

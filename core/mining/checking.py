@@ -5,15 +5,15 @@ nothing is scored that nobody needs.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from core.engine.models.identity import Identity
 from core.families import cross_encoder
-from core.mining.filters import Candidates, bar_of
+from core.mining.page import CheckedBy
 from core.mining.read_input import Gathered
-from core.mining.starvation import CHECKED, Tally
+from core.ranking.negatives.filters import Candidates, bar_of
+from core.ranking.negatives.starvation import CHECKED, Tally
 from core.retrieval.encoders import packing_for
 from core.runtime.context import RunContext
 from core.spec.filters import CrossEncoderCheck
@@ -28,12 +28,18 @@ class Checker:
         self._score = cross_encoder.score_with(model, packing_for(device, model), context.check_stop)
         self._asked, self._gathered = asked, gathered
         identity = Identity.of(model)
-        self.facts: dict[str, Any] = {
-            "model": asked.model,
-            "weights_sha256": identity.weights_sha256,
-            "model_sha256": identity.model_sha256,
-        }
+        self._model, self._identity = asked.model, identity
         self.pairs_scored = 0
+
+    @property
+    def page(self) -> CheckedBy:
+        """Who has checked, and how much so far."""
+        return CheckedBy(
+            model=self._model,
+            weights_sha256=self._identity.weights_sha256,
+            model_sha256=self._identity.model_sha256,
+            pairs=self.pairs_scored,
+        )
 
     def of_pairs(self, rows: np.ndarray) -> np.ndarray:
         """Scores of rows' positives. rows [some] -> [some]"""

@@ -3,18 +3,20 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from core.data.prepared.read_sources import batches_of
+from core.data.dedup.alike import Alike
+from core.data.io.table_files import read_batches
 from core.errors import BadData
 from core.mining.checking import Checker
-from core.mining.filters import Candidates, filter_candidates, in_turn
 from core.mining.finders import Found
-from core.mining.known_answers import Alike, Answers
+from core.mining.known_answers import Answers
+from core.mining.page import CheckedBy
 from core.mining.read_input import Gathered
-from core.mining.starvation import Tally
+from core.ranking.negatives.choosing import choose_in_passes, order_candidates
+from core.ranking.negatives.filters import Candidates
+from core.ranking.negatives.starvation import Tally
 from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
 
@@ -41,7 +43,7 @@ class Mined:
     tally: Tally = field(default_factory=Tally)
     own: dict[int, list[int]] = field(default_factory=dict)
     own_scores: dict[int, list[float]] = field(default_factory=dict)
-    checked: dict[str, Any] | None = None
+    checked: CheckedBy | None = None
     teacher: str | None = None  # whose scores are written, if not the search's
 
     @classmethod
@@ -79,16 +81,15 @@ def choose_negatives(
     alike: Alike,
     found: Found,
 ) -> Mined:
-    """Every query's candidates through the filters, and its negatives of those that are left.
-
-    Where the bar by score removes most candidates, queries that are short choose again, by rank.
-    """
+    """Every query's candidates through the filters, and its negatives of those that are left."""
     chooser = _Chooser(spec, context, gathered, answers, alike, found)
     mined = chooser.mined
-    chooser.choose(range(len(gathered.queries)))
-    if mined.tally.starved(spec.filters):
-        short = [query for query, taken in enumerate(mined.negatives) if len(taken) < spec.num_negatives]
-        chooser.choose(short, by_rank=True)
+    mined.tally = choose_in_passes(
+        chooser.choose,
+        range(len(gathered.queries)),
+        lambda query: len(mined.negatives[query]) < spec.num_negatives,
+        spec.filters,
+    )
     if spec.keep_own != "never":
         keep_own(spec, context, gathered, answers, mined, chooser.check, chooser.bars)
     for warning in mined.tally.warnings(
@@ -96,7 +97,7 @@ def choose_negatives(
     ):
         context.notice(warning, "warning")
     if chooser.check is not None:
-        mined.checked = {**chooser.check.facts, "pairs": chooser.check.pairs_scored}
+        mined.checked = chooser.check.page
     return mined
 
 
@@ -123,11 +124,10 @@ class _Chooser:
         self.mined = Mined.nothing(len(gathered.queries), found.of_pairs)
         asked = spec.filters.cross_encoder
         if self.check is not None and asked is not None and asked.keep_scores:
-            self.mined.teacher = self.check.facts["model"]
+            self.mined.teacher = asked.model
 
-    def choose(self, queries: Sequence[int], *, by_rank: bool = False) -> None:
-        """``by_rank``: a second time, with what the fallback allows behind what the bar does."""
-        tally = Tally() if by_rank else self.mined.tally
+    def choose(self, queries: Sequence[int], tally: Tally, *, by_rank: bool) -> None:
+        """As `core.ranking.negatives.choosing.Choose`."""
         for start in range(0, len(queries), _QUERIES):
             self._context.check_stop()
             self._choose(queries[start : start + _QUERIES], tally, by_rank=by_rank)
@@ -137,12 +137,12 @@ class _Chooser:
 
     def _choose(self, queries: Sequence[int], tally: Tally, *, by_rank: bool) -> None:
         spec, mined = self._spec, self.mined
-        left = [self._left(query, tally, by_rank=by_rank) for query in queries]
-        turns = []
-        for query, of_query in zip(queries, left, strict=True):
-            preferred = self._prefer(of_query, self._rows_of[query][0])
-            turn = in_turn(of_query, spec.sampling, (spec.seed, query), preferred)
-            turns.append(tally.without_repeats(turn, self._alike.repeats(of_query.documents[turn])))
+        left: list[Candidates] = []
+        turns: list[np.ndarray] = []
+        for query in queries:
+            of_query, turn = self._order(query, tally, by_rank=by_rank)
+            left.append(of_query)
+            turns.append(turn)
         written: list[np.ndarray] | None = None
         if self.check is None:
             places = [np.sort(turn[: spec.num_negatives]) for turn in turns]
@@ -162,15 +162,19 @@ class _Chooser:
             mined.by_rank[query] = of_query.by_rank[chosen]
             mined.written[query] = mined.scores[query] if written is None else written[index]
 
-    def _left(self, query: int, tally: Tally, *, by_rank: bool) -> Candidates:
-        documents = self._found.documents[query]
-        return filter_candidates(
+    def _order(self, query: int, tally: Tally, *, by_rank: bool) -> tuple[Candidates, np.ndarray]:
+        documents, rows = self._found.documents[query], self._rows_of[query]
+        return order_candidates(
             documents,
             self._found.scores[query],
             self._answers.among(query, documents),
-            self._found.of_pairs[self._rows_of[query]].tolist(),
+            self._found.of_pairs[rows].tolist(),
             self._spec.filters,
-            tally.removed,
+            tally,
+            sampling=self._spec.sampling,
+            seed=(self._spec.seed, query),
+            prefer=lambda left: self._prefer(left, rows[0]),
+            repeats=self._alike.repeats,
             corpus=self._gathered.candidates if by_rank else None,
         )
 
@@ -190,7 +194,7 @@ def keep_own(
     the query's bar (``bars``): it has the last word on these, too.
     """
     number = 0
-    for batch in batches_of(gathered.rows):
+    for batch in read_batches(gathered.rows):
         context.check_stop()
         able: list[tuple[int, int, int, str]] = []  # row, query, place among its own, text
         wanted: dict[int, int] = {}

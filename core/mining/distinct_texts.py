@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from core.data.dedup.near_duplicates import Sketches
+from core.data.io.table_files import ArrowFile, map_arrow_file
 from core.data.rows.hashing import text_hash
+from core.retrieval.texts import ID_AND_TEXT
 
 _ROWS = 4096
-_SCHEMA = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])
-
 
 LABELS = ("category", "dataset")
 """What may be known of a document: what it is about, where it was read."""
@@ -38,10 +38,8 @@ class Pool:
 
     def __init__(self, folder: Path, name: str, near: float | None = None, seed: int = 0) -> None:
         self._path = folder / f"{name}.arrow"
-        self._sink = pa.OSFile(str(self._path), "wb")
-        self._writer = pa.ipc.new_file(self._sink, _SCHEMA)
+        self._file = ArrowFile(self._path, ID_AND_TEXT, batch_rows=_ROWS, on_full=self._flush)
         self._numbers: dict[int, int] = {}
-        self._waiting: list[dict[str, str | None]] = []
         self._sketches = Sketches(folder, name, near, seed) if near is not None else None
         self._digest = hashlib.sha256()
         self._members, self._groups = array("q"), array("q")
@@ -65,9 +63,7 @@ class Pool:
             self._groups.append(self._known_groups.setdefault(group, len(self._known_groups)))
         if new:
             self._digest.update(mark.to_bytes(8, "little"))
-            self._waiting.append({"id": name or f"d{mark:016x}", "text": text})
-            if len(self._waiting) == _ROWS:
-                self._flush()
+            self._file.add({"id": name or f"d{mark:016x}", "text": text})
         return number
 
     def number_of(self, text: str) -> int | None:
@@ -75,18 +71,15 @@ class Pool:
         return self._numbers.get(text_hash(text))
 
     def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=_SCHEMA))
-            if self._sketches is not None:
-                self._sketches.add([str(row["text"]) for row in self._waiting])
-            self._waiting.clear()
+        if self._sketches is not None:
+            self._sketches.add([row["text"] for row in self._file.waiting])
+        self._file.flush()
 
     def close(self) -> None:
         """Nothing is added any more; now it can be read."""
         self._flush()
-        self._writer.close()
-        self._sink.close()
-        self._table = pa.ipc.open_file(pa.memory_map(str(self._path))).read_all()
+        self._file.close()
+        self._table = map_arrow_file(self._path)
 
     def texts(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
         return list(self._table.column("text").take(pa.array(numbers, pa.int64())).to_pylist())

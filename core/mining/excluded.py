@@ -14,7 +14,8 @@ from core.data.retrieval_sets.judged_folders import is_judged, judged_files
 from core.data.retrieval_sets.judgments import IdenticalIds
 from core.data.retrieval_sets.own_documents import decide
 from core.data.rows.remarks import Remarks
-from core.data.training_rows.dataset import read_facts, read_parquet
+from core.data.training_rows.dataset import read_parquet
+from core.data.training_rows.page import read_page
 from core.data.training_rows.pairs import TrainingRow, is_dataset
 from core.mining.distinct_texts import Pool
 from core.runtime.context import RunContext
@@ -75,7 +76,7 @@ class LeftOut:
 def _excluded_ids(source: Path, split: str | None) -> Iterator[tuple[tuple[str, str], set[str]]]:
     """((category, id of a query), ids of documents), where a dataset names any."""
     if is_dataset(source):
-        if read_facts(source)["type"] == "retrieval":
+        if read_page(source).type == "retrieval":
             for row in read_parquet(source / "queries.parquet"):
                 if row["excluded_ids"]:
                     yield (row["category"] or "", row["id"]), set(row["excluded_ids"])

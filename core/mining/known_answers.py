@@ -5,14 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.data.dedup.near_duplicates import Sketches
-from core.data.prepared.splits import neighbours
-from core.mining.distinct_texts import Pool
+from core.data.dedup.alike import Alike
 from core.mining.read_input import Gathered
 from core.spec.filters import Filters
-
-MOST_ANSWERS = 1000
-"""Of a query, for which a search goes deeper: a page of boilerplate may have ten thousands of repetitions."""
 
 
 class Answers:
@@ -24,7 +19,7 @@ class Answers:
     """
 
     def __init__(
-        self, filters: Filters, gathered: Gathered, alike: "Alike", check_stop: Callable[[], None]
+        self, filters: Filters, gathered: Gathered, alike: Alike, check_stop: Callable[[], None]
     ) -> None:
         check_stop()
         count = len(gathered.queries)
@@ -71,36 +66,3 @@ class Answers:
             ),
             default=0,
         )
-
-
-class Alike:
-    """Which texts of a pool say the same, or nearly."""
-
-    def __init__(self, texts: Pool | Sketches) -> None:
-        self._first, near = texts.near()
-        self._near = neighbours(near)
-        self._repeats: dict[int, list[int]] = defaultdict(list)  # of each first one
-        for number in np.flatnonzero(self._first != np.arange(len(self._first))).tolist():
-            self._repeats[int(self._first[number])].append(number)
-        firsts = {*self._near, *self._repeats}
-        repeated = [text for texts in self._repeats.values() for text in texts]
-        self._having = np.array([*firsts, *repeated], np.int64)  # texts that have such
-
-    def of(self, number: int) -> set[int]:
-        """The text, those that say the same, and those that nearly do."""
-        first = int(self._first[number])
-        firsts = (first, *self._near.get(first, ()))
-        return set(firsts).union(*(self._repeats.get(text, ()) for text in firsts))
-
-    def repeats(self, documents: np.ndarray) -> np.ndarray:
-        """Which of these texts says the same as one before it, or nearly. [texts] -> [texts]"""
-        found = np.zeros(len(documents), bool)
-        able = np.flatnonzero(np.isin(documents, self._having))
-        if len(able) > 1:
-            said: set[int] = set()
-            for place in able.tolist():
-                number = int(documents[place])
-                found[place] = number in said
-                if not found[place]:
-                    said |= self.of(number)
-        return found

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from core.data.dedup.alike import Alike
 from core.mining.choose import Mined, choose_negatives
 from core.mining.finders import choose_finder
-from core.mining.known_answers import MOST_ANSWERS, Alike, Answers
+from core.mining.known_answers import Answers
 from core.mining.output import Written, write_mined
 from core.mining.read_input import Gathered, gather
+from core.ranking.negatives.filters import depth_beyond_answers
 from core.retrieval.system_facts import SystemFacts
 from core.runtime.context import RunContext
 from core.spec.mine import MineSpec
@@ -32,9 +34,7 @@ class RowSearch:
         self._alike = Alike(gathered.documents)
         self._answers = Answers(spec.filters, gathered, self._alike, context.check_stop)
         finder = choose_finder(spec, context)
-        # Answers stand among the nearest, and count for no rank.
-        most = min(self._answers.most, MOST_ANSWERS)
-        depth = max(1, min(gathered.candidates, spec.filters.range_max + most))
+        depth = depth_beyond_answers(spec.filters, self._answers.most, gathered.candidates)
         self.found = finder.find(gathered, depth)
         self.facts = finder.facts
 

@@ -11,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from core.artifacts import fresh_folder
-from core.data.prepared.read_sources import batches_of
+from core.data.io.table_files import ParquetFile, read_batches
 from core.data.rows.statistics import PREVIEW_ROWS, write_preview
-from core.data.training_rows.dataset import SCHEMA, ParquetFile, read_facts, read_split, write_facts
+from core.data.training_rows.dataset import SCHEMA, read_split
+from core.data.training_rows.page import DatasetPage, read_page
 from core.data.training_rows.pairs import is_dataset
 from core.jobs.protocol import dump_inputs
 from core.mining.choose import Mined
 from core.mining.finders import Found
+from core.mining.page import MiningPage
 from core.mining.read_input import Gathered
 from core.reports import Details, Document, Figure, Heading, Listing, Table, Text, write_document
 from core.reports.plots import plot_histograms
@@ -40,11 +42,12 @@ _EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Written:
-    """The folders of the dataset and of its report, and the page that describes the dataset."""
+    """The folders of the dataset and of its report, and the pages that describe them."""
 
     dataset: Path
     report: Path
-    page: dict[str, Any]
+    page: DatasetPage
+    mining: MiningPage
 
 
 def write_mined(
@@ -70,21 +73,20 @@ def write_mined(
     splits = {split: len(gathered.pairs)}
     if other_splits:
         splits |= _other_splits(source, split, out)
-    page = _page(spec, context, gathered, mined, facts, splits)
+    mining = _describe_mining(spec, gathered, mined, facts)
+    page = _describe_dataset(spec, context, gathered, mined, mining, splits)
     write_preview(out, {split: preview})
-    write_facts(out, "triplets", page)
+    page.write(out)
     report = fresh_folder(work / "report")
-    _write_report(spec, page, preview, found, mined, report)
-    return Written(out, report, page)
+    _write_report(spec, page, mining, preview, found, mined, report)
+    return Written(out, report, page, mining)
 
 
 def publish_mined(spec: MineSpec, context: RunContext, written: Written) -> None:
     """The outputs ``dataset`` and ``report``."""
-    page = written.page
-    context.metrics = {"dataset": {"splits": page["splits"], "removed": page["mining"]["removed"]}}
-    metadata = {name: page[name] for name in ("splits", "mining", "licence", "sources", "inputs")}
-    metadata = {"name": spec.name or "mined", "type": "triplets", **metadata}
-    context.publish("dataset", "dataset", written.dataset, metadata)
+    context.metrics = {"dataset": {"splits": written.page.splits, "removed": written.mining.removed}}
+    metadata = written.page.as_dict("type", "splits", "mining", "licence", "sources", "inputs")
+    context.publish("dataset", "dataset", written.dataset, {"name": spec.name or "mined", **metadata})
     context.publish("report", "report", written.report, {"name": "mining report"})
 
 
@@ -101,7 +103,7 @@ def _write_rows(
     first: list[dict[str, Any]] = []
     number = 0
     with ParquetFile(path, MINED) as file:
-        for batch in batches_of(gathered.rows):
+        for batch in read_batches(gathered.rows):
             context.check_stop()
             rows = batch.to_pylist()
             queries = gathered.pairs[number : number + len(rows), 0].tolist()
@@ -170,11 +172,10 @@ def _with_negatives(
 
 def _other_splits(source: Path, split: str, out: Path) -> dict[str, int]:
     """What a prepared dataset keeps for evaluation goes along, as it is."""
-    facts = read_facts(source) if is_dataset(source) else {}
-    if facts.get("type") != "triplets":
+    if not is_dataset(source) or (page := read_page(source)).type != "triplets":
         return {}
     sizes = {}
-    for name, rows in facts["splits"].items():
+    for name, rows in page.splits.items():
         if rows and name != split:
             with ParquetFile(out / f"{name}.parquet", MINED) as file:
                 for row in read_split(source, name):
@@ -183,14 +184,35 @@ def _other_splits(source: Path, split: str, out: Path) -> dict[str, int]:
     return sizes
 
 
-def _page(
+def _describe_mining(spec: MineSpec, gathered: Gathered, mined: Mined, facts: SystemFacts) -> MiningPage:
+    return MiningPage(
+        finder=facts,
+        queries=len(gathered.queries),
+        corpus=gathered.candidates,
+        corpus_sha256=gathered.documents.sha256,
+        filters=spec.filters.model_dump(mode="json"),
+        cross_encoder=mined.checked,
+        teacher=mined.teacher,
+        sampling=spec.sampling,
+        prefer=spec.prefer,
+        num_negatives=spec.num_negatives,
+        removed=dict(mined.tally.removed),
+        queries_by_rank=mined.queries_by_rank,
+        negatives_by_rank=sum(int(marks.sum()) for marks in mined.by_rank),
+        keep_own=spec.keep_own,
+        rows_with_own=len(mined.own),
+        negatives_of_rows=sum(map(len, mined.own.values())),
+    )
+
+
+def _describe_dataset(
     spec: MineSpec,
     context: RunContext,
     gathered: Gathered,
     mined: Mined,
-    facts: SystemFacts,
+    mining: MiningPage,
     splits: dict[str, int],
-) -> dict[str, Any]:
+) -> DatasetPage:
     counts = Counter(
         len(mined.negatives[query]) + len(mined.own.get(row, ()))
         for row, query in enumerate(gathered.pairs[:, 0].tolist())
@@ -208,40 +230,25 @@ def _page(
             "warning",
         )
     source = context.dataset_path(spec.dataset.ref)
-    return {
-        "splits": splits,
-        "read": len(gathered.pairs) + gathered.rejects.count,
-        "kept": len(gathered.pairs),
-        "unreadable": gathered.rejects.count,
-        "rows_by_negatives": {str(count): rows for count, rows in sorted(counts.items())},
-        "mining": {
-            **facts.as_dict(),
-            "queries": len(gathered.queries),
-            "corpus": gathered.candidates,
-            "corpus_sha256": gathered.documents.sha256,
-            "filters": spec.filters.model_dump(mode="json"),
-            "cross_encoder": mined.checked,
-            "teacher": mined.teacher,
-            "sampling": spec.sampling,
-            "prefer": spec.prefer,
-            "num_negatives": spec.num_negatives,
-            "removed": dict(mined.tally.removed),
-            "queries_by_rank": mined.queries_by_rank,
-            "negatives_by_rank": sum(int(marks.sum()) for marks in mined.by_rank),
-            "keep_own": spec.keep_own,
-            "rows_with_own": len(mined.own),
-            "negatives_of_rows": sum(map(len, mined.own.values())),
-        },
-        "licence": read_facts(source).get("licence") if is_dataset(source) else None,
-        "sources": [{"ref": spec.dataset.ref}, *({"ref": ref} for ref in spec.corpora)],
-        "inputs": dump_inputs(context.request.inputs),
-        "seed": spec.seed,
-    }
+    return DatasetPage(
+        type="triplets",
+        splits=splits,
+        read=len(gathered.pairs) + gathered.rejects.count,
+        kept=len(gathered.pairs),
+        unreadable=gathered.rejects.count,
+        rows_by_negatives={str(count): rows for count, rows in sorted(counts.items())},
+        mining=mining.for_dataset(),
+        licence=read_page(source).licence if is_dataset(source) else None,
+        sources=[{"ref": spec.dataset.ref}, *({"ref": ref} for ref in spec.corpora)],
+        inputs=dump_inputs(context.request.inputs),
+        seed=spec.seed,
+    )
 
 
 def _write_report(
     spec: MineSpec,
-    page: dict[str, Any],
+    page: DatasetPage,
+    mining: MiningPage,
     preview: list[dict[str, Any]],
     found: Found,
     mined: Mined,
@@ -256,32 +263,35 @@ def _write_report(
         }
         for row in islice(preview, _EXAMPLES)
     ]
-    told = {**page, "examples": examples, "spec": spec.model_dump(mode="json")}
+    told = {**page.as_dict(), "examples": examples, "spec": spec.model_dump(mode="json")}
     (folder / "report.json").write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
     plot_histograms({"positives": found.of_pairs, "negatives": negatives}, "score", folder / "scores.png")
-    write_document(_document(page, examples, found, negatives), folder)
+    write_document(_document(page, mining, examples, found, negatives), folder)
 
 
 def _document(
-    page: dict[str, Any], examples: list[dict[str, Any]], found: Found, negatives: np.ndarray
+    page: DatasetPage,
+    mining: MiningPage,
+    examples: list[dict[str, Any]],
+    found: Found,
+    negatives: np.ndarray,
 ) -> Document:
-    mining = page["mining"]
     return Document(
         "Mining report",
         [
             Text(
-                f"{page['kept']} rows, {mining['queries']} queries, {mining['corpus']} documents, "
-                f"{mining['model']}."
+                f"{page.kept} rows, {mining.queries} queries, {mining.corpus} documents, "
+                f"{mining.finder.model}."
             ),
-            *([Text(f"Tokens of BM25: {mining['tokenizer']}.")] if "tokenizer" in mining else []),
+            *([Text(f"Tokens of BM25: {tokenizer}.")] if (tokenizer := mining.finder.tokenizer) else []),
             Table(
                 ["taken out by", "candidates"],
-                [[name, f"{count:,}"] for name, count in mining["removed"].items()],
+                [[name, f"{count:,}"] for name, count in mining.removed.items()],
             ),
             *([Text(by_rank)] if (by_rank := _told_by_rank(mining)) else []),
             Table(
                 ["negatives of a row", "rows"],
-                [[count, f"{rows:,}"] for count, rows in page["rows_by_negatives"].items()],
+                [[count, f"{rows:,}"] for count, rows in (page.rows_by_negatives or {}).items()],
             ),
             Heading("Scores"),
             Text(f"Positives {_middle(found.of_pairs)}, negatives {_middle(negatives)}."),
@@ -305,17 +315,17 @@ def _document(
     )
 
 
-def _told_by_rank(mining: dict[str, Any]) -> str:
+def _told_by_rank(mining: MiningPage) -> str:
     """How many negatives no score of the miner has chosen."""
     told = []
-    if mining["negatives_by_rank"]:
+    if mining.negatives_by_rank:
         told.append(
-            f"{mining['negatives_by_rank']:,} negatives of {mining['queries_by_rank']:,} queries are above "
+            f"{mining.negatives_by_rank:,} negatives of {mining.queries_by_rank:,} queries are above "
             "the bar and were taken by their rank."
         )
-    if mining["rows_with_own"]:
+    if mining.rows_with_own:
         told.append(
-            f"{mining['rows_with_own']:,} rows keep {mining['negatives_of_rows']:,} negatives of their own."
+            f"{mining.rows_with_own:,} rows keep {mining.negatives_of_rows:,} negatives of their own."
         )
     return " ".join(told)
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from core.data.io.stopping import checked
+from core.data.io.table_files import ArrowFile
 from core.data.rows.kept_reading import kept_reading
 from core.data.rows.reading import TEXT_ROLES, Reading
 from core.data.rows.rejects import Rejects
@@ -15,7 +15,7 @@ from core.data.rows.remarks import FirstTexts, Irregularity, Remarks
 from core.data.rows.row import Reject
 from core.data.sources.corpus import CORPUS_ROLES, has_corpus, read_corpus
 from core.data.training_rows.dataset import SCHEMA
-from core.data.training_rows.pairs import TrainingRow, read_pairs
+from core.data.training_rows.pairs import read_pairs
 from core.errors import BadData
 from core.mining.distinct_texts import Pool
 from core.mining.excluded import LeftOut
@@ -56,8 +56,8 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
     rejects, pairs, categories, groups = Rejects(), [], [], []
     left_out = LeftOut(source, spec.dataset.split)
     reading = Reading.of(spec.dataset, spec.dataset.split)
-    with _RowFile(work / "rows.arrow", context) as file:
-        for row in read_pairs(source, reading=reading):
+    with ArrowFile(work / "rows.arrow", SCHEMA, batch_rows=_ROWS) as file:
+        for row in checked(read_pairs(source, reading=reading), context.check_stop):
             if isinstance(row, Reject):
                 rejects.add(row)
                 continue
@@ -75,7 +75,7 @@ def gather(spec: MineSpec, context: RunContext, source: Path, work: Path) -> Gat
             groups.append(row.group)
             if spec.keep_own == "never":
                 row = replace(row, negatives=[], difficulty=[], negative_ids=[])
-            file.add(replace(row, scores=[]))
+            file.add(vars(replace(row, scores=[])))
     rejects.check(spec.max_reject_share)
     if rejects.count:
         context.notice(
@@ -148,32 +148,3 @@ def _add_corpus(context: RunContext, reference: str, split: str | None, document
             f"{reference}: documents with the id and the text of an earlier one: {repeated:,} ({examples}). "
             "Each text counts once."
         )
-
-
-class _RowFile:
-    """Rows onto the disk, some thousands at a time."""
-
-    def __init__(self, path: Path, context: RunContext) -> None:
-        self._context = context
-        self._waiting: list[dict[str, Any]] = []
-        self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._sink, SCHEMA)
-
-    def __enter__(self) -> "_RowFile":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self._flush()
-        self._writer.close()
-        self._sink.close()
-
-    def add(self, row: TrainingRow) -> None:
-        self._waiting.append(vars(row))
-        if len(self._waiting) == _ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._context.check_stop()
-        self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=SCHEMA))
-        self._waiting.clear()

@@ -51,8 +51,8 @@ def check_shard(vectors: np.ndarray) -> None:
 
 
 def search(
-    queries: np.ndarray,
-    shards: Iterable[np.ndarray],
+    queries: np.ndarray | torch.Tensor,
+    shards: Iterable[np.ndarray | torch.Tensor],
     depth: int,
     *,
     begin: int = 0,
@@ -66,9 +66,9 @@ def search(
     from ``begin``.
     """
     best = Nearest.none(len(queries), depth)
-    asked = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
+    asked = torch.as_tensor(queries, dtype=torch.float32)
     for shard in shards:
-        documents = torch.from_numpy(np.asarray(shard, np.float32)).to(device)
+        documents = torch.as_tensor(shard, dtype=torch.float32, device=device)
         rows = max(1, scores_per_block // max(1, len(documents)))
         for start in range(0, len(asked), rows):
             check_stop()

@@ -5,7 +5,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +16,9 @@ from core.families.late_interaction.plaid import OpenPlaid
 from core.native_errors import reading_data
 from core.ranking.quantization import Codec, search_stored
 from core.ranking.search import Nearest, update_top_k
+from core.retrieval.embeddings_page import read_page
 from core.retrieval.encoders import DenseEncoder, TokenEncoder
 from core.runtime.context import RunContext
-from core.spec.parts.models import Prompts
-
-PAGE = "embeddings.json"
-"""Written last: what the files are, and how a query is to be read for them."""
-
-FORMAT = 1
-
 
 _KEPT = 16
 """Shards whose ids and texts stay in memory."""
@@ -50,45 +43,45 @@ class StoredEmbeddings:
         self._folder = folder
         self._known: dict[int, tuple[list[str], pa.ChunkedArray | None]] = {}
         self.page = read_page(folder)
-        if self.page["role"] != "document":
+        if self.page.role != "document":
             raise BadData("these embeddings are of queries: a corpus is embedded with role document")
-        reference = model or self.page["reference"]
-        self._ends = [shard["end"] for shard in self.page["shards"]]
-        prompts = Prompts(**self.page["prompts"])
-        if self.page["family"] == "late_interaction":
-            self._tokens = TokenEncoder(
-                context, reference, prompts=prompts, max_length=self.page["max_length"]
-            )
+        reference = model or self.page.reference
+        self._ends = [shard.end for shard in self.page.shards]
+        prompts = self.page.prompts
+        if self.page.has_token_vectors:
+            self._tokens = TokenEncoder(context, reference, prompts=prompts, max_length=self.page.max_length)
             facts = self._tokens.facts
         else:
             self._dense = DenseEncoder(
-                context, reference, prompts=prompts, max_length=self.page["max_length"], compute="fp32"
+                context, reference, prompts=prompts, max_length=self.page.max_length, compute="fp32"
             )
             facts = self._dense.facts
-        own = {"weights_sha256": facts.weights_sha256, "model_sha256": facts.model_sha256}
-        for (name, sha256), what in zip(own.items(), ("weights", "configuration"), strict=True):
-            # Embeddings of older versions have no model_sha256.
-            if sha256 != self.page.get(name, sha256):
+        for what, own, then in (
+            ("weights", facts.weights_sha256, self.page.weights_sha256),
+            ("configuration", facts.model_sha256, self.page.model_sha256),
+        ):
+            if then is not None and own != then:
                 raise BadModel(f"{reference} is not the model that made these embeddings: its {what} differ")
 
     def ask(self, queries: Sequence[str], depth: int) -> list[list[Hit]]:
         """Best first, for each query."""
-        depth = min(depth, self.page["texts"])
-        if self.page["family"] != "late_interaction":
-            codec = Codec.of(self.page["codec"], cosine=self.page["similarity"] != "dot")
+        depth = min(depth, self.page.texts)
+        if not self.page.has_token_vectors:
+            assert self.page.codec is not None
+            codec = Codec.of(self.page.codec, cosine=self.page.similarity != "dot")
             nearest = search_stored(codec, self._dense.vectors(queries), self._vectors, depth)
             return [self._hits(some) for some in _pairs(nearest)]
         asked = self._tokens.vectors(queries)
-        if self.page["index"] == "plaid":
+        if self.page.index == "plaid":
             found = OpenPlaid(self._folder / "plaid", self._tokens.device).ask(asked, depth)
             return [self._hits(some) for some in found]
         nearest = Nearest.none(len(asked), depth)
-        for number, shard in enumerate(self.page["shards"]):
+        for number, shard in enumerate(self.page.shards):
             with reading_data(f"{self._folder.name}: shard {number} is damaged"):
                 vectors = np.load(self._folder / f"vectors-{number:05}.npy")
                 counts = np.load(self._folder / f"counts-{number:05}.npy")
             scores = score_all(asked, Ragged(vectors, counts), device=self._tokens.device)
-            update_top_k(nearest, slice(0, len(asked)), scores, shard["begin"])
+            update_top_k(nearest, slice(0, len(asked)), scores, shard.begin)
         return [self._hits(some) for some in _pairs(nearest)]
 
     def _vectors(self) -> Iterator[np.ndarray]:
@@ -101,7 +94,7 @@ class StoredEmbeddings:
         hits = []
         for index, score in found:
             number = bisect_right(self._ends, index)
-            place = index - self.page["shards"][number]["begin"]
+            place = index - self.page.shards[number].begin
             ids, texts = self._documents(number)
             hits.append(Hit(ids[place], score, texts[place].as_py() if texts is not None else None))
         return hits
@@ -112,29 +105,13 @@ class StoredEmbeddings:
             texts = None
             with reading_data(f"{self._folder.name}: shard {number} is damaged"):
                 ids = json.loads((self._folder / f"ids-{number:05}.json").read_text(encoding="utf-8"))
-                if self.page["texts_kept"]:
+                if self.page.texts_kept:
                     path = self._folder / f"texts-{number:05}.parquet"
                     texts = pq.read_table(path, columns=["text"]).column("text")
             while len(self._known) >= _KEPT:
                 del self._known[next(iter(self._known))]
             self._known[number] = (ids, texts)
         return self._known[number]
-
-
-def is_embeddings(folder: Path) -> bool:
-    return (folder / PAGE).is_file()
-
-
-def read_page(folder: Path) -> dict[str, Any]:
-    """Raises `BadData` for a folder that is none, and for a newer format."""
-    try:
-        page: dict[str, Any] = json.loads((folder / PAGE).read_text(encoding="utf-8"))
-        version = page["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadData(f"{folder} is not what an embed job makes ({PAGE}: {error})") from error
-    if version != FORMAT:
-        raise BadData(f"{folder.name} is of format {version}; this version reads {FORMAT}")
-    return page
 
 
 def _pairs(nearest: Nearest) -> list[list[tuple[int, float]]]:

@@ -59,10 +59,12 @@ def _of_missing_file(error: BaseException, context: RunContext) -> JobFailure | 
             "Do not change the folders of running jobs."
         )
     stored = read_stored_spec(context.request.spec, context.request.spec_version)
-    for field, text in stored.spec.references().items():
-        ref = parse_ref(text)
+    for found in stored.spec.find_references():
+        ref = parse_ref(found.text)
         if ref.scheme != "file" or inaccessible_path(error, [Path(ref.target)]) is None:
             continue
-        failure = BadModel if "model" in field or field.endswith("retriever") else BadData
-        return failure(f"{field}: a file of {text} is missing or may not be read ({first_line(error)})")
+        failure = BadModel if found.role == "model" else BadData
+        return failure(
+            f"{found.path}: a file of {found.text} is missing or may not be read ({first_line(error)})"
+        )
     return None

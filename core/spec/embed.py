@@ -1,24 +1,28 @@
 """``kind: embed``: a corpus as vectors that a search engine, or ``reason search``, can use."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from core.spec.job import JobSpec
-from core.spec.parts.models import Prompts, PruneEmbeddings
+from core.spec.parts.models import EmbeddingPruning, Prompts
+from core.spec.parts.options import Arithmetic, Dimension, MaxLength, RejectShare, Seed, SplitName
+from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import DatasetReference, ModelReference
 
 Precision = Literal["float32", "float16", "int8", "binary"]
 """Of stored vectors."""
 
 Compute = Annotated[
-    Literal["auto", "fp32", "fp16", "bf16"],
+    Arithmetic,
     Field(description="Precision of the model's computation. auto: bf16 if the GPU supports it, else fp32."),
 ]
 
 
 class EmbedSpec(JobSpec):
     """Encode a corpus. Output: ``embeddings``: npy shards with ids, or a PLAID index."""
+
+    REFERENCES: ClassVar = (ReferencePlace("model", "model"), ReferencePlace("corpus", "dataset"))
 
     kind: Literal["embed"]
     model: ModelReference
@@ -30,9 +34,7 @@ class EmbedSpec(JobSpec):
         description="What to encode: documents, chunks, the corpus of a retrieval set, or the documents "
         "of rows.",
     )
-    split: str | None = Field(
-        None, pattern=r"^[\w-]+$", max_length=100, description="BRIGHT only: the domain name."
-    )
+    split: SplitName | None = Field(None, description="BRIGHT only: the domain name.")
     texts: Annotated[list[Annotated[str, Field(max_length=1_000_000)]], Field(max_length=10_000)] | None = (
         Field(
             None, description="Texts to encode instead of a corpus. The id of a text is its position, from 0."
@@ -40,7 +42,7 @@ class EmbedSpec(JobSpec):
     )
     role: Literal["document", "query"] = "document"
     prompts: Prompts = Field(default_factory=Prompts)
-    max_length: Annotated[int, Field(ge=8, le=1_000_000)] | None = Field(
+    max_length: MaxLength | None = Field(
         None, description="Longest text in tokens; the rest is cut. Default: the model's own limit."
     )
     precision: Precision = Field(
@@ -48,7 +50,7 @@ class EmbedSpec(JobSpec):
         description="Number format of the stored vectors. int8: 256 steps for each dimension. binary: the "
         "sign of each dimension. Late interaction: float32 or float16.",
     )
-    dimension: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
+    dimension: Dimension | None = Field(
         None, description="Keep only this many leading dimensions of each vector (Matryoshka models)."
     )
     calibration: int = Field(
@@ -60,18 +62,16 @@ class EmbedSpec(JobSpec):
     index: Literal["none", "plaid"] = Field(
         "none", description="plaid: write a PLAID index instead of vector shards (late interaction only)."
     )
-    prune_embeddings: PruneEmbeddings | None = Field(
-        None, description="Late interaction only: documents keep fewer vectors than they have tokens."
-    )
+    prune_embeddings: EmbeddingPruning = None
     compute: Compute = "auto"
     keep_texts: bool = Field(
         True, description="Store the texts with the vectors, so that reason search can show them."
     )
     shard: int = Field(50_000, ge=1, le=10_000_000, description="Shard size: number of texts in one file.")
-    max_reject_share: float = Field(
-        0.01, ge=0, le=1, description="Share of unreadable documents above which the job fails."
+    max_reject_share: RejectShare = Field(
+        0.01, description="Share of unreadable documents above which the job fails."
     )
-    seed: int = Field(42, ge=0, lt=2**31)
+    seed: Seed = 42
 
     @model_validator(mode="after")
     def _consistent(self) -> "EmbedSpec":
@@ -89,7 +89,3 @@ class EmbedSpec(JobSpec):
                 "vectors itself"
             )
         return self
-
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        return {"model": self.model} | ({"corpus": self.corpus} if self.corpus else {})

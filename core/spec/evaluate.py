@@ -1,14 +1,16 @@
 """``kind: evaluate``: compare models on retrieval sets, with significance tests."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from core.spec.embed import Compute, Precision
 from core.spec.job import JobSpec
 from core.spec.parts.base import BARE_REFERENCES, Strict
-from core.spec.parts.evaluation import JudgedSource, Metric, Rerank
-from core.spec.parts.models import ModelOrWords, Prompts, PruneEmbeddings
+from core.spec.parts.evaluation import JudgedSource, LateInteractionIndex, Metric, Rerank
+from core.spec.parts.models import EmbeddingPruning, ModelOrWords, Prompts
+from core.spec.parts.options import Dimension, MaxLength, RejectShare, ReportName, Seed
+from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import DatasetReference
 
 
@@ -16,21 +18,17 @@ class EvaluatedModel(Strict):
     """A model, or bm25, and its input settings."""
 
     ref: ModelOrWords
-    name: str | None = Field(
-        None, pattern=r"^[\w.-]+$", max_length=100, description="Name of the model in reports and run files."
-    )
+    name: ReportName | None = Field(None, description="Name of the model in reports and run files.")
     family: Literal["auto", "dense", "late_interaction", "cross_encoder"] = Field(
         "auto", description="auto: detected from the model's files."
     )
     prompts: Prompts = Field(default_factory=Prompts)
-    max_length: Annotated[int, Field(ge=8, le=1_000_000)] | None = Field(
+    max_length: MaxLength | None = Field(
         None,
         description="Longest input in tokens: of a text (dense), of a document (late interaction) or of a "
         "pair (cross-encoder). Default: the model's own limit.",
     )
-    prune_embeddings: PruneEmbeddings | None = Field(
-        None, description="Late interaction only: documents keep fewer vectors than they have tokens."
-    )
+    prune_embeddings: EmbeddingPruning = None
 
 
 class EvaluatedSource(JudgedSource):
@@ -63,6 +61,13 @@ class EvaluateSpec(JobSpec):
     Outputs: ``report``, and ``run`` with a TREC run of each model on each dataset.
     """
 
+    REFERENCES: ClassVar = (
+        ReferencePlace("models.*.ref", "model"),
+        ReferencePlace("datasets.*.ref", "dataset"),
+        ReferencePlace("datasets.*.run", "dataset"),
+        ReferencePlace("rerank.retriever", "model"),
+    )
+
     kind: Literal["evaluate"]
     models: Annotated[list[EvaluatedModel], Field(min_length=1, max_length=20), BARE_REFERENCES] = Field(
         description="Models to compare. With several, the last one is the baseline."
@@ -80,18 +85,14 @@ class EvaluateSpec(JobSpec):
     rerank: Rerank = Field(
         default_factory=Rerank, description="Cross-encoders only: which candidates they rerank."
     )
-    index: Literal["auto", "exact", "plaid"] = Field(
-        "auto",
-        description="Late interaction only. exact: score every document. plaid: score the documents that "
-        "a PLAID index finds. auto: exact up to half a billion pairs, else plaid.",
-    )
+    index: LateInteractionIndex = "auto"
     compute: Compute = "auto"
     precisions: list[Precision] = Field(
         default_factory=list,
         max_length=4,
         description="Dense models only: also measure with vectors stored in these formats.",
     )
-    dimensions: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
+    dimensions: list[Dimension] = Field(
         default_factory=list,
         max_length=32,
         description="Dense models only: also measure with only this many leading dimensions (Matryoshka).",
@@ -116,10 +117,8 @@ class EvaluateSpec(JobSpec):
         le=100,
         description="Number of example queries in the report where a model wins, and where it loses.",
     )
-    max_reject_share: float = Field(
-        0.0, ge=0, le=1, description="Share of unreadable rows above which the job fails."
-    )
-    seed: int = Field(42, ge=0, lt=2**31)
+    max_reject_share: RejectShare = 0.0
+    seed: Seed = 42
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvaluateSpec":
@@ -135,13 +134,3 @@ class EvaluateSpec(JobSpec):
                 "precisions and dimensions need at least one ranking metric in metrics, such as ndcg@10"
             )
         return self
-
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        found = {f"models.{number}.ref": model.ref for number, model in enumerate(self.models)}
-        found |= {f"datasets.{number}.ref": source.ref for number, source in enumerate(self.datasets)}
-        found |= {
-            f"datasets.{number}.run": source.run for number, source in enumerate(self.datasets) if source.run
-        }
-        found["rerank.retriever"] = self.rerank.retriever
-        return {path: text for path, text in found.items() if text != "bm25"}

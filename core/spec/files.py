@@ -10,6 +10,8 @@ from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode
 
 from core.errors import InvalidRequest, Problem
+from core.spec.parse import SPEC_BY_KIND
+from core.spec.parts.reference_places import replace_references
 
 
 class _Loader(yaml.SafeLoader):
@@ -95,52 +97,18 @@ def _child(target: Any, part: str, setting: str) -> Any:
 
 
 def localize(spec: dict[str, Any]) -> dict[str, Any]:
-    """Plain paths of a local spec as ``file:`` references, relative ones from here.
+    """A spec as somebody wrote it, with its references as `local_reference` makes them; as it is where its
+    kind is none."""
+    model = SPEC_BY_KIND.get(str(spec.get("kind")))
+    return replace_references(spec, model.REFERENCES, local_reference) if model else spec
 
-    A base model or dataset that exists as a path means the path.
+
+def local_reference(text: str) -> str:
+    """A ``file:`` reference with an absolute path, for such a reference and for a path that exists.
+
+    A model or dataset whose name exists as a path means the path. Other texts are returned as they are.
     """
-    made = dict(spec)
-    for name in ("base_model", "model"):
-        if name in made:
-            made[name] = _as_reference(made[name])
-    for name in ("dataset", "source", "corpus", "candidates", "models", "datasets"):
-        if name in made:
-            made[name] = _source(made[name])
-    evaluation = made.get("evaluation")
-    if isinstance(evaluation, dict) and isinstance(evaluation.get("datasets"), list):
-        made["evaluation"] = {**evaluation, "datasets": [_source(item) for item in evaluation["datasets"]]}
-    mine = made.get("mine")
-    if isinstance(mine, dict):
-        mine = {**mine, **{name: _source(mine[name]) for name in ("model", "corpus") if name in mine}}
-        made["mine"] = _changed(mine, ["filters", "cross_encoder", "model"])
-    for path in ("loss.guide.model", "filters.cross_encoder.model", "evaluation.rerank.retriever"):
-        made = _changed(made, path.split("."))
-    return _changed(made, ["rerank", "retriever"])
-
-
-def _changed(spec: dict[str, Any], path: list[str]) -> dict[str, Any]:
-    """With a reference where a path may stand, deep inside."""
-    name, *rest = path
-    if name not in spec:
-        return spec
-    if not rest:
-        return {**spec, name: _as_reference(spec[name])}
-    return {**spec, name: _changed(spec[name], rest)} if isinstance(spec[name], dict) else spec
-
-
-def _source(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_source(item) for item in value]
-    if isinstance(value, dict) and "ref" in value:
-        paths = {name: _as_reference(value[name]) for name in ("ref", "corpus", "run") if name in value}
-        return {**value, **paths}
-    return _as_reference(value)
-
-
-def _as_reference(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    path = value.removeprefix("file:")
-    if value.startswith("file:") or Path(path).expanduser().exists():
+    path = text.removeprefix("file:")
+    if text.startswith("file:") or Path(path).expanduser().exists():
         return f"file:{Path(path).expanduser().absolute()}"
-    return value
+    return text

@@ -1,10 +1,11 @@
 """Which documents may be negatives of a query: options of mine jobs and of trainings with remine."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from core.spec.parts.base import Strict
+from core.spec.parts.options import MaxLength
 from core.spec.parts.refs import ModelReference
 from core.spec.prepare import Near
 
@@ -82,8 +83,19 @@ class RankFilters(Bar):
         return self
 
 
-KeepOwn = Literal["auto", "always", "never"]
-"""auto: own negatives fill up rows with too few mined ones. always: own negatives come first."""
+NearDuplicates = Annotated[
+    Near | None,
+    Field(description="Exclude documents that are nearly the same as an answer. null: do not check."),
+]
+
+KeepOwn = Annotated[
+    Literal["auto", "always", "never"],
+    Field(
+        description="What happens to the rows' own negatives. auto: a row with fewer than num_negatives "
+        "mined ones is filled up with its own. always: keep all, before the mined ones. never: replace them "
+        "by the mined ones."
+    ),
+]
 
 
 class CrossEncoderCheck(Bar):
@@ -95,8 +107,8 @@ class CrossEncoderCheck(Bar):
     """
 
     model: ModelReference
-    max_length: int | None = Field(
-        None, ge=8, le=1_000_000, description="Longest pair in tokens. Default: the model's own limit."
+    max_length: MaxLength | None = Field(
+        None, description="Longest pair in tokens. Default: the model's own limit."
     )
     keep_scores: bool = Field(
         False,
@@ -108,10 +120,7 @@ class CrossEncoderCheck(Bar):
 class Filters(RankFilters):
     """Filters of a mine job: by rank, by score, by near repetition, by group, and by a cross-encoder."""
 
-    near_duplicates: Near | None = Field(
-        default_factory=Near,
-        description="Exclude documents that are nearly the same as an answer. null: do not check.",
-    )
+    near_duplicates: NearDuplicates = Field(default_factory=Near)
     same_group: bool = Field(
         False,
         description="Whether documents of the positive's own group (for example its page) may be negatives.",

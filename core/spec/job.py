@@ -1,11 +1,12 @@
 """Fields that all kinds of jobs share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from core.spec.parts.base import Strict
 from core.spec.parts.forms import LABEL_KEY, NAME, JobId
+from core.spec.parts.reference_places import FoundReference, ReferencePlace, find_references
 
 Difficulty = Literal["easy", "medium", "hard"]
 """Of a negative."""
@@ -37,6 +38,9 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 
 class JobSpec(Strict):
     """Fields of all kinds of jobs."""
+
+    REFERENCES: ClassVar[tuple[ReferencePlace, ...]]
+    """Every place of a reference in the spec, in the order in which they are checked."""
 
     name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME)
     labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Annotated[str, Field(max_length=200)]] = Field(
@@ -87,3 +91,11 @@ class JobSpec(Strict):
                 raise ValueError(f"device: {self.device} uses no NVIDIA GPU, but resources.gpus is {asked}")
             self.resources = self.resources.model_copy(update={"gpus": 0})
         return self
+
+    def references(self) -> dict[str, str]:
+        """Every reference in the spec, by the path where it stands."""
+        return {found.path: found.text for found in self.find_references()}
+
+    def find_references(self) -> list[FoundReference]:
+        """Every reference in the spec. ``bm25`` is none."""
+        return [found for found in find_references(self, self.REFERENCES) if found.text != "bm25"]

@@ -1,6 +1,6 @@
 """``kind: mine``: hard negatives for every query of a dataset."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -9,6 +9,8 @@ from core.spec.job import PART_OF, JobSpec, Resources
 from core.spec.parts.base import BARE_REFERENCES, Strict
 from core.spec.parts.evaluation import RankedSource
 from core.spec.parts.models import ModelOrWords, Prompts
+from core.spec.parts.options import Arithmetic, EncodingBatchSize, MaxLength, RejectShare, Sampling, Seed
+from core.spec.parts.reference_places import ReferencePlace, find_references
 from core.spec.parts.refs import DatasetReference
 
 
@@ -32,6 +34,12 @@ class Part(Strict):
 class MiningOptions(Strict):
     """Options for finding negatives: corpus, model, filters."""
 
+    MINING_REFERENCES: ClassVar = (
+        ReferencePlace("corpus.*", "dataset"),
+        ReferencePlace("model", "model"),
+        ReferencePlace("filters.cross_encoder.model", "model"),
+    )
+
     corpus: Annotated[list[DatasetReference], Field(max_length=100), BeforeValidator(_as_list)] | None = (
         Field(
             None,
@@ -54,25 +62,20 @@ class MiningOptions(Strict):
     )
     num_negatives: int = Field(4, ge=1, le=1000)
     filters: Filters = Field(default_factory=Filters)
-    keep_own: KeepOwn = Field(
-        "auto",
-        description="What happens to the rows' own negatives. auto: a row with fewer than num_negatives "
-        "mined ones is filled up with its own. always: keep all, before the mined ones. "
-        "never: replace them by the mined ones.",
-    )
-    sampling: Literal["top", "random"] = "top"
+    keep_own: KeepOwn = "auto"
+    sampling: Sampling = "top"
     prefer: Literal["other_category", "same_category", "other_dataset"] | None = Field(
         None,
         description="Which candidates to choose first: those of another category than the row's, of the "
         "same category, or of another dataset than the positive's. The others follow.",
     )
     prompts: Prompts = Field(default_factory=Prompts)
-    max_length: Annotated[int, Field(ge=8, le=1_000_000)] | None = Field(
+    max_length: MaxLength | None = Field(
         None,
         description="Longest text in tokens (late_interaction: longest document). Default: the model's "
         "own limit.",
     )
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+    precision: Arithmetic = Field(
         "auto",
         description="Dense models only: precision of the computation. auto: bf16 if the GPU supports it, "
         "else fp32.",
@@ -80,12 +83,7 @@ class MiningOptions(Strict):
     half: bool = Field(
         False, description="Cache embeddings in float16: half the disk space, scores exact to 3 digits."
     )
-    batch_size: int | None = Field(
-        None,
-        ge=1,
-        le=65_536,
-        description="Number of texts encoded at once. Default: as many as the token budget allows.",
-    )
+    batch_size: EncodingBatchSize = None
     block_mb: int = Field(
         64,
         ge=1,
@@ -114,12 +112,8 @@ class MiningOptions(Strict):
 
     def mining_references(self) -> dict[str, str]:
         """Every reference among the options, by the path where it stands."""
-        found = {f"corpus.{index}": ref for index, ref in enumerate(self.corpus or [])}
-        if self.model != "bm25":
-            found["model"] = self.model
-        if self.filters.cross_encoder is not None:
-            found["filters.cross_encoder.model"] = self.filters.cross_encoder.model
-        return found
+        found = find_references(self, self.MINING_REFERENCES)
+        return {reference.path: reference.text for reference in found if reference.text != "bm25"}
 
 
 class MineFirst(MiningOptions):
@@ -137,6 +131,12 @@ class MineSpec(MiningOptions, JobSpec):
 
     Outputs: ``dataset`` and ``report``; the job of a part has the output ``candidates``.
     """
+
+    REFERENCES: ClassVar = (
+        ReferencePlace("dataset.ref", "dataset"),
+        *MiningOptions.MINING_REFERENCES,
+        ReferencePlace("candidates.*", "dataset"),
+    )
 
     kind: Literal["mine"]
     dataset: Annotated[RankedSource, BARE_REFERENCES] = Field(
@@ -159,10 +159,8 @@ class MineSpec(MiningOptions, JobSpec):
         description="Outputs of the jobs of all parts, to merge. Set by the service for the job that "
         "merges them.",
     )
-    max_reject_share: float = Field(
-        0.01, ge=0, le=1, description="Share of unreadable rows above which the job fails."
-    )
-    seed: int = Field(42, ge=0, lt=2**31)
+    max_reject_share: RejectShare = 0.01
+    seed: Seed = 42
     resources: Resources = Field(
         default_factory=lambda: Resources(gpus=0),
         description="Default: the CPU, which is enough for a small model.",
@@ -208,9 +206,3 @@ class MineSpec(MiningOptions, JobSpec):
     def corpora(self) -> list[str]:
         """One or several references, or none."""
         return self.corpus or []
-
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        found = {"dataset.ref": self.dataset.ref, **self.mining_references()}
-        found |= {f"candidates.{index}": ref for index, ref in enumerate(self.candidates)}
-        return found

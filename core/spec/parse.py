@@ -9,6 +9,7 @@ from pydantic import BaseModel, Discriminator, Tag, TypeAdapter, ValidationError
 from core.errors import InvalidRequest, Problem
 from core.spec.embed import EmbedSpec
 from core.spec.evaluate import EvaluateSpec
+from core.spec.job import JobSpec
 from core.spec.mine import MineSpec
 from core.spec.parts.forms import describe_form
 from core.spec.prepare import PrepareSpec
@@ -17,7 +18,7 @@ from core.spec.train import TrainSpec
 SPEC_VERSION = 1
 """Stored beside each spec; raised when an old spec needs translating."""
 
-_BY_KIND: dict[str, type[BaseModel]] = {
+SPEC_BY_KIND: dict[str, type[JobSpec]] = {
     "prepare": PrepareSpec,
     "mine": MineSpec,
     "train": TrainSpec,
@@ -25,7 +26,7 @@ _BY_KIND: dict[str, type[BaseModel]] = {
     "embed": EmbedSpec,
 }
 
-KINDS = tuple(_BY_KIND)
+KINDS = tuple(SPEC_BY_KIND)
 
 
 def _kind_of(value: Any) -> str:
@@ -50,7 +51,7 @@ _ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnyJobSpec)
 
 def _names_beside(location: Sequence[str | int]) -> list[str]:
     """The names of the fields that the last part of a path could have meant, for a path in a job spec."""
-    kinds = {f"<{kind}>": model for kind, model in _BY_KIND.items()}
+    kinds = {f"<{kind}>": model for kind, model in SPEC_BY_KIND.items()}
     start = next((place for place, part in enumerate(location) if part in kinds), None)
     if start is None:
         return []

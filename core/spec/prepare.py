@@ -1,11 +1,13 @@
 """``kind: prepare``: files into one clean dataset, with a count of every row that is left out."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from core.spec.job import Difficulty, JobSpec, Resources
 from core.spec.parts.base import BARE_REFERENCES, BY_SHAPE, Strict
+from core.spec.parts.options import RejectShare, Seed, SplitName
+from core.spec.parts.reference_places import FoundReference, ReferencePlace, find_references
 from core.spec.parts.refs import DatasetReference
 from core.spec.parts.rows import RowOptions
 
@@ -34,10 +36,8 @@ class Source(RowOptions):
 
     ref: DatasetReference
     format: Format = Field("auto", description="auto: detected from file names and the first record.")
-    split: str | None = Field(
+    split: SplitName | None = Field(
         None,
-        pattern=r"^[\w-]+$",
-        max_length=100,
         description="Folders only: name of a split, of a qrels file, or of a BRIGHT domain.",
     )
     category: str | None = Field(
@@ -249,6 +249,8 @@ class Balance(Strict):
 class PrepareSpec(JobSpec):
     """Make a dataset that training and evaluation can read. Output: ``dataset``."""
 
+    REFERENCES: ClassVar = (ReferencePlace("source.*.ref|corpus", "dataset"),)
+
     kind: Literal["prepare"]
     source: _OneOrSeveral = Field(
         description="One or several sources: rows, judged retrieval sets or documents, as files, folders "
@@ -279,10 +281,8 @@ class PrepareSpec(JobSpec):
         max_length=500,
         description="Licence of the data. Copied into everything that is made from the dataset.",
     )
-    max_reject_share: float = Field(
-        0.01, ge=0, le=1, description="Share of unreadable rows above which the job fails."
-    )
-    seed: int = Field(42, ge=0, lt=2**31)
+    max_reject_share: RejectShare = 0.01
+    seed: Seed = 42
     resources: Resources = Field(default_factory=lambda: Resources(gpus=0))
 
     @model_validator(mode="after")
@@ -323,13 +323,7 @@ class PrepareSpec(JobSpec):
             return {"easy": 0.25, "medium": 0.40, "hard": 0.35}
         return {"easy": 0.20, "medium": 0.35, "hard": 0.45}
 
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        several = isinstance(self.source, list)
-        found = {}
-        for index, source in enumerate(self.sources):
-            place = f"source.{index}" if several else "source"
-            found[f"{place}.ref"] = source.ref
-            if source.corpus is not None:
-                found[f"{place}.corpus"] = source.corpus
-        return found
+    def find_references(self) -> list[FoundReference]:
+        """Every reference in the spec, and the documents that `sources` adds."""
+        sources = self.sources if isinstance(self.source, list) else self.sources[0]
+        return list(find_references({"source": sources}, self.REFERENCES))

@@ -1,13 +1,15 @@
 """``kind: train``: the spec of a training job. Only the model and the data have no default."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from core.spec.job import JobSpec
 from core.spec.mine import MineFirst
 from core.spec.parts.evaluation import Evaluation, Rerank
-from core.spec.parts.models import Family, Prompts, PruneEmbeddings
+from core.spec.parts.models import EmbeddingPruning, Family, Prompts
+from core.spec.parts.options import Arithmetic, RejectShare, Seed
+from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import ModelReference
 from core.spec.parts.training import (
     Checkpointing,
@@ -51,6 +53,15 @@ class TrainSpec(JobSpec):
     Outputs: ``model`` and ``report``; a dry run has only ``report``.
     """
 
+    REFERENCES: ClassVar = (
+        ReferencePlace("base_model", "model"),
+        ReferencePlace("dataset.*.ref", "dataset"),
+        ReferencePlace("loss.guide.model", "model"),
+        *(ReferencePlace(f"mine.{path}", role) for path, role in MineFirst.MINING_REFERENCES),
+        ReferencePlace("evaluation.rerank.retriever", "model"),
+        ReferencePlace("evaluation.datasets.*.ref", "dataset"),
+    )
+
     kind: Literal["train"]
     family: Family = "dense"
     base_model: ModelReference
@@ -69,7 +80,7 @@ class TrainSpec(JobSpec):
     loss: Loss = Field(default_factory=Loss)
     late_interaction: LateInteraction = Field(default_factory=LateInteraction)
     prune_tokens: PruneTokens | None = None
-    prune_embeddings: PruneEmbeddings | None = None
+    prune_embeddings: EmbeddingPruning = None
     matryoshka: Matryoshka | None = None
     curriculum: Curriculum | None = None
     resample: Resample | None = None
@@ -102,7 +113,7 @@ class TrainSpec(JobSpec):
         1.0, ge=0, le=1e9, description="Gradients are clipped to this norm. 0: no clipping."
     )
     lengths: Lengths = Field(default_factory=Lengths)
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+    precision: Arithmetic = Field(
         "auto", description="auto: bf16 if the GPU supports it, else fp32. Weights stay in fp32."
     )
     lora: LoRA | None = None
@@ -159,10 +170,8 @@ class TrainSpec(JobSpec):
     )
     logging_steps: int = Field(10, ge=1, le=10**9, description="Steps between two points of the loss curve.")
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
-    max_reject_share: float = Field(
-        0.01, ge=0, le=1, description="Share of unreadable rows above which the job fails."
-    )
-    seed: int = Field(42, ge=0, lt=2**31)
+    max_reject_share: RejectShare = 0.01
+    seed: Seed = 42
 
     @model_validator(mode="before")
     @classmethod
@@ -282,23 +291,6 @@ class TrainSpec(JobSpec):
             if value:
                 raise ValueError(f"sharding: fsdp cannot be used with {name}: use {instead}")
         return self
-
-    def references(self) -> dict[str, str]:
-        """Every reference in the spec, by the path where it stands."""
-        found = {"base_model": self.base_model}
-        if isinstance(self.dataset, list):
-            found |= {f"dataset.{index}.ref": source.ref for index, source in enumerate(self.dataset)}
-        else:
-            found["dataset.ref"] = self.dataset.ref
-        if self.loss.guide is not None:
-            found["loss.guide.model"] = self.loss.guide.model
-        if self.mine is not None:
-            found |= {f"mine.{path}": ref for path, ref in self.mine.mining_references().items()}
-        if self.evaluation.rerank.retriever != "bm25":
-            found["evaluation.rerank.retriever"] = self.evaluation.rerank.retriever
-        for index, source in enumerate(self.evaluation.datasets):
-            found[f"evaluation.datasets.{index}.ref"] = source.ref
-        return found
 
 
 FREE_TO_CHANGE = frozenset(

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.evaluation.comparison import Compared, compare_models
-from core.evaluation.scores import Scores as Judged
-from core.evaluation.scores import judge as judge_by
 from core.families.family import Use
+from core.ranking.comparison import Compared, compare_models
+from core.ranking.scores import Scores as Judged
+from core.ranking.scores import judge as judge_by
 from core.runtime.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.checkpoints.checkpoint import Scores, TrainingState

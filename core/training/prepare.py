@@ -33,6 +33,7 @@ from core.training.checkpoints.resuming import dependencies
 from core.training.lengths import ChosenLengths, check_lengths, choose_lengths
 from core.training.negatives.choice import ChosenNegatives, choose_negatives
 from core.training.negatives.mined_dataset import MinedNegatives, mined_folder
+from core.training.negatives.mining_first import MineRows
 from core.training.rows import Rows, dataset_names, read_rows
 
 _PACKING = {
@@ -92,7 +93,7 @@ class Prepared:
         )
 
 
-def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
+def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks, mine_rows: MineRows) -> Prepared:
     """The models, the rows as tokens, the lengths, the order of batches. Only the first rank reads data."""
     device, precision = _settle_device(spec, context)
     set_seed(spec.seed)
@@ -120,7 +121,7 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks) -> Prepared:
     evaluation_sets: dict[str, RetrievalSet] = {}
 
     def read() -> Rows:
-        found, sets = read_rows(spec, context, model, guide)
+        found, sets = read_rows(spec, context, model, guide, mine_rows)
         evaluation_sets.update(sets)
         return found
 

@@ -13,21 +13,21 @@ import torch
 from core.artifacts import sha256_of
 from core.data.retrieval_sets.judgments import RetrievalSet
 from core.data.rows.reading import TEXT_ROLES, Reading
-from core.data.rows.table import open_table, write_table
+from core.data.sources.judged import read_judged_source, tell_remarks
 from core.data.sources.retrieval import choose_queries, hold_out
-from core.data.training_rows.dataset import read_facts
+from core.data.training_rows.page import read_page
 from core.data.training_rows.pairs import is_dataset, read_pairs
+from core.data.training_rows.table import open_table, write_table
 from core.engine.models.identity import Identity
 from core.engine.models.loading import context_length
 from core.engine.token_table import TokenTable, tokens_of_table
 from core.errors import BadData
-from core.evaluation.sets import read_judged_source, tell_remarks
 from core.families.prompts import prompts_of
 from core.runtime.context import RunContext
 from core.spec.parts.models import Prompts
 from core.spec.parts.refs import free_name, short_name
 from core.spec.train import TrainSpec
-from core.training.negatives.mining_first import MinedFirst, mine_first
+from core.training.negatives.mining_first import MinedFirst, MineRows, mine_first
 from core.training.pruning import prune_documents
 
 
@@ -51,15 +51,17 @@ class Rows:
 
 
 def read_rows(
-    spec: TrainSpec, context: RunContext, model: Any, guide: Any
+    spec: TrainSpec, context: RunContext, model: Any, guide: Any, mine_rows: MineRows
 ) -> tuple[Rows, dict[str, RetrievalSet]]:
     """All rows that are trained on, in the model's tokens, and the evaluation sets by name.
+
+    ``mine_rows`` mines a dataset first, where the spec asks for it.
 
     Raises `BadData` and `BadSpec`.
     """
     work = context.folder / "work"
     work.mkdir(exist_ok=True)
-    mined = mine_first(spec, context)
+    mined = mine_first(spec, context, mine_rows)
     tables, rejects = _read_datasets(spec, context, work, mined)
     evaluation_sets = _evaluation_sets(spec, context)
     if spec.evaluation.holdout is not None:
@@ -145,10 +147,10 @@ def _tell_teachers(spec: TrainSpec, context: RunContext) -> None:
     """Mined rows have scores whether or not anybody meant them to teach."""
     for source in spec.datasets:
         path = context.dataset_path(source.ref)
-        mining = read_facts(path).get("mining") if is_dataset(path) else None
-        if mining and not mining.get("teacher"):
+        mining = read_page(path).mining if is_dataset(path) else None
+        if mining is not None and not mining.has_teacher:
             context.notice(
-                f"{source.ref}: the scores that are learned are those of the mining by {mining['model']}; a "
+                f"{source.ref}: the scores that are learned are those of the mining by {mining.model}; a "
                 "cross-encoder's come with filters.cross_encoder.keep_scores.",
                 "warning",
             )
@@ -157,7 +159,7 @@ def _tell_teachers(spec: TrainSpec, context: RunContext) -> None:
 def _licences(spec: TrainSpec, context: RunContext) -> list[str]:
     """Of the prepared datasets that are trained on: whatever is made from them carries these."""
     paths = [context.dataset_path(source.ref) for source in spec.datasets]
-    found = [read_facts(path).get("licence") for path in paths if is_dataset(path)]
+    found = [read_page(path).licence for path in paths if is_dataset(path)]
     return list(dict.fromkeys(licence for licence in found if licence))
 
 
@@ -176,7 +178,7 @@ def _read_datasets(
         path = context.dataset_path(source.ref)
         if mined:
             path, reading = mined[index].folder, Reading("train")
-            rejected += mined[index].facts["unreadable"]
+            rejected += mined[index].page.unreadable or 0
         rejects = write_table(
             read_pairs(path, reading=reading),
             work / f"rows-{index}.arrow",

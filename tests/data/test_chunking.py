@@ -24,7 +24,7 @@ SIZES = st.sampled_from([(1, 60), (100, 200), (300, 500), (50, 4000)])
 
 
 @given(text=DOCUMENT, sizes=SIZES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_passages_tile_the_text(text, sizes):
     parsed = parse_markdown(text)
     spans = chunk(parsed, *sizes)
@@ -33,7 +33,7 @@ def test_passages_tile_the_text(text, sizes):
 
 
 @given(text=DOCUMENT, sizes=SIZES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_code_and_no_table_is_cut(text, sizes):
     parsed = parse_markdown(text)
     cuts = {span.start for span in chunk(parsed, *sizes)}
@@ -48,7 +48,7 @@ def test_no_code_and_no_table_is_cut(text, sizes):
 
 
 @given(text=DOCUMENT, sizes=SIZES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_only_what_cannot_be_cut_is_too_long(text, sizes):
     parsed = parse_markdown(text)
     for span in chunk(parsed, *sizes):
@@ -63,7 +63,7 @@ def test_only_what_cannot_be_cut_is_too_long(text, sizes):
 
 
 @given(text=DOCUMENT, overlap=st.integers(0, 80))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_repeated_is_what_was_asked_for(text, overlap):
     parsed = parse_markdown(text)
     spans = chunk(parsed, 100, 200, overlap)
@@ -72,7 +72,7 @@ def test_what_is_repeated_is_what_was_asked_for(text, overlap):
 
 
 @given(text=st.text(st.characters(codec="utf-8"), max_size=400))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_at_all(text):
     for parse in (parse_markdown, parse_rst, parse_plain):
         parsed = parse(text)

@@ -371,7 +371,7 @@ def test_a_heading_that_stands_alone(title, heading, expected):
     shares=st.tuples(st.integers(0, 10), st.integers(0, 10), st.integers(1, 10)),
     missing=st.sets(st.integers(0, 200), max_size=60),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shares_are_kept_whatever_is_missing(shares, missing):
     from core.data.prepared.negatives import _Shares
 

@@ -348,7 +348,7 @@ def test_licences_of_prepared_sources_are_carried(tmp_path):
     within=st.booleans(),
     block=st.integers(1, 40),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_json_lists_are_what_json_reads(values, indent, within, block):
     held = {"a": {"b": [1]}, "n": -12.5e3, "rows": values, "z": 1} if within else values
     text = json.dumps(held, indent=indent)

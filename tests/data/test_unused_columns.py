@@ -14,7 +14,8 @@ from core.data.rows.reading import TEXT_ROLES, Reading
 from core.data.sources.corpus import CORPUS_ROLES, read_corpus
 from core.data.sources.formats import settle_format
 from core.data.sources.retrieval import read_retrieval
-from core.data.training_rows.dataset import SCHEMA, write_facts
+from core.data.training_rows.dataset import SCHEMA
+from core.data.training_rows.page import DatasetPage
 from core.data.training_rows.pairs import read_pairs
 from core.jobs.events import EventType
 from tests.training.running import of, run
@@ -76,7 +77,7 @@ def prepared(folder):
     rows = [{"query": row["query"], "positive": row["positive"], "category": EXTRA} for row in ROWS]
     for split in ("train", "test"):
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "made" / f"{split}.parquet")
-    write_facts(folder / "made", "triplets", {"splits": {"train": 8, "test": 8}})
+    DatasetPage(type="triplets", splits={"train": 8, "test": 8}).write(folder / "made")
     return folder / "made"
 
 

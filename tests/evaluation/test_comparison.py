@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.evaluation.comparison import (
+from core.ranking.comparison import (
     ALL,
     compare,
     compare_models,

@@ -35,7 +35,7 @@ def colbert(tmp_path_factory, tiny_model) -> Path:
     at_once=st.integers(1, 400),
     seed=st.integers(0, 50),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_maxsim_equals_its_definition(queries, documents, at_once, seed):
     drawn = np.random.default_rng(seed)
     asked = Ragged.of([drawn.standard_normal((count, 4)).astype(np.float32) for count in queries])

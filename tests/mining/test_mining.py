@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.mining.filters import Candidates, bar_of, filter_candidates, in_turn
+from core.ranking.negatives.filters import Candidates, bar_of, filter_candidates, in_turn
 from core.ranking.search import search, shard_vectors
 from core.retrieval import encode as encode_room
 from core.retrieval.encode import encode_to_shards
@@ -23,7 +23,7 @@ from core.spec.filters import Bar, Filters
     seed=st.integers(0, 100),
     coarse=st.booleans(),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_search_equals_brute_force(queries, sizes, depth, block, seed, coarse):
     generator = np.random.default_rng(seed)
     # Whole numbers make many equal scores: their order must not depend on the shards.
@@ -126,7 +126,7 @@ def test_the_bar_is_the_lowest_of_all_positives():
     sampling=st.sampled_from(["top", "random"]),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_answer_is_ever_a_negative(size, answers, sampling, seed):
     generator = np.random.default_rng(seed)
     documents = generator.permutation(41)[:size]

@@ -10,8 +10,8 @@ import torch
 
 from core.errors import InvalidRequest
 from core.jobs.events import EventType
-from core.mining.filters import TOO_NEAR, filter_candidates, in_turn
-from core.mining.starvation import CHECKED, Tally
+from core.ranking.negatives.filters import TOO_NEAR, filter_candidates, in_turn
+from core.ranking.negatives.starvation import CHECKED, Tally
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from core.spec.filters import Fallback, RankFilters

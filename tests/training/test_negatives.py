@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from core.data.rows.table import SCHEMA
+from core.data.training_rows.table import SCHEMA
 from core.engine.batching import RowRef, TrainingBatches
 from core.engine.token_table import TokenTable, tokens_of_table
 from core.errors import InvalidRequest
@@ -69,7 +69,7 @@ def test_an_epoch_trains_on_its_levels(table):
 
 
 @given(count=st.integers(1, 9), seed=st.integers(0, 50), row=st.sampled_from([0, 1, 2, 4]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_none_comes_again_before_all_have_come(table, count, seed, row):
     chosen = ChosenNegatives(table, None, count, None, seed)
     seen: list[int] = []
@@ -84,7 +84,7 @@ def test_none_comes_again_before_all_have_come(table, count, seed, row):
 
 
 @given(count=st.integers(1, 3), most=st.integers(1, 2), seed=st.integers(0, 50))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_with_caps_too_all_of_a_level_come_before_one_comes_again(table, count, most, seed):
     chosen = ChosenNegatives(table, [{"easy", "hard"}], count, most, seed)
     times = np.zeros(7, int)

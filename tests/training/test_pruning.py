@@ -8,7 +8,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from core.data.rows.table import SCHEMA
+from core.data.training_rows.table import SCHEMA
 from core.engine.token_table import TokenTable, tokens_of_table
 from core.families.cutting import make_cut
 from core.jobs.events import EventType

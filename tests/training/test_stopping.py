@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from core.evaluation.scores import Scores
 from core.jobs.events import EventType
+from core.ranking.scores import Scores
 from core.training import judging as room
 from tests.tiny import WORDS
 from tests.training.running import StopAt, of, run, weights

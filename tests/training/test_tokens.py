@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
-from core.data.rows.table import SCHEMA
+from core.data.training_rows.table import SCHEMA
 from core.engine import token_table as room
 from core.engine.token_table import METADATA, TokenTable, tokens_of_table
 from core.engine.tokens import Frame, fingerprint

@@ -9,9 +9,10 @@ import torch
 
 from core.data.retrieval_sets.judged_folders import read_judged
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.evaluation.scores import by_category, judge, unjudged_share
 from core.ranking.metrics import evaluate_run, mean
-from core.ranking.rank_set import rank, search
+from core.ranking.rank_set import rank_by_vectors
+from core.ranking.scores import by_category, judge, unjudged_share
+from core.ranking.search import search
 from tests.conftest import SHARED
 
 QRELS = {"q1": {"a": 1}, "q2": {"b": 2, "c": 1}, "unjudged": {"a": 0}}
@@ -34,14 +35,15 @@ def test_a_query_without_a_ranking_counts_as_zero():
     assert mean(evaluate_run(QRELS, {"q1": {"a": 1.0}}, ["ndcg@10"])["ndcg@10"]) == pytest.approx(0.5)
 
 
-def test_blocked_search_equals_the_full_matrix(monkeypatch):
-    monkeypatch.setattr("core.ranking.rank_set._SCORES_PER_BLOCK", 64)
+def test_blocked_search_equals_the_full_matrix():
     queries, documents = torch.randn(37, 8), torch.randn(50, 8)
-    scores, indices = search(queries, documents, 10)
+    nearest = search(queries, [documents], 10, scores_per_block=64)
     expected = (queries @ documents.T).topk(10)
-    assert torch.equal(indices, expected.indices)
-    assert torch.allclose(scores, expected.values)
-    assert search(queries, documents[:3], 10)[1].shape == (37, 3)
+    assert np.array_equal(nearest.indices, expected.indices)
+    assert np.allclose(nearest.scores, expected.values)
+    few = search(queries, [documents[:3]], 10)
+    assert (few.indices[:, :3] >= 0).all()
+    assert (few.indices[:, 3:] == -1).all()
 
 
 def nobody(_pairs):
@@ -52,7 +54,8 @@ def test_a_perfect_encoder_scores_one():
     dataset = RetrievalSet({"q": "b"}, {"1": "a", "2": "b"}, {"q": {"2": 1}})
     found = judge(
         partial(
-            rank, lambda texts, role: torch.tensor([[1.0, 0.0] if t == "a" else [0.0, 1.0] for t in texts])
+            rank_by_vectors,
+            lambda texts, role: torch.tensor([[1.0, 0.0] if t == "a" else [0.0, 1.0] for t in texts]),
         ),
         nobody,
         dataset,
@@ -70,7 +73,7 @@ def test_what_a_query_must_leave_out_is_not_ranked():
         excluded={"q": {"best"}},
     )
     found = judge(
-        partial(rank, lambda texts, _: torch.tensor([vectors[text] for text in texts])),
+        partial(rank_by_vectors, lambda texts, _: torch.tensor([vectors[text] for text in texts])),
         nobody,
         dataset,
         ["mrr@1", "recall@1"],

@@ -8,9 +8,9 @@ import zstandard
 
 from core.data.retrieval_sets.judged_folders import read_judged
 from core.data.rows.row import Reject
-from core.data.rows.table import open_table, write_table
 from core.data.sources.retrieval import read_retrieval
 from core.data.training_rows.pairs import TrainingRow, read_pairs
+from core.data.training_rows.table import open_table, write_table
 from core.errors import BadData
 from tests.conftest import SHARED
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.rows.table import SCHEMA
 from core.data.sources.retrieval import choose_queries, hold_out
+from core.data.training_rows.table import SCHEMA
 from core.errors import BadData
 
 ROWS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 20)), min_size=4, max_size=60)

@@ -1,11 +1,17 @@
 """What a spec accepts, and how it says no."""
 
+from typing import Annotated, get_args
+
 import pytest
+from pydantic import BaseModel
 
 from core.errors import InvalidRequest
 from core.spec import parse_spec
 from core.spec.files import apply_settings, localize, read_spec
-from core.spec.parts.refs import parse_ref
+from core.spec.parse import SPEC_BY_KIND
+from core.spec.parts.models import ModelOrWords
+from core.spec.parts.reference_places import ReferencePlace, find_references, replace_references
+from core.spec.parts.refs import DatasetReference, ModelReference, parse_ref
 
 MINIMAL = {"kind": "train", "base_model": "org/model", "dataset": "file:pairs.jsonl"}
 
@@ -95,6 +101,61 @@ def test_references():
     assert parse_ref("s3://bucket/key").scheme == "url"
     with pytest.raises(ValueError, match="not a reference"):
         parse_ref("just words")
+
+
+def places_of(annotation, path=()):
+    """Every place of a reference that a type has, as (path, role), by the types of its fields."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.items()
+        return {
+            place
+            for name, field in fields
+            for place in places_of(Annotated[field.annotation, *field.metadata, None], (*path, name))
+        }
+    roles = {
+        REFERENCE_TYPES.get(getattr(mark, "func", None)) for mark in getattr(annotation, "__metadata__", ())
+    }
+    own = {(".".join(path), role) for role in roles - {None}}
+    return own.union(*(places_of(part, path) for part in get_args(annotation)))
+
+
+REFERENCE_TYPES = {
+    get_args(kind)[-1].func: role
+    for kind, role in ((DatasetReference, "dataset"), (ModelReference, "model"), (ModelOrWords, "model"))
+}
+
+
+@pytest.mark.parametrize("kind", SPEC_BY_KIND)
+def test_every_field_of_a_reference_is_listed_among_the_places(kind: str):
+    listed = set()
+    for path, role in SPEC_BY_KIND[kind].REFERENCES:
+        *parents, last = [part for part in path.split(".") if part != "*"]
+        listed |= {(".".join([*parents, name]), role) for name in last.split("|")}
+    assert listed == places_of(SPEC_BY_KIND[kind])
+
+
+def test_references_are_found_wherever_they_may_be_written():
+    places = [ReferencePlace("source.*.ref|corpus", "dataset"), ReferencePlace("deep.model", "model")]
+
+    def found(spec: dict) -> dict[str, str]:
+        return {found.path: found.text for found in find_references(spec, places)}
+
+    assert found({"source": "a"}) == {"source": "a"}
+    assert found({"source": ["a", {"ref": "b", "corpus": "c"}]}) == {
+        "source.0": "a",
+        "source.1.ref": "b",
+        "source.1.corpus": "c",
+    }
+    assert found({"source": 3, "deep": "text"}) == {}
+    assert found({"deep": {"model": "a"}}) == {"deep.model": "a"}
+
+
+def test_a_replaced_reference_changes_no_other_part_of_the_spec():
+    shared = {"ref": "a"}
+    spec = {"source": [shared, "b"], "kept": shared}
+    made = replace_references(spec, [ReferencePlace("source.*.ref", "dataset")], str.upper)
+    assert made == {"source": [{"ref": "A"}, "B"], "kept": {"ref": "a"}}
+    assert spec == {"source": [{"ref": "a"}, "b"], "kept": {"ref": "a"}}
 
 
 def test_set_writes_nested_yaml_values():

@@ -4,20 +4,19 @@ mind."""
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from core.data.dedup.near_duplicates import Sketches
 from core.data.documents.chunking import Passage
 from core.data.documents.passages import TREES, Cutting, read_passages
 from core.data.io.archives import extract, is_archive
 from core.data.io.packing import is_packed, unpack
+from core.data.io.table_files import ArrowFile, read_batches
 from core.data.prepared.negatives import Passages
 from core.data.prepared.splits import Column
 from core.data.retrieval_sets.judged_folders import is_bright, is_judged, splits_of
@@ -46,6 +45,9 @@ _ROLES = (
     "negative_ids",
 )
 """A prepared dataset keeps whatever has a role."""
+
+batches_of = read_batches
+"""`core.mining.output` finds it here."""
 
 _TOLD_ROWS = 20_000
 """So often the job says how far it is."""
@@ -127,10 +129,9 @@ class Gatherer:
         self._near = spec.dedup.near
         self._stack = ExitStack()
         self._rejects = self._stack.enter_context(rejects.open("w", encoding="utf-8"))
-        self._rows = self._writer(work / "rows.arrow", SCHEMA)
-        self._chunks = self._writer(work / "passages.arrow", CHUNKS)
-        self._waiting: list[dict[str, Any]] = []
-        self._waiting_chunks: list[dict[str, Any]] = []
+        rows = ArrowFile(work / "rows.arrow", SCHEMA, batch_rows=_ROWS, on_full=self._flush)
+        chunks = ArrowFile(work / "passages.arrow", CHUNKS, batch_rows=_ROWS, on_full=self._flush)
+        self._rows, self._chunks = self._stack.enter_context(rows), self._stack.enter_context(chunks)
         self._sketches = [
             Sketches(work, role, self._near.threshold, spec.seed)
             for role in ("query", "positive")
@@ -145,10 +146,6 @@ class Gatherer:
         self._most = spec.passage_characters[1]
         self.unreadable, self.left_out = Rejects(), Counter[str]()
         self.dropped_negatives = self.oversized = self.unasked = 0
-
-    def _writer(self, path: Path, schema: pa.Schema) -> Any:
-        sink = self._stack.enter_context(pa.OSFile(str(path), "wb"))
-        return self._stack.enter_context(pa.ipc.new_file(sink, schema))
 
     def reject(self, found: Reject) -> None:
         self.unreadable.add(found)
@@ -175,9 +172,7 @@ class Gatherer:
             if label is None:
                 raise BadData(f"split.by {by}: a row has no {by}: {row.query[:80]!r}")
             self._labels.append(text_hash(label))
-        self._waiting.append(vars(row))
-        if len(self._waiting) == _ROWS:
-            self._flush()
+        self._rows.add(vars(row))
 
     def _number_of(self, category: str | None) -> int:
         if category is None:
@@ -196,9 +191,7 @@ class Gatherer:
             column.append(value)
         self.oversized += len(passage.text) > self._most
         row = {**vars(passage), "header_path": list(passage.path)}
-        self._waiting_chunks.append({name: row[name] for name in CHUNKS.names})
-        if len(self._waiting_chunks) == _ROWS:
-            self._flush()
+        self._chunks.add({name: row[name] for name in CHUNKS.names})
         if not asked:
             return
         self.unasked += not passage.queries
@@ -215,22 +208,19 @@ class Gatherer:
             )
 
     def _flush(self) -> None:
+        """Both files together, so that their batches depend on what was read alone."""
         self._check_stop()
         if len(self._names) >= self._told + _TOLD_ROWS:
             self._told = len(self._names)
             self._context.metric(self._told, {"rows": self._told, "rejected": self.unreadable.count})
-        if self._waiting_chunks:
-            self._chunks.write_table(pa.Table.from_pylist(self._waiting_chunks, schema=CHUNKS))
-            self._waiting_chunks.clear()
-        if self._waiting:
-            for role, name in enumerate(("query", "positive")):
-                texts = [row[name] for row in self._waiting]
-                if self._sketches:
-                    self._sketches[role].add(texts)
-                else:
-                    self._hashes[role].extend(text_hash(text) for text in texts)
-            self._rows.write_table(pa.Table.from_pylist(self._waiting, schema=SCHEMA))
-            self._waiting.clear()
+        for role, name in enumerate(("query", "positive")):
+            texts = [row[name] for row in self._rows.waiting]
+            if self._sketches:
+                self._sketches[role].add(texts)
+            else:
+                self._hashes[role].extend(text_hash(text) for text in texts)
+        self._chunks.flush()
+        self._rows.flush()
 
     def close(self, pairs: Counter[str]) -> Gathered:
         """Everything is there. Raises `BadData` when nothing is, or too much of it cannot be read."""
@@ -361,11 +351,3 @@ def fault(row: TrainingRow, cleaning: Cleaning) -> str | None:
 
 def _within(text: str, least: int, most: int | None) -> bool:
     return least <= len(text) and (most is None or len(text) <= most)
-
-
-def batches_of(path: Path) -> Iterator[pa.RecordBatch]:
-    """The batches of an Arrow file, read one at a time: nothing of them is mapped or kept."""
-    with pa.OSFile(str(path), "rb") as source:
-        file = pa.ipc.open_file(source)
-        for index in range(file.num_record_batches):
-            yield file.get_batch(index)

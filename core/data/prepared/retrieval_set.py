@@ -4,16 +4,17 @@ corpus."""
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from core.data.prepared.read_sources import Gathered, Opened, batches_of
+from core.data.io.table_files import ParquetFile, read_batches
+from core.data.prepared.read_sources import Gathered, Opened
 from core.data.retrieval_sets.judged_folders import JudgedFiles, is_bright, judged_files, splits_of
 from core.data.rows.hashing import text_hash
 from core.data.rows.remarks import Remarks, first_judgments, first_texts
-from core.data.training_rows.dataset import QRELS, TEXTS, ParquetFile
+from core.data.training_rows.dataset import QRELS, TEXTS
+from core.data.training_rows.page import DatasetPage
 from core.data.training_rows.pairs import is_dataset
 from core.errors import BadData, BadSpec
 from core.runtime.context import RunContext
@@ -35,14 +36,15 @@ class RetrievalFiles:
             self._qrels[split] = self._stack.enter_context(ParquetFile(path, QRELS))
         self._qrels[split].add({"query_id": query, "document_id": document, "grade": grade})
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> DatasetPage:
         """How much of everything there is."""
         self._stack.close()
-        return {
-            "splits": {split: file.rows for split, file in self._qrels.items()},
-            "documents": self.corpus.rows,
-            "queries": self.queries.rows,
-        }
+        return DatasetPage(
+            type="retrieval",
+            splits={split: file.rows for split, file in self._qrels.items()},
+            documents=self.corpus.rows,
+            queries=self.queries.rows,
+        )
 
 
 def write_retrieval(
@@ -51,7 +53,7 @@ def write_retrieval(
     names: list[str],
     out: Path,
     each: Callable[[pa.Table, slice], None],
-) -> dict[str, Any]:
+) -> DatasetPage:
     """Rows' queries, judgments by split, and everything that can be found: positives, negatives, passages.
 
     ``splits`` [rows] are indexes into ``names``, -1 for rows that are left out. Passages keep their names,
@@ -70,11 +72,11 @@ def write_retrieval(
             files.corpus.add({"id": identifier, "text": text, "category": category, "excluded_ids": None})
         return identifier
 
-    for batch in batches_of(gathered.passages_path):
+    for batch in read_batches(gathered.passages_path):
         for row in batch.select(["id", "text", "category"]).to_pylist():
             document(row["text"], row["id"], row["category"])
     begin = 0
-    for batch in batches_of(gathered.rows):
+    for batch in read_batches(gathered.rows):
         rows = slice(begin, begin + batch.num_rows)
         begin = rows.stop
         each(pa.Table.from_batches([batch]), rows)
@@ -97,7 +99,7 @@ def write_retrieval(
     return files.close()
 
 
-def write_judged(spec: PrepareSpec, context: RunContext, sources: list[Opened], out: Path) -> dict[str, Any]:
+def write_judged(spec: PrepareSpec, context: RunContext, sources: list[Opened], out: Path) -> DatasetPage:
     """Judged sets with their ids, grades and splits. Several sources, or domains, are keyed SOURCE/ID.
 
     Of ids and judgments that come twice the first counts; notices and the page's ``remarks`` tell of them.
@@ -115,15 +117,16 @@ def write_judged(spec: PrepareSpec, context: RunContext, sources: list[Opened], 
                 [*([str(index)] if len(sources) > 1 else []), *([domain] if domain else []), ""]
             )
             _write_part(files, parts, prefix, domain or opened.source.category, context, remarks)
-    page: dict[str, Any] = files.close()
+    page = files.close()
     for sentence, level in remarks.sentences():
         context.notice(sentence, level)
     if found := remarks.as_dict():
-        page["remarks"] = found
-    rows = sum(page["splits"].values())
+        page.remarks = found
+    rows = sum(page.splits.values())
     if not rows:
         raise BadData("nothing is judged: the qrels are empty")
-    return {"rows": rows, "read": rows, "kept": rows, **page}
+    page.rows = page.read = page.kept = rows
+    return page
 
 
 def _parts(opened: Opened) -> dict[str, dict[str, JudgedFiles]]:

@@ -1,7 +1,6 @@
 """Which rows say again what was said, and which are kept to evaluate on: nothing that belongs together comes
 apart."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -10,6 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from core.data.dedup.alike import neighbours
 from core.data.dedup.mixing import mix
 
 
@@ -60,15 +60,6 @@ def mark_near_duplicates(queries: Column, positives: Column, asked: np.ndarray) 
         else:
             staying.add(own)
     return left_out
-
-
-def neighbours(pairs: np.ndarray) -> dict[int, list[int]]:
-    """Of pairs [pairs, 2]: the others of each."""
-    found: dict[int, list[int]] = defaultdict(list)
-    for one, two in pairs.tolist():
-        found[one].append(two)
-        found[two].append(one)
-    return dict(found)
 
 
 def components(queries: Column, positives: Column, labels: np.ndarray | None = None) -> np.ndarray:

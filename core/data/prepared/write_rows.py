@@ -11,13 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.data.dedup.alike import neighbours
+from core.data.io.table_files import ParquetFile, map_arrow_file, read_batches
 from core.data.prepared.balance import SPLITS, balance_categories, warn_of_categories
 from core.data.prepared.negatives import LEVELS, Chosen, choose
-from core.data.prepared.read_sources import Gathered, batches_of
+from core.data.prepared.read_sources import Gathered
 from core.data.prepared.retrieval_set import write_retrieval
-from core.data.prepared.splits import assign, components, first_of_each, mark_near_duplicates, neighbours
+from core.data.prepared.splits import assign, components, first_of_each, mark_near_duplicates
 from core.data.rows.statistics import PREVIEW_ROWS, Statistics, write_preview
-from core.data.training_rows.dataset import CHUNKS, SCHEMA, ParquetFile
+from core.data.training_rows.dataset import CHUNKS, SCHEMA
+from core.data.training_rows.page import DatasetPage, NegativeCounts, PassageCounts
 from core.errors import BadData
 from core.runtime.context import RunContext
 from core.spec.prepare import PrepareSpec
@@ -59,7 +62,7 @@ def _counted(values: Any) -> dict[Any, int]:
 
 def write_rows(
     spec: PrepareSpec, context: RunContext, gathered: Gathered, out: Path, rejects: Path, task: str
-) -> dict[str, Any]:
+) -> DatasetPage:
     """Rows into splits, with negatives where they come from passages. Returns the page of it."""
     verdict = _repetitions(spec, gathered)
     names = list(SPLITS)
@@ -93,24 +96,21 @@ def write_rows(
                 for index, name in enumerate(names):
                     statistics.count(batch.filter(pa.array(splits[rows] == index)), name)
 
-            counted = write_retrieval(gathered, splits, names, out, count_too)
+            page = write_retrieval(gathered, splits, names, out, count_too)
         else:
             _write_splits(gathered, splits, names, out, chosen, statistics, each)
-            counted = {"splits": {name: sizes[name] for name in reversed(names)}}
-    page = {
-        "rows": int(kept.sum()),
-        **counted,
-        "statistics": statistics.page(),
-    }
+            page = DatasetPage(type="triplets", splits={name: sizes[name] for name in reversed(names)})
+    page.rows = int(kept.sum())
+    page.statistics = statistics.page()
     write_preview(out, {split: found for split, found in statistics.preview.items() if found})
     if len(gathered.passages):
-        page["passages"] = {
-            "all": len(gathered.passages),
-            "nobody_asks_for": gathered.unasked,
-            "longer_than_asked": gathered.oversized,
-        }
+        page.passages = PassageCounts(
+            all=len(gathered.passages),
+            nobody_asks_for=gathered.unasked,
+            longer_than_asked=gathered.oversized,
+        )
     if chosen is not None:
-        page["negatives"] = _negatives_page(spec, chosen, context)
+        page.negatives = _count_negatives(spec, chosen, context)
     warn_of_categories(spec, gathered, kept, context)
     return page
 
@@ -155,24 +155,23 @@ def _negatives(
     shape = (len(splits), spec.negatives.per_query)
     chosen = Chosen(np.full(shape, -1, np.int32), np.full(shape, -1, np.int8))
     forbidden = _Answers(gathered)
-    with pa.memory_map(str(gathered.passages_path)) as source, pa.memory_map(str(gathered.rows)) as rows:
-        texts = pa.ipc.open_file(source).read_all().column("text")
-        queries = pa.ipc.open_file(rows).read_all().column("query")
-        for split in range(3):
-            choose(
-                spec.negatives,
-                spec.difficulty_mix,
-                gathered.passages,
-                np.flatnonzero(of_passages & (splits == split)),
-                gathered.passage,
-                forbidden.of,
-                forbidden.alike,
-                lambda numbers: texts.take(pa.array(numbers)).to_pylist(),
-                lambda numbers: queries.take(pa.array(numbers)).to_pylist(),
-                spec.seed,
-                context.check_stop,
-                chosen,
-            )
+    texts = map_arrow_file(gathered.passages_path).column("text")
+    queries = map_arrow_file(gathered.rows).column("query")
+    for split in range(3):
+        choose(
+            spec.negatives,
+            spec.difficulty_mix,
+            gathered.passages,
+            np.flatnonzero(of_passages & (splits == split)),
+            gathered.passage,
+            forbidden.of,
+            forbidden.alike,
+            lambda numbers: texts.take(pa.array(numbers)).to_pylist(),
+            lambda numbers: queries.take(pa.array(numbers)).to_pylist(),
+            spec.seed,
+            context.check_stop,
+            chosen,
+        )
     context.phase("preparing")
     return chosen
 
@@ -235,11 +234,9 @@ def _write_splits(
             for index in range(len(names))
             if (splits == index).any()
         }
-        fill = None
-        if chosen is not None:
-            fill = _Filler(gathered, chosen, stack.enter_context(pa.memory_map(str(gathered.passages_path))))
+        fill = _Filler(gathered, chosen) if chosen is not None else None
         begin = 0
-        for batch in batches_of(gathered.rows):
+        for batch in read_batches(gathered.rows):
             table = pa.Table.from_batches([batch])
             rows = slice(begin, begin + table.num_rows)
             begin = rows.stop
@@ -256,9 +253,9 @@ def _write_splits(
 class _Filler:
     """Puts chosen passages into rows as their negatives."""
 
-    def __init__(self, gathered: Gathered, chosen: Chosen, source: Any) -> None:
+    def __init__(self, gathered: Gathered, chosen: Chosen) -> None:
         self._chosen, self._passage = chosen, gathered.passage
-        passages = pa.ipc.open_file(source).read_all()
+        passages = map_arrow_file(gathered.passages_path)
         self._texts, self._ids = passages.column("text"), passages.column("id")
 
     def __call__(self, table: pa.Table, rows: slice) -> pa.Table:
@@ -283,7 +280,7 @@ class _Filler:
         return table
 
 
-def _negatives_page(spec: PrepareSpec, chosen: Chosen, context: RunContext) -> dict[str, Any]:
+def _count_negatives(spec: PrepareSpec, chosen: Chosen, context: RunContext) -> NegativeCounts:
     whole = sum(chosen.counts.values())
     if chosen.empty:
         context.notice(
@@ -291,26 +288,27 @@ def _negatives_page(spec: PrepareSpec, chosen: Chosen, context: RunContext) -> d
             "max_per_difficulty or max_uses.",
             "warning",
         )
-    return {
-        "asked": dict(spec.difficulty_mix),
-        "counts": {level: chosen.counts[level] for level in LEVELS},
-        "shares": {level: round(chosen.counts[level] / max(whole, 1), 4) for level in LEVELS},
-        "places_left_empty": chosen.empty,
-    }
+    return NegativeCounts(
+        asked=dict(spec.difficulty_mix),
+        counts={level: chosen.counts[level] for level in LEVELS},
+        shares={level: round(chosen.counts[level] / max(whole, 1), 4) for level in LEVELS},
+        places_left_empty=chosen.empty,
+    )
 
 
-def write_chunks(gathered: Gathered, out: Path, context: RunContext) -> dict[str, Any]:
+def write_chunks(gathered: Gathered, out: Path, context: RunContext) -> DatasetPage:
     statistics = _Counting()
     with ParquetFile(out / "chunks.parquet", CHUNKS) as file:
-        for batch in batches_of(gathered.passages_path):
+        for batch in read_batches(gathered.passages_path):
             context.check_stop()
             table = pa.Table.from_batches([batch])
             statistics.count_passages(table)
             file.add_table(table)
     write_preview(out, statistics.preview)
-    return {
-        "rows": file.rows,
-        "splits": {"chunks": file.rows},
-        "statistics": statistics.page(),
-        "passages": {"all": file.rows, "longer_than_asked": gathered.oversized},
-    }
+    return DatasetPage(
+        type="chunks",
+        rows=file.rows,
+        splits={"chunks": file.rows},
+        statistics=statistics.page(),
+        passages=PassageCounts(all=file.rows, longer_than_asked=gathered.oversized),
+    )

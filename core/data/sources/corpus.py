@@ -11,7 +11,8 @@ from core.data.retrieval_sets.nested import is_retrieval_json, read_retrieval_js
 from core.data.rows.reading import Reading
 from core.data.rows.row import Reject, Row
 from core.data.sources.formats import is_documents, settle_format
-from core.data.training_rows.dataset import read_facts, read_parquet
+from core.data.training_rows.dataset import read_parquet
+from core.data.training_rows.page import read_page
 from core.data.training_rows.pairs import TrainingRow, is_dataset, read_pairs
 
 
@@ -28,7 +29,7 @@ class CorpusText:
 def has_corpus(path: Path) -> bool:
     """Whether a dataset has a corpus of its own, beside the documents that answer."""
     if is_dataset(path):
-        return bool(read_facts(path)["type"] == "retrieval")
+        return read_page(path).type == "retrieval"
     return is_judged(path) or is_retrieval_json(path)
 
 
@@ -44,7 +45,7 @@ def read_corpus(
     ``split`` is a domain of BRIGHT; other sets have one corpus. Raises `BadData`.
     """
     reading = reading or Reading(split)
-    if is_dataset(path) and (kind := read_facts(path)["type"]) != "triplets":
+    if is_dataset(path) and (kind := read_page(path).type) != "triplets":
         for row in read_parquet(path / ("corpus.parquet" if kind == "retrieval" else "chunks.parquet")):
             yield CorpusText(row["id"], row["text"], row.get("document"), row.get("category"))
     elif not is_dataset(path) and is_judged(path):

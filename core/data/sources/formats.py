@@ -40,13 +40,9 @@ def settle_format(
     ``rows``: its records are known to have queries, whatever they are called. Raises `BadData`.
     """
     if is_dataset(path):
-        from core.data.training_rows.dataset import read_facts  # Parquet's library is the worker's
+        from core.data.training_rows.page import read_page
 
-        return (
-            ("chunks", path / "chunks.parquet")
-            if read_facts(path).get("type") == "chunks"
-            else ("rows", path)
-        )
+        return ("chunks", path / "chunks.parquet") if read_page(path).type == "chunks" else ("rows", path)
     if asked == "auto" and is_packed(path) and (form := documents_by_name(packed_names(path))):
         return form, path
     if asked in _JUDGED and not is_judged(path):

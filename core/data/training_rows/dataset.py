@@ -1,8 +1,7 @@
-"""The forms that every prepared dataset has: Parquet files, and a page of facts. Nothing in it points
-anywhere else.
+"""The forms that every prepared dataset has: Parquet files, and a page that describes them. Nothing in it
+points anywhere else.
 
-``dataset.json`` {type, splits: {name: rows}, statistics, sources, licence, ...}; ``rejects.jsonl`` when
-something was left out; and by type
+``dataset.json`` (`core.data.training_rows.page`); ``rejects.jsonl`` when something was left out; and by type
 
 - triplets: ``SPLIT.parquet`` with the columns of `SCHEMA`;
 - retrieval: ``corpus.parquet`` and ``queries.parquet`` with those of `TEXTS`, ``qrels/SPLIT.parquet`` with
@@ -10,7 +9,6 @@ something was left out; and by type
 - chunks: ``chunks.parquet`` with those of `CHUNKS`.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,14 @@ import pyarrow.parquet as pq
 
 from core.data.io.lookup import Texts
 from core.data.retrieval_sets.judgments import Judging, OnMissing, RetrievalSet
-from core.data.rows import table
 from core.data.rows.remarks import first_judgments, first_texts
 from core.data.rows.row import Judgment
-from core.data.training_rows.pairs import DATASET_FACTS, TrainingRow
+from core.data.training_rows import table
+from core.data.training_rows.page import DatasetPage, read_page
+from core.data.training_rows.pairs import TrainingRow
 from core.errors import BadData
 from core.native_errors import unreadable
 
-_VERSION = 1
 _ROWS = 4096
 _TEXT = pa.large_string()
 _LISTS = ("negatives", "scores", "difficulty", "negative_ids")
@@ -116,34 +114,14 @@ class ParquetFile:
         self.close()
 
 
-def write_facts(folder: Path, type: str, facts: dict[str, Any]) -> None:
-    text = json.dumps({"format": _VERSION, "type": type, **facts}, indent=2, ensure_ascii=False)
-    (folder / DATASET_FACTS).write_text(text + "\n", encoding="utf-8")
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Raises `BadData` for a dataset of a newer format, and for a page that is none."""
-    try:
-        facts: dict[str, Any] = json.loads((folder / DATASET_FACTS).read_text(encoding="utf-8"))
-        version = facts["format"]
-        whole = all(isinstance(rows, int) for rows in facts["splits"].values())
-        if not whole or facts["type"] not in ("triplets", "retrieval", "chunks"):
-            raise ValueError("its type or splits")
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise BadData(f"{DATASET_FACTS} is not the page of a prepared dataset: {error}") from error
-    if version != _VERSION:
-        raise BadData(f"{folder.name} is a dataset of format {version}; this version reads {_VERSION}")
-    return facts
-
-
 def read_split(folder: Path, split: str) -> Iterator[TrainingRow]:
     """The training rows of a split, streamed: of a retrieval set a row for each relevant judgment.
 
     Raises `BadData` when there is no such split, or nothing in it, and for chunks.
     """
-    facts = read_facts(folder)
-    _check_split(facts, split)
-    if facts.get("type") == "retrieval":
+    page = read_page(folder)
+    _check_split(page, split)
+    if page.type == "retrieval":
         yield from _judged_rows(folder, split)
         return
     for values in read_parquet(folder / f"{split}.parquet"):
@@ -153,9 +131,9 @@ def read_split(folder: Path, split: str) -> Iterator[TrainingRow]:
 
 def read_retrieval_split(folder: Path, split: str, on_missing: OnMissing = "fail") -> RetrievalSet | None:
     """A split of a retrieval set; None for triplets, of which one can be made. Raises `BadData`."""
-    facts = read_facts(folder)
-    _check_split(facts, split)
-    if facts.get("type") != "retrieval":
+    page = read_page(folder)
+    _check_split(page, split)
+    if page.type != "retrieval":
         return None
     found = RetrievalSet()
     corpus = ((row["id"], row["text"]) for row in read_parquet(folder / "corpus.parquet"))
@@ -179,11 +157,11 @@ def read_retrieval_split(folder: Path, split: str, on_missing: OnMissing = "fail
     return found
 
 
-def _check_split(facts: dict[str, Any], split: str) -> None:
-    if facts.get("type") == "chunks":
+def _check_split(page: DatasetPage, split: str) -> None:
+    if page.type == "chunks":
         raise BadData("this dataset is of passages alone: make triplets of it (kind prepare, task triplets)")
-    if not facts["splits"].get(split):
-        have = ", ".join(name for name, rows in facts["splits"].items() if rows)
+    if not page.splits.get(split):
+        have = ", ".join(name for name, rows in page.splits.items() if rows)
         raise BadData(f"this dataset has no split {split!r}; it has {have or 'none'}")
 
 

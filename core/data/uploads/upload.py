@@ -30,6 +30,7 @@ from core.data.rows.row import Reject, Row
 from core.data.rows.statistics import PREVIEW_ROWS, shortened
 from core.data.sources.formats import is_documents, settle_format
 from core.data.training_rows.distillation import is_scored_by_ids
+from core.data.training_rows.page import read_page
 from core.data.training_rows.pairs import TrainingRow, is_dataset, read_pairs
 from core.data.training_rows.reasonir import is_reasonir
 from core.data.uploads.inspected import Inspected
@@ -240,11 +241,11 @@ def _shown(row: TrainingRow) -> dict[str, Any]:
 
 def _prepared(folder: Path, check_stop: Callable[[], None]) -> Inspected:
     """A prepared dataset, downloaded and sent again."""
-    from core.data.training_rows.dataset import read_facts, read_split
+    from core.data.training_rows.dataset import read_split
 
-    facts = read_facts(folder)
-    found = Inspected(str(facts.get("type")), dict(facts["splits"]))
-    for split, rows in facts["splits"].items():
+    page = read_page(folder)
+    found = Inspected(page.type, dict(page.splits))
+    for split, rows in page.splits.items():
         if not rows or found.format == "chunks":
             continue
         found.show(split, [])

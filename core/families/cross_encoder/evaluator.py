@@ -16,8 +16,8 @@ from core.families.prompts import prompts_of
 from core.families.static import packing_of
 from core.ranking.bm25 import WordIndex, best_of
 from core.ranking.metrics import Run, evaluate_run, mean
-from core.ranking.rank_set import depth_with_excluded, run_of
-from core.ranking.rank_set import rank as rank_densely
+from core.ranking.rank_set import rank_by_vectors, rank_set
+from core.ranking.search import Nearest
 from core.ranking.triplets import Score
 from core.runtime.context import RunContext
 from core.spec.parts.evaluation import Rerank
@@ -72,7 +72,7 @@ def make_retrieve(asked: Rerank, packing: Packing, context: RunContext) -> Rank:
 
             return late_interaction.make_ranker(model, Use(prompts), packing, context).exactly(dataset, depth)
         encode = dense.make_encode(model, prompts, packing_of(model, packing), context.check_stop)
-        return rank_densely(encode, dataset, depth)
+        return rank_by_vectors(encode, dataset, depth)
 
     return retrieve
 
@@ -80,14 +80,18 @@ def make_retrieve(asked: Rerank, packing: Packing, context: RunContext) -> Rank:
 def find_by_words(dataset: RetrievalSet, depth: int, check_stop: Callable[[], None]) -> Run:
     """By BM25."""
     index = WordIndex(list(dataset.corpus.values()))
-    indices, scores = [], []
-    for query in dataset.queries.values():
-        check_stop()
-        every = index.scores(query)
-        best = best_of(every, depth_with_excluded(dataset, depth))
-        indices.append(best.tolist())
-        scores.append(every[best].tolist())
-    return run_of(dataset, indices, scores, depth)
+
+    def find(most: int) -> Nearest:
+        nearest = Nearest.none(len(dataset.queries), most)
+        for number, query in enumerate(dataset.queries.values()):
+            check_stop()
+            every = index.scores(query)
+            best = best_of(every, most)
+            nearest.indices[number, : len(best)] = best
+            nearest.scores[number, : len(best)] = every[best]
+        return nearest
+
+    return rank_set(dataset, depth, find)
 
 
 def rerank(score: Score, dataset: RetrievalSet, candidates: Run, depth: int) -> Run:

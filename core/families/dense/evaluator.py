@@ -14,7 +14,7 @@ from core.engine.inference import check_finite, pieces_of
 from core.engine.micro_batches import MicroBatch
 from core.engine.tokens import Frame, Ids
 from core.families.family import Rank, Use
-from core.ranking.rank_set import Encode, rank
+from core.ranking.rank_set import Encode, rank_by_vectors
 from core.ranking.triplets import Score
 from core.runtime.context import RunContext
 from core.spec.parts.models import Prompts
@@ -72,7 +72,7 @@ def make_encode(
 
 
 def make_rank(model: SentenceTransformer, use: Use, packing: Packing, context: RunContext) -> Rank:
-    return partial(rank, make_encode(model, use.prompts, packing, context.check_stop))
+    return partial(rank_by_vectors, make_encode(model, use.prompts, packing, context.check_stop))
 
 
 def make_score(model: SentenceTransformer, use: Use, packing: Packing, context: RunContext) -> Score:

@@ -20,7 +20,7 @@ from core.families.late_interaction.objective import token_vectors
 from core.families.late_interaction.plaid import INDEXED_AT_ONCE, PlaidIndex, check_plaid
 from core.families.late_interaction.reader import Reader
 from core.ranking.metrics import Run
-from core.ranking.rank_set import depth_with_excluded, run_of
+from core.ranking.rank_set import rank_set
 from core.ranking.search import Nearest, merge, update_top_k
 from core.ranking.triplets import Score
 from core.runtime.context import RunContext
@@ -136,8 +136,11 @@ class Ranker:
 
     def exactly(self, dataset: RetrievalSet, depth: int) -> Run:
         """By MaxSim of every query with every document."""
+        return rank_set(dataset, depth, lambda most: self._nearest(dataset, most))
+
+    def _nearest(self, dataset: RetrievalSet, depth: int) -> Nearest:
         asked = self._queries(dataset)
-        best = Nearest.none(len(asked), depth_with_excluded(dataset, depth))
+        best = Nearest.none(len(asked), depth)
         texts, order = self._documents(dataset)
         self.facts = {"index": "exact", "vectors": 0}
         for begin, documents in self._encoded(texts, order):
@@ -146,11 +149,13 @@ class Ranker:
                 self._check_stop()
                 block = slice(start, min(start + _QUERIES, len(asked)))
                 update_top_k(best, block, score_all(asked.span(block), documents, device=self._device), begin)
-        indices = np.where(best.indices >= 0, order[best.indices], -1)
-        return run_of(dataset, indices.tolist(), best.scores.tolist(), depth)
+        return Nearest(np.where(best.indices >= 0, order[best.indices], -1), best.scores)
 
     def by_index(self, dataset: RetrievalSet, depth: int, folder: Path) -> Run:
         """PLAID finds the documents; they are encoded once more and scored exactly."""
+        return rank_set(dataset, depth, lambda most: self._nearest_by_index(dataset, most, folder))
+
+    def _nearest_by_index(self, dataset: RetrievalSet, depth: int, folder: Path) -> Nearest:
         asked = self._queries(dataset)
         texts, order = self._documents(dataset)
         index = PlaidIndex(folder, self._device, self._use.seed)
@@ -165,7 +170,7 @@ class Ranker:
                 waiting = []
         files = (path for path in folder.rglob("*") if path.is_file())
         self.facts["index_bytes"] = sum(path.stat().st_size for path in files)
-        found = index.ask(asked, depth_with_excluded(dataset, depth))
+        found = index.ask(asked, depth)
         scores = np.full(found.shape, -np.inf, np.float32)
         known = np.unique(found[found >= 0])
         for begin, documents in self._encoded(texts, order[known]):
@@ -174,8 +179,7 @@ class Ranker:
             pairs = np.stack([rows, np.searchsorted(some, found[rows, places])], axis=1)
             scores[rows, places] = score_pairs(asked, documents, pairs)
         best = merge([Nearest(found, scores)], found.shape[1])
-        indices = np.where(best.indices >= 0, order[best.indices], -1)
-        return run_of(dataset, indices.tolist(), best.scores.tolist(), depth)
+        return Nearest(np.where(best.indices >= 0, order[best.indices], -1), best.scores)
 
     def _queries(self, dataset: RetrievalSet) -> Ragged:
         prompt = self._use.prompts.query or ""

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from core.spec.parts.base import Strict, with_bare_references
 from core.spec.parts.models import ModelOrWords
+from core.spec.parts.options import ReportName, SplitName
 from core.spec.parts.refs import DatasetReference
 from core.spec.parts.rows import RowOptions
 
@@ -40,15 +41,10 @@ class DatasetSource(RowOptions):
     """A dataset, the split to read, and its name in reports."""
 
     ref: DatasetReference
-    split: str | None = Field(
-        None,
-        pattern=r"^[\w-]+$",
-        max_length=100,
-        description="Which split to read. BEIR folders: the name of the qrels file.",
+    split: SplitName | None = Field(
+        None, description="Which split to read. BEIR folders: the name of the qrels file."
     )
-    name: str | None = Field(
-        None, pattern=r"^[\w.-]+$", max_length=100, description="Name of the dataset in metrics and reports."
-    )
+    name: ReportName | None = Field(None, description="Name of the dataset in metrics and reports.")
 
 
 class RankedSource(DatasetSource):
@@ -120,17 +116,22 @@ class Rerank(Strict):
     depth: int = Field(100, ge=1, le=10_000, description="Number of candidates for each query.")
 
 
+LateInteractionIndex = Annotated[
+    Literal["auto", "exact", "plaid"],
+    Field(
+        description="Late interaction only. exact: score every document. plaid: score the documents that "
+        "a PLAID index finds. auto: exact up to half a billion pairs, else plaid."
+    ),
+]
+
+
 class Evaluation(Strict):
     """Retrieval over whole corpora, before, during and after training."""
 
     rerank: Rerank = Field(
         default_factory=Rerank, description="Cross-encoders only: which candidates they rerank."
     )
-    index: Literal["auto", "exact", "plaid"] = Field(
-        "auto",
-        description="Late interaction only. exact: score every document. plaid: score the documents that "
-        "a PLAID index finds. auto: exact up to half a billion pairs, else plaid.",
-    )
+    index: LateInteractionIndex = "auto"
 
     datasets: list[JudgedSource] = Field(default_factory=list, max_length=50)
     holdout: float | None = Field(

@@ -61,3 +61,9 @@ class PruneEmbeddings(Strict):
         le=1000,
         description="Number of leading tokens that always keep their vectors: [CLS] and [D].",
     )
+
+
+EmbeddingPruning = Annotated[
+    PruneEmbeddings | None,
+    Field(description="Late interaction only: documents keep fewer vectors than they have tokens."),
+]

@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from core.spec.filters import KeepOwn, RankFilters
+from core.spec.filters import KeepOwn, NearDuplicates, RankFilters
 from core.spec.job import LONGEST_SECONDS, Difficulty
 from core.spec.parts.base import BARE_REFERENCES, BY_SHAPE, Strict
 from core.spec.parts.evaluation import DatasetSource
+from core.spec.parts.options import Dimension, EncodingBatchSize, Sampling, Seed
 from core.spec.parts.refs import ModelReference
 from core.spec.prepare import Near
 
@@ -64,7 +65,7 @@ class PruneTokens(Strict):
         le=131_072,
         description="Keep at least this many tokens of each text; shorter texts are not pruned.",
     )
-    seed: int = Field(42, ge=0, lt=2**31)
+    seed: Seed = 42
 
 
 class LateInteraction(Strict):
@@ -158,7 +159,7 @@ class Matryoshka(Strict):
     Kusupati et al. 2022 (arXiv 2205.13147).
     """
 
-    dimensions: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
+    dimensions: list[Dimension] = Field(
         min_length=1,
         max_length=32,
         description="Sizes in addition to the full size, which is always trained.",
@@ -280,17 +281,9 @@ class Remine(Strict):
     )
     num_negatives: int = Field(4, ge=1, le=100, description="Number of negatives to mine for each row.")
     filters: RankFilters = Field(default_factory=RankFilters)
-    near_duplicates: Near | None = Field(
-        default_factory=Near,
-        description="Exclude documents that are nearly the same as an answer. null: do not check.",
-    )
-    keep_own: KeepOwn = Field(
-        "auto",
-        description="What happens to the rows' own negatives. auto: a row with fewer than num_negatives "
-        "mined ones is filled up with its own. always: keep all, in addition to the mined "
-        "ones. never: replace them by the mined ones.",
-    )
-    sampling: Literal["top", "random"] = "top"
+    near_duplicates: NearDuplicates = Field(default_factory=Near)
+    keep_own: KeepOwn = "auto"
+    sampling: Sampling = "top"
     index: Literal["exact", "faiss"] = Field(
         "exact",
         description="exact: score every document. faiss: an approximate index finds most of the nearest "
@@ -305,12 +298,7 @@ class Remine(Strict):
         description="other_dataset: choose documents of other datasets first, then the row's own dataset. "
         "Needs across_datasets: true.",
     )
-    batch_size: int | None = Field(
-        None,
-        ge=1,
-        le=65_536,
-        description="Number of texts encoded at once. Default: as many as the token budget allows.",
-    )
+    batch_size: EncodingBatchSize = None
     background: bool = False
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -19,9 +19,9 @@ from core.artifacts.folders import write_atomically
 from core.data.rows.kept_reading import kept_reading
 from core.data.rows.row import Reject
 from core.data.sources.corpus import has_corpus, read_corpus
-from core.data.training_rows.pairs import DATASET_FACTS, Reading, read_pairs
+from core.data.training_rows.page import DatasetPage, read_page
+from core.data.training_rows.pairs import Reading, read_pairs
 from core.families.prompts import with_own_prompts
-from core.mining.mine_rows import mine_rows
 from core.runtime.context import RunContext
 from core.runtime.devices import release_memory
 from core.spec.job import JobSpec
@@ -46,16 +46,32 @@ _IRRELEVANT = {
 """Fields of a mine spec that change nothing of what is mined, or that count by their content."""
 
 
+class WrittenRows(Protocol):
+    """Folders: a prepared dataset of rows with negatives, and the report on them."""
+
+    @property
+    def dataset(self) -> Path: ...
+
+    @property
+    def report(self) -> Path: ...
+
+
+class MineRows(Protocol):
+    """Mining, which is handed in: see `core.mining.mine_rows.mine_rows`."""
+
+    def __call__(self, spec: MineSpec, context: RunContext, work: Path) -> WrittenRows: ...
+
+
 @dataclass(frozen=True)
 class MinedFirst:
     """A dataset with mined negatives in place of one of the spec's."""
 
     folder: Path  # a prepared dataset: its split train
     key: str  # of what was mined, by what, and how
-    facts: dict[str, Any]
+    page: DatasetPage
 
 
-def mine_first(spec: TrainSpec, context: RunContext) -> list[MinedFirst]:
+def mine_first(spec: TrainSpec, context: RunContext, mine_rows: MineRows) -> list[MinedFirst]:
     """Every dataset of a training with negatives, in the order of the spec. Empty where none are asked for.
 
     Raises `Stopped`, `BadData`, `BadModel` or `BadSpec`.
@@ -83,15 +99,16 @@ def mine_first(spec: TrainSpec, context: RunContext) -> list[MinedFirst]:
             _take(kept, folder, key)
         else:
             context.notice(f"{source.ref}: the negatives that were mined before are used again.")
-        facts = json.loads((folder / DATASET_FACTS).read_bytes())
-        by_count = {int(count): rows for count, rows in facts["rows_by_negatives"].items()}
+        page = read_page(folder)
+        assert page.mining is not None
+        by_count = {int(count): rows for count, rows in (page.rows_by_negatives or {}).items()}
         rows = sum(by_count.values())
         mean = sum(count * rows for count, rows in by_count.items()) / max(1, rows)
         context.notice(
-            f"{source.ref}: mined with {facts['mining']['model']}: {mean:.2f} negatives a row; "
+            f"{source.ref}: mined with {page.mining.model}: {mean:.2f} negatives a row; "
             f"{by_count.get(0, 0)} of {rows} rows have none."
         )
-        found.append(MinedFirst(folder, key, facts))
+        found.append(MinedFirst(folder, key, page))
     context.phase("preparing")
     return found
 
@@ -142,8 +159,8 @@ def _files(folder: Path) -> dict[str, str]:
 def _keep(dataset: Path, kept: Path, key: str) -> None:
     """Beside the checkpoints: files, which are linked into each of them. The last names the others."""
     shutil.move(dataset / "train.parquet", kept.with_suffix(".parquet"))
-    facts = json.loads((dataset / DATASET_FACTS).read_bytes())
-    write_atomically(kept.with_suffix(".json"), json.dumps({"key": key, "facts": facts}))
+    kept_page = {"key": key, "facts": read_page(dataset).as_dict()}
+    write_atomically(kept.with_suffix(".json"), json.dumps(kept_page))
 
 
 def _take(kept: Path, folder: Path, key: str) -> bool:
@@ -155,5 +172,5 @@ def _take(kept: Path, folder: Path, key: str) -> bool:
     if page["key"] != key:
         return False
     link(kept.with_suffix(".parquet"), folder / "train.parquet")
-    (folder / DATASET_FACTS).write_text(json.dumps(page["facts"]), encoding="utf-8")
+    DatasetPage.model_validate(page["facts"]).write(folder)
     return True

@@ -6,21 +6,22 @@ The filters and the search are those of mine jobs; texts are those of the traini
 import itertools
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core.data.dedup.alike import Alike
 from core.data.dedup.near_duplicates import Sketches
 from core.engine.token_table import TokenTable
 from core.engine.tokens import Frame
 from core.families import dense
-from core.mining.filters import filter_candidates, in_turn
-from core.mining.known_answers import MOST_ANSWERS, Alike
-from core.mining.starvation import Tally
 from core.ranking.inverted_lists import search_with_faiss
+from core.ranking.negatives.choosing import choose_in_passes, order_candidates
+from core.ranking.negatives.filters import Candidates, depth_beyond_answers
+from core.ranking.negatives.starvation import Tally
 from core.ranking.search import Nearest, search
 from core.spec.parts.training import Remine
 from core.training.negatives.mined_dataset import answers_of
@@ -89,10 +90,7 @@ def find_negatives(
     check_stop: Callable[[], None],
     known_answers: KnownAnswers,
 ) -> Negatives:
-    """Every row's negatives; ``scratch``: a file for embeddings.
-
-    Where the bar by score removes most candidates, queries that are short choose again, by rank.
-    """
+    """Every row's negatives; ``scratch``: a file for embeddings."""
     queries, documents, starts = texts.table.numbers()
     asking, query_of = np.unique(queries, return_inverse=True)  # [distinct queries], [rows]
     known = np.unique(documents)
@@ -117,7 +115,7 @@ def find_negatives(
             able = np.arange(len(known)) if asked.across_datasets else spans[number]
             wanted, place = np.unique(query_of[first:end], return_inverse=True)
             most = max((len(known_answers.of(query)) for query in asking[wanted].tolist()), default=0)
-            depth = max(1, min(len(able), asked.filters.range_max + min(most, MOST_ANSWERS)))
+            depth = depth_beyond_answers(asked.filters, most, len(able))
             nearest = _search(of_queries[wanted], of_documents, able, depth, asked, seed, device, check_stop)
             of_positives: dict[int, list[float]] = defaultdict(list)
             for start in range(first, end, _TEXTS):
@@ -178,7 +176,7 @@ def _search(
 def _choose(
     nearest: Nearest,
     found: np.ndarray,
-    queries: np.ndarray,
+    asking: np.ndarray,
     of_positives: dict[int, list[float]],
     asked: Remine,
     seed: tuple[int, ...],
@@ -188,37 +186,38 @@ def _choose(
 ) -> tuple[list[np.ndarray], list[str]]:
     """The negatives of every query, numbers of texts, and what to warn of.
 
-    ``found`` [queries, depth] are the nearest as numbers of texts; ``queries`` likewise.
+    ``found`` [queries, depth] are the nearest as numbers of texts; ``asking`` likewise.
     """
-    tally = Tally()
-    chosen: list[np.ndarray] = [np.empty(0, np.int64)] * len(queries)
-    by_rank = np.zeros(len(queries), bool)
+    chosen: list[np.ndarray] = [np.empty(0, np.int64)] * len(asking)
+    from_rank = np.zeros(len(asking), bool)
 
-    def choose(query: int, into: Tally, *, deeper: bool) -> None:
-        left = filter_candidates(
-            found[query],
-            nearest.scores[query],
-            np.isin(found[query], list(known_answers.of(int(queries[query])))),
-            of_positives[query],
-            asked.filters,
-            into.removed,
-            corpus=corpus if deeper else None,
-        )
-        preferred = None if own_dataset is None else ~np.isin(left.documents, own_dataset)
-        turn = in_turn(left, asked.sampling, (*seed, query), preferred)
-        turn = into.without_repeats(turn, known_answers.repeats(left.documents[turn]))
-        taken = np.sort(turn[: asked.num_negatives])
-        chosen[query] = left.documents[taken]
-        by_rank[query] = bool(left.by_rank[taken].any())
+    def prefer(left: Candidates) -> np.ndarray | None:
+        return None if own_dataset is None else ~np.isin(left.documents, own_dataset)
 
-    for query in range(len(queries)):
-        choose(query, tally, deeper=False)
-    if tally.starved(asked.filters):
-        for query in range(len(queries)):
-            if len(chosen[query]) < asked.num_negatives:
-                choose(query, Tally(), deeper=True)
+    def choose(queries: Sequence[int], tally: Tally, *, by_rank: bool) -> None:
+        for query in queries:
+            left, turn = order_candidates(
+                found[query],
+                nearest.scores[query],
+                np.isin(found[query], list(known_answers.of(int(asking[query])))),
+                of_positives[query],
+                asked.filters,
+                tally,
+                sampling=asked.sampling,
+                seed=(*seed, query),
+                prefer=prefer,
+                repeats=known_answers.repeats,
+                corpus=corpus if by_rank else None,
+            )
+            taken = np.sort(turn[: asked.num_negatives])
+            chosen[query] = left.documents[taken]
+            from_rank[query] = bool(left.by_rank[taken].any())
+
+    tally = choose_in_passes(
+        choose, range(len(asking)), lambda query: len(chosen[query]) < asked.num_negatives, asked.filters
+    )
     positives = np.array([score for scores in of_positives.values() for score in scores])
-    return chosen, tally.warnings(asked.filters, positives, nearest.scores[found >= 0], int(by_rank.sum()))
+    return chosen, tally.warnings(asked.filters, positives, nearest.scores[found >= 0], int(from_rank.sum()))
 
 
 def _with_own(mined: np.ndarray, own: np.ndarray, asked: Remine) -> np.ndarray:

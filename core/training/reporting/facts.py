@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from core.evaluation.comparison import Compared
 from core.families.family import VectorsPerDocument
+from core.ranking.comparison import Compared
 from core.training.checkpoints.checkpoint import Scores
 from core.training.lengths import ChosenLengths
 

@@ -9,10 +9,10 @@ from core.engine.models.loading import context_length
 from core.engine.ranks import Ranks
 from core.engine.sharding import is_sharded, unshard_model
 from core.engine.token_table import describe_tokens
-from core.evaluation.comparison import Compared
 from core.families.family import VectorsPerDocument
 from core.jobs.protocol import dump_inputs
 from core.models.memory import operations
+from core.ranking.comparison import Compared
 from core.runtime.context import RunContext
 from core.spec.train import TrainSpec
 from core.training.adapters import merge
@@ -49,7 +49,7 @@ def gather_facts(
         steps=trainer.state.global_step,
         rows=len(prepared.tokens),
         rejects=prepared.rows.rejects,
-        mining=[found.facts["mining"] for found in prepared.rows.mined],
+        mining=[found.page.as_dict("mining")["mining"] for found in prepared.rows.mined],
         licences=prepared.rows.licences,
         lengths=prepared.lengths,
         tokens_metadata=tokens_metadata,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.mining.filters import TOO_NEAR
+from core.ranking.negatives.filters import TOO_NEAR
 from core.spec.filters import RankFilters
 
 REPEATS = "repeats another"

@@ -38,6 +38,16 @@ class Candidates:
     by_rank: np.ndarray
 
 
+MOST_ANSWERS = 1000
+"""Of a query, for which a search goes deeper: a page of boilerplate may have ten thousands of repetitions."""
+
+
+def depth_beyond_answers(asked: RankFilters, most_answers: int, corpus: int) -> int:
+    """How many of ``corpus`` documents a search brings of each query: answers stand among the nearest, and
+    count for no rank. ``most_answers``: the largest number of answers of any query."""
+    return max(1, min(corpus, asked.range_max + min(most_answers, MOST_ANSWERS)))
+
+
 TOO_NEAR = "too near the positive"
 """The name of the bar among the filters that remove candidates."""
 

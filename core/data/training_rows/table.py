@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from core.data.io.stopping import checked, no_stop
+from core.data.io.table_files import ArrowFile, map_arrow_stream
 from core.data.rows.record import TrainingRow
 from core.data.rows.rejects import Rejects
 from core.data.rows.row import Reject
@@ -19,7 +21,6 @@ SCHEMA = pa.schema(
         ("difficulty", pa.large_list(pa.string())),
     ]
 )
-_BATCH = 4096
 
 
 def write_table(
@@ -27,42 +28,30 @@ def write_table(
     path: Path,
     rejects_path: Path,
     max_reject_share: float,
-    check_stop: Callable[[], None] = lambda: None,
+    check_stop: Callable[[], None] = no_stop,
 ) -> Rejects:
     """Writes the good rows to ``path`` and the bad ones' places and reasons to ``rejects_path``.
 
     Raises `BadData` when nothing is left, or more than ``max_reject_share`` of the rows is unreadable.
     """
     found = Rejects()
-    batch: list[TrainingRow] = []
     with (
-        pa.OSFile(str(path), "wb") as sink,
-        pa.ipc.new_stream(sink, SCHEMA) as writer,
+        ArrowFile(path, SCHEMA, stream=True) as file,
         rejects_path.open("w", encoding="utf-8") as rejects,
     ):
-        for row in rows:
+        for row in checked(rows, check_stop):
             if isinstance(row, Reject):
                 found.add(row)
                 rejects.write(json.dumps(vars(row)) + "\n")
                 continue
-            batch.append(row)
+            file.add(vars(row))
             found.kept += 1
-            if len(batch) == _BATCH:
-                _write(writer, batch)
-                check_stop()
-        _write(writer, batch)
     if found.count == 0:
         rejects_path.unlink()
     found.check(max_reject_share)
     return found
 
 
-def _write(writer: pa.ipc.RecordBatchStreamWriter, batch: list[TrainingRow]) -> None:
-    if batch:
-        writer.write_table(pa.Table.from_pylist([vars(row) for row in batch], schema=SCHEMA))
-        batch.clear()
-
-
 def open_table(path: Path) -> pa.Table:
     """The rows, memory-mapped, with the columns of `SCHEMA`."""
-    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    return map_arrow_stream(path)
