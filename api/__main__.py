@@ -20,11 +20,11 @@ from core.store import open_store
 from core.store.fleet import SCOPES
 from migrations import is_current
 
-_OLD_DATABASE = "the database is not at this version: run `reason db upgrade` first"
+_OLD_DATABASE = "the database has an older schema: run `reason db upgrade` first"
 
 
 def serve(arguments: list[str]) -> int:
-    """Binds first and says so in one sentence when it cannot."""
+    """Run the HTTP server. Returns the exit status; a port in use is reported in one sentence."""
     parser = argparse.ArgumentParser(prog="reason api", epilog="example: reason api --port 8080")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
@@ -35,8 +35,8 @@ def serve(arguments: list[str]) -> int:
         return _fail(_OLD_DATABASE)
     if not is_loopback(asked.host) and not store.keys.any_active():
         return _fail(
-            f"without an API key the service binds to this machine only, not to {asked.host}. "
-            "Make one first: reason keys create NAME"
+            f"without an API key the service accepts only loopback addresses, not {asked.host}. "
+            "Create a key first: reason keys create NAME"
         )
     store.close()
     try:
@@ -44,7 +44,7 @@ def serve(arguments: list[str]) -> int:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return _fail(
-                f"port {asked.port} is taken, perhaps by another `reason serve`. Give another --port."
+                f"port {asked.port} is in use, perhaps by another `reason serve`. Choose another --port."
             )
         return _fail(f"cannot listen on {asked.host}:{asked.port}: {error.strerror}")
     config = uvicorn.Config(
@@ -59,16 +59,18 @@ def serve(arguments: list[str]) -> int:
 
 
 def keys(arguments: list[str]) -> int:
-    """Works without a running server: it is how the first key is made."""
+    """Manage keys in the database, without a running server: the first key is created this way."""
     parser = argparse.ArgumentParser(
         prog="reason keys", epilog="example: reason keys create ci --scopes read,submit"
     )
     actions = parser.add_subparsers(dest="action", required=True)
-    create = actions.add_parser("create", help="make a key; it is shown once")
+    create = actions.add_parser("create", help="create a key; it is shown only once")
     create.add_argument("name")
-    create.add_argument("--scopes", default="read,submit", help=f"of {', '.join(SCOPES)}")
-    actions.add_parser("list", help="all keys, without their secrets")
-    actions.add_parser("revoke", help="end a key").add_argument("id")
+    create.add_argument(
+        "--scopes", default="read,submit", help=f"comma-separated list of {', '.join(SCOPES)}"
+    )
+    actions.add_parser("list", help="list all keys, without their secrets")
+    actions.add_parser("revoke", help="revoke a key").add_argument("id")
     for action in actions.choices.values():
         action.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
@@ -81,7 +83,7 @@ def keys(arguments: list[str]) -> int:
         case "create":
             scopes = [scope.strip() for scope in asked.scopes.split(",")]
             if unknown := set(scopes) - set(SCOPES):
-                return _fail(f"unknown scope {', '.join(unknown)}: choose of {', '.join(SCOPES)}")
+                return _fail(f"unknown scope {', '.join(unknown)}; known: {', '.join(SCOPES)}")
             try:
                 wanted = NewKey.model_validate({"name": asked.name, "scopes": scopes})
             except ValidationError as error:
@@ -99,7 +101,7 @@ def keys(arguments: list[str]) -> int:
             state = "revoked" if row.revoked_at else "active"
             print(f"{row.id}  {row.name}  {','.join(row.scopes)}  {state}")
     if secret and not asked.json:
-        print(f"\n{secret}\n\nThis is the only time it is shown. Clients send it: export REASON_API_KEY=...")
+        print(f"\n{secret}\n\nThe key is shown only this once. For the client: export REASON_API_KEY=...")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A bearer key makes a Principal. Without any key the service serves this machine only."""
+"""Authentication by bearer key. Without any key the service answers only calls from its own machine."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Scope = Literal["read", "submit", "admin"]
 
 @dataclass(frozen=True)
 class Principal:
-    """Who calls. ``key_id`` is None for the owner of a laptop without keys."""
+    """The caller. ``key_id`` is None if the service has no keys."""
 
     key_id: str | None
     scopes: frozenset[str]
@@ -30,14 +30,14 @@ _LOCAL_NAMES = frozenset({"localhost", "testserver"})
 
 
 class Authenticator:
-    """Settles who calls, before a request's body is read."""
+    """Identifies the caller, before the body of a request is read."""
 
     def __init__(self, store: Store, settings: Settings, throttle: Throttle | None = None) -> None:
         self._store, self._private = store, settings.private_jobs
         self._throttle = throttle or Throttle()
 
     def authenticate(self, request: Request, scope: Scope) -> Principal:
-        """The caller, if it may do what ``scope`` says.
+        """Return the caller, if its key has the scope.
 
         Every scope includes reading; ``admin`` includes all. Raises `Unauthorized`, `Forbidden`, or
         `TooManyRequests` for an address that has sent too many wrong keys.
@@ -48,12 +48,14 @@ class Authenticator:
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             raise Unauthorized(
-                "Send the API key as `Authorization: Bearer KEY` (the client: REASON_API_KEY)."
+                "Send the API key in the header `Authorization: Bearer KEY` (client: set REASON_API_KEY)."
             )
         key = self._check(request, secret.strip())
         scopes = frozenset(key.scopes)
         if scope != "read" and not scopes & {scope, "admin"}:
-            raise Forbidden(f"This API key may not {scope}; its scopes are {', '.join(sorted(scopes))}.")
+            raise Forbidden(
+                f"This call needs the scope {scope}; the API key has {', '.join(sorted(scopes))}."
+            )
         return self._principal(key)
 
     def recheck(self, request: Request) -> Principal:
@@ -64,7 +66,7 @@ class Authenticator:
         before: Principal = request.state.principal
         if before.key_id is None:
             if self._store.keys.any_active():
-                raise Unauthorized("This service has API keys by now.")
+                raise Unauthorized("This service now requires an API key.")
             return before
         key = self._store.keys.active(before.key_id)
         if key is None:
@@ -79,9 +81,7 @@ class Authenticator:
     def _check(self, request: Request, secret: str) -> ApiKey:
         address = request.client.host if request.client else ""
         if seconds := self._throttle.wait_seconds(address):
-            raise TooManyRequests(
-                f"Too many wrong API keys came from {address}. Try again in {seconds} s.", seconds
-            )
+            raise TooManyRequests(f"Too many wrong API keys from {address}. Retry in {seconds} s.", seconds)
         key = self._store.keys.check(secret)
         if key is None:
             self._throttle.failed(address)
@@ -92,15 +92,19 @@ class Authenticator:
 def _only_loopback(request: Request) -> None:
     host = request.client.host if request.client else None
     if host is not None and not is_loopback(host):
-        raise Forbidden("Without an API key this service answers its own machine only: `reason keys create`.")
+        raise Forbidden(
+            "Without an API key this service answers only its own machine: `reason keys create NAME`."
+        )
     # A page in a browser can make a name of its own point here; such a call names that name.
     named = request.url.hostname or ""
     if not is_loopback(named):
-        raise Forbidden(f"Without an API key this service answers to loopback addresses, not to {named!r}.")
+        raise Forbidden(
+            f"Without an API key this service answers only to loopback addresses, not to {named!r}."
+        )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name means this very machine."""
+    """Whether an address or name is a loopback address of this machine."""
     if host in _LOCAL_NAMES or host == "testclient":
         return True
     try:

@@ -1,4 +1,4 @@
-"""What routes ask for, by type."""
+"""Dependencies of the routes, as types of parameters."""
 
 from typing import Annotated, cast
 
@@ -41,7 +41,7 @@ class Key(SecurityBase):
 
     def __init__(self, scope: Scope, unless: str | None = None) -> None:
         self.scope, self.unless = scope, unless
-        self.model = BearerModel(description="An API key: `reason keys create NAME`.")
+        self.model = BearerModel(description="An API key, created with `reason keys create NAME`.")
         self.scheme_name = "ApiKey"
 
     def __call__(self, request: Request) -> Principal | None:
@@ -68,7 +68,7 @@ def _visible_artifact(
     return store.artifacts.get(artifact_id, reader.access)
 
 
-_Kept = Path(pattern=KEPT, description="Its id, NAME, or NAME@VERSION.")
+_Kept = Path(pattern=KEPT, description="Id, NAME (the newest version) or NAME@VERSION.")
 
 
 def _visible_dataset(dataset: Annotated[str, _Kept], store: StoreDep, reader: Reader) -> Artifact:
@@ -90,12 +90,12 @@ VisibleModel = Annotated[Artifact, Depends(_visible_model)]
 MAX_NUMBER = 2**31 - 1
 """The largest sequence number that a row can have."""
 
-Limit = Annotated[int, Query(ge=1, le=500, description="Items a page.")]
+Limit = Annotated[int, Query(ge=1, le=500, description="Items per page.")]
 PlainText = Annotated[str, Query(pattern=PLAIN, max_length=300)]
 
 
 # The store checks the form of a cursor, and answers 400; the schema shows it.
-_Cursor = Query(description="The next_cursor of the page before.")
+_Cursor = Query(description="The next_cursor of the previous page.")
 JobCursor = Annotated[
     Annotated[str, Field(max_length=300, json_schema_extra={"pattern": JOB_ID})] | None, _Cursor
 ]

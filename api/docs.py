@@ -79,6 +79,6 @@ def start() -> Response:
 def asset(name: str) -> Response:
     """A file of Swagger UI."""
     if name not in _FILES:
-        raise NotFound(f"There is nothing at /docs/{name}")
+        raise NotFound(f"Not found: /docs/{name}")
     content = (files("fastapi_offline") / "static" / name).read_bytes()
     return Response(content, media_type=_FILES[name], headers=_HEADERS)

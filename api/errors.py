@@ -46,7 +46,7 @@ def problem(
 
 
 def respond(error: ReasonError) -> JSONResponse:
-    """The answer to an error of the house."""
+    """Return the response for one of the service's own errors."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -71,13 +71,13 @@ def install(app: FastAPI) -> None:
             allowed = _methods(request)
             if request.method not in allowed:
                 return _wrong_method(allowed)
-            return respond(NotFound(f"There is nothing at {request.scope['path']}: {detail}", found))
+            return respond(NotFound(f"Not found: {request.scope['path']}: {detail}", found))
         return respond(InvalidRequest(detail, found))
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:
-            return respond(NotFound(f"There is nothing at {request.scope['path']}"))
+            return respond(NotFound(f"Not found: {request.scope['path']}"))
         if error.status_code == 405:
             return _wrong_method(_methods(request) or (error.headers or {}).get("Allow", "").split(", "))
         return problem(
@@ -88,7 +88,7 @@ def install(app: FastAPI) -> None:
     def _unforeseen(request: Request, error: Exception) -> JSONResponse:
         _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
         return problem(
-            500, ReasonError.title, "The server made a mistake; its log has the details.", ReasonError.code
+            500, ReasonError.title, "Internal error of the server; its log has the details.", ReasonError.code
         )
 
 
@@ -102,5 +102,5 @@ def _methods(request: Request) -> list[str]:
 
 def _wrong_method(allowed: list[str]) -> JSONResponse:
     names = ", ".join(allowed)
-    message = f"This path takes {names}."
+    message = f"This path accepts only {names}."
     return problem(405, "Method not allowed", message, "method_not_allowed", headers={"Allow": names})

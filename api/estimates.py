@@ -1,4 +1,4 @@
-"""What a training job would take, told before anything is queued."""
+"""Estimate the memory and time of a training job before it is queued."""
 
 import math
 import os
@@ -59,7 +59,7 @@ def estimate_training(
     store: Store,
     library: Library,
 ) -> EstimateView:
-    """Never fails for want of knowledge: what is not known is null, and ``notes`` says why."""
+    """Return the estimate. Values that are unknown are null, and ``notes`` has the reason."""
     notes: list[str] = []
     workers = [worker for worker, _ in store.workers.alive(60)]
     device, precision = _device(spec, workers)
@@ -109,7 +109,7 @@ def estimate_training(
     found.workers = fits(workers, spec.resources, device, found.least_memory_bytes, notes)
     rate = rate_of(store, device)
     if rate is None:
-        notes.append(f"No training has ended on a {device} yet: how long this one takes cannot be said.")
+        notes.append(f"seconds is unknown: no training has finished on a {device} yet.")
     elif found.steps is not None:
         pairs = min(spec.batch_size, found.rows or spec.batch_size)
         tokens = step.tokens(pairs) * spec.gradient_accumulation_steps
@@ -139,9 +139,10 @@ def check_memory(spec: TrainSpec, inputs: Mapping[str, Input], store: Store, lib
         of_gpu = device == "cuda"
         shards = ", sharding: fsdp over several GPUs" if of_gpu and spec.sharding == "none" else ""
         message = (
-            f"at least {needed / 1e9:.1f} GB are needed even in the smallest micro-batches, and no worker "
-            f"has more than {most / 1e9:.1f} GB{' a GPU' if of_gpu else ''}. Use lora with quantization, an "
-            f"8-bit optimizer{', a CPU (resources.gpus: 0)' if of_gpu else ''}{shards} or a smaller model"
+            f"the job needs at least {needed / 1e9:.1f} GB even with the smallest micro-batches, but no "
+            f"worker has more than {most / 1e9:.1f} GB{' per GPU' if of_gpu else ''}. Use lora with "
+            f"quantization, an 8-bit optimizer{', a CPU (resources.gpus: 0)' if of_gpu else ''}{shards} "
+            "or a smaller model"
         )
         refused = InvalidRequest(message, [Problem("base_model", message)])
         refused.extra = {"estimate": estimate_training(spec, inputs, store, library).model_dump(mode="json")}
@@ -185,14 +186,14 @@ def find_shape(
         if ref.scheme == "hf":
             folder = _cached_from_hub(ref.target, ref.revision)
         if folder is None:
-            notes.append(f"{reference} is not at hand here: its size, and so its memory, is not known.")
+            notes.append(f"memory is unknown: the size of {reference} is not known on this host.")
             return None
         names = [
             path.relative_to(folder).as_posix() for pattern in ("*", "*/*") for path in folder.glob(pattern)
         ]
         return read_shape(names, lambda name: (folder / name).open("rb"))
     except (OSError, ReasonError) as error:
-        notes.append(f"{reference} cannot be measured: {error}")
+        notes.append(f"memory is unknown: {reference} cannot be read: {error}")
         return None
 
 
@@ -218,7 +219,7 @@ def _look(spec: TrainSpec, notes: list[str]) -> _Seen | None:
     whole, begun = True, time.monotonic()
     for dataset, row in _rows(spec, notes):
         if time.monotonic() - begun > _SECONDS:
-            notes.append(f"The first {rows} rows were looked at; how many there are was not counted.")
+            notes.append(f"rows is unknown: only the first {rows} rows were read.")
             whole = False
             break
         if row is None:
@@ -233,7 +234,7 @@ def _look(spec: TrainSpec, notes: list[str]) -> _Seen | None:
         documents += sum(len(text) for text in texts) + len(texts) * len(spec.prompts.document or "")
     if not rows:
         if whole:
-            notes.append("No row of the data was seen that can be trained on.")
+            notes.append("No row that can be trained on was found in the data.")
         return None
     used = sum(count if spec.sample is None else min(count, spec.sample) for count in of_dataset)
     if spec.evaluation.holdout is not None:
@@ -246,11 +247,11 @@ def _rows(spec: TrainSpec, notes: list[str]) -> Iterator[tuple[int, TrainingRow 
     for number, source in enumerate(spec.datasets):
         ref = parse_ref(source.ref)
         if ref.scheme != "file":
-            notes.append(f"{source.ref} was not looked at.")
+            notes.append(f"{source.ref} was not read: an estimate reads only file: references.")
             yield number, None
             continue
         if _corpus_bytes(Path(ref.target)) > _CORPUS_BYTES:  # it is read whole before its first row
-            notes.append(f"{source.ref} is too large to be looked at.")
+            notes.append(f"{source.ref} was not read: it is too large for an estimate.")
             yield number, None
             continue
         try:
@@ -294,7 +295,7 @@ def _step(
 # -- the fleet ---------------------------------------------------------------------------------------
 
 
-IN_VAIN = "A GPU is asked for, and no worker has one: these are a CPU's numbers."
+IN_VAIN = "The job needs a GPU, but no worker has one: the numbers are for a CPU."
 
 
 def wants_gpu_in_vain(resources: Resources, device: str, workers: list[Worker]) -> bool:
@@ -307,7 +308,7 @@ def fits(
 ) -> list[FitView]:
     """Which workers can hold a job that needs ``least`` bytes; a note where there is none to ask."""
     if not workers:
-        notes.append("No worker is up: which one fits cannot be said.")
+        notes.append("workers is empty: no worker is running.")
     possible = not wants_gpu_in_vain(resources, device, workers)
     return [
         FitView(worker=worker.id, host=worker.host, memory_bytes=room, fits=possible and least <= room)

@@ -1,4 +1,4 @@
-"""Bodies have a size."""
+"""The size limit of request bodies."""
 
 import contextlib
 from collections.abc import Mapping
@@ -52,5 +52,5 @@ class BodyLimit:
             await self._refuse(scope, receive, send, most)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
-        response = problem(413, TooLarge.title, f"At most {most} bytes are taken.", TooLarge.code)
+        response = problem(413, TooLarge.title, f"The body is larger than {most} bytes.", TooLarge.code)
         await response(scope, receive, send)

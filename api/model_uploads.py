@@ -80,6 +80,6 @@ def _remove_clutter(folder: Path) -> list[str]:
 
 def _remove(folder: Path, name: str) -> None:
     if (folder / name).is_dir():
-        message = f"the archive has a folder {name!r}: the service writes a file of this name. Rename it"
+        message = f"the archive has a folder named {name!r}, which the service uses for a file: rename it"
         raise InvalidRequest(message, [Problem("body", message)])
     (folder / name).unlink(missing_ok=True)

@@ -27,7 +27,8 @@ class ServiceCollector:
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
-            "reason_database_up", "Whether the database answers; without it the rest is missing."
+            "reason_database_up",
+            "1 if the database answers; 0 if not, and then the other service metrics are missing.",
         )
         try:
             seen = self._store.statistics.take()
@@ -43,19 +44,19 @@ class ServiceCollector:
         yield jobs
         # A gauge: retrying takes a job out again, and a counter that sinks looks like a restart.
         ended = GaugeMetricFamily(
-            "reason_jobs_ended", "Jobs that stand ended, by the reason.", labels=["kind", "reason"]
+            "reason_jobs_ended", "Jobs that have ended, by end reason.", labels=["kind", "reason"]
         )
         for labels, count in seen.ended.items():
             ended.add_metric(labels, count)
         yield ended
-        yield CounterMetricFamily("reason_attempts", "Attempts begun.", value=seen.attempts)
+        yield CounterMetricFamily("reason_attempts", "Attempts started.", value=seen.attempts)
         yield GaugeMetricFamily(
             "reason_queue_oldest_seconds",
-            "How long the oldest job that could run has waited.",
+            "Waiting time of the oldest job that could start.",
             value=seen.oldest_queued_seconds,
         )
-        artifacts = GaugeMetricFamily("reason_artifacts", "Artifacts kept.", labels=["kind"])
-        size = GaugeMetricFamily("reason_artifacts_bytes", "Their size.", labels=["kind"])
+        artifacts = GaugeMetricFamily("reason_artifacts", "Stored artifacts.", labels=["kind"])
+        size = GaugeMetricFamily("reason_artifacts_bytes", "Size of the stored artifacts.", labels=["kind"])
         for kind, (count, amount) in seen.artifacts.items():
             artifacts.add_metric([kind], count)
             size.add_metric([kind], amount)
@@ -63,12 +64,14 @@ class ServiceCollector:
         slots = GaugeMetricFamily(
             "reason_worker_slots", "Jobs that a worker can run at once.", labels=["worker"]
         )
-        busy = GaugeMetricFamily("reason_worker_jobs", "Jobs that it runs.", labels=["worker"])
-        memory = GaugeMetricFamily("reason_gpu_memory_bytes", "A GPU's memory.", labels=["gpu", "name"])
-        free = GaugeMetricFamily(
-            "reason_gpu_memory_free_bytes", "What of it is free.", labels=["gpu", "name"]
+        busy = GaugeMetricFamily("reason_worker_jobs", "Jobs that a worker is running.", labels=["worker"])
+        memory = GaugeMetricFamily(
+            "reason_gpu_memory_bytes", "Total memory of a GPU.", labels=["gpu", "name"]
         )
-        held = GaugeMetricFamily("reason_gpu_held", "Whether a job has the GPU.", labels=["gpu", "name"])
+        free = GaugeMetricFamily(
+            "reason_gpu_memory_free_bytes", "Free memory of a GPU.", labels=["gpu", "name"]
+        )
+        held = GaugeMetricFamily("reason_gpu_held", "1 if a job has the GPU, else 0.", labels=["gpu", "name"])
         gpus: dict[str, Gpu] = {}  # workers of one host see the same ones
         for worker, running in seen.workers:
             slots.add_metric([worker.id], worker.slots)
@@ -88,7 +91,7 @@ class CallTimes:
         self._app = app
         self._seconds = Histogram(
             "reason_http_seconds",
-            "Calls, from their arrival to the start of the answer.",
+            "Duration of calls, from arrival to the start of the response.",
             ["method", "route", "status"],
             registry=registry,
         )

@@ -14,17 +14,21 @@ _METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 _PROBLEM = {
     "type": "object",
     "title": "Problem",
-    "description": "What went wrong (RFC 9457).",
+    "description": "An error (RFC 9457).",
     "required": ["type", "title", "status", "detail", "code", "errors"],
     "properties": {
         "type": {"type": "string", "examples": ["urn:reason:invalid_request"]},
         "title": {"type": "string"},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string", "description": "A sentence for people."},
-        "code": {"type": "string", "description": "For programs.", "examples": ["invalid_request"]},
+        "detail": {"type": "string", "description": "A message for people."},
+        "code": {
+            "type": "string",
+            "description": "The error code, for programs.",
+            "examples": ["invalid_request"],
+        },
         "errors": {
             "type": "array",
-            "description": "Each fault of the request: where it is, and what is wrong.",
+            "description": "Each error of the request, with the path of the field.",
             "items": {
                 "type": "object",
                 "required": ["path", "message"],
@@ -38,18 +42,23 @@ _PROBLEM = {
 }
 
 _DESCRIPTIONS = {
-    "400": "An unknown query parameter, or another request that makes no sense.",
+    "400": "An unknown query parameter, or another invalid request.",
     "401": "The API key is missing, unknown or revoked.",
-    "403": "The API key has not the scope that this call needs.",
-    "404": "There is no such thing, or this key may not see it.",
-    "413": "The body is larger than MAX_BODY_BYTES.",
-    "422": "The request does not validate.",
-    "429": "Too many wrong API keys came from this address.",
-    "500": "The server made a mistake.",
-    "503": "The database or the artifact storage is away: try again.",
+    "403": "The API key does not have the scope that this call needs.",
+    "404": "Not found, or not visible to this key.",
+    "413": "The body is larger than REASON_MAX_BODY_BYTES.",
+    "422": "The request is not valid.",
+    "429": "Too many wrong API keys from this address.",
+    "500": "Internal error of the server.",
+    "503": "The database or the artifact storage is not reachable: retry later.",
 }
 
-_RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds to wait before a retry.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
 _HEADERS: dict[str, dict[str, Any]] = {
     "401": {"WWW-Authenticate": {"schema": {"type": "string"}}},
     "429": _RETRY_AFTER,

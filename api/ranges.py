@@ -15,18 +15,18 @@ _BLOCK = 1 << 18
 
 _CONTENT: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _ETAG = {"ETag": {"description": "The file's sha256, quoted.", "schema": {"type": "string"}}}
-_CONTENT_RANGE = {"description": "Where the part lies in the file.", "schema": {"type": "string"}}
+_CONTENT_RANGE = {"description": "Position of the returned bytes in the file.", "schema": {"type": "string"}}
 
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole file.", "content": _CONTENT, "headers": _ETAG},
     206: {
-        "description": "The part that Range asks for.",
+        "description": "The requested range of bytes.",
         "content": _CONTENT,
         "headers": {**_ETAG, "Content-Range": _CONTENT_RANGE},
     },
     304: {"description": "If-None-Match names the file's ETag.", "headers": _ETAG},
     416: {
-        "description": "Range begins behind the end of the file.",
+        "description": "The range begins after the end of the file.",
         "headers": {"Content-Range": _CONTENT_RANGE},
     },
 }
@@ -35,8 +35,8 @@ RANGE_HEADERS: list[dict[str, Any]] = [
     {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
     for name, text in {
         "Range": "One range of bytes: bytes=FIRST-LAST, bytes=FIRST- or bytes=-COUNT.",
-        "If-Range": "An ETag: Range counts only while it is the file's.",
-        "If-None-Match": "ETags: 304 when one of them is the file's.",
+        "If-Range": "An ETag. Range is ignored if it is not the file's ETag.",
+        "If-None-Match": "ETags. The answer is 304 if one of them is the file's ETag.",
     }.items()
 ]
 
@@ -63,7 +63,7 @@ def serve(request: Request, source: IO[bytes], *, size: int, sha256: str, name: 
         start, end = _bounds(*asked.groups(), size=size)
         if start >= size or start >= end:
             source.close()
-            message = f"The file has {size} bytes, and the range begins behind them."
+            message = f"The range begins after the end of the file, which has {size} bytes."
             bounds = {"Content-Range": f"bytes */{size}"}
             return problem(416, "The range cannot be served", message, "bad_range", headers=bounds)
         status = 206

@@ -1,4 +1,4 @@
-"""What a job that trains nothing would take: prepare, mine, evaluate and embed read texts, some by models."""
+"""Estimate the memory and time of prepare, mine, evaluate and embed jobs."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ _MOST_FILES = 10_000
 def estimate_reading(
     spec: AnySpec, inputs: Mapping[str, Input], store: Store, library: Library
 ) -> EstimateView:
-    """Never fails for want of knowledge: what is not known is null, and ``notes`` says why."""
+    """Return the estimate. Values that are unknown are null, and ``notes`` has the reason."""
     notes: list[str] = []
     workers = [worker for worker, _ in store.workers.alive(60)]
     device = device_of(spec.resources, workers)
@@ -51,9 +51,9 @@ def estimate_reading(
     found.workers = fits(workers, spec.resources, device, found.least_memory_bytes, notes)
     rate = rate_of(store, device)
     if not known:
-        notes.append("No model reads the texts: how long that takes is not estimated.")
+        notes.append("seconds is unknown: it is estimated only for jobs in which a model reads texts.")
     elif rate is None:
-        notes.append(f"No training has ended on a {device} yet: how long this one takes cannot be said.")
+        notes.append(f"seconds is unknown: no training has finished on a {device} yet.")
     elif tokens is not None:
         forward = sum(operations(shape, tokens) for shape in known) / 3  # a third of forward and backward
         found.seconds = round(forward / rate, 1)
@@ -71,7 +71,7 @@ def check_reading_memory(spec: AnySpec, inputs: Mapping[str, Input], store: Stor
     most = max(room_of(worker, spec.resources, device) for worker in workers)
     if needed > most and any(shapes):
         message = (
-            f"at least {needed / 1e9:.1f} GB are needed to hold the model, and no worker has more than "
+            f"the model needs at least {needed / 1e9:.1f} GB of memory, but no worker has more than "
             f"{most / 1e9:.1f} GB"
         )
         refused = InvalidRequest(message, [Problem(_place_of_model(spec), message)])
@@ -112,7 +112,7 @@ def _tokens(spec: AnySpec, inputs: Mapping[str, Input], library: Library, notes:
     for reference in dict.fromkeys(found.text for found in places if found.role == "dataset"):
         size = _bytes(reference, inputs, library)
         if size is None:
-            notes.append(f"{reference} was not looked at: how much there is to read is not known.")
+            notes.append(f"seconds is unknown: the size of {reference} is not known on this host.")
             return None
         total += size
     notes.append(
@@ -142,6 +142,6 @@ def _files(path: Path) -> Iterator[Path]:
         return
     for number, found in enumerate(path.rglob("*")):
         if number > _MOST_FILES:
-            raise OSError("too many files to be looked at")
+            raise OSError("too many files for an estimate")
         if found.is_file():
             yield found

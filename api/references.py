@@ -1,4 +1,4 @@
-"""What a spec's references mean, settled when the job is submitted: later changes do not reach it."""
+"""Resolve the references of a spec when the job is submitted, so that later changes do not affect it."""
 
 import os
 from pathlib import Path
@@ -64,9 +64,11 @@ def _check_file(ref: Ref, path: str, settings: Settings) -> None:
         roots = ", ".join(str(root) for root in settings.allowed_paths)
         raise Forbidden(
             f"{path}: {resolved} is outside the folders that this service may read ({roots}). "
-            "Set REASON_ALLOWED_PATHS, or put the file there."
+            "Move the file there, or add its folder to REASON_ALLOWED_PATHS."
         )
     if not exists:
-        raise NotFound(f"{path}: there is no file or folder {resolved}")
+        raise NotFound(f"{path}: file or folder not found: {resolved}")
     if not os.access(resolved, os.R_OK | os.X_OK if resolved.is_dir() else os.R_OK):
-        raise Forbidden(f"{path}: {resolved} cannot be read by user {os.getuid()}, as whom this service runs")
+        raise Forbidden(
+            f"{path}: {resolved} cannot be read by the user of this service (user id {os.getuid()})"
+        )

@@ -67,8 +67,8 @@ def _flat(dependant: Dependant) -> Iterator[Dependant]:
 def _check_query(request: Request, known: list[str], several: set[str]) -> None:
     counts = Counter(name for name, _ in request.query_params.multi_items())
     if twice := [name for name, count in counts.items() if count > 1 and name not in several]:
-        problems = [Problem(name, "given twice") for name in twice]
-        raise BadRequest(f"{twice[0]}: given twice", problems)
+        problems = [Problem(name, "is given more than once") for name in twice]
+        raise BadRequest(f"{twice[0]}: is given more than once", problems)
     unknown = [name for name in dict.fromkeys(request.query_params.keys()) if name not in known]
     if unknown:
         problems = [Problem(name, _unknown(name, known)) for name in unknown]
@@ -77,9 +77,9 @@ def _check_query(request: Request, known: list[str], several: set[str]) -> None:
 
 def _unknown(name: str, known: list[str]) -> str:
     if not known:
-        return "unknown query parameter: this call takes none"
+        return "unknown query parameter; this call has none"
     near = difflib.get_close_matches(name, known, n=1)
-    return f"unknown query parameter{f', did you mean {near[0]}' if near else ''}; known: {', '.join(known)}"
+    return f"unknown query parameter{f'; did you mean {near[0]}?' if near else ''}; known: {', '.join(known)}"
 
 
 # -- the body ----------------------------------------------------------------------------------------
@@ -97,10 +97,10 @@ class _JsonRequest(Request):
 
 def _parse(body: bytes, content_type: str | None) -> Any:
     if not body:
-        _refuse("is empty, and must be JSON")
+        _refuse("is empty; it must be JSON")
     if not _is_json(content_type):
         said = f"is {content_type}" if content_type else "is missing"
-        message = f"{said}, and the body must be JSON: send `Content-Type: application/json`"
+        message = f"{said}, but the body must be JSON: send `Content-Type: application/json`"
         raise InvalidRequest(f"Content-Type {message}", [Problem("Content-Type", message)])
     try:
         return json.loads(body, object_pairs_hook=_without_repeats, parse_constant=_not_json)
@@ -129,7 +129,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidRequest(f"{twice}: given twice", [Problem(twice, "given twice")])
+        raise InvalidRequest(f"{twice}: is given more than once", [Problem(twice, "is given more than once")])
     return found
 
 

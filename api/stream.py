@@ -30,7 +30,7 @@ def last_seen(
     last_event_id: Annotated[
         str,
         Header(
-            description="The id of the last event known.",
+            description="The id of the last event that was received.",
             json_schema_extra={"pattern": "^[0-9]{0,9}$"},  # checked below, and answered with 400
         ),
     ] = "",
@@ -39,21 +39,25 @@ def last_seen(
     if not last_event_id:
         return 0
     if not matches(NUMBER, last_event_id):
-        raise BadRequest(f"Last-Event-ID {last_event_id!r} is not a number that this stream gave")
+        raise BadRequest(f"Last-Event-ID {last_event_id!r} is not the id of an event of this stream")
     return int(last_event_id)
 
 
-@router.get("/{job_id}/stream", response_class=EventSourceResponse, summary="What happens, live")
+@router.get(
+    "/{job_id}/stream",
+    response_class=EventSourceResponse,
+    summary="Events of a job, live (server-sent events)",
+)
 async def stream(
     request: Request,
     store: StoreDep,
     job: VisibleJob,
     after: Annotated[int, Depends(last_seen)],
 ) -> AsyncIterator[ServerSentEvent]:
-    """Every event from the first, or from the one after `Last-Event-ID`; ends when the job has ended.
+    """Send all events from the first, or from the one after `Last-Event-ID`, until the job has ended.
 
-    An event's id is its number within the job: a reader that was cut off goes on without gaps or repeats. The
-    stream also ends, within seconds, when its key is revoked.
+    The id of an event is its number within the job, so a client that reconnects misses and repeats nothing.
+    The stream also ends, within seconds, when the caller's key is revoked.
     """
     async for event in follow(request, store, job.id, after):
         yield event

@@ -65,7 +65,7 @@ async def receive(request: Request, settings: Settings) -> AsyncIterator[Receive
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower() or None
     if media_type == "multipart/form-data":
-        raise BadRequest("The body is the file itself, and no form: curl --data-binary @FILE, not curl -F")
+        raise BadRequest("The body must be the file itself: use curl --data-binary @FILE, not curl -F")
     folder = settings.data_dir / "uploads" / uuid.uuid4().hex
     path = folder / "body"
     digest, size = hashlib.sha256(), 0
@@ -75,17 +75,19 @@ async def receive(request: Request, settings: Settings) -> AsyncIterator[Receive
             async for block in request.stream():
                 size += len(block)
                 if size > settings.max_upload_bytes:
-                    raise TooLarge(f"At most {settings.max_upload_bytes} bytes are taken (MAX_UPLOAD_BYTES).")
+                    raise TooLarge(
+                        f"The body is larger than REASON_MAX_UPLOAD_BYTES ({settings.max_upload_bytes})."
+                    )
                 digest.update(block)
                 await run_in_threadpool(file.write, block)
         if not size:
             raise BadRequest("The body is empty")
         yield Received(folder, path, digest.hexdigest(), size, media_type)
     except ClientDisconnect as error:
-        raise BadRequest("The body broke off") from error
+        raise BadRequest("The connection was closed before the end of the body") from error
     except OSError as error:
         raise StorageFailure(
-            f"The upload cannot be stored in DATA_DIR: {error.strerror or first_line(error)}"
+            f"The upload cannot be written to REASON_DATA_DIR: {error.strerror or first_line(error)}"
         ) from error
     finally:
         await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
@@ -178,7 +180,9 @@ def keep(
 def check_upload_name(name: str) -> None:
     """Raises `InvalidRequest` for a name that would be taken for an id."""
     if name.startswith("art_"):
-        raise InvalidRequest("names that begin with art_ are ids", [Problem("name", "begins with art_")])
+        raise InvalidRequest(
+            "name must not begin with art_, which marks ids", [Problem("name", "must not begin with art_")]
+        )
 
 
 def unpacked(
@@ -207,7 +211,7 @@ def _ending(received: Received, filename: str | None, *, only_archives: bool) ->
         ending = ending_of(received.path, filename, received.media_type)
         if is_archive(f"archive{ending}"):
             return ending
-    raise BadData("the body is no archive: send a tar or zip of the folder")
+    raise BadData("the body is not an archive: send a tar or zip of the folder")
 
 
 def keep_as(
@@ -235,9 +239,9 @@ def keep_as(
 def _as_parameters(message: str) -> str:
     """A message that names the options of a job's source, with the way to say them to an upload."""
     if "columns: {" in message:
-        return f"{message} (of an upload: columns=query:NAME&columns=positive:NAME)"
+        return f"{message} (for an upload: columns=query:NAME&columns=positive:NAME)"
     if "`encoding: " in message:
-        return f"{message} (of an upload: encoding=NAME)"
+        return f"{message} (for an upload: encoding=NAME)"
     return message
 
 
@@ -253,21 +257,21 @@ def _check_names(folder: Path) -> None:
     for name in (MANIFEST, PREVIEW, READING):
         if (folder / name).is_dir():
             raise BadData(
-                f"the archive has a folder {name!r}: the service writes a file of this name. Rename it"
+                f"the archive has a folder named {name!r}, which the service uses for a file: rename it"
             )
 
 
 def _check(found: Inspected, max_reject_share: float) -> None:
     whole = found.rows + found.rejected
     if not whole:
-        empty = f": its {found.empty} documents have no text" if found.empty else ""
-        message = f"There is nothing in it{empty}"
+        empty = f": its {found.empty} documents contain no text" if found.empty else ""
+        message = f"The upload contains no rows and no documents{empty}"
         raise InvalidRequest(message, [Problem("body", message)])
     if found.rejected > max_reject_share * whole or not found.rows:
         problems = [Problem(f"{reject.file}, line {reject.line}", reject.reason) for reject in found.rejects]
         first = _as_parameters(f"{problems[0].path}: {problems[0].message}") if problems else ""
         raise InvalidRequest(
-            f"{found.rejected} of {whole} rows cannot be used, more than max_reject_share "
-            f"({max_reject_share:g}) allows. {first}",
+            f"{found.rejected} of {whole} rows cannot be used, which is more than max_reject_share "
+            f"({max_reject_share:g}). {first}",
             problems,
         )

@@ -1,4 +1,4 @@
-"""``reason``. Exit codes: 0 done, 1 the job failed, 2 bad usage or spec, 3 cancelled, 4 no service."""
+"""``reason``. Exit codes: 0 success, 1 the job failed, 2 invalid usage or spec, 3 cancelled, 4 no service."""
 
 import json
 import os
@@ -33,15 +33,15 @@ console = Console(stderr=True, markup=False)  # what jobs say is text, brackets 
 
 _EXITS = {"succeeded": 0, "failed": 1, "cancelled": 3, "paused": 3}
 
-JobId = Annotated[str, typer.Argument(help="The job's id, as submit printed it.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
+JobId = Annotated[str, typer.Argument(help="Job id, as printed by reason submit.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the spec.")
 ]
 
 
 def main() -> None:
-    """The entry point: errors of ours become a sentence and an exit code."""
+    """The entry point: turn errors of the service into a message and an exit code."""
     passed_on = _PASSED_ON.get(sys.argv[1] if len(sys.argv) > 1 else "")
     if passed_on:
         # In our place, not as a child: signals reach the command itself, and its exit code is ours.
@@ -58,13 +58,13 @@ def main() -> None:
     except ReasonError as error:
         _fail(str(error), 2 if error.status < 500 else 1)
     except ValidationError as error:
-        _fail(f"a setting is wrong: {_settings_problem(error)}", 2)
+        _fail(f"invalid setting: {_settings_problem(error)}", 2)
     except BrokenPipeError:  # `reason logs ID | head`
         sys.exit(0)
 
 
 _PASSED_ON = {
-    # Rooms of their own: the client does not import them.
+    # Programs of their own: the client does not import them.
     "api": ["api"],
     "worker": ["worker"],
     "keys": ["api", "keys"],
@@ -101,7 +101,7 @@ def _print_job(job: JobView, as_json: bool) -> None:
     if job.name:
         print(f"  name      {job.name}")
     if job.queue_position is not None:
-        print(f"  queue     {job.queue_position} before it")
+        print(f"  queue     {job.queue_position} jobs before it")
     if job.progress.total_steps:
         print(f"  step      {job.progress.step} of {job.progress.total_steps}")
     for name, value in job.latest.items():
@@ -122,7 +122,9 @@ def _exit_with(job: JobView) -> None:
 
 @app.command(epilog="example: reason serve --port 8000")
 def serve(
-    host: Annotated[str, typer.Option(help="Anything but loopback needs an API key.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Other than loopback needs an API key.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
     """Run the whole service on this machine: API and worker."""
@@ -135,9 +137,10 @@ def serve(
 def submit(
     spec: Annotated[Path, typer.Argument(help="YAML or JSON job spec.")],
     settings: Set = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay and show its progress.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the progress until the job ends.")] = False,
     key: Annotated[
-        str | None, typer.Option("--idempotency-key", help="Makes repeating the call safe.")
+        str | None,
+        typer.Option("--idempotency-key", help="With the same key and spec, repeated calls make one job."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -158,14 +161,14 @@ def estimate(
     settings: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Memory, steps and seconds of a job, and who has room for it. Queues nothing."""
+    """Estimate memory, steps and seconds of a job, and which workers are large enough. Queues nothing."""
     data = apply_settings(read_spec(spec), settings or [])
     with _client() as client:
         found = client.estimate(data)
     if as_json:
         _print_json(found.model_dump(mode="json"))
         return
-    table = Table("what", "how much", box=None)
+    table = Table("quantity", "value", box=None)
     for name, size in (found.memory or {}).items():
         table.add_row(name if name == "total" else f"  {name}", f"{size / 1e9:.2f} GB")
     if found.least_memory_bytes:
@@ -192,7 +195,7 @@ def _watch(client: Client, job_id: str, as_json: bool) -> None:
     try:
         job = follow(client, job_id, console)
     except KeyboardInterrupt:
-        console.print(f"The job goes on. To end it: reason cancel {job_id}", highlight=False)
+        console.print(f"The job continues to run. To cancel it: reason cancel {job_id}", highlight=False)
         raise typer.Exit(130) from None
     _print_job(job, as_json)
     _exit_with(job)
@@ -256,35 +259,37 @@ def _act(verb: str, job_id: str, as_json: bool) -> None:
 
 @app.command(epilog="example: reason cancel job_01k9...")
 def cancel(job_id: JobId, as_json: Json = False) -> None:
-    """End a job; a running one saves a checkpoint first."""
+    """Cancel a job. A running job saves a checkpoint first."""
     _act("cancel", job_id, as_json)
 
 
 @app.command(epilog="example: reason pause job_01k9...")
 def pause(job_id: JobId, as_json: Json = False) -> None:
-    """Save a checkpoint and hold the job."""
+    """Pause a job. A running job saves a checkpoint first."""
     _act("pause", job_id, as_json)
 
 
 @app.command(epilog="example: reason resume job_01k9...")
 def resume(job_id: JobId, as_json: Json = False) -> None:
-    """Go on with a paused job."""
+    """Resume a paused job from its last checkpoint."""
     _act("resume", job_id, as_json)
 
 
 @app.command(epilog="example: reason retry job_01k9...")
 def retry(job_id: JobId, as_json: Json = False) -> None:
-    """Queue a failed or cancelled job again; it goes on from its last checkpoint."""
+    """Queue a failed or cancelled job again. It continues from its last checkpoint."""
     _act("retry", job_id, as_json)
 
 
 @app.command(epilog="example: reason logs job_01k9... -f")
 def logs(
     job_id: JobId,
-    tail: Annotated[int | None, typer.Option("--tail", "-n", min=1, help="The last so many lines.")] = None,
-    follow_it: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the job ends.")] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", min=1, help="Only this many of the last lines.")
+    ] = None,
+    follow_it: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
 ) -> None:
-    """Print what the job's process wrote."""
+    """Print the log of a job."""
     with _client() as client:
         text, cursor = client.logs(job_id, tail=tail)
         print(text, end="", flush=True)
@@ -300,11 +305,15 @@ def logs(
 @app.command(epilog="example: reason metrics job_01k9... --plot curves.png")
 def metrics(
     job_id: JobId,
-    name: Annotated[list[str] | None, typer.Option(help="Repeatable; all without it.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw them into a .png, .svg or .pdf.")] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Name of a metric. Repeatable; default: all.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the metrics into a .png, .svg or .pdf file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print or draw a job's curves."""
+    """Print or plot the metrics of a job."""
     with _client() as client:
         series = client.metrics(job_id, name)
         title = client.job(job_id).name or job_id
@@ -340,25 +349,25 @@ def models(as_json: Json = False) -> None:
 @app.command(epilog="example: reason upload data/tickets.csv --name tickets")
 def upload(
     path: Annotated[Path, typer.Argument(help="A file of rows, an archive, or a folder.")],
-    name: Annotated[str, typer.Option(help="Sending it again makes the next version, if it has changed.")],
+    name: Annotated[str, typer.Option(help="Name. Changed content under the same name is a new version.")],
     max_reject_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of rows that may be unreadable.")
+        float, typer.Option(min=0, max=1, help="Largest share of rows that may be unreadable.")
     ] = 0.0,
     encoding: Annotated[
-        str | None, typer.Option(help="Of text files that are not UTF-8: cp1252, shift_jis.")
+        str | None, typer.Option(help="Encoding of text files that are not UTF-8: cp1252, shift_jis.")
     ] = None,
     columns: Annotated[
         list[str] | None,
         typer.Option(
-            help="role:NAME of a column that is not known by its name (query:title), role:NUMBER of a file "
-            "without a header. Once for each column."
+            help="role:NAME for a column whose name is not known (query:title), or role:NUMBER for a file "
+            "without a header. Repeat it for each column."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Send a dataset. It is read to its end first: bad rows are answered with their lines."""
+    """Upload a dataset. The service reads all of it first and reports unusable rows with their lines."""
     if not path.exists():
-        raise InvalidRequest(f"There is no file or folder {path}")
+        raise InvalidRequest(f"File or folder not found: {path}")
     try:
         with _client() as client:
             made = client.upload(
@@ -376,12 +385,12 @@ def upload(
 @app.command(epilog="example: reason upload-model data/my-model --name my-model")
 def upload_model(
     path: Annotated[Path, typer.Argument(help="A model's folder, or a tar or zip of one.")],
-    name: Annotated[str, typer.Option(help="Sending it again makes the next version, if it has changed.")],
+    name: Annotated[str, typer.Option(help="Name. Changed content under the same name is a new version.")],
     as_json: Json = False,
 ) -> None:
-    """Send a model with weights in safetensors. Its files are checked first; jobs name it model:NAME."""
+    """Upload a model with weights in safetensors. Its files are checked; jobs refer to it as model:NAME."""
     if not path.exists():
-        raise InvalidRequest(f"There is no file or folder {path}")
+        raise InvalidRequest(f"File or folder not found: {path}")
     try:
         with _client() as client:
             made = client.upload_model(path, name)
@@ -390,10 +399,10 @@ def upload_model(
     if as_json:
         _print_json(made.model_dump(mode="json"))
         return
-    family = made.metadata.get("family") or "family to be named by its jobs"
+    family = made.metadata.get("family") or "family unknown: jobs must name it"
     print(f"model:{made.id}  {made.name}@{made.version}  {family}  {made.bytes / 1e6:.1f} MB")
     if left_out := made.metadata.get("left_out"):
-        console.print(f"Left out, because they can run code: {', '.join(left_out)}")
+        console.print(f"Not stored, because such files can run code: {', '.join(left_out)}")
 
 
 @app.command(epilog="example: reason datasets")
@@ -420,12 +429,12 @@ def datasets(as_json: Json = False) -> None:
 @app.command(epilog="example: reason download job:job_01k9.../model data/my-model")
 def download(
     reference: Annotated[str, typer.Argument(help="job:ID/OUTPUT, model:ID or model:NAME@VERSION.")],
-    folder: Annotated[Path, typer.Argument(help="Where its files go.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write the files to.")],
     as_json: Json = False,
 ) -> None:
-    """Fetch an artifact, checked against its sums; run again it goes on where it broke off."""
+    """Download an artifact and verify its checksums. The same command resumes an interrupted download."""
     if folder.exists() and not folder.is_dir():
-        raise InvalidRequest(f"{folder} is a file: give a folder")
+        raise InvalidRequest(f"{folder} is a file, not a folder")
     try:
         with _client() as client:
             artifact = client.download(reference, folder)
@@ -439,7 +448,7 @@ def download(
 
 @app.command(epilog="example: reason workers")
 def workers(as_json: Json = False) -> None:
-    """List the workers heard of in the last minute."""
+    """List the workers with a heartbeat in the last minute."""
     with _client() as client:
         found = client.workers()
     if as_json:
@@ -460,7 +469,7 @@ def workers(as_json: Json = False) -> None:
 
 @app.command(epilog="example: reason doctor")
 def doctor(as_json: Json = False) -> None:
-    """What is installed here: the stack of training libraries, and what it can do."""
+    """Show the installed stack of training libraries, and what it supports."""
     found = {"stack": stack_name(), "python": platform.python_version(), **installed()}
     found["plaid"] = "yes" if has_pylate() else "no: index plaid needs PyLate (the default stack)"
     if as_json:
@@ -473,37 +482,37 @@ def doctor(as_json: Json = False) -> None:
 @app.command(epilog="example: reason demo")
 def demo(
     full: Annotated[
-        bool, typer.Option("--full", help="All pairs of the standard library instead of some.")
+        bool, typer.Option("--full", help="Use all pairs of the standard library instead of 512.")
     ] = False,
-    port: Annotated[int, typer.Option(help="0: any free one.")] = 0,
+    port: Annotated[int, typer.Option(help="Port of the service. 0: any free port.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Show it all: serve, build a real dataset, train, compare, stop."""
+    """Run a demonstration: start the service, build a dataset, train, compare, stop."""
     from client.demo import run
 
     raise typer.Exit(run(full=full, port=port, as_json=as_json))
 
 
-database = typer.Typer(help="The database.", no_args_is_help=True)
+database = typer.Typer(help="Manage the database.", no_args_is_help=True)
 app.add_typer(database, name="db")
 
 
 @database.command(epilog="example: reason db upgrade")
 def upgrade() -> None:
-    """Bring the database to the newest version."""
+    """Upgrade the database schema to the newest version."""
     raise typer.Exit(subprocess.run([sys.executable, "-m", "migrations"], check=False).returncode)
 
 
 @app.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 def run() -> None:
-    """Run a job with no service: reason run SPEC.yaml --out DIR."""
+    """Run a job without the service: reason run SPEC.yaml --out DIR."""
 
 
 @app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
 )
 def search(context: typer.Context) -> None:
-    """Ask a corpus a question: reason search job:ID/embeddings "how do I ..."."""
+    """Search a corpus: reason search job:ID/embeddings "how do I ..."."""
     arguments = list(context.args)
     if any(argument.startswith(("job:", "model:", "artifact:")) for argument in arguments):
         from client.search import localized
@@ -515,17 +524,17 @@ def search(context: typer.Context) -> None:
 
 @app.command(add_help_option=False)
 def api() -> None:
-    """Run the HTTP server alone."""
+    """Run only the HTTP server."""
 
 
 @app.command(add_help_option=False)
 def worker() -> None:
-    """Run a worker alone."""
+    """Run only a worker."""
 
 
 @app.command(add_help_option=False)
 def keys() -> None:
-    """Make, list and revoke API keys."""
+    """Create, list and revoke API keys."""
 
 
 if __name__ == "__main__":

@@ -61,9 +61,9 @@ View = TypeVar("View", bound=Lenient)
 
 
 class Client:
-    """Talks to one service. Raises the errors of `core.errors`.
+    """A client of one service. Raises the errors of `core.errors`.
 
-    Reads, and submissions (by an Idempotency-Key), are repeated when the service is restarted meanwhile.
+    While the service restarts, read calls and submissions (with their Idempotency-Key) are retried.
 
     >>> with Client() as client:
     ...     job = client.submit({"kind": "train", "base_model": "...", "dataset": "file:data/pairs.jsonl"})
@@ -97,13 +97,13 @@ class Client:
     # -- jobs ------------------------------------------------------------------------------------
 
     def submit(self, spec: JobSpec | dict[str, Any], *, idempotency_key: str | None = None) -> JobView:
-        """Queues a job. Safe to repeat: without a key of yours it makes one."""
+        """Queue a job. Retries create no second job: without ``idempotency_key`` a random key is used."""
         body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return JobView.model_validate(self._json("POST", "/jobs", json=body, headers=headers))
 
     def estimate(self, spec: JobSpec | dict[str, Any]) -> EstimateView:
-        """What a job would take; nothing is queued."""
+        """Estimate the memory and time of a job. Queues nothing."""
         body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
         return EstimateView.model_validate(self._json("POST", "/jobs/estimate", json=body))
 
@@ -111,7 +111,7 @@ class Client:
         return JobView.model_validate(self._json("GET", f"/jobs/{_quoted(job_id)}"))
 
     def jobs(self, limit: int = 50, **filters: Any) -> Iterator[JobView]:
-        """Newest first, page after page. Filters: state, kind, label (``k:v``)."""
+        """Iterate over all jobs, newest first. Filters: state, kind, label (``k:v``)."""
         for page in self._pages("/jobs", limit=limit, **filters):
             yield from Page[JobView].model_validate(page).items
 
@@ -131,7 +131,7 @@ class Client:
         return JobView.model_validate(self._json("POST", f"/jobs/{_quoted(job_id)}/{verb}"))
 
     def wait(self, job_id: str, timeout: float | None = None, poll_seconds: float = 0.5) -> JobView:
-        """Until the job has ended or is paused. Raises `TimeoutError`."""
+        """Wait until the job has ended or is paused. Raises `TimeoutError`."""
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             job = self.job(job_id)
@@ -142,7 +142,7 @@ class Client:
             time.sleep(poll_seconds)
 
     def events(self, job_id: str, after: int = 0) -> list[EventView]:
-        """All events so far with a number above ``after``."""
+        """Return all events so far whose ``seq`` is above ``after``."""
         found: list[EventView] = []
         while True:
             page = Page[EventView].model_validate(
@@ -154,7 +154,7 @@ class Client:
             after = page.items[-1].seq
 
     def stream(self, job_id: str, after: int = 0) -> Iterator[EventView]:
-        """Events as they happen, to the job's end. A broken connection is taken up where it broke."""
+        """Iterate over events as they happen, until the job ends. A broken connection is resumed."""
         failures = 0
         while True:
             try:
@@ -193,7 +193,7 @@ class Client:
         )
 
     def logs(self, job_id: str, tail: int | None = None, after: int = 0) -> tuple[str, int]:
-        """(text, cursor for the next call's ``after``)."""
+        """Return the text of the log, and the value for ``after`` of the next call."""
         params = {"after": after, **({"tail": tail} if tail else {})}
         response = self._request("GET", f"/jobs/{_quoted(job_id)}/logs", params=params)
         return response.text, int(response.headers["X-Log-Cursor"])
@@ -214,10 +214,10 @@ class Client:
         encoding: str | None = None,
         columns: Sequence[str] = (),
     ) -> ArtifactView:
-        """Sends a file, or a folder as a tar of it. The same content under the same name is one dataset.
+        """Upload a file, or a folder as a tar. The same content under the same name is one dataset.
 
-        ``columns`` are ``role:NAME`` or ``role:NUMBER``; they and ``encoding`` are kept with the dataset.
-        Raises `InvalidRequest` with a problem a line for rows that cannot be used.
+        ``columns`` are ``role:NAME`` or ``role:NUMBER``; they and ``encoding`` are stored with the dataset.
+        Raises `InvalidRequest` with one problem for each line that cannot be used.
         """
         params = {
             "max_reject_share": max_reject_share,
@@ -227,12 +227,11 @@ class Client:
         return self._send(path, "/datasets", {"name": name, **params})
 
     def upload_model(self, path: Path, name: str) -> ArtifactView:
-        """Sends a model's folder as a tar of it, or an archive. Raises `InvalidRequest` for what no job could
-        load."""
+        """Upload a model's folder as a tar, or an archive. Raises `InvalidRequest` if it cannot be loaded."""
         return self._send(path, "/models", {"name": name})
 
     def _send(self, path: Path, to: str, params: dict[str, Any]) -> ArtifactView:
-        """A file, or a folder as a tar of it."""
+        """Upload a file, or a folder as a tar."""
         with tempfile.TemporaryDirectory() as folder:
             if path.is_dir():
                 packed = Path(folder) / f"{path.resolve().name}.tar"
@@ -252,7 +251,7 @@ class Client:
             yield from (ArtifactView.model_validate(item) for item in page["items"])
 
     def preview(self, dataset: str, split: str | None = None, limit: int | None = None) -> PreviewView:
-        """The first rows of a dataset, by id or NAME[@VERSION]."""
+        """Return the first rows of a dataset, by id or NAME[@VERSION]."""
         params = {"split": split, "limit": limit}
         given = {name: value for name, value in params.items() if value is not None}
         return PreviewView.model_validate(
@@ -282,11 +281,11 @@ class Client:
             for artifact in self.models():
                 if artifact.name == name and (not version or str(artifact.version) == version):
                     return artifact
-            raise NotFound(f"There is no model {target!r}")
+            raise NotFound(f"Model not found: {target!r}")
         return ArtifactView.model_validate(self._json("GET", f"/artifacts/{_quoted(target)}"))
 
     def download(self, reference: str, folder: Path) -> ArtifactView:
-        """Every file of an artifact, checked against its sha256; goes on with what an earlier call left."""
+        """Download all files of an artifact and verify their sha256. Resumes an earlier, interrupted call."""
         artifact = self.find(reference)
         for entry in artifact.files:
             self._download_file(artifact.id, entry, folder / entry["path"])
@@ -307,7 +306,7 @@ class Client:
                 time.sleep(2.0**attempt / 4)
         if _sha256(partial) != entry["sha256"]:
             partial.unlink()
-            raise ReasonError(f"{entry['path']} arrived with a wrong checksum; try again")
+            raise ReasonError(f"{entry['path']} was received with a wrong checksum; download it again")
         partial.replace(path)
 
     def _fetch(self, artifact_id: str, entry: dict[str, Any], partial: Path) -> None:
@@ -367,7 +366,7 @@ class Client:
         return response
 
     def _unreachable(self, error: Exception) -> str:
-        return f"No service answers at {self.url} ({error}). Start one: reason serve. Or set REASON_API_URL."
+        return f"No service answers at {self.url} ({error}). Run reason serve, or set REASON_API_URL."
 
 
 def _error(response: httpx.Response) -> ReasonError:
@@ -383,9 +382,9 @@ def _error(response: httpx.Response) -> ReasonError:
 
 
 def _visible(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Hidden files stay at home, but for how a downloaded dataset is read.
+    """Leave out hidden files, except the reading options of a downloaded dataset.
 
-    Nothing depends on who packs, and when.
+    Owner and times are cleared, so that the same folder always gives the same tar.
     """
     name = Path(entry.name).name
     if name.startswith(".") and name != READING:
@@ -396,7 +395,7 @@ def _visible(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def _quoted(part: str) -> str:
-    """A part of a path, whatever somebody typed: an id must not become another address."""
+    """Quote a path segment, so that no id can change the rest of the URL."""
     return quote(part, safe="")
 
 

@@ -35,8 +35,8 @@ def run(*, full: bool, port: int, as_json: bool) -> int:
     folder = settings.data_dir / "demo"
     counts, model = prepare(folder, full)
     console.print(
-        f"A dataset from Python's standard library: {counts['train']} pairs to train on, {counts['test']} "
-        "of other modules to test on (docstring summary -> source).",
+        f"A dataset from Python's standard library: {counts['train']} pairs for training, {counts['test']} "
+        "from other modules for the test (docstring summary -> source).",
         highlight=False,
         soft_wrap=True,
     )
@@ -61,7 +61,7 @@ def run(*, full: bool, port: int, as_json: bool) -> int:
                 job = watch(client, job_id, console)
             except KeyboardInterrupt:
                 client.cancel(job_id)
-                console.print("Stopping; the demo's job is cancelled.", highlight=False)
+                console.print("Stopping; the job of the demo is cancelled.", highlight=False)
                 return 3
             if job.state != "succeeded":
                 reason = job.end_reason.message if job.end_reason else ""
@@ -120,14 +120,14 @@ def _await_worker(client: Client, service: Service, seconds: float = 60) -> None
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if problem := service.keep_alive():
-            raise ReasonError(f"The service does not start: {problem}")
+            raise ReasonError(f"The service cannot start: {problem}")
         try:
             if client.workers():
                 return
         except ServiceUnreachable:
             pass
         time.sleep(0.2)
-    raise ReasonError(f"The service was not ready within {seconds:g} s")
+    raise ReasonError(f"The service was not ready after {seconds:g} s")
 
 
 def _show(
@@ -156,7 +156,7 @@ def _show(
         table.add_row(metric, f"{baseline[metric]:.4f}", f"{value:.4f}", f"{change:+.4f}")
     console.print(table)
     console.print(measured["comparisons"][0]["verdict"], highlight=False, soft_wrap=True)
-    console.print(f"{seconds:.0f} s in all.", highlight=False)
+    console.print(f"Total time: {seconds:.0f} s.", highlight=False)
     shown = os.path.relpath
     console.print(
         f"\nmodel        {shown(model)}\nplot         {shown(curves)}\n"
@@ -167,7 +167,7 @@ def _show(
     )
     spec_file = folder / "job.json"
     spec_file.write_text(json.dumps(spec, indent=2), encoding="utf-8")
-    console.print("The same by hand, after `make serve`:", style="bold")
+    console.print("The same with curl, after `make serve`:", style="bold")
     console.print(
         f"  curl -X POST localhost:8000/jobs -H 'Content-Type: application/json' -d @{shown(spec_file)}\n"
         "  curl localhost:8000/jobs/JOB_ID\n"

@@ -7,13 +7,13 @@ from core.jobs.views import MetricSeries
 
 
 def plot(series: list[MetricSeries], path: Path, title: str) -> None:
-    """One panel a metric, in a grid. Needs matplotlib (`pip install 'reason-service[train]'`)."""
+    """Draw one panel for each metric, in a grid. Needs matplotlib (`pip install 'reason-service[train]'`)."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise BadRequest("Plots need matplotlib: pip install matplotlib") from error
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise BadRequest(f"{path}: the picture's name must end in .png, .svg or .pdf")
+        raise BadRequest(f"{path}: the file name must end in .png, .svg or .pdf")
     if not series:
         raise BadRequest("The job has no metrics yet.")
     columns = min(3, len(series))

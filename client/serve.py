@@ -54,7 +54,7 @@ class Service:
             return (
                 migrated.stderr.strip().splitlines()[-1]
                 if migrated.stderr
-                else "the database cannot be prepared"
+                else "the database schema cannot be upgraded"
             )
         return None
 
@@ -81,8 +81,8 @@ class Service:
                 continue
             recent = [moment for moment in self._starts[name] if time.monotonic() - moment < _WITHIN_SECONDS]
             if code == 2 or len(recent) >= _RESTARTS:
-                return f"the {name} ended with code {code}"
-            print(f"reason: the {name} ended with code {code}; it is started again", file=sys.stderr)
+                return f"the {name} ended with exit code {code}"
+            print(f"reason: the {name} ended with exit code {code} and is restarted", file=sys.stderr)
             self._start(name)
         return None
 
@@ -115,14 +115,18 @@ def serve(host: str, port: int) -> int:
 
     _on_signals(ask)
     service.start()
-    print(f"reason: API on http://{host}:{port} (docs at /docs). Ctrl-C stops it.", file=sys.stderr)
+    print(
+        f"reason: API on http://{host}:{port} (documentation at /docs). Ctrl-C stops the service.",
+        file=sys.stderr,
+    )
     failure = None
     while not asked and failure is None:
         time.sleep(0.2)
         failure = service.keep_alive()
     if asked:
         print(
-            "reason: stopping; running jobs save a checkpoint (Ctrl-C again does not wait)", file=sys.stderr
+            "reason: stopping; running jobs save a checkpoint (press Ctrl-C again to stop without waiting)",
+            file=sys.stderr,
         )
     service.stop()
     if failure and not asked:

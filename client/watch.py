@@ -61,7 +61,7 @@ class _Line:
 
     def _state(self, change: StateChange) -> None:
         if change.state is JobState.RUNNING and change.attempt > 1:
-            self._console.print(f"attempt {change.attempt} begins", style="yellow", highlight=False)
+            self._console.print(f"attempt {change.attempt} starts", style="yellow", highlight=False)
         elif change.state is JobState.QUEUED and change.reason:
             self._console.print(f"back to the queue: {change.message}", style="yellow", highlight=False)
         self._progress.update(self._task, phase=change.state.value)

@@ -1,21 +1,21 @@
-"""One tree of errors. A class carries its wire code and HTTP status; `api/errors.py` turns it into a body.
+"""One tree of errors. A class has an error code and an HTTP status; `api/errors.py` makes the response.
 
 ::
 
     ReasonError
     +-- InvalidRequest            422  the payload does not validate
-    +-- BadRequest                400  the call makes no sense (a bad cursor, say)
-    +-- ClientGone                499  the client closed the connection: nobody reads the answer
-    +-- Unauthorized              401  no key, or not a known one
+    +-- BadRequest                400  the call is not valid (for example a bad cursor)
+    +-- ClientGone                499  the client closed the connection
+    +-- Unauthorized              401  no API key, or an unknown one
     +-- Forbidden                 403  the key, or a path, does not allow it
     +-- NotFound                  404
     +-- Conflict                  409  the state does not allow the call
     +-- TooLarge                  413
     +-- TooManyRequests           429  too many wrong API keys from one address
-    +-- Unavailable               503  database, broker or storage away
+    +-- Unavailable               503  database, broker or storage not reachable
     +-- StaleLease                     this worker no longer holds the job: stop, write nothing
     +-- ServiceUnreachable             the client found no service
-    +-- JobFailure                     a job cannot go on; carries the EndReason's code
+    +-- JobFailure                     a job fails; has the code of an EndReason
         +-- BadData
         +-- BadModel
         +-- BadSpec
@@ -32,20 +32,20 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of a payload: where it is (``lengths.query``) and what is wrong with it."""
+    """One error of a request: the path of the field (``lengths.query``) and a message."""
 
     path: str
     message: str
 
 
 class ReasonError(Exception):
-    """Something went wrong that the service knows a sentence for."""
+    """The base of all errors with a message for the user."""
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
-    retry_after: int | None = None  # seconds, where the same request may succeed later
-    extra: Mapping[str, Any] = MappingProxyType({})  # what the answer has beside the problem's own fields
+    retry_after: int | None = None  # seconds, if the same request may succeed later
+    extra: Mapping[str, Any] = MappingProxyType({})  # further fields of the response
 
     def __init__(self, message: str = "", problems: list[Problem] | None = None) -> None:
         super().__init__(message)
@@ -55,13 +55,13 @@ class ReasonError(Exception):
 class InvalidRequest(ReasonError):
     code = "invalid_request"
     status = 422
-    title = "The request does not validate"
+    title = "The request is not valid"
 
 
 class BadRequest(ReasonError):
     code = "bad_request"
     status = 400
-    title = "The request cannot be understood"
+    title = "The request is not valid"
 
 
 class ClientGone(ReasonError):
@@ -94,7 +94,7 @@ class NotFound(ReasonError):
 class Conflict(ReasonError):
     code = "conflict"
     status = 409
-    title = "The state does not allow this"
+    title = "The current state does not allow this"
 
 
 class TooLarge(ReasonError):
@@ -118,12 +118,12 @@ class TooManyRequests(ReasonError):
 class Unavailable(ReasonError):
     code = "unavailable"
     status = 503
-    title = "A part of the service is away"
+    title = "A part of the service is not reachable"
     retry_after = 2
 
 
 class StaleLease(ReasonError):
-    """The row no longer carries this worker's lease. Whoever sees this stops and writes nothing more."""
+    """The row no longer has this worker's lease. The worker must stop and write nothing more."""
 
     code = "stale_lease"
 
@@ -133,7 +133,7 @@ class ServiceUnreachable(ReasonError):
 
 
 class JobFailure(ReasonError):
-    """Raised inside a job: it cannot go on. ``code`` names an `EndReason`."""
+    """Raised inside a job that must fail. ``code`` is that of an `EndReason`."""
 
     code = "crashed"
 
@@ -153,7 +153,7 @@ class BadSpec(JobFailure):
 class StorageFailure(JobFailure):
     code = "storage_failed"
     status = 503
-    title = "The artifact storage is away"
+    title = "The artifact storage is not reachable"
     retry_after = 2
 
 

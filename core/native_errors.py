@@ -146,7 +146,7 @@ def _storage_sentence(error: BaseException) -> str:
     root = next(one for one in causes(error) if _is_storage(one))
     return (
         f"A file could not be read or written: {first_line(root)}. Check the free space and the health of "
-        "the disks that hold DATA_DIR, the artifacts and the temporary folder."
+        "the disks of REASON_DATA_DIR, the artifacts and the temporary folder."
     )
 
 
@@ -211,8 +211,7 @@ def reading_cache(path: Path) -> contextlib.AbstractContextManager[None]:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         return StorageFailure(
-            f"{path} of the cache is damaged or missing: {first_line(error)}. The next attempt makes it "
-            "again."
+            f"Cache file {path} is damaged or missing: {first_line(error)}. The next attempt makes it again."
         )
 
     return translated(remove, f"{path} cannot be read")

@@ -17,12 +17,12 @@ def _split(value: object, separators: str) -> object:
 
 
 class Settings(BaseSettings):
-    """What can be set, with the defaults of the embedded service (SQLite, filesystem broker, local files)."""
+    """All settings. Defaults: the embedded service (SQLite, filesystem broker, local files)."""
 
     model_config = SettingsConfigDict(env_prefix="REASON_", env_file=".env", extra="ignore")
 
     data_dir: Path = Field(
-        Path("data"), description="Where everything local lives: database, broker, artifacts, runs."
+        Path("data"), description="Folder for all local files: database, broker, artifacts, runs, caches."
     )
     database_url: str = Field("", description="SQLAlchemy URL. Default: SQLite in DATA_DIR.")
     broker_url: str = Field(
@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     artifact_url: str = Field(
         "", description="fsspec URL for finished artifacts and checkpoints. Default: DATA_DIR."
     )
-    api_url: str = Field("http://127.0.0.1:8000", description="Where the client finds the API.")
+    api_url: str = Field("http://127.0.0.1:8000", description="URL of the API, for the client.")
     api_key: SecretStr | None = Field(None, description="The key that the client sends.")
     allowed_paths: Annotated[list[Path], NoDecode] = Field(
         default_factory=list,
@@ -39,52 +39,65 @@ class Settings(BaseSettings):
     )
     allowed_urls: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
-        description="URLs that references may read below, such as s3://bucket/data, separated by ','. "
+        description="URLs below which references may read, such as s3://bucket/data, separated by ','. "
         "Default: none.",
     )
-    offline: bool = Field(False, description="Never ask a model hub; local files and its cache only.")
-    trust_remote_code: bool = Field(False, description="Load models that bring their own Python code.")
+    offline: bool = Field(
+        False, description="Never contact a model hub; use only local files and the hub's local cache."
+    )
+    trust_remote_code: bool = Field(False, description="Load models that contain their own Python code.")
     lease_seconds: float = Field(
         15.0,
         ge=1,
         le=3600,
-        description="How long a claim holds without renewal, and a job's process without a heartbeat.",
+        description="Time after which a claim expires without renewal, and a job's process ends without a "
+        "heartbeat.",
     )
     grace_seconds: float = Field(
-        60.0, ge=0, description="Time a stopped job has to save before SIGTERM, then SIGKILL."
+        60.0,
+        ge=0,
+        description="Time that a stopped job has to save a checkpoint before SIGTERM, then SIGKILL.",
     )
     retry_base_seconds: float = Field(
-        2.0, gt=0, description="First retry's delay; doubled each time, with jitter."
+        2.0, gt=0, description="Delay before the first retry; doubled each time, with jitter."
     )
     retry_cap_seconds: float = Field(300.0, gt=0, description="Longest delay before a retry.")
-    slots: int = Field(0, ge=0, le=64, description="Jobs that a worker runs at once. 0: one a GPU, or one.")
+    slots: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Number of jobs that a worker runs at once. 0: one per GPU; one without GPUs.",
+    )
     queues: Annotated[list[str], NoDecode] = Field(
         default_factory=lambda: ["cpu", "gpu"], description="Wake-up queues that a worker listens to."
     )
     broker_polling_seconds: float = Field(
-        0.1, gt=0, le=10, description="How often the filesystem broker is looked at. Other brokers push."
+        0.1, gt=0, le=10, description="Interval for polling the filesystem broker. Other brokers push."
     )
     sweep_seconds: float = Field(
-        1.0, gt=0, description="How often a worker looks for expired leases and lost wake-ups."
+        1.0,
+        gt=0,
+        description="Interval at which a worker looks for expired leases and jobs with lost wake-ups.",
     )
-    open_metrics: bool = Field(
-        False, description="Serve /metrics to anybody, without a key: numbers, no names."
-    )
+    open_metrics: bool = Field(False, description="Serve /metrics without an API key.")
     private_jobs: bool = Field(
         False,
-        description="A key without the scope admin sees its own jobs, datasets and models alone.",
+        description="A key without the scope admin sees only its own jobs, datasets and models.",
     )
     heartbeat_file: Path | None = Field(
         None,
-        description="Touched by a worker whenever the database has taken its heartbeat; for health checks.",
+        description="File that a worker touches after each heartbeat that the database has stored; for "
+        "health checks.",
     )
     max_body_bytes: int = Field(1_048_576, gt=0, description="Largest JSON body.")
     max_upload_bytes: int = Field(
         4_294_967_296,
         gt=0,
-        description="Largest dataset or model that may be sent; archives may unpack to 20 times as much.",
+        description="Largest upload of a dataset or model; archives may unpack to 20 times as much.",
     )
-    max_log_bytes: int = Field(4_194_304, gt=0, description="Log kept for a job; the oldest part goes first.")
+    max_log_bytes: int = Field(
+        4_194_304, gt=0, description="Largest stored log of a job; the oldest part is deleted first."
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     @field_validator("allowed_paths", mode="before")
@@ -113,5 +126,5 @@ class Settings(BaseSettings):
 
     @property
     def runs_dir(self) -> Path:
-        """Where attempts work: ``runs/<job>/attempt-<n>/``."""
+        """The folder of the run folders: ``runs/<job>/attempt-<n>/``."""
         return self.data_dir / "runs"

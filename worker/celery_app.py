@@ -36,9 +36,11 @@ def main(settings: Settings | None = None) -> int:
     except Unavailable as error:
         sys.exit(f"reason worker: {error}")
     if importlib.util.find_spec("torch") is None:
-        sys.exit("reason worker: the training stack is not installed here: pip install '.[train]'")
+        sys.exit(
+            "reason worker: the training libraries are not installed on this host: pip install '.[train]'"
+        )
     if not current:
-        sys.exit("reason worker: the database is not at this version: run `reason db upgrade` first")
+        sys.exit("reason worker: the database has an older schema: run `reason db upgrade` first")
     if problem := _unwritable(settings):
         sys.exit(f"reason worker: {problem}")
     launcher = Launcher()

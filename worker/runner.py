@@ -101,7 +101,7 @@ class Runner:
                     ended = Ended(EndReason.BAD_SPEC, str(error))
                 except (OSError, Unavailable) as error:
                     ended = Ended(
-                        EndReason.STORAGE_FAILED, f"The attempt could not be run in {folder}: {error}"
+                        EndReason.STORAGE_FAILED, f"The attempt could not start in {folder}: {error}"
                     )
                 self._finish(claim, ended, crossing, lease, folder)
         except StaleLease as error:
@@ -167,7 +167,7 @@ class Runner:
             try:
                 outputs = [self._checked(name, output) for name, output in ended.outputs.items()]
             except (NotFound, StorageFailure) as error:
-                ended = Ended(EndReason.STORAGE_FAILED, f"An output is not whole: {error}")
+                ended = Ended(EndReason.STORAGE_FAILED, f"An output is incomplete: {error}")
         while True:
             try:
                 if crossing is not None:
@@ -176,7 +176,9 @@ class Runner:
                 break
             except Unavailable as error:
                 if lease.lost.is_set():
-                    raise StaleLease(f"Job {claim.job_id}: the database was away for too long") from error
+                    raise StaleLease(
+                        f"Job {claim.job_id}: the database did not answer for too long"
+                    ) from error
                 time.sleep(0.5)
         _log.info("Job %s: attempt %d ended: %s -> %s", claim.job_id, claim.attempt, ended.reason, job.state)
         if job.state == JobState.SUCCEEDED:

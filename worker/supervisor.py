@@ -203,7 +203,7 @@ class Supervisor:
 
 def _describe(code: int | None) -> str:
     if code is None or code == 255:
-        return "ended without a word."
+        return "ended without a result."
     if code < 0:
         return describe_signal(-code)
-    return f"ended with exit code {code}, without saying why."
+    return f"ended with exit code {code}, without a result."

@@ -24,7 +24,7 @@ def get_artifact(artifact: VisibleArtifact) -> ArtifactView:
 @router.head("/artifacts/{artifact_id}/files/{path:path}", include_in_schema=False)
 @router.get(
     "/artifacts/{artifact_id}/files/{path:path}",
-    summary="A file of it",
+    summary="A file of an artifact",
     response_class=Response,
     responses=FILE_RESPONSES,
     openapi_extra={"parameters": RANGE_HEADERS},
@@ -35,7 +35,7 @@ def get_file(
     request: Request,
     library: LibraryDep,
 ) -> Response:
-    """`ETag` is the sha256; `Range` goes on with a broken download."""
+    """`ETag` is the sha256 of the file. Use `Range` to resume an interrupted download."""
     # Only what the manifest names: no path that somebody made up reaches the storage.
     entry = next((entry for entry in artifact.manifest["files"] if entry["path"] == path), None)
     if entry is None:

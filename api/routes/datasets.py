@@ -33,11 +33,13 @@ router = APIRouter(route_class=Route, prefix="/datasets", tags=["datasets"])
 @router.post(
     "",
     status_code=201,
-    summary="Send a dataset",
+    summary="Upload a dataset",
     responses={
-        200: {"model": ArtifactView, "description": "The same content under the same name is there already."},
-        413: {"description": "Larger than MAX_UPLOAD_BYTES, packed or unpacked."},
-        422: {"description": "Rows that cannot be used, by line; or content that is no dataset."},
+        200: {"model": ArtifactView, "description": "The same content under the same name already exists."},
+        413: {
+            "description": "Larger than REASON_MAX_UPLOAD_BYTES, or unpacks to more than 20 times as much."
+        },
+        422: {"description": "Rows that cannot be used, by line; or content that is not a dataset."},
     },
     openapi_extra={"requestBody": {"content": {"application/octet-stream": BINARY}, "required": True}},
 )
@@ -52,31 +54,39 @@ async def upload(
     filename: Annotated[
         str | None,
         Query(
-            pattern=PLAIN, max_length=300, description="Its ending says what the body is; else its content."
+            pattern=PLAIN,
+            max_length=300,
+            description="File name of the body. Its extension names the format; without it the format is "
+            "detected.",
         ),
     ] = None,
     max_reject_share: Annotated[
-        float, Query(ge=0, le=1, description="Share of rows that may be unreadable.")
+        float, Query(ge=0, le=1, description="Largest share of rows that may be unreadable.")
     ] = 0.0,
     encoding: Annotated[
         str | None,
-        Query(pattern=PLAIN, max_length=40, description="Of text files that are not UTF-8: cp1252."),
+        Query(
+            pattern=PLAIN,
+            max_length=40,
+            description="Encoding of text files that are not UTF-8, such as cp1252.",
+        ),
     ] = None,
     columns: Annotated[
         list[Annotated[str, Field(pattern=ROLE_AND_COLUMN, max_length=200)]],
         Query(
             max_length=100,
-            description="role:NAME for each column not known by its name (query:title, positive:body), "
-            "or role:NUMBER, from 1, for a file without a header. Several negatives: several times.",
+            description="role:NAME for each column whose name is not known (query:title, positive:body), or "
+            "role:NUMBER, from 1, for a file without a header. Repeat it for several columns of "
+            "negatives.",
         ),
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> ArtifactView:
     """The body is the file: JSONL, JSON, CSV, TSV or Parquet (also .gz, .zst), or a tar or zip of a folder.
 
-    It is read to its end before it is kept: rows that cannot be used are answered with their lines.
-    `encoding` and `columns` are kept with the dataset: jobs that read it need not say them again.
-    A dataset of more than 200 files is stored as one `files.tar`. The work ends when the client closes the
-    connection.
+    The whole file is read before it is stored; the answer to unusable rows (422) names their lines.
+    `encoding` and `columns` are stored with the dataset, and jobs that read it use them by default.
+    A dataset of more than 200 files is stored as one `files.tar`. If the client closes the connection, the
+    upload is dropped.
     """
     options = options_of(columns, encoding)
     async with receive(request, settings) as received:
@@ -106,9 +116,9 @@ async def upload(
 def datasets(
     store: StoreDep, reader: Reader, cursor: ArtifactCursor = None, limit: Limit = 50
 ) -> Page[ArtifactView]:
-    """Sent ones, and those that prepare and mine jobs have made.
+    """Uploaded datasets, and outputs of prepare and mine jobs.
 
-    In a list `files` is empty, and `metadata.splits` has the first hundred: GET /datasets/{id} has all.
+    In the list `files` is empty and `metadata.splits` has at most 100 splits. GET /datasets/{id} has all.
     """
     rows, following = store.artifacts.page("dataset", access=reader.access, cursor=cursor, limit=limit)
     return Page(items=[artifact_view(row, listed=True) for row in rows], next_cursor=following)
@@ -120,25 +130,23 @@ def get_dataset(artifact: VisibleDataset) -> ArtifactView:
     return artifact_view(artifact)
 
 
-@router.get("/{dataset}/preview", summary="Its first rows")
+@router.get("/{dataset}/preview", summary="First rows of a dataset")
 def preview(
     artifact: VisibleDataset,
     library: LibraryDep,
     split: PlainText | None = None,
     limit: Annotated[int, Query(ge=1, le=PREVIEW_ROWS)] = PREVIEW_ROWS,
 ) -> PreviewView:
-    """Long texts are cut short. Without `split`, of the first one."""
+    """Long texts are shortened. Without `split` the first split is shown."""
     if not any(entry["path"] == PREVIEW for entry in artifact.manifest["files"]):
-        raise NotFound(
-            f"Dataset {artifact.id} was made without a preview; its files are at /artifacts/{artifact.id}"
-        )
+        raise NotFound(f"Dataset {artifact.id} has no preview; its files are at /artifacts/{artifact.id}")
     with library.open(artifact.uri, PREVIEW) as file:
         shown: dict[str, list[dict[str, Any]]] = json.load(file)
     chosen = split or next(iter(shown), "")
     if chosen not in shown and chosen in artifact.manifest.get("metadata", {}).get("splits", {}):
         raise NotFound(
-            f"Dataset {artifact.id} has a split {chosen!r}, and a preview of its first {len(shown)} splits "
-            f"only; its files are at /artifacts/{artifact.id}"
+            f"Split {chosen!r} of dataset {artifact.id} has no preview: only the first {len(shown)} splits "
+            f"have one. The files are at /artifacts/{artifact.id}"
         )
     if chosen not in shown:
         raise NotFound(f"Dataset {artifact.id} has no split {chosen!r}; it has {', '.join(shown) or 'none'}")

@@ -15,20 +15,22 @@ from core.spec.parts.forms import KeyId
 router = APIRouter(route_class=Route)
 
 
-@router.get("/workers", tags=["fleet"], summary="Workers heard of in the last minute")
+@router.get("/workers", tags=["fleet"], summary="Workers with a heartbeat in the last minute")
 def workers(store: StoreDep, _: Reader) -> Page[WorkerView]:
     return Page(items=[worker_view(worker, running) for worker, running in store.workers.alive(60)])
 
 
-@router.get("/queue", tags=["fleet"], summary="Jobs by state; who is queued, and when each may begin")
+@router.get(
+    "/queue", tags=["fleet"], summary="Number of jobs by state; queued jobs with their expected start"
+)
 def queue(store: StoreDep, reader: Reader) -> QueueView:
-    """Counts are of all jobs; listed are the caller's own among the first thousand."""
+    """The counts include all jobs. The list has the caller's own jobs among the first 1,000 queued jobs."""
     depth = store.jobs.depth()
     jobs = [waiting_view(waiting) for waiting in store.line.look(reader.access)]
     return QueueView(**{state.value: depth.get(state.value, 0) for state in JobState}, jobs=jobs)
 
 
-@router.post("/keys", status_code=201, tags=["keys"], summary="Make a key; it is shown once")
+@router.post("/keys", status_code=201, tags=["keys"], summary="Create a key; it is shown only once")
 def create_key(asked: NewKey, store: StoreDep, _: Admin) -> NewKeyView:
     row, secret = store.keys.create(asked.name, list(asked.scopes))
     return NewKeyView(**key_view(row).model_dump(), key=secret)

@@ -28,14 +28,17 @@ def root() -> RedirectResponse:
     return RedirectResponse("docs")
 
 
-@router.get("/healthz", summary="The process lives")
+@router.get("/healthz", summary="Whether the process is alive")
 def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
 class Readiness(BaseModel):
-    """``checks`` has ``ok`` or what is wrong, by part. ``stack`` names the training libraries of this host,
-    ``libraries`` their versions; workers on other hosts may have others."""
+    """State of the service. ``checks`` has ``ok`` or an error message for each part.
+
+    ``stack`` names the set of training libraries on this host, ``libraries`` their versions; workers on other
+    hosts may have others.
+    """
 
     status: Literal["ok", "not ready"]
     checks: dict[str, str]
@@ -45,14 +48,15 @@ class Readiness(BaseModel):
 
 @router.get(
     "/readyz",
-    summary="Database and broker answer",
+    summary="Whether database and broker answer",
     responses={
         200: {"model": Readiness, "description": "All parts answer."},
-        503: {"model": Readiness, "description": "A part is away."},
+        503: {"model": Readiness, "description": "A part does not answer."},
     },
 )
 def readyz(store: StoreDep, queue: QueueDep) -> JSONResponse:
-    """503 when a part is away. Jobs are still accepted without the broker: the sweepers find them."""
+    """503 if a part does not answer. Without the broker jobs are still accepted: workers look for them in the
+    database."""
     checks: dict[str, str] = {}
     try:
         store.database.ping()
@@ -63,7 +67,7 @@ def readyz(store: StoreDep, queue: QueueDep) -> JSONResponse:
         queue.ping()
         checks["broker"] = "ok"
     except (KombuError, OSError) as error:
-        checks["broker"] = f"away: {error}"
+        checks["broker"] = f"not reachable: {error}"
     ready = set(checks.values()) == {"ok"}
     found = Readiness(
         status="ok" if ready else "not ready", checks=checks, stack=stack_name(), libraries=installed()
@@ -73,12 +77,12 @@ def readyz(store: StoreDep, queue: QueueDep) -> JSONResponse:
 
 @router.get(
     "/metrics",
-    summary="Numbers for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={200: {"description": "Metrics in Prometheus' text format.", "content": _METRICS}},
 )
 def metrics(request: Request, _: MetricsReader) -> Response:
-    """Needs a key unless REASON_OPEN_METRICS is set."""
+    """Needs an API key unless REASON_OPEN_METRICS is true."""
     try:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
     except (TypeError, ValueError):  # a version that is none

@@ -37,13 +37,15 @@ from core.store.series import downsample
 router = APIRouter(route_class=Route, prefix="/jobs", tags=["jobs"])
 
 _REFERENCES: dict[int | str, dict[str, Any]] = {
-    403: {"description": "The key may not do this, or a file reference is outside ALLOWED_PATHS."},
+    403: {
+        "description": "The key does not have the scope submit, or a file is outside REASON_ALLOWED_PATHS."
+    },
     404: {"description": "A file, dataset, model or job that the spec names does not exist."},
-    409: {"description": "A job that the spec names has ended without the output, or without success."},
+    409: {"description": "A job that the spec names has ended without the output, or did not succeed."},
 }
 _ACTION: dict[int | str, dict[str, Any]] = {
-    403: {"description": "The job was submitted with another key, and this one has no scope admin."},
-    409: {"description": "The job's state does not allow this."},
+    403: {"description": "The job belongs to another key, and this key does not have the scope admin."},
+    409: {"description": "The job's state does not allow this call."},
 }
 
 
@@ -52,11 +54,14 @@ _ACTION: dict[int | str, dict[str, Any]] = {
     status_code=201,
     summary="Submit a job",
     responses={
-        200: {"model": JobView, "description": "The same Idempotency-Key and body: the same job."},
+        200: {
+            "model": JobView,
+            "description": "Repeated call with the same Idempotency-Key and body: the existing job.",
+        },
         **_REFERENCES,
         409: {
             "description": "The same Idempotency-Key with another body; or a job that the spec names has "
-            "ended without the output, or without success."
+            "ended without the output, or did not succeed."
         },
     },
 )
@@ -71,9 +76,9 @@ def submit(
     principal: Submitter,
     idempotency_key: Annotated[str | None, Header(pattern=PLAIN, min_length=1, max_length=200)] = None,
 ) -> JobView:
-    """Validates the spec and everything that it names, and queues the job.
+    """Validate the spec and its references, and queue the job.
 
-    Send an `Idempotency-Key` to make repeating the call safe.
+    With an `Idempotency-Key` the call can be repeated safely: it creates at most one job.
     """
     request = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
     idempotency = (idempotency_key, request) if idempotency_key else None
@@ -113,7 +118,7 @@ def submit(
 
 @router.post(
     "/estimate",
-    summary="What a job would take",
+    summary="Estimate a job",
     responses=_REFERENCES,
 )
 def estimate_job(
@@ -123,7 +128,7 @@ def estimate_job(
     library: LibraryDep,
     reader: Reader,
 ) -> EstimateView:
-    """Memory by part, steps and seconds, and which workers have room. Nothing is queued."""
+    """Estimate memory, steps and seconds, and the workers that are large enough. Nothing is queued."""
     inputs, _parents = resolve_references(spec, store, settings, reader.access)
     if isinstance(spec, TrainSpec):
         return estimate_training(spec, inputs, store, library)
@@ -131,7 +136,7 @@ def estimate_job(
 
 
 def _check_fleet(spec: JobSpec, store: Store) -> None:
-    """Refuses what none of the workers could ever run. With no worker up, nobody knows."""
+    """Refuse a job that none of the present workers could run. Without workers nothing is checked."""
     if spec.resources.gpus == 0:
         return
     alive = [worker for worker, _ in store.workers.alive(60)]
@@ -139,16 +144,16 @@ def _check_fleet(spec: JobSpec, store: Store) -> None:
     needed, wanted = spec.resources.gpu_memory_gb, spec.resources.gpus
     most = max((len(worker.gpus) for worker in alive), default=0)
     if alive and wanted != "auto" and wanted > most:
-        message = f"resources.gpus is {wanted}, and no host has more than {most}"
+        message = f"resources.gpus is {wanted}, but no host has more than {most} GPUs"
         if not most:
-            message = f"a GPU is asked for, and none of the {len(alive)} workers has one"
+            message = f"the job needs a GPU, but none of the {len(alive)} workers has one"
         raise InvalidRequest(message, [Problem("resources.gpus", message)])
     count = 1 if wanted == "auto" else wanted
     largest = max((sizes[count - 1] for sizes in hosts if len(sizes) >= count), default=0)
     if largest and needed != "auto" and needed * 1e9 > largest:
-        message = f"{needed:g} GB are asked for, and the largest GPU has {largest / 1e9:.1f} GB"
+        message = f"the job needs a GPU with {needed:g} GB, but the largest GPU has {largest / 1e9:.1f} GB"
         if count > 1:
-            message = f"{count} GPUs of {needed:g} GB are asked for, and no host has so many"
+            message = f"the job needs {count} GPUs with {needed:g} GB each, but no host has them"
         raise InvalidRequest(message, [Problem("resources.gpu_memory_gb", message)])
 
 
@@ -162,7 +167,9 @@ def _wake(background: BackgroundTasks, queue: QueueDep, state: str, wants_gpu: s
     "",
     summary="List jobs, newest first",
     responses={
-        400: {"description": "An unknown parameter, a label without the form key:value, a bad cursor."}
+        400: {
+            "description": "An unknown parameter, a label without the form key:value, or an invalid cursor."
+        }
     },
 )
 def list_jobs(
@@ -173,7 +180,7 @@ def list_jobs(
     label: Annotated[
         # Checked below, and answered with 400.
         list[Annotated[str, Field(json_schema_extra={"pattern": LABEL})]] | None,
-        Query(description="key:value, repeatable"),
+        Query(description="key:value. Repeat it to require several labels."),
     ] = None,
     cursor: JobCursor = None,
     limit: Limit = 50,
@@ -181,7 +188,8 @@ def list_jobs(
     for item in label or []:
         if not matches(LABEL, item):
             raise BadRequest(
-                f"label={item}: the form is key:value", [Problem("label", "has the form key:value")]
+                f"label={item}: must have the form key:value",
+                [Problem("label", "must have the form key:value")],
             )
     labels = dict(item.split(":", 1) for item in label or [])
     jobs, following = store.jobs.page(
@@ -198,16 +206,16 @@ def get_job(job: VisibleJob, store: StoreDep) -> JobView:
 PathJob = Annotated[JobId, Path()]
 
 
-@router.post("/{job_id}/cancel", status_code=202, summary="Cancel", responses=_ACTION)
+@router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=_ACTION)
 def cancel(job_id: PathJob, store: StoreDep, principal: Submitter) -> JobView:
-    """Ends it, and the parts that it was divided into. A running job saves a checkpoint first, so that a
-    retry goes on from there."""
+    """End the job, and the jobs of its parts. A running job first saves a checkpoint, from which a retry
+    continues."""
     return job_view(store.jobs.cancel(job_id, principal.access), store)
 
 
-@router.post("/{job_id}/pause", status_code=202, summary="Pause", responses=_ACTION)
+@router.post("/{job_id}/pause", status_code=202, summary="Pause a job", responses=_ACTION)
 def pause(job_id: PathJob, store: StoreDep, principal: Submitter) -> JobView:
-    """Saves a checkpoint and stops, or holds a queued job back."""
+    """A running job saves a checkpoint and stops. A queued job is not started until it is resumed."""
     return job_view(store.jobs.pause(job_id, principal.access), store)
 
 
@@ -224,34 +232,38 @@ def resume(
 def retry(
     job_id: PathJob, store: StoreDep, background: BackgroundTasks, queue: QueueDep, principal: Submitter
 ) -> JobView:
-    """From its last checkpoint, if it has one."""
+    """The job continues from its last checkpoint, if it has one."""
     job = store.jobs.retry(job_id, principal.access)
     _wake(background, queue, job.state, job.wants_gpu)
     return job_view(job, store)
 
 
-@router.get("/{job_id}/events", summary="What has happened")
+@router.get("/{job_id}/events", summary="Events of a job")
 def events(
     job: VisibleJob,
     store: StoreDep,
-    cursor: Annotated[int, Query(ge=0, le=MAX_NUMBER, description="The seq of the last event known.")] = 0,
+    cursor: Annotated[
+        int, Query(ge=0, le=MAX_NUMBER, description="The seq of the last event that was received.")
+    ] = 0,
     limit: Limit = 200,
 ) -> Page[EventView]:
-    """Oldest first. `next_cursor` is null only when the job has ended and all was given."""
+    """Oldest first. `next_cursor` is null only after the last event of a job that has ended."""
     found = store.progress.events(job.id, after=cursor, limit=limit)
     last = found[-1].seq if found else cursor
     more = last < job.event_seq or not JobState(job.state).final
     return Page(items=found, next_cursor=str(last) if more else None)
 
 
-@router.get("/{job_id}/metrics", summary="Curves")
+@router.get("/{job_id}/metrics", summary="Metrics of a job")
 def metrics(
     job: VisibleJob,
     store: StoreDep,
-    name: Annotated[list[PlainText] | None, Query(description="Repeatable; all without it.")] = None,
+    name: Annotated[
+        list[PlainText] | None, Query(description="Name of a metric. Repeat it for several; default: all.")
+    ] = None,
     max_points: Annotated[int, Query(ge=2, le=100_000)] = 1000,
 ) -> Page[MetricSeries]:
-    """Every series by step, thinned to `max_points` so that extremes stay."""
+    """Each metric by step, reduced to `max_points` points; minima and maxima are kept."""
     known = store.progress.metric_names(job.id)
     if unknown := set(name or []) - set(known):
         raise NotFound(
@@ -267,14 +279,18 @@ def metrics(
     return Page(items=series)
 
 
-@router.get("/{job_id}/logs", summary="The log", response_class=PlainTextResponse)
+@router.get("/{job_id}/logs", summary="Log of a job", response_class=PlainTextResponse)
 def logs(
     job: VisibleJob,
     store: StoreDep,
-    tail: Annotated[int | None, Query(ge=1, le=1_000_000, description="The last so many lines.")] = None,
-    after: Annotated[int, Query(ge=0, le=MAX_NUMBER, description="The X-Log-Cursor of the call before.")] = 0,
+    tail: Annotated[
+        int | None, Query(ge=1, le=1_000_000, description="Only this many of the last lines.")
+    ] = None,
+    after: Annotated[
+        int, Query(ge=0, le=MAX_NUMBER, description="The X-Log-Cursor of the previous call.")
+    ] = 0,
 ) -> PlainTextResponse:
-    """What the job's process wrote to its output, all attempts after each other."""
+    """The output of the job's process, of all attempts in order."""
     chunks = store.progress.log(job.id, after=after)
     text = "".join(chunk.content for chunk in chunks)
     if tail is not None:
@@ -282,6 +298,6 @@ def logs(
     return PlainTextResponse(text, headers={"X-Log-Cursor": str(chunks[-1].seq if chunks else after)})
 
 
-@router.get("/{job_id}/artifacts", summary="Outputs")
+@router.get("/{job_id}/artifacts", summary="Outputs of a job")
 def artifacts(job: VisibleJob, store: StoreDep) -> Page[ArtifactView]:
     return Page(items=[artifact_view(artifact) for artifact in store.artifacts.of_job(job.id)])

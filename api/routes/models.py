@@ -29,11 +29,15 @@ router = APIRouter(route_class=Route, prefix="/models", tags=["models"])
 @router.post(
     "",
     status_code=201,
-    summary="Send a model",
+    summary="Upload a model",
     responses={
-        200: {"model": ArtifactView, "description": "The same content under the same name is there already."},
-        413: {"description": "Larger than MAX_UPLOAD_BYTES, packed or unpacked."},
-        422: {"description": "No archive, or a folder that no job could load; the message names the file."},
+        200: {"model": ArtifactView, "description": "The same content under the same name already exists."},
+        413: {
+            "description": "Larger than REASON_MAX_UPLOAD_BYTES, or unpacks to more than 20 times as much."
+        },
+        422: {
+            "description": "Not an archive, or a folder that no job could load; the message names the file."
+        },
     },
     openapi_extra={"requestBody": {"content": {"application/octet-stream": BINARY}, "required": True}},
 )
@@ -48,15 +52,19 @@ async def upload(
     filename: Annotated[
         str | None,
         Query(
-            pattern=PLAIN, max_length=300, description="Its ending says what the body is; else its content."
+            pattern=PLAIN,
+            max_length=300,
+            description="File name of the body. Its extension names the format; without it the format is "
+            "detected.",
         ),
     ] = None,
 ) -> ArtifactView:
     """The body is a tar or zip of a model's folder, as sentence-transformers, PyLate or transformers save it,
-    with weights in safetensors. Jobs name it `model:NAME` or `model:NAME@VERSION`.
+    with weights in safetensors. Jobs refer to it as `model:NAME` or `model:NAME@VERSION`.
 
-    The files are checked before it is kept: that all are there and whole, and that none brings foreign code.
-    Whether the weights fit the configuration is checked by the job that loads them.
+    Before the model is stored, the service checks that all files are present and complete, and that the
+    model needs no Python code of its own. The job that loads the model checks that the weights fit the
+    configuration.
     """
     async with receive(request, settings) as received:
         artifact, new = await while_connected(
@@ -74,7 +82,7 @@ async def upload(
 def models(
     store: StoreDep, reader: Reader, cursor: ArtifactCursor = None, limit: Limit = 50
 ) -> Page[ArtifactView]:
-    """Sent ones, and those that train jobs have made."""
+    """Uploaded models, and outputs of train jobs."""
     rows, following = store.artifacts.page("model", access=reader.access, cursor=cursor, limit=limit)
     return Page(items=[artifact_view(row) for row in rows], next_cursor=following)
 

@@ -110,7 +110,7 @@ class Library:
             try:
                 return Manifest.model_validate_json(self._fs.cat_file(place))
             except (FileNotFoundError, NotADirectoryError) as error:
-                raise NotFound(f"No whole artifact lies at {uri}") from error
+                raise NotFound(f"No complete artifact at {uri}") from error
 
     def check(self, uri: str) -> Manifest:
         """The manifest, after every file was seen with its size. Raises `NotFound`."""
@@ -120,7 +120,7 @@ class Library:
             with self._answering(f"checking {uri}"):
                 whole = self._fs.exists(path) and self._fs.size(path) == entry.bytes
             if not whole:
-                raise NotFound(f"{entry.path} of the artifact at {uri} is missing or cut short")
+                raise NotFound(f"{entry.path} of the artifact at {uri} is missing or incomplete")
         return manifest
 
     def open(self, uri: str, path: str) -> IO[bytes]:
@@ -197,5 +197,5 @@ class Library:
 
     def _inside(self, uri: str) -> str:
         if not uri.startswith(f"{self.root}/"):
-            raise NotFound(f"{uri} lies outside the artifact storage {self.root}")
+            raise NotFound(f"{uri} is outside the artifact storage {self.root}")
         return f"{self._path}/{uri.removeprefix(self.root + '/')}"

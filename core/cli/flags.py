@@ -1,4 +1,4 @@
-"""Flags that several commands have, and flags that stand for a field of a spec."""
+"""Flags that several commands have, and flags made from fields of specs."""
 
 import argparse
 import difflib
@@ -10,8 +10,8 @@ from pydantic import BaseModel
 def add_field(
     parser: argparse._ActionsContainer, flag: str, model: type[BaseModel], field: str, **changed: Any
 ) -> None:
-    """A flag with the type or the choices, the default and the description of a spec's field. ``changed``
-    takes their place."""
+    """Add a flag with the type (or the choices), the default and the description of a spec's field.
+    ``changed`` overrides them."""
     known = model.model_fields[field]
     options: dict[str, Any] = {"default": known.default}
     if get_origin(known.annotation) is Literal:
@@ -25,7 +25,9 @@ def add_field(
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--overwrite", action="store_true", help="drop what the output folder holds")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete the content of the output folder first"
+    )
     parser.add_argument("--json", action="store_true", help="print result.json as the last line")
 
 

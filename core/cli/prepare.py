@@ -1,4 +1,4 @@
-"""``reason-prepare``: ReasonIR's hard queries with BRIGHT's documents, made ready for ``reason-train``."""
+"""``reason-prepare``: make ReasonIR's hard queries with BRIGHT's documents into a dataset."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ REASONIR_HQ = "hf:reasonir/reasonir-data:hq"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the job failed, 2 bad usage or spec, 3 stopped."""
+    """Exit status: 0 success, 1 the job failed, 2 invalid usage or spec, 3 stopped."""
     asked = parse_flags(make_parser(), arguments)
     return run_and_tell(
         lambda: localize(to_spec(asked)),
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
-    """The flags as a job spec."""
+    """Return the flags as a job spec."""
     return {
         "kind": "prepare",
         "task": "reasonir_hq",
@@ -39,19 +39,23 @@ def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reason-prepare",
-        description="ReasonIR HQ with the texts of BRIGHT's documents in place of ids: one dataset that "
-        "reason-train reads as it is. Every pair that cannot be used is counted in its dataset.json.",
+        description="Make a dataset for reason-train from ReasonIR HQ, with the texts of BRIGHT's documents "
+        "instead of their ids. Its dataset.json counts all pairs that cannot be used.",
         epilog="example: reason-prepare --reasonir data/reasonir/hq.jsonl --bright data/BRIGHT",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--reasonir", default=REASONIR_HQ, help="hub dataset, file or folder of ReasonIR's rows")
-    add("--bright", default=BRIGHT_DOCUMENTS, help="hub dataset or folder of BRIGHT's documents")
-    add("--output_dir", default="data/prepared_reasonir_hq", help="the dataset is in its folder dataset/")
-    add_field(parser, "--dev", Split, "dev", help="share of the rows")
-    add_field(parser, "--test", Split, "test", help="share of the rows")
-    unusable = "share of the rows that may be unusable; by default they are skipped, and reported"
+    add("--reasonir", default=REASONIR_HQ, help="ReasonIR's rows: hub dataset, file or folder")
+    add("--bright", default=BRIGHT_DOCUMENTS, help="BRIGHT's documents: hub dataset or folder")
+    add(
+        "--output_dir",
+        default="data/prepared_reasonir_hq",
+        help="output folder; the dataset is in its subfolder dataset/",
+    )
+    add_field(parser, "--dev", Split, "dev", help="share of the rows for the split dev")
+    add_field(parser, "--test", Split, "test", help="share of the rows for the split test")
+    unusable = "largest share of unusable rows; they are skipped and counted"
     add_field(parser, "--max_reject_share", PrepareSpec, "max_reject_share", default=1.0, help=unusable)
     add_field(parser, "--seed", PrepareSpec, "seed")
     add_output_flags(parser)

@@ -1,4 +1,4 @@
-"""``reason run``: the jobs of the service with no service."""
+"""``reason run``: run a job without the service."""
 
 import argparse
 import sys
@@ -19,10 +19,10 @@ _EXITS = {"succeeded": 0, "cancelled": 3}
 
 
 def run_main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the job failed, 2 bad usage or spec, 3 stopped."""
+    """Exit status: 0 success, 1 the job failed, 2 invalid usage or spec, 3 stopped."""
     parser = argparse.ArgumentParser(
         prog="reason run",
-        description="Run a job here. Ctrl-C saves a checkpoint; the same command goes on from it.",
+        description="Run a job in this terminal. Ctrl-C saves a checkpoint; the same command resumes.",
         epilog="example: reason run configs/train.yaml --out data/output/first --set epochs=2",
     )
     parser.add_argument("spec", type=Path, help="YAML or JSON job spec")
@@ -34,7 +34,7 @@ def run_main(arguments: list[str] | None = None) -> int:
         "--processes",
         type=int,
         metavar="N",
-        help="of a training on the CPU: so many processes share every batch, and with sharding the model",
+        help="training on the CPU: N processes share every batch, and with sharding also the model",
     )
     add_output_flags(parser)
     asked = parser.parse_args(arguments)
@@ -55,7 +55,7 @@ def run_and_tell(
     as_json: bool = False,
     processes: int | None = None,
 ) -> int:
-    """Runs a job with live lines on the console. Returns the exit status."""
+    """Run a job and show its progress on the console. Returns the exit status."""
     stop = StopSignal()
     reporter = None
     try:
@@ -87,7 +87,7 @@ def run_and_tell(
             reporter.close()
     print(f"{result.state}: {result.end_reason.message}", file=sys.stderr)
     if result.state == "cancelled" or result.end_reason.code == EndReason.PROCESS_DIED:
-        print("The same command goes on with what it has.", file=sys.stderr)
+        print("The same command resumes the job.", file=sys.stderr)
     for name, output in result.outputs.items():
         print(f"{name}: {output.uri}", file=sys.stderr)
     if as_json:

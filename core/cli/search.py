@@ -1,4 +1,4 @@
-"""``reason search``: asks a corpus a question, to see what a model finds."""
+"""``reason search``: search a corpus from the command line, to see what a model finds."""
 
 import argparse
 import json
@@ -20,20 +20,22 @@ _SHOWN = 300
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 it failed, 2 bad usage."""
+    """Exit status: 0 success, 1 the search failed, 2 invalid usage."""
     parser = argparse.ArgumentParser(
         prog="reason search",
-        description="Ask a corpus a question. EMBEDDINGS is what an embed job made: a folder or job:ID/"
-        "embeddings. With --corpus it is a model, and the corpus is embedded first; the second time it is "
-        "there already.",
+        description="Search a corpus. EMBEDDINGS is the output of an embed job: a folder or job:ID/"
+        "embeddings. With --corpus it is a model instead, and the corpus is embedded first; later calls use "
+        "the cached embeddings.",
         epilog='example: reason search data/my-model --corpus docs/ "how do I install it"',
     )
-    parser.add_argument("embeddings", metavar="EMBEDDINGS", help="a folder, or a model with --corpus")
-    parser.add_argument("query", nargs="+", help="one or several questions, each in quotes")
-    parser.add_argument("-k", type=int, default=5, help="documents of each (default 5)")
-    parser.add_argument("--corpus", help="a file or folder of documents, or a dataset's reference")
-    parser.add_argument("--model", help="where the model lies now, if not where it lay then")
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each query")
+    parser.add_argument(
+        "embeddings", metavar="EMBEDDINGS", help="a folder or job:ID/embeddings; with --corpus a model"
+    )
+    parser.add_argument("query", nargs="+", help="one or several queries, each in quotes")
+    parser.add_argument("-k", type=int, default=5, help="number of documents for each query (default 5)")
+    parser.add_argument("--corpus", help="a file or folder of documents, or a reference to a dataset")
+    parser.add_argument("--model", help="the model, if it has moved since the embeddings were made")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for each query")
     asked = parser.parse_args(arguments)
     if asked.k < 1:
         parser.error("-k must be 1 or more")
@@ -61,9 +63,7 @@ def _search(asked: argparse.Namespace) -> int:
         elif not is_embeddings(folder) and is_embeddings(folder / "embeddings"):
             folder /= "embeddings"
         if not folder.is_dir():
-            raise BadData(
-                f"{asked.embeddings}: there is no such folder of embeddings (a model needs --corpus)"
-            )
+            raise BadData(f"{asked.embeddings}: no folder with embeddings found (a model needs --corpus)")
         request = RunRequest(
             job_id="search",
             attempt=1,

@@ -1,4 +1,4 @@
-"""``reason-train``: one training by flags, with no service. `reason run` says the same in YAML."""
+"""``reason-train``: one training by flags, without the service. `reason run` does the same with YAML."""
 
 import argparse
 import json
@@ -33,7 +33,7 @@ _SWITCHES = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the job failed, 2 bad usage, 3 stopped."""
+    """Return the exit status: 0 success, 1 the job failed, 2 invalid usage, 3 stopped."""
     asked = parse_flags(_parser(), arguments)
     out = output_folder(asked)
     again = asked.overwrite or _holds_a_dry_run(out)  # nothing that one would miss
@@ -56,7 +56,7 @@ def output_folder(asked: argparse.Namespace) -> Path:
 
 
 def to_spec(asked: argparse.Namespace) -> dict[str, Any]:
-    """The flags as a job spec. Raises `InvalidRequest` for flags that do not go together."""
+    """Return the flags as a job spec. Raises `InvalidRequest` for flags that do not go together."""
     _check_flags(asked)
     gpus = 0 if asked.cpu else "auto" if asked.gpus is None else asked.gpus
     batch_size, accumulation = _batches(asked, gpus)
@@ -142,15 +142,15 @@ def _check_flags(asked: argparse.Namespace) -> None:
     for switch, needs in _SWITCHES.items():
         given = [name for name in needs if getattr(asked, name) != _parser().get_default(name)]
         if given and not getattr(asked, switch):
-            message = f"it says how, and --{switch} that it is done: give that as well"
-            raise InvalidRequest(f"--{given[0]}: {message}", [Problem(given[0], message)])
+            message = f"has no effect without --{switch}: add it"
+            raise InvalidRequest(f"--{given[0]} {message}", [Problem(given[0], message)])
     if not Path(asked.dataset_path).exists():
-        message = f"there is no file or folder {asked.dataset_path}"
+        message = f"file or folder not found: {asked.dataset_path}"
         raise InvalidRequest(f"--dataset_path: {message}", [Problem("dataset_path", message)])
     if asked.bf16 and asked.fp16:
-        raise InvalidRequest("--bf16 and --fp16 exclude each other", [Problem("fp16", "and bf16")])
+        raise InvalidRequest("--bf16 and --fp16 exclude each other", [Problem("fp16", "excludes bf16")])
     if asked.cpu and asked.gpus:
-        message = "excludes --gpus; --processes shares a training without GPUs"
+        message = "excludes --gpus; use --processes to train with several processes on the CPU"
         raise InvalidRequest(f"--cpu {message}", [Problem("cpu", message)])
 
 
@@ -165,7 +165,7 @@ def _batches(asked: argparse.Namespace, gpus: int | str) -> tuple[int, int]:
     if asked.gather or sharing < 2:
         return batch_size, accumulation
     if batch_size % sharing or batch_size // sharing < 2:
-        message = f"--no-gather divides the batch: {batch_size} pairs among {sharing} do not go"
+        message = f"--no-gather: batch_size {batch_size} cannot be divided into {sharing} parts of 2 or more"
         raise InvalidRequest(message, [Problem("batch_size", message)])
     return batch_size // sharing, accumulation * sharing
 
@@ -197,7 +197,7 @@ def _finalize(out: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reason-train",
-        description="Fine-tune an embedding model here. Ctrl-C saves a checkpoint; the same command goes on.",
+        description="Fine-tune an embedding model. Ctrl-C saves a checkpoint; the same command resumes.",
         epilog="example: reason-train --dataset_path data/pairs.jsonl --auto_lengths --sample "
         "--sample_size 2048 --batch_size 64",
         allow_abbrev=False,
@@ -220,60 +220,74 @@ def _parser() -> argparse.ArgumentParser:
     add("--run_name", help="default: <model>-<dataset>")
     add_field(parser, "--epochs", TrainSpec, "epochs")
     add_field(parser, "--lr", TrainSpec, "learning_rate", default=1e-5)
-    add("--max_steps", type=int, help="end after so many updates, whatever --epochs says")
+    add("--max_steps", type=int, help="stop after this many updates; overrides --epochs")
     add_field(parser, "--warmup_ratio", TrainSpec, "warmup_ratio")
     add_field(parser, "--weight_decay", TrainSpec, "weight_decay")
-    add("--temperature", type=float, help="similarities are divided by it; default: as usual in the family")
+    add("--temperature", type=float, help="similarities are divided by it; default: depends on the family")
     add_field(parser, "--batch_size", TrainSpec, "batch_size")
-    add("--mini_batch_size", type=int, help="texts through the model at once; the loss is then cached")
-    add("--prompt_query", help="in front of every query; default: the model's own; '' for none")
-    add("--prompt_document", help="in front of every document; default: the model's own; '' for none")
+    add("--mini_batch_size", type=int, help="number of texts encoded at once; the loss is then cached")
+    add("--prompt_query", help="text before every query; default: the model's own; '' for none")
+    add("--prompt_document", help="text before every document; default: the model's own; '' for none")
     add("--mining_model", help="mine negatives once before the first step, with this model on the CPU")
-    add("--remine", action="store_true", help="mine negatives each epoch, with the weights as they are then")
-    add("--document_length", type=int, help="tokens; default: found out from the data")
-    add("--query_length", type=int, help="tokens; default: found out from the data")
-    add("--auto_lengths", action="store_true", help="find out both lengths, whatever is given")
+    add("--remine", action="store_true", help="mine negatives in each epoch, with the current weights")
+    add("--document_length", type=int, help="in tokens; default: determined from the data")
+    add("--query_length", type=int, help="in tokens; default: determined from the data")
+    add(
+        "--auto_lengths",
+        action="store_true",
+        help="determine both lengths from the data; overrides the two flags above",
+    )
     add_field(parser, "--length_percentile", Lengths, "percentile")
-    add("--length_sample", type=int, help="measure the lengths on so many texts of each role; default: all")
+    add("--length_sample", type=int, help="number of texts of each role to measure; default: all")
     add_field(parser, "--save_steps", Checkpointing, "every_steps")
     add_field(parser, "--logging_steps", TrainSpec, "logging_steps")
     add("--num_workers", type=int, help="data loader processes")
-    add("--bf16", action=argparse.BooleanOptionalAction, help="default: where the GPU has it")
+    add("--bf16", action=argparse.BooleanOptionalAction, help="default: if the GPU supports it")
     add("--fp16", action="store_true")
     add("--compile", action="store_true", help="torch.compile the model")
-    add("--quantization", choices=("int8", "int4"), help="the frozen base in fewer bits; with --lora")
+    add("--quantization", choices=("int8", "int4"), help="load the frozen base with fewer bits; needs --lora")
     add("--cpu", action="store_true", help="use no GPU")
-    add("--gpus", type=int, help="GPUs that share every batch; default: one, if there is any")
-    add("--processes", type=int, help="processes that share every batch, without GPUs; default: 1")
-    add("--fsdp", action="store_true", help="the GPUs, or --processes, share the model, too")
-    add("--offload", action="store_true", help="with --fsdp: weights and optimizer stay in main memory")
+    add("--gpus", type=int, help="number of GPUs that share every batch; default: one, if there is any")
+    add("--processes", type=int, help="number of CPU processes that share every batch; default: 1")
+    add("--fsdp", action="store_true", help="shard the model over the GPUs, or over --processes")
+    add("--offload", action="store_true", help="with --fsdp: keep weights and optimizer state in main memory")
     add_field(parser, "--grad_accum_steps", TrainSpec, "gradient_accumulation_steps")
     add("--grad_checkpoint", action="store_true")
     add(
         "--gather",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="with several GPUs: rank against the documents of all; --no-gather: of its own share alone",
+        help="several GPUs: rank against the documents of all GPUs; --no-gather: only of the GPU's own share",
     )
     add("--lora", "--use_lora", action="store_true")
     add_field(parser, "--lora_r", LoRA, "r")
     add_field(parser, "--lora_alpha", LoRA, "alpha")
     add_field(parser, "--lora_dropout", LoRA, "dropout")
-    add("--lora_target_modules", help="names of linear layers, with commas; default: the attention's")
+    add(
+        "--lora_target_modules",
+        help="names of linear layers, separated by commas; default: those of the attention",
+    )
     add("--optimizer_8bit", action="store_true")
     add("--freeze_base", action="store_true")
-    add("--train_last_n", type=int, help="train only the last so many layers")
-    add("--dry_run", action="store_true", help="lengths, steps and memory, and no training")
+    add("--train_last_n", type=int, help="train only this many of the last layers")
+    add("--dry_run", action="store_true", help="report lengths, steps and memory, without training")
     add("--sample", action="store_true", help="train on 1,000 rows, or --sample_size")
-    add("--sample_size", type=int, help="train on so many rows")
-    add("--eval_holdout", type=float, default=0.0, help="share of queries to evaluate on, not train on")
+    add("--sample_size", type=int, help="train on this many rows")
+    add(
+        "--eval_holdout",
+        type=float,
+        default=0.0,
+        help="share of the queries to evaluate on instead of training on them",
+    )
     add_field(parser, "--seed", TrainSpec, "seed")
     pruning = parser.add_argument_group("pruning")
-    pruning.add_argument("--prune_tokens", action="store_true", help="documents lose tokens before the model")
+    pruning.add_argument(
+        "--prune_tokens", action="store_true", help="drop tokens of documents before the model reads them"
+    )
     for name in ("strategy", "keep_ratio", "min_tokens", "seed"):
         add_field(pruning, f"--prune_{name}", PruneTokens, name)
     pruning.add_argument(
-        "--prune_embeddings", action="store_true", help="documents keep fewer vectors; late interaction"
+        "--prune_embeddings", action="store_true", help="keep fewer vectors of documents (late interaction)"
     )
     add_field(pruning, "--embedding_prune_strategy", PruneEmbeddings, "strategy")
     add_field(pruning, "--pool_factor", PruneEmbeddings, "pool_factor")

@@ -1,4 +1,4 @@
-"""Words on the control pipe between a worker and a job's process."""
+"""Messages on the control pipe from a worker to a job's process."""
 
 HEARTBEAT = "heartbeat"
-"""The lease was renewed. Every other word asks the job to stop: cancel, pause, timeout, shutdown, storage."""
+"""The lease was renewed. Other messages ask the job to stop: cancel, pause, timeout, shutdown, storage."""

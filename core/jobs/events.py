@@ -1,6 +1,6 @@
-"""What a job tells while it lives: lines from its process, rows in the database, events on the stream.
+"""Events of a job: lines from its process, rows in the database, messages on the stream.
 
-Each type of event has one model for its ``data``: for those who write, store, show and read it alike.
+Each event type has one model for its ``data``, which writers, store, API and client share.
 """
 
 from collections.abc import Mapping
@@ -26,33 +26,36 @@ class EventType(StrEnum):
 
 
 class EventData(Lenient):
-    """What happened. A subclass names its event's type."""
+    """The data of an event. Each subclass belongs to one event type."""
 
     type: ClassVar[EventType]
 
 
 class StateChange(EventData):
-    """The job is in another state. The store alone writes it."""
+    """The job has changed its state. Only the store writes it."""
 
     type = EventType.STATE
     state: JobState
     attempt: int = 0
-    reason: str | None = Field(None, description="Why: of an end, and of a return to the queue.")
+    reason: str | None = Field(None, description="Code of the reason, if the attempt has ended.")
     message: str | None = None
 
 
 class PhaseChange(EventData):
-    """The job does something else now."""
+    """The job has entered another phase."""
 
     type = EventType.PHASE
-    phase: str = Field(description="Loading, preparing, training, evaluating, publishing, ...")
+    phase: str = Field(description="loading, preparing, training, evaluating, publishing, ...")
 
 
 class Progress(EventData):
-    """How far a job is."""
+    """Progress of a job."""
 
     type = EventType.PROGRESS
-    fraction: float = Field(0.0, description="Of the whole job, evaluation included where it is known.")
+    fraction: float = Field(
+        0.0,
+        description="Finished share of the whole job, from 0 to 1; includes evaluation if its size is known.",
+    )
     step: int = 0
     total_steps: int | None = None
     epoch: float | None = None
@@ -60,7 +63,7 @@ class Progress(EventData):
 
 
 class Metrics(EventData):
-    """Measured numbers. A number that is not finite is null."""
+    """Measured values at a step. A value that is not finite is null."""
 
     type = EventType.METRIC
     step: int
@@ -68,7 +71,7 @@ class Metrics(EventData):
 
 
 class Memory(EventData):
-    """Bytes, as last seen. GPU fields are null on a CPU."""
+    """Memory in use, in bytes, when last measured. GPU fields are null on a CPU."""
 
     type = EventType.MEMORY
     rss_bytes: int | None = None
@@ -77,15 +80,15 @@ class Memory(EventData):
 
 
 class Notice(EventData):
-    """A sentence for the user."""
+    """A message for the user."""
 
     type = EventType.NOTICE
-    level: str = Field("info", description="Info, warning or error.")
+    level: str = Field("info", description="info, warning or error")
     message: str
 
 
 class CheckpointSaved(EventData):
-    """A checkpoint is whole: the job can go on from it."""
+    """A checkpoint is complete: the job can resume from it."""
 
     type = EventType.CHECKPOINT
     step: int
@@ -94,7 +97,7 @@ class CheckpointSaved(EventData):
 
 
 class OutputPublished(EventData):
-    """An output is in the artifact storage."""
+    """An output has been published in the artifact storage."""
 
     type = EventType.OUTPUT
     name: str
@@ -118,7 +121,7 @@ class Event(Lenient):
 
     @classmethod
     def of(cls, data: EventData) -> Self:
-        """It happens now."""
+        """Return an event with the current time."""
         return cls.model_validate({"type": data.type, "data": data})
 
     @model_validator(mode="before")

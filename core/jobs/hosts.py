@@ -1,10 +1,10 @@
-"""What a worker's host has."""
+"""Hardware of a worker's host."""
 
 from core.spec.parts.base import Lenient
 
 
 class Gpu(Lenient):
-    """An NVIDIA GPU, as NVML tells. ``free_bytes`` is what nobody had taken when it was looked at."""
+    """An NVIDIA GPU, as reported by NVML. ``free_bytes`` is the free memory at the last measurement."""
 
     index: int
     uuid: str

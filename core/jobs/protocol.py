@@ -1,4 +1,4 @@
-"""What a job's process is given, and what it leaves: ``request.json`` and ``result.json`` of its folder."""
+"""The protocol of a job's process: it reads ``request.json`` and writes ``result.json`` in its folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ REQUEST, RESULT, EVENTS, LOG = "request.json", "result.json", "events.jsonl", "l
 
 
 class ArtifactInput(Lenient):
-    """An artifact that a reference meant when the job was submitted, or when the job that makes it ended."""
+    """The artifact of a reference, found when the job was submitted or when the job that makes it ended."""
 
     uri: str
     sha256: str = ""
@@ -22,8 +22,10 @@ class ArtifactInput(Lenient):
 
 
 class UrlInput(Lenient):
-    """What lay at a URL when it was looked at. ``sha256`` is of names, sizes and versions, as far as its
-    server tells them."""
+    """The content of a URL when it was last checked.
+
+    ``sha256`` is the hash of names, sizes and versions, as far as the server reports them.
+    """
 
     url: str
     sha256: str = ""
@@ -49,7 +51,7 @@ class Output(Lenient):
 
 
 class RunRequest(Lenient):
-    """Everything the process needs: no settings, environment or database besides."""
+    """Everything that the process needs; it reads no settings, environment or database."""
 
     job_id: str
     attempt: int
@@ -74,7 +76,7 @@ class EndReasonRecord(Lenient):
 
 
 class RunResult(Lenient):
-    """How the job ended: the last thing its process writes."""
+    """The result of an attempt, which its process writes last."""
 
     state: str
     end_reason: EndReasonRecord

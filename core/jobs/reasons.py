@@ -7,7 +7,7 @@ from core.jobs.state import JobState
 
 
 class EndReason(StrEnum):
-    """The reason's code, as it goes over the wire."""
+    """The code of the reason, as in the API."""
 
     SUCCEEDED = "succeeded"
     CANCELLED = "cancelled"
@@ -27,30 +27,30 @@ class EndReason(StrEnum):
 
     @property
     def state(self) -> JobState:
-        """Where the job goes when no retry follows."""
+        """The state of the job if no retry follows."""
         return _STATES.get(self, JobState.FAILED)
 
     @property
     def retryable(self) -> bool:
-        """Whether the same job may do better next time. Counts against ``max_attempts``."""
+        """Whether another attempt may succeed. Counts against ``max_attempts``."""
         return self in _RETRYABLE
 
     @property
     def sentence(self) -> str:
-        """What to tell the user."""
+        """The message for the user."""
         return _SENTENCES[self]
 
     @classmethod
     def of(cls, code: str) -> "EndReason":
-        """The reason of a code that another version may have written; unknown ones count as a crash."""
+        """Return the reason of a stored code. A code that this version does not know counts as a crash."""
         return next((reason for reason in cls if reason.value == code), cls.CRASHED)
 
 
 def lost_run_folder(folder: object) -> str:
-    """Return the message for a run folder that was deleted under its job. The job and its worker see it."""
+    """Return the message for a run folder that was deleted while its job ran."""
     return (
         f"The run folder {folder}, or events.jsonl in it, was deleted, replaced or cut short while the job "
-        "ran: its progress can no longer be read. Leave the run folders of running jobs alone."
+        "ran. Its progress can no longer be read. Do not change the run folders of running jobs."
     )
 
 
@@ -67,32 +67,32 @@ _RETRYABLE = frozenset(
 )
 
 _SENTENCES = {
-    EndReason.SUCCEEDED: "The job is done.",
+    EndReason.SUCCEEDED: "The job succeeded.",
     EndReason.CANCELLED: "The job was cancelled.",
     EndReason.DEPENDENCY_FAILED: "A job that this one depends on did not succeed.",
-    EndReason.PAUSED: "The job is paused; it goes on from its last checkpoint when resumed.",
-    EndReason.INTERRUPTED: "The worker was shut down; the job goes on from its last checkpoint elsewhere.",
-    EndReason.WORKER_LOST: "The worker stopped renewing its lease: it died or lost the database.",
-    EndReason.PROCESS_DIED: "The job's process was killed: by SIGKILL most often for want of memory.",
+    EndReason.PAUSED: "The job is paused. When resumed, it continues from its last checkpoint.",
+    EndReason.INTERRUPTED: "The worker was shut down; the job continues on another from its checkpoint.",
+    EndReason.WORKER_LOST: "The worker stopped renewing its lease: it died, froze, or lost the database.",
+    EndReason.PROCESS_DIED: "The job's process was killed. The usual cause of SIGKILL is too little memory.",
     EndReason.TIMED_OUT: "The attempt ran longer than timeout_seconds.",
-    EndReason.BAD_DATA: "The data cannot be used as they are.",
+    EndReason.BAD_DATA: "The data cannot be used.",
     EndReason.BAD_MODEL: "The model cannot be loaded.",
-    EndReason.BAD_SPEC: "The job asks for something that does not go together on this machine.",
+    EndReason.BAD_SPEC: "The job's settings cannot be used together on this machine.",
     EndReason.OUT_OF_MEMORY: "The device has too little memory for this job.",
-    EndReason.DIVERGED: "The loss is no longer a number.",
-    EndReason.STORAGE_FAILED: "Files could not be read or written: disk full, or storage away.",
-    EndReason.CRASHED: "The job's code raised an error that nobody foresaw; see the logs.",
+    EndReason.DIVERGED: "The training diverged: the loss is not a finite number.",
+    EndReason.STORAGE_FAILED: "Files could not be read or written: disk full, or storage not reachable.",
+    EndReason.CRASHED: "The job's code raised an unexpected error; see the log.",
 }
 
 
 def describe_signal(number: int) -> str:
-    """What is said after "The process": which signal has ended it, and what that mostly means."""
+    """The rest of a sentence that begins with "The process": the signal, and its usual cause."""
     if number == signal.SIGKILL:
-        return "was killed by SIGKILL, most often for want of memory."
+        return "was killed by SIGKILL. The usual cause is too little memory."
     if number == signal.SIGABRT:
-        return "was ended by SIGABRT: a library aborted it, see the log."
+        return "was ended by SIGABRT: a library aborted it; see the log."
     try:
         name = signal.Signals(number).name
     except ValueError:  # a real-time signal
         name = f"signal {number}"
-    return f"was ended by {name}: see the log."
+    return f"was ended by {name}; see the log."

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """Where a job is. What it is doing meanwhile (preparing, training, ...) is its phase."""
+    """The state of a job. Its current activity (preparing, training, ...) is its phase."""
 
     WAITING = "waiting"  # -> queued when what it depends on succeeded; -> cancelled
     QUEUED = "queued"  # -> running when a worker claims it; -> cancelled

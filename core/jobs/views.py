@@ -1,4 +1,4 @@
-"""What the API answers, as the API writes it and the client reads it."""
+"""Models of the API's responses, shared by API and client."""
 
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 
 class Page(Lenient, Generic[Item]):
-    """One page of a list. ``next_cursor`` asks for the next one; null at the end."""
+    """One page of a list. Pass ``next_cursor`` as ``cursor`` to get the next page; null on the last page."""
 
     items: list[Item]
     next_cursor: str | None = None
@@ -27,7 +27,7 @@ class EndReasonView(Lenient):
 
 
 class JobView(Lenient):
-    """A job as `GET /jobs/{id}` shows it."""
+    """A job."""
 
     id: str
     kind: str
@@ -40,11 +40,13 @@ class JobView(Lenient):
         default_factory=dict, description="The last value of every metric."
     )
     memory: Memory = Field(default_factory=Memory)
-    attempt: int = Field(0, description="How often a worker has started it.")
+    attempt: int = Field(0, description="Number of attempts so far.")
     max_attempts: int = 3
     cancel_requested: bool = False
     pause_requested: bool = False
-    queue_position: int | None = Field(None, description="0 is next. Null unless queued.")
+    queue_position: int | None = Field(
+        None, description="Number of queued jobs before this one. Null unless the job is queued."
+    )
     priority: int = 0
     created_at: datetime
     started_at: datetime | None = None
@@ -52,15 +54,18 @@ class JobView(Lenient):
     end_reason: EndReasonView | None = None
     spec: dict[str, Any] = Field(default_factory=dict)
     inputs: dict[str, Input] = Field(
-        default_factory=dict, description="What each reference of the spec meant."
+        default_factory=dict,
+        description="The artifact or URL content that each reference of the spec named at submission.",
     )
-    outputs: dict[str, str] = Field(default_factory=dict, description="Name -> reference.")
+    outputs: dict[str, str] = Field(
+        default_factory=dict, description="Reference of each output, by its name."
+    )
     worker: str | None = None
     links: dict[str, str] = Field(default_factory=dict)
 
 
 class EventView(Event):
-    """An event with its number: 1, 2, 3, ... within the job, without gaps."""
+    """An event. ``seq`` numbers the events of a job: 1, 2, 3, ..., without gaps."""
 
     seq: int
     attempt: int
@@ -68,7 +73,7 @@ class EventView(Event):
 
 class MetricPoint(Lenient):
     step: int
-    value: float | None = Field(description="Null where the number was not finite.")
+    value: float | None = Field(description="Null if the value was not finite.")
     at: datetime
 
 
@@ -79,9 +84,9 @@ class MetricSeries(Lenient):
 
 
 class ArtifactView(Lenient):
-    """A finished output. ``files`` is its manifest: path, bytes and sha256 of each.
+    """An output of a job, or an upload. ``files`` has path, bytes and sha256 of each file.
 
-    Lists of datasets leave ``files`` empty; ``file_count`` is the number of files in any case.
+    In lists of datasets ``files`` is empty; ``file_count`` is always the number of files.
     """
 
     id: str
@@ -100,7 +105,7 @@ class ArtifactView(Lenient):
 
 
 class PreviewView(Lenient):
-    """The first rows of a split of a dataset, long texts cut short."""
+    """The first rows of a split of a dataset. Long texts are shortened."""
 
     split: str
     splits: list[str]
@@ -126,14 +131,15 @@ class WaitingView(Lenient):
     kind: str
     name: str | None
     priority: int
-    position: int = Field(description="0 is next.")
+    position: int = Field(description="Number of queued jobs before this one.")
     starts_in_seconds: float | None = Field(
-        description="Expected, from what runs and how long jobs of its kind took. Null: not known."
+        description="Estimate, from the running jobs and the durations of earlier jobs of the same kind. "
+        "Null: unknown."
     )
 
 
 class QueueView(Lenient):
-    """How many jobs are in each state, and the caller's queued ones in the order in which they begin."""
+    """Number of jobs in each state, and the caller's queued jobs in the order of their start."""
 
     waiting: int = 0
     queued: int = 0
@@ -146,26 +152,34 @@ class QueueView(Lenient):
 
 
 class FitView(Lenient):
-    """Whether a worker has the memory that a job needs at least."""
+    """Whether a worker has the minimum memory of a job."""
 
     worker: str
     host: str
-    memory_bytes: int = Field(description="Of its largest GPU, or of the host where the job uses none.")
+    memory_bytes: int = Field(
+        description="Memory of the worker's largest GPU, or of its host if the job uses no GPU."
+    )
     fits: bool
 
 
 class EstimateView(Lenient):
-    """What a job would take. Null: not known; ``notes`` says why."""
+    """Estimated resources of a job. Null: unknown; ``notes`` has the reason."""
 
     device: str
     precision: str
     rows: int | None = None
     lengths: dict[str, Any] | None = None
     steps: int | None = None
-    seconds: float | None = Field(None, description="Of the training steps, from earlier jobs' throughput.")
-    cached: bool | None = Field(None, description="Whether the loss would go micro-batch by micro-batch.")
-    memory: dict[str, int] | None = Field(None, description="Bytes at the peak by part, and their total.")
-    least_memory_bytes: int | None = Field(None, description="Below which the job cannot run at all.")
+    seconds: float | None = Field(
+        None, description="Estimated duration, from the throughput of earlier trainings."
+    )
+    cached: bool | None = Field(
+        None, description="Whether the loss would be computed in micro-batches (gradient caching)."
+    )
+    memory: dict[str, int] | None = Field(None, description="Peak memory in bytes by purpose, and the total.")
+    least_memory_bytes: int | None = Field(
+        None, description="Minimum memory in bytes: with less the job cannot run."
+    )
     workers: list[FitView] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 
@@ -179,6 +193,6 @@ class KeyView(Lenient):
 
 
 class NewKeyView(KeyView):
-    """Shown once: only its hash is kept."""
+    """A new API key. ``key`` is shown only once: the service stores only its hash."""
 
     key: str

@@ -42,7 +42,7 @@ class Description:
             (MODULES, modules, list),
         ):
             if found is not None and not isinstance(found, kind):
-                raise BadModel(f"{name} of the model is not what a model has there: {str(found)[:60]}")
+                raise BadModel(f"{name} of the model has unexpected content: {str(found)[:60]}")
         if modules is not None and not all(isinstance(module, dict) for module in modules):
             raise BadModel(f"{MODULES} of the model is not a list of modules")
         return cls(config or {}, settings or {}, modules or [])
@@ -82,7 +82,7 @@ class Description:
         if not self.modules and any(name.endswith("ForCausalLM") for name in self.architectures):
             raise BadModel(
                 f"{reference} is a language model without a {MODULES}: its files do not say whether it "
-                "embeds or scores texts. Name the family, if it is one of them"
+                "embeds or scores texts. Set family in the spec"
             )
         return "dense"
 
@@ -96,8 +96,7 @@ class Description:
             )
         if self.model_type is not None and self.model_type not in _FAMILIES:
             raise BadModel(
-                f"{reference} says that it is a {self.model_type} ({SETTINGS}), "
-                "which is no known kind of model"
+                f"{reference} has the model_type {self.model_type} in {SETTINGS}, which is not supported"
             )
 
 

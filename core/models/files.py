@@ -27,9 +27,9 @@ def check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> De
     described = Description.of(folder)
     described.check_known(reference)
     if not any((folder / name).is_file() for name in (CONFIG, MODULES)):
-        raise BadModel(f"{reference} is no model's folder: it has neither {CONFIG} nor {MODULES}")
+        raise BadModel(f"{reference} is not a model folder: it has neither {CONFIG} nor {MODULES}")
     if not described.config and not described.modules:
-        raise BadModel(f"{reference}: {CONFIG} describes no model")
+        raise BadModel(f"{reference}: {CONFIG} does not describe a model")
     if described.config.get("model_type") == "model2vec" and not described.modules:
         raise BadModel(
             f"{reference} is a folder of model2vec without {MODULES}: save it again with model2vec 0.3 or "
@@ -38,13 +38,13 @@ def check_folder(folder: Path, reference: str, *, trust_remote_code: bool) -> De
     if not any(folder.rglob("*.safetensors")):
         if pickles := pickled(folder):
             raise BadModel(
-                f"{reference} has its weights as a pickle ({pickles[0].name}), which can run code when "
-                "loaded. Convert them to safetensors."
+                f"{reference} has pickled weights ({pickles[0].name}), which can run code when loaded. "
+                "Convert them to safetensors."
             )
         raise BadModel(f"{reference} has no weights: no .safetensors file in the folder")
     if not trust_remote_code and (foreign := _foreign_code(folder, described)):
         raise BadModel(
-            f"{reference} brings its own code ({foreign}), which is refused unless the service runs with "
+            f"{reference} contains its own code ({foreign}), which is refused unless the service runs with "
             "REASON_TRUST_REMOTE_CODE=true"
         )
     check_files(folder, described, reference)
@@ -80,7 +80,7 @@ def check_files(folder: Path, described: Description, reference: str) -> None:
         _check_module(folder, module, reference)
     for place in _of_kind(folder, described, "Transformer") if described.modules else [folder]:
         if not (place / CONFIG).is_file():
-            raise BadModel(f"{reference}: {CONFIG} of its transformer is not there")
+            raise BadModel(f"{reference}: {CONFIG} of its transformer is missing")
         _check_tokenizer(place, reference)
     for place in _of_kind(folder, described, "StaticEmbedding"):
         _check_static(place, reference)
@@ -93,22 +93,22 @@ def _check_weights(path: Path, reference: str, name: str) -> None:
         head = file.read(len(_POINTER))
         if head == _POINTER:
             raise BadModel(
-                f"{reference}: {name} is a pointer of Git LFS and not the weights: run `git lfs pull` there"
+                f"{reference}: {name} is a Git LFS pointer, not the weights: run `git lfs pull` there"
             )
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, _LONGEST_HEADER):
-            what = "is empty" if not size else f"is cut short, or no safetensors file ({size:,} bytes)"
+            what = "is empty" if not size else f"is incomplete, or not a safetensors file ({size:,} bytes)"
             raise BadModel(f"{reference}: {name} {what}")
         try:
             header = json.loads(file.read(length))
             ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise BadModel(f"{reference}: {name} is no safetensors file: {error}") from error
+            raise BadModel(f"{reference}: {name} is not a safetensors file: {error}") from error
     promised = 8 + length + max(ends, default=0)
     if promised != size:
         raise BadModel(
-            f"{reference}: {name} has {size:,} bytes and should have {promised:,}: it was not copied whole"
+            f"{reference}: {name} has {size:,} bytes instead of {promised:,}: it was not copied completely"
         )
 
 
@@ -119,7 +119,7 @@ def _check_shards(path: Path, reference: str) -> None:
         raise BadModel(f"{reference}: {path.name} lists no weights (weight_map)")
     if missing := sorted({str(name) for name in shards.values() if not (path.parent / str(name)).is_file()}):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BadModel(f"{reference}: {missing[0]}{more}, named in {path.name}, is not there")
+        raise BadModel(f"{reference}: {missing[0]}{more}, listed in {path.name}, is missing")
 
 
 def _check_module(folder: Path, module: dict[str, object], reference: str) -> None:
@@ -131,7 +131,7 @@ def _check_module(folder: Path, module: dict[str, object], reference: str) -> No
     ):
         return
     if not (folder / path / CONFIG).is_file():
-        raise BadModel(f"{reference}: {path}/{CONFIG}, named in {MODULES}, is not there ({kind})")
+        raise BadModel(f"{reference}: {path}/{CONFIG}, listed in {MODULES}, is missing ({kind})")
 
 
 def _of_kind(folder: Path, described: Description, kind: str) -> list[Path]:
@@ -143,14 +143,14 @@ def _of_kind(folder: Path, described: Description, kind: str) -> list[Path]:
 def _check_static(folder: Path, reference: str) -> None:
     """A table of vectors and the tokenizer that numbers them, without which there is nothing to read."""
     if not (folder / "tokenizer.json").is_file():
-        raise BadModel(f"{reference} has no tokenizer: tokenizer.json of its static embeddings is not there")
+        raise BadModel(f"{reference} has no tokenizer: tokenizer.json of its static embeddings is missing")
     names = tensor_names(folder / "model.safetensors")
     if not names & {"embedding.weight", "embeddings"}:
         raise BadModel(f"{reference}: model.safetensors has no table of embeddings (embedding.weight)")
     if more := sorted(names & {"mapping", "weights"}):
         raise BadModel(
             f"{reference}: its static embeddings are quantized by model2vec ({', '.join(more)} in "
-            "model.safetensors), which sentence-transformers would ignore. Save them without"
+            "model.safetensors), which sentence-transformers would ignore. Save it unquantized"
         )
 
 

@@ -63,7 +63,7 @@ def shape_of(config: dict[str, Any], parameters: int) -> ModelShape:
     hidden = first("hidden_size", "d_model", "dim", "n_embd")
     layers = first("num_hidden_layers", "num_layers", "n_layers", "n_layer")
     if not hidden or not layers:
-        raise BadModel("its config.json says neither how wide nor how deep the model is")
+        raise BadModel("its config.json does not give the hidden size and the number of layers")
     of_word = int(config.get("embedding_size") or hidden)
     numbers = {
         "words": int(config.get("vocab_size") or 0) * of_word,
@@ -73,7 +73,7 @@ def shape_of(config: dict[str, Any], parameters: int) -> ModelShape:
         "heads": int(first("num_attention_heads", "n_heads", "n_head") or 1),
     }
     if min(*numbers.values(), parameters) < 0:
-        raise BadModel("its config.json has a negative number where a size stands")
+        raise BadModel("its config.json has a negative size")
     numbers["words"] = min(numbers["words"], parameters)
     positions = first("max_position_embeddings", "n_positions")
     return ModelShape(
@@ -113,8 +113,8 @@ def read_shape(names: Iterable[str], open_file: Callable[[str], IO[bytes]]) -> M
                     shape = shape_of(config, sum(map(math.prod, tensors)))
                     return replace(shape, set_length=_set_length(names, open_file))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        raise BadModel(f"its files are not those of a model ({error})") from error
-    raise BadModel("it has no config.json of a transformer")
+        raise BadModel(f"its files cannot be read as a model ({error})") from error
+    raise BadModel("it has no config.json that describes a transformer")
 
 
 def _set_length(names: list[str], open_file: Callable[[str], IO[bytes]]) -> int | None:
@@ -139,7 +139,7 @@ def _shapes(open_file: Callable[[str], IO[bytes]], path: str) -> list[list[int]]
     with open_file(path) as file:
         size = int.from_bytes(file.read(8), "little")
         if not 0 < size < 100_000_000:
-            raise BadModel(f"{path} is no safetensors file")
+            raise BadModel(f"{path} is not a safetensors file")
         header = json.loads(file.read(size))
     return [
         [int(side) for side in tensor["shape"]] for name, tensor in header.items() if name != "__metadata__"

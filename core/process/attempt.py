@@ -32,7 +32,7 @@ def run_attempt(context: RunContext, send: Callable[[str], None] | None = None) 
             reason = EndReason.STORAGE_FAILED
             message = (
                 f"{RESULT} cannot be written to {context.folder}: {first_line(error)}. The outputs were "
-                "published; the next attempt goes on from the last checkpoint."
+                "published; the next attempt continues from the last checkpoint."
             )
             result = result_of(context, reason, message)
         _log.error("%s cannot be written: %s", RESULT, error)

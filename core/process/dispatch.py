@@ -12,8 +12,7 @@ def run_job(context: RunContext) -> None:
     stored = read_stored_spec(context.request.spec, context.request.spec_version)
     for path in stored.left_out:
         context.notice(
-            f"{path} was asked for when the job was submitted. This version does not know it any more: it is "
-            "left out.",
+            f"{path} is in the stored spec of the job, but this version does not know it: it is left out.",
             "warning",
         )
     spec = with_kept_readings(stored.spec, context.place_of, context.notice)

@@ -83,11 +83,11 @@ def _check_processes(processes: int, spec: dict[str, Any], gpus: list[str]) -> N
     if not 1 <= processes <= _MOST_PROCESSES:
         raise InvalidRequest(f"processes must be 1 to {_MOST_PROCESSES}, not {processes}")
     if spec["kind"] != "train" and processes > 1:
-        raise InvalidRequest(f"processes share a training; this is a job of kind {spec['kind']}")
+        raise InvalidRequest(f"processes is only for kind: train, but this job has kind: {spec['kind']}")
     if gpus and processes != len(gpus):
         raise InvalidRequest(
-            "processes are for a training on the CPU (resources.gpus: 0). With GPUs there is one for each, "
-            "and resources.gpus says how many"
+            "processes is only for a training on the CPU (resources.gpus: 0). With GPUs, resources.gpus "
+            "sets the number of processes"
         )
 
 
@@ -105,7 +105,7 @@ def stop_on_interrupt(stop: StopSignal) -> None:
 
 def _check_ours(out: Path) -> None:
     if any(out.iterdir()) and not (out / REQUEST).exists():
-        raise InvalidRequest(f"{out} is not a folder of reason run: it is not overwritten")
+        raise InvalidRequest(f"{out} was not made by reason run and is not overwritten")
 
 
 def _check_free(out: Path, spec: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def choose_device(asked: str, *, gpus: int, gpus_asked: int | str, mps: bool) ->
         return "cpu"
     what = "an NVIDIA GPU" if asked == "cuda" else "Apple's MPS (a Mac with Apple silicon)"
     raise BadSpec(
-        f"device {asked}: the job runs where {what} cannot be used; device auto takes what there is"
+        f"device: {asked} needs {what}, which this worker cannot use; device: auto takes what is available"
     )
 
 

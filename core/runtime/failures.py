@@ -56,7 +56,7 @@ def _of_missing_file(error: BaseException, context: RunContext) -> JobFailure | 
     if (path := inaccessible_path(error, own)) is not None:
         return StorageFailure(
             f"{path} was removed while the job ran, or the worker may not access it ({first_line(error)}). "
-            "Folders of running jobs must be left alone."
+            "Do not change the folders of running jobs."
         )
     stored = read_stored_spec(context.request.spec, context.request.spec_version)
     for found in stored.spec.find_references():

@@ -15,47 +15,59 @@ Precision = Literal["float32", "float16", "int8", "binary"]
 
 Compute = Annotated[
     Arithmetic,
-    Field(description="The model's arithmetic. auto: bf16 where a GPU has it, else fp32."),
+    Field(description="Precision of the model's computation. auto: bf16 if the GPU supports it, else fp32."),
 ]
 
 
 class EmbedSpec(JobSpec):
-    """Encodes a corpus. Output: ``embeddings``, npy shards with ids, or a PLAID index."""
+    """Encode a corpus. Output: ``embeddings``: npy shards with ids, or a PLAID index."""
 
     REFERENCES: ClassVar = (ReferencePlace("model", "model"), ReferencePlace("corpus", "dataset"))
 
     kind: Literal["embed"]
     model: ModelReference
     family: Literal["auto", "dense", "late_interaction"] = Field(
-        "auto", description="auto: as the model's files say."
+        "auto", description="auto: detected from the model's files."
     )
     corpus: DatasetReference | None = Field(
-        None, description="Documents, chunks, a retrieval set's corpus, or rows, whose documents they are."
+        None,
+        description="What to encode: documents, chunks, the corpus of a retrieval set, or the documents "
+        "of rows.",
     )
-    split: SplitName | None = Field(None, description="BRIGHT: the domain.")
+    split: SplitName | None = Field(None, description="BRIGHT only: the domain name.")
     texts: Annotated[list[Annotated[str, Field(max_length=1_000_000)]], Field(max_length=10_000)] | None = (
-        Field(None, description="In place of a corpus; their ids are their numbers, from 0.")
+        Field(
+            None, description="Texts to encode instead of a corpus. The id of a text is its position, from 0."
+        )
     )
     role: Literal["document", "query"] = "document"
     prompts: Prompts = Field(default_factory=Prompts)
     max_length: MaxLength | None = Field(
-        None, description="Tokens of a text; default: what the model is set to."
+        None, description="Longest text in tokens; the rest is cut. Default: the model's own limit."
     )
     precision: Precision = Field(
         "float32",
-        description="int8: each dimension in 256 steps; binary: its sign. Late interaction: floats.",
+        description="Number format of the stored vectors. int8: 256 steps for each dimension. binary: the "
+        "sign of each dimension. Late interaction: float32 or float16.",
     )
-    dimension: Dimension | None = Field(None, description="Only the first so many (of Matryoshka models).")
+    dimension: Dimension | None = Field(
+        None, description="Keep only this many leading dimensions of each vector (Matryoshka models)."
+    )
     calibration: int = Field(
-        100_000, ge=100, le=10_000_000, description="int8: texts whose vectors settle each dimension's range."
+        100_000,
+        ge=100,
+        le=10_000_000,
+        description="int8: number of texts whose vectors determine the range of each dimension.",
     )
     index: Literal["none", "plaid"] = Field(
         "none", description="plaid: write a PLAID index instead of vector shards (late interaction only)."
     )
     prune_embeddings: EmbeddingPruning = None
     compute: Compute = "auto"
-    keep_texts: bool = Field(True, description="Texts go along, so that reason search can show them.")
-    shard: int = Field(50_000, ge=1, le=10_000_000, description="Texts in a file.")
+    keep_texts: bool = Field(
+        True, description="Store the texts with the vectors, so that reason search can show them."
+    )
+    shard: int = Field(50_000, ge=1, le=10_000_000, description="Shard size: number of texts in one file.")
     max_reject_share: RejectShare = Field(
         0.01, description="Share of unreadable documents above which the job fails."
     )
@@ -64,11 +76,16 @@ class EmbedSpec(JobSpec):
     @model_validator(mode="after")
     def _consistent(self) -> "EmbedSpec":
         if (self.corpus is None) == (self.texts is None):
-            raise ValueError("give a corpus, or texts")
+            raise ValueError("give either corpus or texts")
         if self.texts is not None and not self.texts:
-            raise ValueError("texts is empty")
+            raise ValueError("texts must not be empty")
         if self.family == "dense" and (self.index == "plaid" or self.prune_embeddings):
-            raise ValueError("index plaid and prune_embeddings are of late_interaction models alone")
+            raise ValueError(
+                "index: plaid and prune_embeddings need a late_interaction model, and family is dense"
+            )
         if self.index == "plaid" and (self.precision != "float32" or self.role != "document"):
-            raise ValueError("a PLAID index holds documents, and compresses their vectors itself")
+            raise ValueError(
+                "index: plaid needs role: document and precision: float32; PLAID compresses the "
+                "vectors itself"
+            )
         return self

@@ -1,4 +1,4 @@
-"""``kind: evaluate``: is the new model better, where, and is it luck?"""
+"""``kind: evaluate``: compare models on retrieval sets, with significance tests."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -15,45 +15,51 @@ from core.spec.parts.refs import DatasetReference
 
 
 class EvaluatedModel(Strict):
-    """A model, or bm25, and how it is to read texts."""
+    """A model, or bm25, and its input settings."""
 
     ref: ModelOrWords
-    name: ReportName | None = Field(None, description="In reports and runs.")
+    name: ReportName | None = Field(None, description="Name of the model in reports and run files.")
     family: Literal["auto", "dense", "late_interaction", "cross_encoder"] = Field(
-        "auto", description="auto: as the model's files say."
+        "auto", description="auto: detected from the model's files."
     )
     prompts: Prompts = Field(default_factory=Prompts)
     max_length: MaxLength | None = Field(
         None,
-        description="Tokens of a text, of late_interaction of a document, of a cross-encoder of a pair; "
-        "default: what the model is set to.",
+        description="Longest input in tokens: of a text (dense), of a document (late interaction) or of a "
+        "pair (cross-encoder). Default: the model's own limit.",
     )
     prune_embeddings: EmbeddingPruning = None
 
 
 class EvaluatedSource(JudgedSource):
-    """A retrieval set, and rankings of it that somebody else has made."""
+    """A retrieval set, and optionally existing rankings of it."""
 
     run: DatasetReference | None = Field(
         None,
-        description="A TREC run file: cross-encoders bring its candidates into order instead of those of "
+        description="A TREC run file. Cross-encoders rerank its candidates instead of those of "
         "rerank.retriever.",
     )
 
 
 class Significance(Strict):
-    """How a difference is told from luck: a paired randomisation test, and a bootstrap over queries
-    (Smucker et al. 2007, "A comparison of statistical significance tests for information retrieval")."""
+    """How to test a difference: a paired randomisation test, and a bootstrap over queries (Smucker et al.
+    2007, "A comparison of statistical significance tests for information retrieval")."""
 
     permutations: int = Field(10_000, ge=100, le=1_000_000)
     level: float = Field(
-        0.05, gt=0, lt=1, description="Below it a difference counts, corrected for many comparisons (Holm)."
+        0.05,
+        gt=0,
+        lt=1,
+        description="A difference is significant if its p-value, after Holm's correction for multiple "
+        "comparisons, is below this level.",
     )
 
 
 class EvaluateSpec(JobSpec):
-    """Ranks whole corpora with several models and compares them. Outputs: ``report``, and ``run`` with a TREC
-    run of each model on each dataset."""
+    """Rank whole corpora with several models and compare the models.
+
+    Outputs: ``report``, and ``run`` with a TREC run of each model on each dataset.
+    """
 
     REFERENCES: ClassVar = (
         ReferencePlace("models.*.ref", "model"),
@@ -64,43 +70,53 @@ class EvaluateSpec(JobSpec):
 
     kind: Literal["evaluate"]
     models: Annotated[list[EvaluatedModel], Field(min_length=1, max_length=20), BARE_REFERENCES] = Field(
-        description="Of several, the last one is the baseline that the others are compared with."
+        description="Models to compare. With several, the last one is the baseline."
     )
     datasets: Annotated[list[EvaluatedSource], Field(min_length=1, max_length=100), BARE_REFERENCES] = Field(
-        description="BEIR folders, BRIGHT, prepared sets, rows; beir:NAME, nanobeir:NAME, bright:DOMAIN and "
-        "mteb:NAME where a hub is."
+        description="BEIR folders, BRIGHT, prepared datasets or rows. With access to a model hub also "
+        "beir:NAME, nanobeir:NAME, bright:DOMAIN and mteb:NAME."
     )
     metrics: list[Metric] = Field(
         default_factory=lambda: ["ndcg@10", "mrr@10", "recall@100"],
         min_length=1,
         max_length=50,
-        description="The verdict is by the first one that every dataset has.",
+        description="The verdict uses the first metric that all datasets have.",
     )
-    rerank: Rerank = Field(default_factory=Rerank, description="Of cross-encoders.")
+    rerank: Rerank = Field(
+        default_factory=Rerank, description="Cross-encoders only: which candidates they rerank."
+    )
     index: LateInteractionIndex = "auto"
     compute: Compute = "auto"
     precisions: list[Precision] = Field(
         default_factory=list,
         max_length=4,
-        description="Of bi-encoders: also measured with vectors that are stored in these.",
+        description="Dense models only: also measure with vectors stored in these formats.",
     )
     dimensions: list[Dimension] = Field(
         default_factory=list,
         max_length=32,
-        description="Of bi-encoders: also measured with the first so many dimensions (Matryoshka).",
+        description="Dense models only: also measure with only this many leading dimensions (Matryoshka).",
     )
     rescore: int = Field(
         4,
         ge=1,
         le=1000,
-        description="binary: so many times as many documents are found by Hamming distance and scored again "
-        "with the whole query. 1: none.",
+        description="binary only: the Hamming search returns this many times more documents than needed, "
+        "and the full query vector scores them again. 1: no second scoring.",
     )
     significance: Significance = Field(default_factory=Significance)
     latency_queries: int = Field(
-        0, ge=0, le=10_000, description="So many queries are also asked one by one, with a clock."
+        0,
+        ge=0,
+        le=10_000,
+        description="Number of queries that are also run one at a time, to measure latency.",
     )
-    examples: int = Field(3, ge=0, le=100, description="Of queries won and lost, in the report.")
+    examples: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="Number of example queries in the report where a model wins, and where it loses.",
+    )
     max_reject_share: RejectShare = 0.0
     seed: Seed = 42
 
@@ -112,7 +128,9 @@ class EvaluateSpec(JobSpec):
                 raise ValueError(f"two {what} have the same name")
         for what, values in (("precisions", self.precisions), ("dimensions", self.dimensions)):
             if len(set(values)) != len(values):
-                raise ValueError(f"{what}: one stands twice")
+                raise ValueError(f"{what}: a value is given twice")
         if not any("@" in metric for metric in self.metrics) and (self.precisions or self.dimensions):
-            raise ValueError("precisions and dimensions are measured by rankings: metrics has none")
+            raise ValueError(
+                "precisions and dimensions need at least one ranking metric in metrics, such as ndcg@10"
+            )
         return self

@@ -31,7 +31,10 @@ class _Loader(yaml.SafeLoader):
             if key in seen:
                 line, first = key_node.start_mark.line + 1, seen[key].line + 1
                 raise ConstructorError(
-                    None, None, f"the key {key!r} is on line {line} and on line {first}", key_node.start_mark
+                    None,
+                    None,
+                    f"duplicate key {key!r} on line {line}, first on line {first}",
+                    key_node.start_mark,
                 )
             seen[key] = key_node.start_mark
         return super().construct_mapping(node, deep)
@@ -54,11 +57,11 @@ def read_spec(path: Path) -> dict[str, Any]:
     try:
         data = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InvalidRequest(f"There is no file {path}") from error
+        raise InvalidRequest(f"File not found: {path}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InvalidRequest(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
-        raise InvalidRequest(f"{path} must hold one mapping, as configs/*.yaml do")
+        raise InvalidRequest(f"{path} must contain one mapping at the top level, as the files in configs/ do")
     return {key: value for key, value in data.items() if not str(key).startswith("x-")}
 
 
@@ -90,7 +93,7 @@ def _child(target: Any, part: str, setting: str) -> Any:
         if target.get(part) is None:
             target[part] = {}
         return target[part]
-    raise InvalidRequest(f"--set {setting}: there is nothing at {part!r}")
+    raise InvalidRequest(f"--set {setting}: {part!r} does not exist in the spec")
 
 
 def localize(spec: dict[str, Any]) -> dict[str, Any]:

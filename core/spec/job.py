@@ -1,4 +1,4 @@
-"""The part that every kind of job has in common."""
+"""Fields that all kinds of jobs share."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -19,16 +19,17 @@ PART_OF = "part_of"
 
 
 class Resources(Strict):
-    """What the job needs of a worker."""
+    """Hardware that the job needs."""
 
     gpus: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         "auto",
-        description="auto: one if the fleet has any, else the CPU. 0: the CPU. Else: wait for so many GPUs "
-        "of one host, which share every batch.",
+        description="auto: one GPU if any worker has one, else the CPU. 0: the CPU. N: wait for N GPUs of "
+        "one host, which share every batch.",
     )
     gpu_memory_gb: Literal["auto"] | Annotated[float, Field(gt=0, le=10_000)] = Field(
         "auto",
-        description="Memory that each GPU must have, in GB (10^9 bytes). auto: what the job needs at least.",
+        description="Memory that each GPU must have, in GB (10^9 bytes). auto: the estimated minimum for "
+        "the job.",
     )
 
 
@@ -36,7 +37,7 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 
 
 class JobSpec(Strict):
-    """Common to all kinds."""
+    """Fields of all kinds of jobs."""
 
     REFERENCES: ClassVar[tuple[ReferencePlace, ...]]
     """Every place of a reference in the spec, in the order in which they are checked."""
@@ -45,27 +46,34 @@ class JobSpec(Strict):
     labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Annotated[str, Field(max_length=200)]] = Field(
         default_factory=dict,
         max_length=32,
-        description="Keys have letters, digits, '_', '.' and '-', at most 63.",
+        description="Keys contain letters, digits, '_', '.' and '-', at most 63 characters.",
     )
-    priority: int = Field(0, ge=-1000, le=1000, description="Higher is claimed first; equal ones by age.")
+    priority: int = Field(
+        0, ge=-1000, le=1000, description="Jobs with a higher priority are claimed first, equal ones by age."
+    )
     resources: Resources = Field(default_factory=Resources)
     device: Device = Field(
         "auto",
-        description="What the job computes on. auto: the GPUs that resources gives it, else Apple's MPS "
-        "where there is one, else the CPU. cuda waits for a GPU; cpu is as resources.gpus: 0.",
+        description="Device to compute on. auto: the GPUs that resources gives the job, else Apple's MPS "
+        "if present, else the CPU. cuda: wait for a GPU. cpu: the same as resources.gpus: 0.",
     )
     max_attempts: int = Field(
         3,
         ge=1,
         le=100,
-        description="Failures and lost workers in a row before the job fails for good. An attempt that has "
-        "saved a later checkpoint than those before it begins a new row.",
+        description="The job fails after this many retryable failures in a row. The count starts again "
+        "when an attempt saves a later checkpoint than all before it.",
     )
     timeout_seconds: float | None = Field(
-        None, gt=0, le=LONGEST_SECONDS, description="Running time of one attempt, after which it fails."
+        None,
+        gt=0,
+        le=LONGEST_SECONDS,
+        description="Longest running time of one attempt, in seconds; then the job fails.",
     )
     depends_on: list[JobId] = Field(
-        default_factory=list, max_length=100, description="Job ids that must succeed first."
+        default_factory=list,
+        max_length=100,
+        description="Ids of jobs that must succeed before this one starts.",
     )
 
     @model_validator(mode="after")
@@ -76,11 +84,11 @@ class JobSpec(Strict):
         asked, given = self.resources.gpus, "resources" in self.model_fields_set
         if self.device == "cuda" and asked in (0, "auto"):
             if given and asked == 0:
-                raise ValueError("device cuda needs a GPU, and resources.gpus is 0")
+                raise ValueError("device: cuda needs a GPU, but resources.gpus is 0")
             self.resources = self.resources.model_copy(update={"gpus": 1})
         elif self.device in ("cpu", "mps") and asked != 0:
             if given and asked != "auto":
-                raise ValueError(f"device {self.device} uses no NVIDIA GPU, and resources.gpus is {asked}")
+                raise ValueError(f"device: {self.device} uses no NVIDIA GPU, but resources.gpus is {asked}")
             self.resources = self.resources.model_copy(update={"gpus": 0})
         return self
 

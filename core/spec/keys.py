@@ -1,4 +1,4 @@
-"""An API key to be made, over HTTP or on the command line."""
+"""The request for a new API key, over HTTP or on the command line."""
 
 from typing import Literal
 
@@ -10,13 +10,16 @@ KeyScope = Literal["read", "submit", "admin"]
 
 
 class NewKey(Strict):
-    """A key to be made."""
+    """The request for a new API key."""
 
-    name: str = Field(min_length=1, max_length=200, description="Whose key it is, for lists of keys.")
+    name: str = Field(
+        min_length=1, max_length=200, description="Owner or purpose of the key, shown in lists of keys."
+    )
     scopes: list[KeyScope] = Field(
         ["read", "submit"],
         min_length=1,
         max_length=3,
-        description="read: look. submit: also submit jobs and datasets, and change the key's own jobs. "
-        "admin: also change all jobs, and make and revoke keys.",
+        description="read: read everything. submit: also submit jobs, datasets and models, and cancel, "
+        "pause, resume and retry the key's own jobs. admin: also change all jobs, and create "
+        "and revoke keys.",
     )

@@ -1,4 +1,4 @@
-"""``kind: mine``: documents that look like answers and are none, for every query of a dataset."""
+"""``kind: mine``: hard negatives for every query of a dataset."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -19,7 +19,7 @@ def _as_list(value: object) -> object:
 
 
 class Part(Strict):
-    """One of several jobs among which a corpus is divided."""
+    """One of the parts into which a corpus is divided."""
 
     number: int = Field(ge=1, le=100)
     of: int = Field(ge=2, le=100)
@@ -27,12 +27,12 @@ class Part(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "Part":
         if self.number > self.of:
-            raise ValueError("number is above of")
+            raise ValueError("part.number must not be above part.of")
         return self
 
 
 class MiningOptions(Strict):
-    """How negatives are found: where, by which model, and which of them."""
+    """Options for finding negatives: corpus, model, filters."""
 
     MINING_REFERENCES: ClassVar = (
         ReferencePlace("corpus.*", "dataset"),
@@ -43,17 +43,22 @@ class MiningOptions(Strict):
     corpus: Annotated[list[DatasetReference], Field(max_length=100), BeforeValidator(_as_list)] | None = (
         Field(
             None,
-            description="Where negatives come from: one or several. Default: the dataset's own documents.",
+            description="Corpora to take negatives from, one or several. Default: the dataset's documents.",
         )
     )
     family: Literal["dense", "late_interaction"] = Field(
-        "dense", description="What the model is: one vector a text, or one a token (ColBERT)."
+        "dense",
+        description="Family of the model. dense: one vector for each text. late_interaction: one vector "
+        "for each token (ColBERT).",
     )
-    model: ModelOrWords = Field("sentence-transformers/all-MiniLM-L6-v2", description="Or bm25.")
+    model: ModelOrWords = Field(
+        "sentence-transformers/all-MiniLM-L6-v2", description="Model that finds the candidates, or bm25."
+    )
     index: Literal["auto", "exact", "faiss", "plaid"] = Field(
         "auto",
-        description="exact: every document is scored. faiss (dense) and plaid (late_interaction): an index "
-        "finds most of the nearest. auto: exact, or plaid above 20,000 documents for late_interaction.",
+        description="exact: score every document. faiss (dense) and plaid (late_interaction): an "
+        "approximate index finds most of the nearest documents. auto: exact; for "
+        "late_interaction plaid above 20,000 documents.",
     )
     num_negatives: int = Field(4, ge=1, le=1000)
     filters: Filters = Field(default_factory=Filters)
@@ -61,32 +66,37 @@ class MiningOptions(Strict):
     sampling: Sampling = "top"
     prefer: Literal["other_category", "same_category", "other_dataset"] | None = Field(
         None,
-        description="Candidates of another category than the row's, of the same, or from another dataset "
-        "than its positive come before the others, which fill up.",
+        description="Which candidates to choose first: those of another category than the row's, of the "
+        "same category, or of another dataset than the positive's. The others follow.",
     )
     prompts: Prompts = Field(default_factory=Prompts)
     max_length: MaxLength | None = Field(
         None,
-        description="Tokens of a text, of late_interaction of a document; default: what the model is set to.",
+        description="Longest text in tokens (late_interaction: longest document). Default: the model's "
+        "own limit.",
     )
     precision: Arithmetic = Field(
-        "auto", description="Of a bi-encoder's arithmetic. auto: bf16 where a GPU has it, else fp32."
+        "auto",
+        description="Dense models only: precision of the computation. auto: bf16 if the GPU supports it, "
+        "else fp32.",
     )
-    half: bool = Field(False, description="Keep embeddings in float16: half the disk, scores to 3 digits.")
+    half: bool = Field(
+        False, description="Cache embeddings in float16: half the disk space, scores exact to 3 digits."
+    )
     batch_size: EncodingBatchSize = None
     block_mb: int = Field(
         64,
         ge=1,
         le=100_000,
-        description="Memory of the block of scores that is computed at once, in MB (10^6).",
+        description="Memory for the scores that are computed at once, in MB (10^6 bytes).",
     )
 
     @model_validator(mode="after")
     def _of_this_model(self) -> "MiningOptions":
         if self.model == "bm25" and self.family != "dense":
-            raise ValueError("bm25 has no family")
+            raise ValueError("family must be left out when model is bm25")
         if self.model == "bm25" and self.index not in ("auto", "exact"):
-            raise ValueError(f"bm25 has an index of its own: index {self.index} is for models")
+            raise ValueError(f"index: {self.index} needs a model; bm25 has its own index")
         unused: set[str] = set()
         if self.model == "bm25":
             unused = {"precision", "max_length", "prompts", "half", "batch_size"}
@@ -94,11 +104,10 @@ class MiningOptions(Strict):
             unused = {"precision"}  # of float32 it is
         for name in sorted(unused & self.model_fields_set):
             if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
-                raise ValueError(
-                    f"{name} means nothing to {self.model if self.model == 'bm25' else self.family}"
-                )
+                what = self.model if self.model == "bm25" else self.family
+                raise ValueError(f"{name} has no effect with {what}: remove it")
         if (self.index, self.family) in (("faiss", "late_interaction"), ("plaid", "dense")):
-            raise ValueError(f"index {self.index} does not hold the vectors of family {self.family}")
+            raise ValueError(f"index: {self.index} cannot be used with family: {self.family}")
         return self
 
     def mining_references(self) -> dict[str, str]:
@@ -108,17 +117,20 @@ class MiningOptions(Strict):
 
 
 class MineFirst(MiningOptions):
-    """Every dataset's negatives are mined once before the first step, by a model of its own."""
+    """Mine negatives of every dataset once, before the first step, with a separate model."""
 
     device: Literal["cpu", "auto"] = Field(
         "cpu",
-        description="cpu: the GPU's memory stays free for the training. auto: where the training runs.",
+        description="cpu: mine on the CPU, so that GPU memory stays free for the training. auto: mine on "
+        "the training's device.",
     )
 
 
 class MineSpec(MiningOptions, JobSpec):
-    """Finds negatives for every row of a dataset. Outputs: ``dataset`` and ``report``; of a part,
-    ``candidates``."""
+    """Find negatives for every row of a dataset.
+
+    Outputs: ``dataset`` and ``report``; the job of a part has the output ``candidates``.
+    """
 
     REFERENCES: ClassVar = (
         ReferencePlace("dataset.ref", "dataset"),
@@ -128,23 +140,30 @@ class MineSpec(MiningOptions, JobSpec):
 
     kind: Literal["mine"]
     dataset: Annotated[RankedSource, BARE_REFERENCES] = Field(
-        description="Rows of query and positive: a file, a folder, a prepared dataset."
+        description="Rows with query and positive: a file, a folder, or a prepared dataset."
     )
     parts: int = Field(
         1,
         ge=1,
         le=100,
-        description="The service divides the corpus among so many jobs, and one more brings them together. "
-        "The result is that of one job.",
+        description="Divide the corpus among this many jobs; one more job merges their candidates. The "
+        "result is the same as that of a single job.",
     )
-    part: Part | None = Field(None, description="Only encode and search this part: what parts makes.")
+    part: Part | None = Field(
+        None,
+        description="Encode and search only this part of the corpus. Set by the service for the jobs that "
+        "parts makes.",
+    )
     candidates: Annotated[list[DatasetReference], Field(max_length=100)] = Field(
-        default_factory=list, description="What all parts have found: what parts makes."
+        default_factory=list,
+        description="Outputs of the jobs of all parts, to merge. Set by the service for the job that "
+        "merges them.",
     )
     max_reject_share: RejectShare = 0.01
     seed: Seed = 42
     resources: Resources = Field(
-        default_factory=lambda: Resources(gpus=0), description="A small model mines on the CPU by default."
+        default_factory=lambda: Resources(gpus=0),
+        description="Default: the CPU, which is enough for a small model.",
     )
 
     @model_validator(mode="after")
@@ -153,13 +172,16 @@ class MineSpec(MiningOptions, JobSpec):
         if divided and (
             self.model == "bm25" or self.family != "dense" or self.index not in ("auto", "exact")
         ):
-            raise ValueError("parts are of an exact search with one vector a text")
+            raise ValueError(
+                "parts needs an exact search with a dense model: family: dense, index: auto or exact, "
+                "not bm25"
+            )
         if sum((self.parts > 1, self.part is not None, bool(self.candidates))) > 1:
             raise ValueError("parts, part and candidates exclude each other")
         return self
 
     def divided(self, own_id: str, ids: list[str]) -> tuple["MineSpec", dict[str, "MineSpec"]]:
-        """The job that brings the parts together, and the parts by the ids that their jobs will have."""
+        """Return the job that merges the parts, and the parts by the ids of their future jobs."""
         labels = {**self.labels, PART_OF: own_id}
         parts = {
             part_id: self.model_copy(

@@ -81,9 +81,10 @@ def describe(item: Mapping[str, Any]) -> Problem:
         near = difflib.get_close_matches(parts[-1], _names_beside(item["loc"]), 1) if parts else []
         return Problem(path, f"unknown field; did you mean {near[0]}?" if near else "unknown field")
     if item["type"] == "too_short":
-        return Problem(path, f"needs at least {item['ctx']['min_length']}")
+        least = item["ctx"]["min_length"]
+        return Problem(path, "must not be empty" if least == 1 else f"must have at least {least} items")
     if item["type"] == "too_long":
-        return Problem(path, f"has more than {item['ctx']['max_length']}")
+        return Problem(path, f"must have at most {item['ctx']['max_length']} items")
     if item["type"] == "string_unicode":
         return Problem(path, "is not valid Unicode: it has an unpaired surrogate")
     if item["type"] == "string_pattern_mismatch":

@@ -1,4 +1,4 @@
-"""``kind: prepare``: data as it is found, into one clean dataset that says what became of every row."""
+"""``kind: prepare``: files into one clean dataset, with a count of every row that is left out."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -35,16 +35,17 @@ class Source(RowOptions):
     """Data in files, and how to read it."""
 
     ref: DatasetReference
-    format: Format = Field("auto", description="auto: by the names of the files and the first record.")
+    format: Format = Field("auto", description="auto: detected from file names and the first record.")
     split: SplitName | None = Field(
         None,
-        description="Folders only: a split, a qrels file or a domain of BRIGHT.",
+        description="Folders only: name of a split, of a qrels file, or of a BRIGHT domain.",
     )
     category: str | None = Field(
-        None, min_length=1, max_length=200, description="Category of all rows that have none themselves."
+        None, min_length=1, max_length=200, description="Category of rows that have none of their own."
     )
     corpus: DatasetReference | None = Field(
-        None, description="Documents by id, for rows that name documents: Tevatron, ReasonIR HQ."
+        None,
+        description="Corpus for rows that contain document ids instead of texts (Tevatron, ReasonIR HQ).",
     )
 
 
@@ -62,7 +63,11 @@ class Cleaning(Strict):
     min_query: int = Field(1, ge=1, le=1_000_000)
     max_query: int | None = Field(None, ge=1, le=10**9)
     min_document: int = Field(
-        1, ge=1, le=1_000_000, description="Of a positive; shorter negatives are dropped."
+        1,
+        ge=1,
+        le=1_000_000,
+        description="Rows with a shorter positive are left out; shorter negatives are dropped from their "
+        "rows.",
     )
     max_document: int | None = Field(None, ge=1, le=10**9)
 
@@ -76,16 +81,22 @@ class Cleaning(Strict):
 
 
 class Near(Strict):
-    """Texts that have most of their runs of three words in common (MinHash, Broder 1997)."""
+    """Near repetitions: texts that share most of their three-word sequences (MinHash, Broder 1997)."""
 
-    threshold: float = Field(0.9, ge=0.5, le=1, description="The least share in common (Jaccard).")
+    threshold: float = Field(
+        0.9,
+        ge=0.5,
+        le=1,
+        description="Smallest share of common three-word sequences (Jaccard) for which two texts are near "
+        "repetitions.",
+    )
 
 
 class Dedup(Strict):
-    """Rows that say again what an earlier one has said are left out.
+    """Leave out rows that repeat an earlier row.
 
-    ``near``: nearly the same query with nearly the same positive. Rows of which only one is nearly the same
-    both stay, in the same split.
+    ``near``: rows with nearly the same query and nearly the same positive. If only one of the two is nearly
+    the same, both rows stay, in the same split.
     """
 
     exact: bool = True
@@ -93,12 +104,12 @@ class Dedup(Strict):
 
 
 class Split(Strict):
-    """Shares of the rows for evaluation. Rows that have a text, or nearly one, in common never come apart.
+    """Shares of the rows for evaluation. Rows that share a text, or nearly the same text, stay in one split.
 
-    ``by: group`` and ``by: category`` also keep those whole. ``train`` is what is left.
+    ``by: group`` and ``by: category`` also keep groups or categories in one split. ``train`` is the rest.
     """
 
-    train: float | None = Field(None, gt=0, le=1, description="May be said; must be what dev and test leave.")
+    train: float | None = Field(None, gt=0, le=1, description="Optional; must equal 1 - dev - test.")
     dev: float = Field(0.0, ge=0, lt=1)
     test: float = Field(0.0, ge=0, lt=1)
     by: Literal["text", "group", "category"] = "text"
@@ -106,55 +117,59 @@ class Split(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "Split":
         if self.dev + self.test >= 1:
-            raise ValueError("dev and test leave nothing to train on")
+            raise ValueError("the sum of dev and test must be below 1: no rows are left to train on")
         if self.train is not None and abs(self.train + self.dev + self.test - 1) > 1e-6:
-            raise ValueError("train, dev and test do not sum to 1")
+            raise ValueError("train, dev and test must sum to 1")
         return self
 
 
 class Chunking(Strict):
-    """Documents into passages, by their sections. No code block, table or sentence is ever cut.
+    """Cut documents into passages at their sections. Code blocks, tables and sentences are never cut.
 
-    A passage is closed when the next section would make it longer than ``max_characters``; a section that is
-    longer is cut between its blocks, and between sentences where one block is. Sections below
-    ``min_characters`` are joined with what follows them.
+    A passage ends before the section that would make it longer than ``max_characters``. A longer section is
+    cut between its blocks, and a longer block between its sentences. Sections below ``min_characters`` are
+    joined with the section that follows.
     """
 
     by: Literal["section"] = "section"
     min_characters: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        "auto", description="auto: 3000, for a reranker 2000."
+        "auto", description="auto: 3000; 2000 for purpose: reranker."
     )
     max_characters: Literal["auto"] | Annotated[int, Field(ge=50, le=1_000_000)] = Field(
-        "auto", description="auto: 5000, for a reranker 4000."
+        "auto", description="auto: 5000; 4000 for purpose: reranker."
     )
     overlap: int = Field(
         0,
         ge=0,
         le=100_000,
-        description="Characters of whole sentences that a passage repeats of the one before.",
+        description="Characters, in whole sentences, that a passage repeats from the one before.",
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Chunking":
         if isinstance(self.max_characters, int):
             if isinstance(self.min_characters, int) and self.min_characters > self.max_characters:
-                raise ValueError("min_characters is above max_characters")
+                raise ValueError("min_characters must not be above max_characters")
             if self.overlap >= self.max_characters:
-                raise ValueError("overlap is not below max_characters")
+                raise ValueError("overlap must be below max_characters")
         return self
 
 
 class Queries(Strict):
-    """What asks for a passage, of what stands in it."""
+    """Make queries for a passage from its own text."""
 
     of: list[Asking] = Field(
         ["headings", "descriptions", "docstrings"],
         min_length=1,
         max_length=4,
-        description="first_sentences are taken in any case of passages that have nothing else.",
+        description="Where queries come from. Passages without any of these use their first sentence.",
     )
     per_passage: int = Field(4, ge=1, le=1000)
-    hide: bool = Field(True, description="Take what asks out of what answers, or words alone would find it.")
+    hide: bool = Field(
+        True,
+        description="Remove the query's text from its passage. Otherwise matching words alone would find "
+        "the passage.",
+    )
 
 
 class Mix(Strict):
@@ -167,7 +182,7 @@ class Mix(Strict):
     @model_validator(mode="after")
     def _whole(self) -> "Mix":
         if abs(self.easy + self.medium + self.hard - 1) > 1e-6:
-            raise ValueError("easy, medium and hard do not sum to 1")
+            raise ValueError("easy, medium and hard must sum to 1")
         return self
 
     def shares(self) -> dict[Difficulty, float]:
@@ -175,30 +190,37 @@ class Mix(Strict):
 
 
 class Negatives(Strict):
-    """Passages that do not answer, drawn from the row's own split.
+    """Passages that do not answer the query, drawn from the row's own split.
 
-    easy: of another topic. medium: of another document on a like topic, or far from it in the same one. hard:
-    beside it, or with most of the query's words in it (BM25).
+    easy: from another topic. medium: from another document on a similar topic, or far from the positive in
+    the same document. hard: next to the positive, or with most of the query's words (BM25).
     """
 
     per_query: int = Field(4, ge=0, le=100)
-    mix: Literal["auto"] | Mix = Field("auto", description="auto: 25/40/35, for a reranker 20/35/45.")
-    max_per_difficulty: int = Field(3, ge=1, le=100, description="Of one difficulty for one row.")
-    max_uses: int = Field(50, ge=1, le=10**9, description="Rows that one passage is a negative of.")
+    mix: Literal["auto"] | Mix = Field(
+        "auto",
+        description="Shares of easy, medium and hard negatives. auto: 25/40/35; 20/35/45 for purpose: "
+        "reranker.",
+    )
+    max_per_difficulty: int = Field(
+        3, ge=1, le=100, description="Largest number of negatives of one difficulty in one row."
+    )
+    max_uses: int = Field(
+        50, ge=1, le=10**9, description="Largest number of rows that one passage may be a negative of."
+    )
     cross_category: float = Field(
-        0.0, ge=0, le=1, description="Share of the hard ones that come from another category."
+        0.0, ge=0, le=1, description="Share of the hard negatives that come from another category."
     )
 
 
 class ShareOfPassages(Strict):
-    """A number of rows as a share of a category's passages, or, of rows without passages, of all rows."""
+    """A number of rows, as a share of the category's passages (of all rows if there are no passages)."""
 
     share: float = Field(gt=0, le=100)
 
 
 class Balance(Strict):
-    """How the rows are shared out among the categories, in each split: rows of those that have too many are
-    left out."""
+    """Shares of the categories in each split: rows of categories with too many rows are left out."""
 
     shares: (
         Literal["even"]
@@ -213,33 +235,38 @@ class Balance(Strict):
         Discriminator(lambda value: "<number>" if isinstance(value, int | float) else "<share>"),
     ] = Field(
         300,
-        description="A category with fewer gets a warning: a number, or {share: 0.25} of its passages.",
+        description="Warn about categories with fewer rows: a number, or {share: 0.25} of the category's "
+        "passages.",
     )
 
     @model_validator(mode="after")
     def _whole(self) -> "Balance":
         if isinstance(self.shares, dict) and abs(sum(self.shares.values()) - 1) > 1e-6:
-            raise ValueError("shares do not sum to 1")
+            raise ValueError("shares must sum to 1")
         return self
 
 
 class PrepareSpec(JobSpec):
-    """Makes a dataset that training and evaluation read as it is. Output: ``dataset``."""
+    """Make a dataset that training and evaluation can read. Output: ``dataset``."""
 
     REFERENCES: ClassVar = (ReferencePlace("source.*.ref|corpus", "dataset"),)
 
     kind: Literal["prepare"]
     source: _OneOrSeveral = Field(
-        description="Rows, judged retrieval sets, documents; files, folders or archives; or several."
+        description="One or several sources: rows, judged retrieval sets or documents, as files, folders "
+        "or archives."
     )
     task: Literal["auto", "columns", "triplets", "retrieval", "chunks", "reasonir_hq"] = Field(
         "auto",
-        description="columns: rows of query, positive[, negatives]. triplets: documents into queries, "
-        "passages and negatives. retrieval: a corpus, queries and judgments. chunks: passages alone. "
-        "reasonir_hq: ReasonIR's rows, with BRIGHT's documents for their ids. auto: what the source is.",
+        description="What to make. columns: rows of query, positive[, negatives]. triplets: queries, "
+        "passages and negatives from documents. retrieval: a corpus, queries and judgments. "
+        "chunks: passages only. reasonir_hq: ReasonIR's rows, with BRIGHT's documents in "
+        "place of their ids. auto: triplets for documents, columns for rows.",
     )
     purpose: Literal["embedding", "reranker"] = Field(
-        "embedding", description="What is trained on it: settles lengths and mix where they are auto."
+        "embedding",
+        description="Model that the dataset is for. Decides passage lengths and the mix of negatives "
+        "where they are auto.",
     )
     cleaning: Cleaning = Field(default_factory=Cleaning)
     dedup: Dedup = Field(default_factory=Dedup)
@@ -249,7 +276,10 @@ class PrepareSpec(JobSpec):
     negatives: Negatives = Field(default_factory=Negatives)
     balance: Balance = Field(default_factory=Balance)
     licence: str | None = Field(
-        None, min_length=1, max_length=500, description="Carried into everything that is made from it."
+        None,
+        min_length=1,
+        max_length=500,
+        description="Licence of the data. Copied into everything that is made from the dataset.",
     )
     max_reject_share: RejectShare = 0.01
     seed: Seed = 42
@@ -259,7 +289,7 @@ class PrepareSpec(JobSpec):
     def _sizes(self) -> "PrepareSpec":
         least, most = self.passage_characters
         if least > most:
-            raise ValueError(f"chunking: passages of {least} to {most} characters cannot be")
+            raise ValueError(f"chunking: min_characters ({least}) must not be above max_characters ({most})")
         return self
 
     @property

@@ -32,8 +32,8 @@ def read_stored_spec(data: Mapping[str, Any], version: int) -> StoredSpec:
     """Read a spec that was stored as ``version``. Raises `InvalidRequest` for what cannot be understood."""
     if version > SPEC_VERSION:
         raise InvalidRequest(
-            f"The spec was stored by a newer version of this program (spec version {version}; this one knows "
-            f"{SPEC_VERSION}): upgrade it here as well."
+            f"The spec was stored by a newer version of this program (spec version {version}; this one reads "
+            f"versions up to {SPEC_VERSION}). Upgrade this program."
         )
     found = deepcopy(dict(data))
     for step in range(version, SPEC_VERSION):

@@ -1,4 +1,4 @@
-"""``kind: train``: what a training job asks for, with a default for all but its model and data."""
+"""``kind: train``: the spec of a training job. Only the model and the data have no default."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -48,9 +48,9 @@ PREFETCH_BATCHES = 2
 
 
 class TrainSpec(JobSpec):
-    """Fine-tunes a model on pairs of queries and documents.
+    """Fine-tune a model on pairs of queries and documents.
 
-    Outputs: ``model`` and ``report``; of a dry run the report alone.
+    Outputs: ``model`` and ``report``; a dry run has only ``report``.
     """
 
     REFERENCES: ClassVar = (
@@ -66,14 +66,15 @@ class TrainSpec(JobSpec):
     family: Family = "dense"
     base_model: ModelReference
     dataset: OneOrSeveral = Field(
-        description="JSONL, CSV or Parquet of query, positive[, negatives], or a BEIR folder; or several: "
-        "each batch is of one of them."
+        description="JSONL, CSV or Parquet files with query, positive[, negatives], or a BEIR folder. "
+        "With several datasets, each batch comes from one of them."
     )
     sampling_temperature: float = Field(
         1.0,
         ge=1,
         le=100,
-        description="Several datasets without weights have shares of sizes ** (1 / temperature).",
+        description="Several datasets without weights: their shares are proportional to rows ** (1 / "
+        "sampling_temperature).",
     )
     evaluation: Evaluation = Field(default_factory=Evaluation)
     loss: Loss = Field(default_factory=Loss)
@@ -87,21 +88,21 @@ class TrainSpec(JobSpec):
     remine: Remine | None = None
     epochs: float = Field(1, gt=0, le=10_000)
     max_steps: int | None = Field(
-        None, ge=1, le=10**9, description="End after so many steps, whatever epochs says."
+        None, ge=1, le=10**9, description="Stop after this many steps. Overrides epochs."
     )
     batch_size: int = Field(
-        64, ge=2, le=65_536, description="Pairs a step; each other pair's document is a negative."
+        64, ge=2, le=65_536, description="Pairs in each step. The documents of the other pairs are negatives."
     )
     gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
     micro_batch_tokens: Literal["auto"] | Annotated[int, Field(ge=64, le=10**9)] = Field(
-        "auto", description="Tokens encoded at once when the loss is cached."
+        "auto", description="Number of tokens encoded at once if the loss is cached."
     )
     micro_batch_size: int | None = Field(
         None,
         ge=1,
         le=65_536,
-        description="Texts (of cross-encoders pairs) encoded at once when the loss is cached, whatever "
-        "their length, in place of micro_batch_tokens.",
+        description="Number of texts (cross-encoders: pairs) encoded at once if the loss is cached, "
+        "independent of their length. Replaces micro_batch_tokens.",
     )
     learning_rate: float = Field(5e-5, gt=0, le=10)
     warmup_ratio: float = Field(0.1, ge=0, le=1)
@@ -109,54 +110,63 @@ class TrainSpec(JobSpec):
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"] = "adamw"
     weight_decay: float = Field(0.01, ge=0, le=10)
     max_gradient_norm: float = Field(
-        1.0, ge=0, le=1e9, description="Gradients are clipped to it; 0 does not clip."
+        1.0, ge=0, le=1e9, description="Gradients are clipped to this norm. 0: no clipping."
     )
     lengths: Lengths = Field(default_factory=Lengths)
     precision: Arithmetic = Field(
-        "auto", description="auto: bf16 where the GPU has it, else fp32. Weights stay in fp32."
+        "auto", description="auto: bf16 if the GPU supports it, else fp32. Weights stay in fp32."
     )
     lora: LoRA | None = None
     quantization: Literal["int8", "int4"] | None = Field(
-        None, description="The frozen base of lora in fewer bits (QLoRA, arXiv 2305.14314; LLM.int8())."
+        None,
+        description="Load the frozen base model of lora with fewer bits (QLoRA, arXiv 2305.14314; "
+        "LLM.int8()).",
     )
     freeze_base: bool = Field(False, description="Train only the modules after the transformer.")
-    train_last_n: int | None = Field(None, ge=1, le=1000, description="Train only the last so many layers.")
+    train_last_n: int | None = Field(
+        None, ge=1, le=1000, description="Train only this many of the last layers."
+    )
     gradient_checkpointing: bool = Field(
-        False, description="Recompute activations: less memory, about a third slower."
+        False, description="Recompute activations in the backward pass: less memory, about a third slower."
     )
     compile: bool = Field(False, description="torch.compile the model.")
     padding: Literal["auto", "dynamic", "fixed"] = Field(
         "auto",
-        description="dynamic: to the longest text of a micro-batch. fixed: to the longer of lengths, always. "
-        "auto: dynamic, and fixed with compile, for which every new shape costs time.",
+        description="dynamic: pad to the longest text of a micro-batch. fixed: always pad to the longer "
+        "of lengths. auto: fixed with compile, where every new shape costs time, else "
+        "dynamic.",
     )
     sharding: Literal["none", "fsdp"] = Field(
         "none",
-        description="fsdp: every GPU of resources.gpus holds a part of weights, gradients and optimizer "
-        "state (FSDP2, arXiv 2304.11277), for models that do not fit on one.",
+        description="fsdp: each GPU of resources.gpus holds one shard of weights, gradients and optimizer "
+        "state (FSDP2, arXiv 2304.11277), for models that do not fit on one GPU.",
     )
     offload: bool = Field(
         False,
         description="With sharding: keep weights, gradients and optimizer state in main memory, and move "
-        "each layer to the GPU when it is needed. Slow; one GPU is enough.",
+        "each layer to the GPU when it is needed. Slow, but one GPU is enough.",
     )
     prompts: Prompts = Field(default_factory=Prompts)
     sample: int | None = Field(
-        None, ge=1, le=10**9, description="Train on so many rows of each dataset, drawn with the seed."
+        None, ge=1, le=10**9, description="Train on this many rows of each dataset, drawn with the seed."
     )
     dry_run: bool = Field(
-        False, description="Read the data, settle lengths and memory, report them, and train nothing."
+        False, description="Read the data, determine lengths and memory, and report them, without training."
     )
     data_loader_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
-        "auto", description="Processes that make batches ahead of the GPU. auto: 2 for a GPU, 0 for a CPU."
+        "auto", description="Processes that prepare batches in advance. auto: 2 with a GPU, 0 on a CPU."
     )
     prefetch_batches: int = Field(
-        PREFETCH_BATCHES, ge=1, le=64, description="Batches that each of data_loader_workers holds ready."
+        PREFETCH_BATCHES,
+        ge=1,
+        le=64,
+        description="Number of batches that each of data_loader_workers keeps ready.",
     )
     trackers: list[Literal["mlflow", "wandb"]] = Field(
         default_factory=list,
         max_length=2,
-        description="Report there, too. Package and settings (MLFLOW_TRACKING_URI, WANDB_API_KEY) are yours.",
+        description="Also report to these trackers. The worker needs their package and settings "
+        "(MLFLOW_TRACKING_URI, WANDB_API_KEY).",
     )
     logging_steps: int = Field(10, ge=1, le=10**9, description="Steps between two points of the loss curve.")
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
@@ -182,21 +192,24 @@ class TrainSpec(JobSpec):
                 for part in name.split("."):
                     value = getattr(value, part)
                 if self.family != family and value != usual:
-                    raise ValueError(f"{name} is of {family} models alone, and family is {self.family}")
+                    raise ValueError(f"{name} needs family: {family}, but family is {self.family}")
         if self.family != "cross_encoder" and self.loss.name in ("bce", "lambda"):
-            raise ValueError(f"loss {self.loss.name} is of cross_encoder models alone")
+            raise ValueError(f"loss {self.loss.name} needs family: cross_encoder")
         if self.family == "late_interaction" and self.loss.learns_pair_scores:
             raise ValueError(
-                f"loss {self.loss.name} learns similarities on one scale, and MaxSim's sums over tokens have "
-                "none: use it with dense or cross_encoder"
+                f"loss {self.loss.name} cannot be used with family: late_interaction, whose MaxSim scores "
+                "have no fixed scale: use dense or cross_encoder"
             )
         if self.loss.learns_pair_scores and self.evaluation.holdout is not None:
             raise ValueError(
-                f"evaluation.holdout takes every pair for a relevant one; with loss {self.loss.name} name "
-                "evaluation.datasets"
+                f"evaluation.holdout cannot be used with loss {self.loss.name}, because it treats every "
+                "pair as relevant: use evaluation.datasets"
             )
         if self.family == "cross_encoder" and (self.loss.symmetric or self.loss.guide):
-            raise ValueError("symmetric and guide need the scores of all pairs: not with cross_encoder")
+            raise ValueError(
+                "loss.symmetric and loss.guide need the scores of all pairs of the batch, which a "
+                "cross_encoder does not compute"
+            )
         return self
 
     @field_validator("dataset")
@@ -204,7 +217,7 @@ class TrainSpec(JobSpec):
     def _datasets(cls, value: TrainingSource | list[TrainingSource]) -> TrainingSource | list[TrainingSource]:
         if isinstance(value, list):
             if len({source.weight is None for source in value}) > 1:
-                raise ValueError("give every dataset a weight, or none")
+                raise ValueError("give either all datasets a weight, or none")
             names = [source.name for source in value if source.name]
             if len(set(names)) != len(names):
                 raise ValueError("two datasets have the same name")
@@ -231,30 +244,35 @@ class TrainSpec(JobSpec):
             raise ValueError(f"{' and '.join(chosen)} exclude each other")
         if self.remine is not None:
             if self.curriculum is not None or self.resample is not None:
-                raise ValueError(
-                    "remine chooses the negatives itself: no curriculum and no resample beside it"
-                )
+                raise ValueError("remine excludes curriculum and resample: it chooses the negatives itself")
             if self.loss.needs_scores:
                 raise ValueError(
-                    f"loss {self.loss.name} needs a teacher's scores: what remine finds has none"
+                    f"loss {self.loss.name} needs a teacher's scores, which negatives of remine do not have"
                 )
             if self.remine.background and self.quantization:
-                raise ValueError("remine.background copies the model to the CPU: not with quantization")
+                raise ValueError(
+                    "remine.background and quantization exclude each other: the model would be copied to "
+                    "the CPU"
+                )
         if self.mine is not None:
             if self.loss.learns_pair_scores:
-                raise ValueError(f"loss {self.loss.name} learns pairs with scores: mine finds it nothing")
+                raise ValueError(
+                    f"mine cannot be used with loss {self.loss.name}, which learns pairs with scores"
+                )
             if self.remine is not None and self.remine.at_start and self.remine.keep_own == "never":
-                raise ValueError("remine.at_start with keep_own: never replaces all that mine finds")
+                raise ValueError(
+                    "remine.at_start with keep_own: never would replace all negatives that mine finds"
+                )
             check = self.mine.filters.cross_encoder
             if self.loss.needs_scores and not (check and check.keep_scores):
                 raise ValueError(
-                    f"loss {self.loss.name} needs a teacher's scores of what mine finds: "
-                    "mine.filters.cross_encoder with keep_scores"
+                    f"loss {self.loss.name} needs a teacher's scores for the negatives of mine: "
+                    "set mine.filters.cross_encoder with keep_scores: true"
                 )
         if self.micro_batch_size is not None and self.micro_batch_tokens != "auto":
             raise ValueError("micro_batch_size and micro_batch_tokens exclude each other")
         if self.quantization and self.lora is None:
-            raise ValueError("quantization needs lora: quantized weights cannot be trained themselves")
+            raise ValueError("quantization needs lora: quantized weights cannot be trained")
         return self
 
     @model_validator(mode="after")
@@ -271,7 +289,7 @@ class TrainSpec(JobSpec):
             (f"optimizer {self.optimizer}", self.optimizer not in ("adamw", "sgd"), "optimizer adamw or sgd"),
         ):
             if value:
-                raise ValueError(f"sharding: fsdp does not go with {name}: use {instead}")
+                raise ValueError(f"sharding: fsdp cannot be used with {name}: use {instead}")
         return self
 
 

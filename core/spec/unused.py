@@ -30,30 +30,30 @@ _RULES: dict[str, Sequence[_Rule]] = {
         (
             "loss.teacher_temperature",
             lambda spec: spec.loss.name != "distillation",
-            "only loss distillation has a teacher's temperature",
+            "only loss distillation uses a teacher's temperature",
         ),
         (
             "loss.temperature",
             _regression_with_temperature,
-            "loss regression learns values, which nothing divides",
+            "loss regression does not divide similarities",
         ),
         (
             "loss.in_batch_negatives",
             lambda spec: spec.loss.needs_scores,
-            "a loss that learns scores scores the rows' own documents alone",
+            "a loss that learns scores uses only the rows' own documents",
         ),
         (
             "sampling_temperature",
             lambda spec: len(spec.datasets) == 1 or spec.datasets[0].weight is not None,
-            "it makes shares of several datasets without weights",
+            "it applies only to several datasets without weights",
         ),
-        ("dataset.weight", lambda spec: len(spec.datasets) == 1, "there is one dataset"),
-        ("epochs", lambda spec: spec.max_steps is not None, "max_steps decides where the training ends"),
+        ("dataset.weight", lambda spec: len(spec.datasets) == 1, "there is only one dataset"),
+        ("epochs", lambda spec: spec.max_steps is not None, "max_steps decides when the training ends"),
         *(
             (
                 f"lengths.{name}",
                 lambda spec: "auto" not in (spec.lengths.query, spec.lengths.document),
-                "both lengths are given",
+                "both lengths are fixed",
             )
             for name in ("percentile", "sample")
         ),
@@ -62,22 +62,26 @@ _RULES: dict[str, Sequence[_Rule]] = {
             lambda spec: (
                 spec.mine is None or spec.mine.model == "bm25" or spec.mine.index in ("faiss", "plaid")
             ),
-            "only exact search has blocks of scores",
+            "only exact search computes blocks of scores",
         ),
-        ("remine.across_datasets", lambda spec: len(spec.datasets) == 1, "there is one dataset"),
+        ("remine.across_datasets", lambda spec: len(spec.datasets) == 1, "there is only one dataset"),
         *(
-            (f"evaluation.{name}", lambda spec: not _evaluates(spec), "there is nothing to evaluate on")
+            (
+                f"evaluation.{name}",
+                lambda spec: not _evaluates(spec),
+                "evaluation has neither datasets nor holdout",
+            )
             for name in ("metrics", "every_steps", "baseline", "index", "rerank")
         ),
         (
             "prune_tokens.seed",
             lambda spec: spec.prune_tokens is None or spec.prune_tokens.strategy != "random",
-            "only strategy random draws",
+            "only strategy random uses a seed",
         ),
         (
             "prune_tokens.min_tokens",
             lambda spec: spec.prune_tokens is None or spec.prune_tokens.strategy == "threshold",
-            "strategy threshold has no least length",
+            "strategy threshold has no minimum length",
         ),
         *(
             (f"checkpoint.{name}", lambda spec: spec.dry_run, "a dry run saves nothing")
@@ -99,20 +103,20 @@ _RULES: dict[str, Sequence[_Rule]] = {
         (
             "block_mb",
             lambda spec: spec.model == "bm25" or spec.index in ("faiss", "plaid"),
-            "only exact search has blocks of scores",
+            "only exact search computes blocks of scores",
         ),
     ),
     "evaluate": (
         (
             "rescore",
             lambda spec: "binary" not in spec.precisions,
-            "only precision binary is scored again",
+            "only precision binary is scored a second time",
         ),
         *(
-            (f"significance.{name}", lambda spec: len(spec.models) == 1, "one model has nothing to compare")
+            (f"significance.{name}", lambda spec: len(spec.models) == 1, "there is only one model")
             for name in ("permutations", "level")
         ),
-        ("examples", lambda spec: len(spec.models) == 1, "one model has no queries won or lost"),
+        ("examples", lambda spec: len(spec.models) == 1, "there is only one model"),
     ),
     "embed": (
         ("calibration", lambda spec: spec.precision != "int8", "only precision int8 is calibrated"),
@@ -136,13 +140,13 @@ def unused_in_preparation(spec: PrepareSpec, task: str, *, documents: bool, judg
         rules.extend((path, lambda _: True, reason) for path in paths.split())
 
     if not documents:
-        useless("purpose chunking queries negatives", "no source holds documents")
+        useless("purpose chunking queries negatives", "no source contains documents")
     elif task == "chunks":
-        useless("dedup split balance negatives", "task chunks makes passages alone")
+        useless("dedup split balance negatives", "task chunks makes only passages")
     elif task == "retrieval":
-        useless("negatives", "a retrieval set has judgments, and no negatives")
+        useless("negatives", "a retrieval set has judgments instead of negatives")
     if judged:
-        useless("cleaning dedup balance split.by seed", "a judged set is kept whole")
+        useless("cleaning dedup balance split.by seed", "a judged set is not changed")
     return describe_unused(spec, rules)
 
 

@@ -106,7 +106,7 @@ class ArtifactStore:
         with self._database.read() as session:
             artifact = session.get(Artifact, artifact_id)
         if artifact is None or not access.sees(artifact):
-            raise NotFound(f"There is no artifact {artifact_id!r}")
+            raise NotFound(f"Artifact not found: {artifact_id!r}")
         return artifact
 
     def find(
@@ -122,12 +122,14 @@ class ArtifactStore:
             query = query.where(Artifact.name == target).order_by(Artifact.version.desc()).limit(1)
             if version is not None:
                 if not matches(NUMBER, version):
-                    raise NotFound(f"{target}@{version}: a version is a number of at most 9 digits")
+                    raise NotFound(f"{target}@{version}: a version must be a number of at most 9 digits")
                 query = query.where(Artifact.version == int(version))
         with self._database.read() as session:
             artifact = session.scalar(query)
         if artifact is None:
-            raise NotFound(f"There is no {kind or 'artifact'} {target}{'@' + version if version else ''}")
+            raise NotFound(
+                f"{(kind or 'artifact').capitalize()} not found: {target}{'@' + version if version else ''}"
+            )
         return artifact
 
     def lineage(self, ref: Ref, access: Access = EVERYTHING) -> ArtifactInput | None:
@@ -159,7 +161,7 @@ class ArtifactStore:
             if artifact.output == ref.output:
                 return artifact
         if job.state in (JobState.FAILED, JobState.CANCELLED):
-            raise Conflict(f"{ref}: job {job.id} is {job.state} and has no such output")
+            raise Conflict(f"{ref}: job {job.id} is {job.state} and does not have this output")
         if job.state == JobState.SUCCEEDED:
             has = ", ".join(job.outputs) or "none"
             raise NotFound(f"{ref}: job {job.id} has no output {ref.output!r}; it has {has}")

@@ -120,11 +120,11 @@ class KeyStore:
     def revoke(self, key_id: str) -> ApiKey:
         """Raises `NotFound`. Revoking twice is no error."""
         if not matches(KEY_ID, key_id):
-            raise NotFound(f"There is no key {key_id!r}")
+            raise NotFound(f"API key not found: {key_id!r}")
         with self._database.write() as session:
             row = session.get(ApiKey, key_id)
             if row is None:
-                raise NotFound(f"There is no key {key_id!r}")
+                raise NotFound(f"API key not found: {key_id!r}")
             if row.revoked_at is None:
                 row.revoked_at = session.scalar(select(self._database.time()))
             return row

@@ -106,7 +106,7 @@ class JobStore:
             raise NotFound(f"depends_on names unknown jobs: {', '.join(sorted(missing))}")
         for parent in found:
             if parent.state in (JobState.FAILED, JobState.CANCELLED):
-                raise Conflict(f"Job {parent.id}, which this one depends on, is {parent.state}")
+                raise Conflict(f"Job {parent.id}, on which this job depends, is {parent.state}")
         unfinished = any(parent.state != JobState.SUCCEEDED for parent in found)
         gpus, memory = spec.resources.gpus, spec.resources.gpu_memory_gb
         job = Job(
@@ -244,7 +244,7 @@ class JobStore:
             if missing := unmet(session, job_id):
                 names = ", ".join(f"{parent.id} ({parent.state})" for parent in missing)
                 raise Conflict(
-                    f"Job {job_id} depends on {names}: retry that first, or submit this one again after it"
+                    f"Job {job_id} depends on {names}: retry that job first, or submit this one again"
                 )
             return self._ask(session, job, JobState.QUEUED, "retry", failures=0, **_FRESH)
 
@@ -257,7 +257,7 @@ class JobStore:
 
     def _ask(self, session: Session, job: Job, target: JobState, verb: str, **values: Any) -> Job:
         if not can_move(JobState(job.state), target):
-            raise Conflict(f"Job {job.id} is {job.state}: it cannot be asked to {verb}")
+            raise Conflict(f"Job {job.id} is {job.state}: {verb} is not possible in this state")
         if target is JobState.QUEUED:
             values["not_before"] = self._database.time()
         moved = move(self._database, session, job.id, JobState(job.state), target, **values)

@@ -326,7 +326,9 @@ class LeaseStore:
                 target = JobState.QUEUED
                 values["not_before"] = self._database.time(self._retry.delay(failures))
             elif failures > 1:
-                message = f"{message or reason.sentence} (given up after {failures} attempts in a row)"
+                message = (
+                    f"{message or reason.sentence} (no more retries: {failures} failed attempts in a row)"
+                )
         if target is JobState.QUEUED:
             values["worker"] = None
         if target.final:
@@ -345,7 +347,7 @@ class LeaseStore:
             **values,
         )
         if moved is None:
-            raise StaleLease(f"Job {job.id} moved on by itself")
+            raise StaleLease(f"Job {job.id} has changed its state meanwhile")
         if target.final:
             tell_dependents(self._database, session, moved)
         return moved

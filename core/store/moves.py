@@ -110,7 +110,7 @@ def end_parts(database: Database, session: Session, whole: Job) -> None:
         .order_by(Job.id)
         .with_for_update(of=Job, skip_locked=True)
     )
-    message = f"Job {whole.id}, which it is a part of, is {whole.state}"
+    message = f"Job {whole.id}, of which this job is a part, is {whole.state}"
     for part in session.scalars(parts).all():
         if part.state == JobState.RUNNING:
             request(database, session, part, "cancel_requested", message)
@@ -152,7 +152,7 @@ def get_job(session: Session, job_id: str, access: Access = EVERYTHING, *, lock:
     query = select(Job).where(Job.id == job_id, access.visible(Job))
     job = session.scalar(query.with_for_update() if lock else query)
     if job is None:
-        raise NotFound(f"There is no job {job_id!r}")
+        raise NotFound(f"Job not found: {job_id!r}")
     return job
 
 

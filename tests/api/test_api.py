@@ -347,4 +347,4 @@ def test_a_file_that_the_service_cannot_read_is_refused_at_once(http, spec, monk
     answer = post(http, spec)
     assert answer.status_code == 403
     assert "dataset.ref: " in answer.json()["detail"]
-    assert "cannot be read by user" in answer.json()["detail"]
+    assert "cannot be read by the user" in answer.json()["detail"]

@@ -291,11 +291,11 @@ def kept_folder(settings: Settings):
 def test_a_file_of_another_form_is_read_as_its_sender_says(http, settings, tmp_path):
     refused = send(http, NO_HEADER, filename="rows.tsv")
     assert refused.status_code == 422
-    assert "(of an upload: encoding=NAME)" in refused.json()["detail"]
+    assert "(for an upload: encoding=NAME)" in refused.json()["detail"]
     assert "looks like cp125" in refused.json()["detail"]
     refused = send(http, NO_HEADER, filename="rows.tsv", encoding="cp1252")
     assert "columns: {query: 1, positive: 2" in refused.json()["detail"]
-    assert "(of an upload: columns=query:NAME&columns=positive:NAME)" in refused.json()["detail"]
+    assert "(for an upload: columns=query:NAME&columns=positive:NAME)" in refused.json()["detail"]
     answer = send(http, NO_HEADER, filename="rows.tsv", encoding="cp1252", columns=NUMBERED)
     assert answer.status_code == 201, answer.text
     assert answer.json()["metadata"]["splits"] == {"train": 30}
@@ -498,4 +498,4 @@ def test_what_was_sent_last_is_what_the_name_means(http):
 def test_a_parameter_twice_is_refused(http):
     answer = http.post("/datasets?name=a&name=b", content=lines(ROWS))
     assert answer.status_code == 400
-    assert answer.json()["errors"] == [{"path": "name", "message": "given twice"}]
+    assert answer.json()["errors"] == [{"path": "name", "message": "is given more than once"}]

@@ -51,7 +51,7 @@ def test_memory_steps_and_workers(http, spec):
     assert found["least_memory_bytes"] < parts["total"] + 1
     assert [(worker["host"], worker["fits"]) for worker in found["workers"]] == [("host", True)]
     assert found["seconds"] is None
-    assert any("how long" in note for note in found["notes"])
+    assert any("seconds is unknown" in note for note in found["notes"])
     assert http.get("/jobs").json()["items"] == []
 
 
@@ -132,7 +132,7 @@ def test_a_job_waits_for_a_gpu_that_can_hold_it(http, spec):
 def test_what_is_not_known_is_null_with_a_note(http, spec):
     found = estimate(http, {**spec, "base_model": "nobody/nothing"})
     assert found["memory"] is None
-    assert any("nobody/nothing is not at hand" in note for note in found["notes"])
+    assert any("the size of nobody/nothing is not known" in note for note in found["notes"])
     assert found["steps"] == 16
 
 
@@ -174,7 +174,7 @@ def test_a_broken_model_is_a_note_and_not_a_crash(http, spec, settings, break_it
     break_it(settings.data_dir / "model")
     found = estimate(http, spec)
     assert found["memory"] is None
-    assert any("cannot be measured" in note for note in found["notes"])
+    assert any("memory is unknown" in note for note in found["notes"])
 
 
 def test_references_are_checked_as_at_submission(http, spec, tmp_path):
@@ -197,7 +197,7 @@ def test_a_look_at_bad_rows_ends_as_well(http, spec, settings, monkeypatch):
     bad.write_text('{"query": "a", "positive": "b"}\n' + '{"bad": 1}\n' * 300_000)
     found = estimate(http, {**spec, "dataset": f"file:{bad}"})
     assert found["rows"] is None
-    assert any("was not counted" in note for note in found["notes"])
+    assert any("rows is unknown" in note for note in found["notes"])
 
 
 def test_a_batch_has_no_more_pairs_than_there_are_rows(http, spec):
@@ -269,7 +269,7 @@ def test_every_kind_is_estimated(http, spec):
         assert any("tokens, from the sizes of the files" in note for note in found["notes"])
     prepared = estimate(http, {"kind": "prepare", "source": data, "task": "triplets"})
     assert prepared["memory"]["weights"] == 0
-    assert any("No model reads" in note for note in prepared["notes"])
+    assert any("only for jobs in which a model reads" in note for note in prepared["notes"])
     assert http.get("/jobs").json()["items"] == []
 
 

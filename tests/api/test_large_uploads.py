@@ -224,7 +224,7 @@ def test_a_list_has_neither_the_files_nor_hundreds_of_splits(http):
     assert (len(whole["files"]), len(whole["metadata"]["splits"])) == (121, 120)
     assert len(http.get("/datasets/mine/preview").json()["splits"]) == 100
     later = http.get("/datasets/mine/preview", params={"split": "split99"})  # by name, the last one
-    assert (later.status_code, "first 100 splits only" in later.json()["detail"]) == (404, True)
+    assert (later.status_code, "only the first 100" in later.json()["detail"]) == (404, True)
     assert "has no split" in http.get("/datasets/mine/preview", params={"split": "other"}).json()["detail"]
 
 
@@ -302,12 +302,12 @@ def test_odd_names_that_are_good_are_kept(http, many, name, filler):
         ({"d/a.png": b"x", "d/b.pdf": b"x"}, "1 .pdf"),
         ({"d/.hidden.md": page(1)}, "no file that is not hidden"),
         ({".git/a.md": page(1), "__MACOSX/b": b"x"}, "neither rows"),
-        ({"d/a.md": b"", "d/b.md": b"\n \n"}, "2 documents have no text"),
-        ({"d/train.jsonl": b""}, "nothing in it"),
-        ({f"d/{n}.md": b"" for n in range(FEW)}, f"{FEW} documents have no text"),
+        ({"d/a.md": b"", "d/b.md": b"\n \n"}, "2 documents contain no text"),
+        ({"d/train.jsonl": b""}, "no rows and no documents"),
+        ({f"d/{n}.md": b"" for n in range(FEW)}, f"{FEW} documents contain no text"),
         ({f"d/{n}.png": b"x" for n in range(FEW)}, f"{FEW} .png"),
-        ({"d/manifest.json/a.md": page(1), "d/b.md": page(2)}, "Rename it"),
-        ({"d/.preview.json/a.md": page(1), "d/b.md": page(2)}, "Rename it"),
+        ({"d/manifest.json/a.md": page(1), "d/b.md": page(2)}, "rename it"),
+        ({"d/.preview.json/a.md": page(1), "d/b.md": page(2)}, "rename it"),
     ],
 )
 def test_an_archive_of_nothing_useful_says_what_it_has(http, many, entries, words):

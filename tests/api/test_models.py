@@ -99,12 +99,12 @@ FAULTS = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
     "a pickle": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
-        "as a pickle (pytorch_model.bin)",
+        "pickled weights (pytorch_model.bin)",
     ),
     "no transformer": (lambda at: (at / "config.json").unlink(), "config.json of its transformer"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
     "no pooling": (lambda folder: shutil.rmtree(folder / "1_Pooling"), "1_Pooling/config.json"),
-    "foreign code": (_foreign, "brings its own code (code.Model)"),
+    "foreign code": (_foreign, "contains its own code (code.Model)"),
     "no configuration": (
         lambda folder: [(folder / name).unlink() for name in ("config.json", "modules.json")],
         "has neither config.json nor modules.json",
@@ -131,7 +131,7 @@ def test_pickles_beside_the_weights_are_left_out_and_named(http, tiny_model, tmp
 
 @pytest.mark.parametrize(
     ("body", "words"),
-    [(b'{"a": 1}\n', "is no archive"), (b"PK\x03\x04nonsense", "is not a readable archive")],
+    [(b'{"a": 1}\n', "is not an archive"), (b"PK\x03\x04nonsense", "is not a readable archive")],
 )
 def test_what_is_no_archive_is_refused(http, body, words):
     answer = send(http, body)

@@ -207,7 +207,7 @@ def test_a_paused_and_resumed_job_is_watched_to_its_end(service: Service, spec: 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("show", "../queue"), "nothing at"),
+        (("show", "../queue"), "Not found"),
         (("metrics", "JOB", "--plot", "/nowhere/x.png"), "cannot be written"),
         (("download", "job:JOB/model", "/proc/nowhere"), "cannot be written"),
         (("run", "spec.yaml", "--out", "/proc/nowhere"), "cannot be written"),

@@ -155,7 +155,7 @@ def test_other_weights_are_refused(models, corpus, tmp_path, capsys):
     assert search_cli.main([str(tmp_path / "out"), "river", "--model", str(models["other"])]) == 1
     assert "its weights differ" in capsys.readouterr().err
     assert search_cli.main([str(tmp_path / "missing"), "river"]) == 1
-    assert "no such folder of embeddings" in capsys.readouterr().err
+    assert "no folder with embeddings found" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

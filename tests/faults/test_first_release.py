@@ -35,4 +35,4 @@ def test_rows_of_the_first_release_are_shown_and_run(service, tiny_model: Path, 
         ended = upgraded.wait(jobs[name].id)
         assert ended.state == "succeeded", ended.end_reason
     told = upgraded.notices(jobs["queued"].id)
-    assert any(sentence.startswith("learning_rate_decay was asked for") for sentence in told)
+    assert any(sentence.startswith("learning_rate_decay is in the stored spec") for sentence in told)

@@ -311,4 +311,4 @@ def test_what_means_nothing_is_refused(tiny_model):
     ):
         with pytest.raises(InvalidRequest) as caught:
             parse_spec({"kind": "mine", "dataset": "file:x", "model": f"file:{tiny_model}", **fields})
-        assert f"{name} means nothing to" in caught.value.problems[0].message
+        assert f"{name} has no effect with" in caught.value.problems[0].message

@@ -271,7 +271,7 @@ def test_a_job_that_gets_on_outlives_any_number_of_lost_workers(store: Store):
     assert [lose(step) for step in (20, 40, 60, 80)] == ["queued"] * 4
     # The same checkpoint again, or none, is no progress.
     assert lose(80) == "failed"
-    assert "given up after 2 attempts in a row" in store.jobs.get(job.id).end_message
+    assert "no more retries: 2 failed attempts in a row" in store.jobs.get(job.id).end_message
 
 
 def test_failures_are_retried_later_and_not_for_ever(store: Store):
@@ -282,7 +282,7 @@ def test_failures_are_retried_later_and_not_for_ever(store: Store):
     make_due(store)
     ended = store.leases.finish(claim(store), EndReason.PROCESS_DIED, "killed")
     assert (ended.state, ended.end_code) == ("failed", "process_died")
-    assert "given up after 2 attempts" in ended.end_message
+    assert "no more retries: 2 failed attempts" in ended.end_message
     again = store.jobs.retry(job.id)
     assert (again.state, again.failures, again.end_code) == ("queued", 0, None)
 

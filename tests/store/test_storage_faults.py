@@ -55,7 +55,7 @@ def test_sqlite_on_a_full_disk(disk, settings):
     store.jobs.submit(SPEC)
     claim = store.leases.claim(Capacity(worker="w"), 30)
     disk.fill()
-    assert "disk is full: free space there" in str(submit_until_full(store))
+    assert "disk is full. Free space there" in str(submit_until_full(store))
     store.database.ping()  # it can still be read
     disk.free()
     store.leases.renew(claim, 30)
@@ -115,7 +115,7 @@ def test_postgresql_on_a_full_disk(small_postgres, settings):
     store = opened(settings, url)
     store.jobs.submit(SPEC)
     disk.fill()
-    assert "disk is full: free space there" in str(submit_until_full(store))
+    assert "disk is full. Free space there" in str(submit_until_full(store))
     disk.free()
     store.jobs.submit(SPEC)
     store.close()

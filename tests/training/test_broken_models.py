@@ -80,12 +80,12 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 90
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 BROKEN = {
-    "pointer": (replace_with("model.safetensors", POINTER), "model.safetensors is a pointer of Git LFS"),
+    "pointer": (replace_with("model.safetensors", POINTER), "model.safetensors is a Git LFS pointer"),
     "empty": (replace_with("model.safetensors", b""), "model.safetensors is empty"),
-    "text": (replace_with("model.safetensors", b"not found\n"), "model.safetensors is cut short, or no"),
-    "garbage": (replace_with("model.safetensors", bytes([4, *[0] * 7]) + b"{{{{"), "no safetensors file"),
-    "cut short": (cut_short, "model.safetensors has .* bytes and should have .*: it was not copied whole"),
-    "cut in its header": (cut_in_header, "model.safetensors is cut short"),
+    "text": (replace_with("model.safetensors", b"not found\n"), "model.safetensors is incomplete, or not"),
+    "garbage": (replace_with("model.safetensors", bytes([4, *[0] * 7]) + b"{{{{"), "not a safetensors file"),
+    "cut short": (cut_short, "model.safetensors has .* bytes instead of .*: it was not copied completely"),
+    "cut in its header": (cut_in_header, "model.safetensors is incomplete"),
     "a layer missing": (
         without_a_layer,
         "layer.1.* are not in its files .*config.json describes a larger model",
@@ -99,9 +99,9 @@ BROKEN = {
         with_more_tokens,
         "tokens up to number 419, and its table of embeddings has",
     ),
-    "a shard missing": (with_shards_that_are_missing, "model-00002-of-00002.safetensors, named in"),
+    "a shard missing": (with_shards_that_are_missing, "model-00002-of-00002.safetensors, listed in"),
     "config cut short": (replace_with("config.json", b'{"model_type": "bert"'), "config.json"),
-    "config a list": (replace_with("config.json", b"[1]"), "config.json of the model is not what"),
+    "config a list": (replace_with("config.json", b"[1]"), "config.json of the model has unexpected content"),
 }
 
 SPECS = {
@@ -138,7 +138,7 @@ def test_a_missing_module_is_named(tiny_model, pairs_file, tmp_path, name):
     remove(name)(folder)
     result = ended(folder, "dense", pairs_file, tmp_path / "out")
     assert result.end_reason.code == "bad_model", result.end_reason
-    assert "1_Pooling/config.json, named in modules.json, is not there (Pooling)" in result.end_reason.message
+    assert "1_Pooling/config.json, listed in modules.json, is missing (Pooling)" in result.end_reason.message
 
 
 def test_a_head_that_is_missing_is_refused_where_it_scores(models, pairs_file, tmp_path):

@@ -139,7 +139,7 @@ SENTENCE = "sentence_bert_config.json"
 @pytest.mark.parametrize(
     ("model", "name", "change", "words"),
     [
-        ("dense", "config_sentence_transformers.json", {"model_type": "Router"}, "no known kind of model"),
+        ("dense", "config_sentence_transformers.json", {"model_type": "Router"}, "which is not supported"),
         ("dense", "1_Pooling/config.json", {"pooling_mode": "median"}, "pooling 'median' is not known"),
         (
             "dense",

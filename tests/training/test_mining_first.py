@@ -110,10 +110,10 @@ def test_a_missing_miner_ends_before_anything_is_trained(spec, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"loss": {"name": "cosent"}}, "mine finds"),
+        ({"loss": {"name": "cosent"}}, "mine cannot be used with loss cosent"),
         ({"loss": {"name": "margin_mse"}}, "keep_scores"),
-        ({"remine": {"keep_own": "never"}}, "replaces all"),
-        ({"mine": {"model": "bm25", "half": True}}, "half means nothing to bm25"),
+        ({"remine": {"keep_own": "never"}}, "replace all"),
+        ({"mine": {"model": "bm25", "half": True}}, "half has no effect with bm25"),
     ],
 )
 def test_what_does_not_go_together_is_refused(spec, change, words):

@@ -361,9 +361,12 @@ def test_it_goes_with_the_other_options(spec, tiny_model, tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"curriculum": {}}, "remine chooses the negatives itself"),
-        ({"loss": {"name": "margin_mse"}}, "has none"),
-        ({"lora": {}, "quantization": "int8", "remine": {"background": True}}, "not with quantization"),
+        ({"curriculum": {}}, "remine excludes curriculum"),
+        ({"loss": {"name": "margin_mse"}}, "which negatives of remine do not have"),
+        (
+            {"lora": {}, "quantization": "int8", "remine": {"background": True}},
+            "remine.background and quantization",
+        ),
         ({"remine": {"filters": {"range_min": 9, "range_max": 3}}}, "range_min"),
     ],
 )

@@ -81,7 +81,7 @@ def test_broken_folders_are_refused(context, static, tmp_path):
     with pytest.raises(BadModel, match=r"quantized by model2vec \(mapping"):
         encoded(context, folder)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(BadModel, match=r"tokenizer\.json of its static embeddings is not there"):
+    with pytest.raises(BadModel, match=r"tokenizer\.json of its static embeddings is missing"):
         encoded(context, folder)
 
 

@@ -106,7 +106,7 @@ def test_what_is_evaluated_is_what_the_saved_folder_gives(folders, pairs_file, t
 
 def test_foreign_code_is_refused_and_never_run(context, folders, tmp_path):
     folder = today.foreign_code(tmp_path / "nomic", folders["xlm_roberta"])
-    with pytest.raises(BadModel, match=r"brings its own code \(modeling_hf_nomic_bert"):
+    with pytest.raises(BadModel, match=r"contains its own code \(modeling_hf_nomic_bert"):
         dense.load_model(context, f"file:{folder}", "cpu")
 
 

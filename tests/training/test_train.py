@@ -301,7 +301,7 @@ def test_a_folder_of_outputs_is_not_lost_by_accident(spec, tmp_path):
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(InvalidRequest, match="not a folder of reason run"):
+        with pytest.raises(InvalidRequest, match="not made by reason run"):
             run(spec, mine, overwrite=overwrite)
     assert (mine / "thesis.txt").exists()
 

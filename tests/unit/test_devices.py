@@ -32,7 +32,7 @@ from core.spec import parse_spec
 )
 def test_the_device_of_a_job(asked, gpus, gpus_asked, mps, device):
     if device is None:
-        with pytest.raises(BadSpec, match=f"device {asked}"):
+        with pytest.raises(BadSpec, match=f"device: {asked}"):
             choose_device(asked, gpus=gpus, gpus_asked=gpus_asked, mps=mps)
         return
     assert choose_device(asked, gpus=gpus, gpus_asked=gpus_asked, mps=mps) == device

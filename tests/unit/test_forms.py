@@ -207,7 +207,7 @@ def test_references_are_matched_as_a_whole(text: str):
 
 
 def test_metrics_are_matched_as_a_whole():
-    with pytest.raises(ValueError, match="there is no metric"):
+    with pytest.raises(ValueError, match="unknown metric"):
         TypeAdapter(Metric).validate_python("ndcg@10\n")
 
 

@@ -13,13 +13,13 @@ from worker.supervisor import _describe
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (signal.SIGKILL, "was killed by SIGKILL, most often for want of memory."),
-        (signal.SIGABRT, "was ended by SIGABRT: a library aborted it, see the log."),
-        (signal.SIGSEGV, "was ended by SIGSEGV: see the log."),
-        (signal.SIGRTMIN + 1, f"was ended by signal {signal.SIGRTMIN + 1}: see the log."),
+        (signal.SIGKILL, "was killed by SIGKILL. The usual cause is too little memory."),
+        (signal.SIGABRT, "was ended by SIGABRT: a library aborted it; see the log."),
+        (signal.SIGSEGV, "was ended by SIGSEGV; see the log."),
+        (signal.SIGRTMIN + 1, f"was ended by signal {signal.SIGRTMIN + 1}; see the log."),
     ],
 )
-def test_only_a_kill_is_said_to_be_for_want_of_memory(number, said, tmp_path):
+def test_only_a_kill_is_put_down_to_memory(number, said, tmp_path):
     assert describe_signal(number) == said
     assert _describe(-number) == said
     failure = _failure_of(2, -number, Seat(0, tmp_path / "meeting"))

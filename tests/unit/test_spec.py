@@ -199,11 +199,11 @@ def test_plain_paths_in_a_list_of_datasets_and_of_the_guide(tmp_path, monkeypatc
 def test_what_belongs_to_another_family_is_refused():
     train = {"kind": "train", "base_model": "a/b", "dataset": "file:x.jsonl"}
     for change, words in (
-        ({"prune_embeddings": {}}, "prune_embeddings is of late_interaction models alone"),
-        ({"loss": {"name": "bce"}}, "loss bce is of cross_encoder models alone"),
+        ({"prune_embeddings": {}}, "prune_embeddings needs family: late_interaction"),
+        ({"loss": {"name": "bce"}}, "loss bce needs family: cross_encoder"),
         ({"family": "cross_encoder", "loss": {"symmetric": True}}, "symmetric"),
-        ({"family": "cross_encoder", "quantization": "int8", "lora": {}}, "quantization is of dense"),
-        ({"evaluation": {"rerank": {"depth": 5}}}, "evaluation.rerank is of cross_encoder models alone"),
+        ({"family": "cross_encoder", "quantization": "int8", "lora": {}}, "quantization needs family: dense"),
+        ({"evaluation": {"rerank": {"depth": 5}}}, "evaluation.rerank needs family: cross_encoder"),
     ):
         with pytest.raises(InvalidRequest, match=words) as raised:
             parse_spec(train | change)

@@ -44,9 +44,10 @@ KeyId = Annotated[str, Field(pattern=KEY_ID, examples=["key_01k9zq5m2w8r4t6y0b3d
 
 _SENTENCES = {
     PLAIN: "must not contain the character NUL (U+0000)",
-    NAME: "must begin with a letter or digit and have only letters, digits, '_', '.', '-' and spaces",
-    LABEL_KEY: "must begin with a letter or digit and have only letters, digits, '_', '.', '-', at most 63",
-    ROLE_AND_COLUMN: "must have the form role:NAME or role:NUMBER: query:title",
+    NAME: "must begin with a letter or digit and contain only letters, digits, '_', '.', '-' and spaces",
+    LABEL_KEY: "must begin with a letter or digit and contain only letters, digits, '_', '.' and "
+    "'-', at most 63 characters",
+    ROLE_AND_COLUMN: "must have the form role:NAME or role:NUMBER, for example query:title",
     LABEL: "must have the form key:value",
     JOB_ID: "is not a job id, which looks like job_01k9zq5m2w8r4t6y0b3d5f7h9j",
     ARTIFACT_ID: "is not an artifact id, which looks like art_01k9zq5m2w8r4t6y0b3d5f7h9j",
@@ -56,7 +57,7 @@ _SENTENCES = {
 
 
 def describe_form(form: str) -> str:
-    """What a text that does not have the form is told."""
+    """Return the error message for a text that does not match the form."""
     return _SENTENCES.get(form, f"must match the pattern {form}")
 
 

@@ -30,7 +30,7 @@ def format_length(tokens: int) -> str:
 
 
 class Prompts(Strict):
-    """Put in front of every text of its role."""
+    """Text that is put before every query, or before every document."""
 
     query: str | None = Field(None, max_length=2000)
     document: str | None = Field(None, max_length=2000)
@@ -46,18 +46,24 @@ class Prompts(Strict):
 class PruneEmbeddings(Strict):
     """Documents keep fewer vectors than they have tokens (late interaction).
 
-    ``hierarchical`` averages near ones (Clavié et al. 2024, arXiv 2409.14683); ``attention`` keeps those that
-    the document's own vectors attend to most.
+    ``hierarchical`` averages similar vectors (Clavié et al. 2024, arXiv 2409.14683); ``attention`` keeps the
+    vectors that the document's other vectors attend to most.
     """
 
     strategy: Literal["hierarchical", "attention"] = "hierarchical"
-    pool_factor: float = Field(2.0, ge=1, le=1000, description="hierarchical: so many vectors become one.")
-    keep_ratio: float = Field(0.6, gt=0, le=1, description="attention: this share stays.")
+    pool_factor: float = Field(
+        2.0, ge=1, le=1000, description="hierarchical: average number of vectors that are merged into one."
+    )
+    keep_ratio: float = Field(0.6, gt=0, le=1, description="attention: share of the vectors that is kept.")
     protected_tokens: int = Field(
-        2, ge=0, le=1000, description="The first so many are left alone: [CLS] and [D]."
+        2,
+        ge=0,
+        le=1000,
+        description="Number of leading tokens that always keep their vectors: [CLS] and [D].",
     )
 
 
 EmbeddingPruning = Annotated[
-    PruneEmbeddings | None, Field(description="Of late_interaction: documents keep fewer vectors.")
+    PruneEmbeddings | None,
+    Field(description="Late interaction only: documents keep fewer vectors than they have tokens."),
 ]

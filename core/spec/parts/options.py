@@ -1,4 +1,4 @@
-"""Types of fields that several kinds of jobs have: bounds, forms and descriptions, each written once."""
+"""Types of fields that several kinds of jobs have, with their limits, patterns and descriptions."""
 
 from typing import Annotated, Literal
 
@@ -11,28 +11,28 @@ RejectShare = Annotated[
 ]
 
 SplitName = Annotated[str, Field(pattern=r"^[\w-]+$", max_length=100)]
-"""A split of a dataset, a qrels file, or a domain of BRIGHT."""
+"""Name of a split, of a qrels file, or of a BRIGHT domain."""
 
 ReportName = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)]
-"""What metrics and reports call a model or a dataset."""
+"""Name of a model or a dataset in metrics and reports."""
 
 MaxLength = Annotated[int, Field(ge=8, le=1_000_000)]
-"""Tokens after which a model cuts a text."""
+"""Longest input of a model, in tokens; the rest is cut."""
 
 Dimension = Annotated[int, Field(ge=1, le=65_536)]
-"""Of an embedding: so many of its first numbers."""
+"""Number of leading dimensions of an embedding."""
 
 Arithmetic = Literal["auto", "fp32", "fp16", "bf16"]
-"""Numbers that a model computes with."""
+"""Precision of a model's computation."""
 
 Sampling = Literal["top", "random"]
-"""Which of the documents that may be negatives are taken."""
+"""Which of the allowed documents become negatives."""
 
 EncodingBatchSize = Annotated[
     int | None,
     Field(
         ge=1,
         le=65_536,
-        description="Texts that are encoded at once. Default: as many as the token budget allows.",
+        description="Number of texts encoded at once. Default: as many as the token budget allows.",
     ),
 ]

@@ -57,7 +57,7 @@ def parse_ref(text: str) -> Ref:
         return Ref("url", text)
     scheme, colon, rest = text.partition(":")
     if colon and not rest:
-        raise ValueError(f"{text!r} names nothing after its colon")
+        raise ValueError(f"{text!r} is incomplete: nothing follows the colon")
     match scheme if colon else "":
         case "file":
             return Ref("file", rest)
@@ -72,7 +72,7 @@ def parse_ref(text: str) -> Ref:
         case "beir" | "nanobeir" | "bright" | "mteb":
             return _benchmark(scheme, rest)
         case "stage":
-            raise ValueError(f"{text!r}: stage references mean something inside a pipeline only")
+            raise ValueError(f"{text!r}: stage: references are valid only inside a pipeline")
         case "":
             if _REPO.fullmatch(text) and text.count("/") == 1:
                 return Ref("hf", text)
@@ -84,13 +84,13 @@ def parse_ref(text: str) -> Ref:
 def _kept(scheme: str, rest: str) -> Ref:
     target, _, version = rest.partition("@")
     if len(target) > 200 or not matches(NAME, target):
-        raise ValueError(f"{scheme}:{rest}: {target!r} is not the id or the name of a {scheme}")
+        raise ValueError(f"{scheme}:{rest}: {target!r} is not a valid id or name of a {scheme}")
     return Ref(scheme, target, revision=version or None)  # type: ignore[arg-type]
 
 
 def _benchmark(scheme: str, name: str) -> Ref:
     if not re.fullmatch(r"[\w.-]+", name):
-        raise ValueError(f"'{scheme}:{name}' does not name a set of {scheme}")
+        raise ValueError(f"'{scheme}:{name}' is not a valid dataset name of {scheme}")
     return Ref(scheme, name)  # type: ignore[arg-type]
 
 
@@ -98,7 +98,9 @@ def _of_hub(rest: str, text: str) -> Ref:
     # ORG/NAME/SPLIT has one slash more than a repository may have; NAME/SPLIT cannot be told apart.
     found = _HUB_DATASET.fullmatch(rest)
     if found is None:
-        raise ValueError(f"{text!r} does not name a hub repository (hf:ORG/NAME[@REVISION][:CONFIG][/SPLIT])")
+        raise ValueError(
+            f"{text!r} is not a hub repository; the form is hf:ORG/NAME[@REVISION][:CONFIG][/SPLIT]"
+        )
     return Ref("hf", found["repo"], revision=found["revision"], config=found["config"], split=found["split"])
 
 
@@ -106,7 +108,8 @@ def _dataset_reference(text: str) -> str:
     ref = parse_ref(text)
     if ref.scheme == "hf" and not text.startswith("hf:"):
         raise ValueError(
-            f"{text!r} is not a dataset reference: for a file write file:{text}, for a hub's hf:{text}"
+            f"{text!r} is not a dataset reference: write file:{text} for a file, or hf:{text} for "
+            "a dataset of the hub"
         )
     if ref.scheme == "model":
         raise ValueError(f"{text!r} names a model where a dataset is needed")

@@ -1,4 +1,4 @@
-"""How the rows of a dataset are read where they do not have the usual form: columns, labels, encoding."""
+"""How to read rows that do not have the usual form: columns, labels, encoding."""
 
 import codecs
 from typing import Annotated, Literal
@@ -19,8 +19,8 @@ ColumnName = _Name | Annotated[list[_Name], Field(min_length=1, max_length=1000)
 Columns = Annotated[
     dict[Column, ColumnName],
     Field(
-        description="Names of the file's columns by role: {query: question_text, positive: body}. Numbers, "
-        "from 1, for a file without a header: {query: 1, positive: 2}. negatives may be a list.",
+        description="Column of each role: {query: question_text, positive: body}. For a file without a "
+        "header, numbers from 1: {query: 1, positive: 2}. negatives may be a list.",
     ),
 ]
 
@@ -38,14 +38,18 @@ def _plain(value: str | bool | float) -> str | float:
 
 
 class Labels(Strict):
-    """Which pairs are positives, by a column of labels or scores beside them.
+    """Which pairs are positives, by a column of labels or scores.
 
-    Either by value (``positive``, ``negative``) or by threshold (``min_positive``, ``max_negative``). A pair
-    that is neither is left out and counted. A negative pair becomes a negative of the rows of its query.
+    Give either values (``positive``, ``negative``) or thresholds (``min_positive``, ``max_negative``). A pair
+    that is neither positive nor negative is left out and counted. A negative pair becomes a negative of the
+    rows of its query.
     """
 
     column: str | None = Field(
-        None, min_length=1, max_length=200, description="Default: label, score, similarity and the like."
+        None,
+        min_length=1,
+        max_length=200,
+        description="Name of the column. Default: label, score, similarity and other usual names.",
     )
     positive: list[_Value] | None = Field(
         None, min_length=1, max_length=100, description="Values that mark a positive: [1] or [entailment]."
@@ -53,7 +57,7 @@ class Labels(Strict):
     negative: list[_Value] | None = Field(
         None, max_length=100, description="Values that mark a negative: [0] or [contradiction]."
     )
-    min_positive: _Number | None = Field(None, description="Least score of a positive.")
+    min_positive: _Number | None = Field(None, description="Smallest score of a positive.")
     max_negative: _Number | None = Field(
         None, description="Largest score of a negative. Default: no pair is a negative."
     )
@@ -61,7 +65,8 @@ class Labels(Strict):
         None,
         gt=0,
         le=1e9,
-        description="cosent and regression learn the score divided by this: 5 for scores from 0 to 5.",
+        description="Losses cosent and regression learn the score divided by this number: 5 for scores "
+        "from 0 to 5.",
     )
 
     @model_validator(mode="after")
@@ -69,13 +74,15 @@ class Labels(Strict):
         by_value = self.positive is not None or self.negative is not None
         by_threshold = self.min_positive is not None or self.max_negative is not None
         if by_value and by_threshold:
-            raise ValueError("give values (positive, negative) or thresholds (min_positive, max_negative)")
+            raise ValueError(
+                "give either values (positive, negative) or thresholds (min_positive, max_negative), not both"
+            )
         if by_value and self.positive is None:
-            raise ValueError("negative needs positive: which values mark a positive?")
+            raise ValueError("negative needs positive: give the values that mark a positive")
         if by_threshold and self.min_positive is None:
-            raise ValueError("max_negative needs min_positive: from which score on is a pair a positive?")
+            raise ValueError("max_negative needs min_positive: give the smallest score of a positive")
         if {_plain(value) for value in self.positive or ()} & {_plain(v) for v in self.negative or ()}:
-            raise ValueError("a value is both positive and negative")
+            raise ValueError("the same value is in positive and in negative")
         if self.max_negative is not None and self.min_positive is not None:
             if self.max_negative < self.min_positive:
                 return self
@@ -94,12 +101,14 @@ class RowOptions(Strict):
     columns: Columns = Field(default_factory=dict)
     labels: Literal["auto", "ignore"] | Labels = Field(
         "auto",
-        description="What a label or score beside a pair means. auto: in a column of labels, 1 marks a "
-        "positive and 0 a negative of its query; other labels and scores are refused. ignore: every pair is "
-        "a positive.",
+        description="Meaning of a label or score beside a pair. auto: in a label column, 1 marks a "
+        "positive and 0 a negative of its query; other labels and scores are refused. ignore: "
+        "every pair is a positive.",
     )
     encoding: str | None = Field(
-        None, max_length=40, description="Encoding of text files that are not UTF-8: cp1252, shift_jis."
+        None,
+        max_length=40,
+        description="Encoding of text files that are not UTF-8, such as cp1252 or shift_jis.",
     )
 
     @field_validator("columns")
@@ -107,11 +116,11 @@ class RowOptions(Strict):
     def _names_or_numbers(cls, value: dict[Column, ColumnName]) -> dict[Column, ColumnName]:
         names = [name for found in value.values() for name in (found if isinstance(found, list) else [found])]
         if len({isinstance(name, int) for name in names}) > 1:
-            raise ValueError("give all columns by name, or all by number (a file without a header)")
+            raise ValueError("give either all columns by name or, for a file without a header, all by number")
         if several := [
             role for role, found in value.items() if isinstance(found, list) and role != "negatives"
         ]:
-            raise ValueError(f"{several[0]} is one column; only negatives may be a list")
+            raise ValueError(f"{several[0]} must be one column; only negatives may be a list")
         return value
 
     @field_validator("encoding")

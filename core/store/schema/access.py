@@ -32,7 +32,7 @@ class Access:
         """Raises `Forbidden` unless the caller may cancel, pause, resume and retry the job."""
         if not self.changes_all and job.owner != self.owner:
             raise Forbidden(
-                f"Job {job.id} was submitted with another API key. Use that key, or one with the scope admin."
+                f"Job {job.id} belongs to another API key. Use that key, or one with the scope admin."
             )
 
 

@@ -112,7 +112,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except PoolTimeout as error:
-        raise Unavailable(f"Too many calls at once wait for the database: {error}") from error
+        raise Unavailable(f"Too many concurrent calls are waiting for the database: {error}") from error
     except DBAPIError as error:
         if isinstance(error, OperationalError) or error.connection_invalidated or _environment(error):
             raise Unavailable(_sentence(error)) from error
@@ -137,9 +137,9 @@ def _sentence(error: DBAPIError) -> str:
     """What happened and what helps."""
     first, text = _first_line(error), str(error.orig)
     if getattr(error.orig, "sqlstate", None) == "53100" or any(words in text for words in _FULL):
-        return f"The database's disk is full: free space there, and it goes on by itself ({first})"
+        return f"The database's disk is full. Free space there; the service then recovers by itself ({first})"
     if any(words in text for words in _READ_ONLY):
-        return f"The database is read-only: make it writable, and it goes on by itself ({first})"
+        return f"The database is read-only. Make it writable; the service then recovers by itself ({first})"
     if "disk I/O error" in text or "unable to open database file" in text:
         return f"The database's files cannot be read or written: check their disk and owner ({first})"
     if any(words in text for words in _DAMAGED) or getattr(error.orig, "sqlstate", None) in (
@@ -148,9 +148,9 @@ def _sentence(error: DBAPIError) -> str:
     ):
         return f"The database's files are damaged: restore a backup ({first})"
     if getattr(error.orig, "sqlstate", None) == "55P03":
-        return f"Another transaction has locked the rows for {LOCK_SECONDS} s: it goes on by itself ({first})"
+        return f"Another transaction has locked the rows for {LOCK_SECONDS} s: retry later ({first})"
     if error.connection_invalidated:
-        return f"The database went away: {first}"
+        return f"The connection to the database was lost: {first}"
     return f"The database does not answer: {first}"
 
 
