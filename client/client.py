@@ -1,7 +1,6 @@
 """The service from Python: submit, watch, download."""
 
 import hashlib
-import json
 import tarfile
 import tempfile
 import time
@@ -14,20 +13,8 @@ from urllib.parse import quote
 
 import httpx
 
-from core.errors import (
-    BadRequest,
-    Conflict,
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    Problem,
-    ReasonError,
-    ServiceUnreachable,
-    TooLarge,
-    TooManyRequests,
-    Unauthorized,
-    Unavailable,
-)
+from client.connection import ATTEMPTS, Connection, error_of, quoted
+from core.errors import NotFound, ReasonError
 from core.jobs.views import (
     ArtifactView,
     EstimateView,
@@ -42,21 +29,6 @@ from core.spec import JobSpec
 from core.spec.parts.base import Lenient
 from core.spec.parts.rows import READING
 
-_BY_STATUS: dict[int, type[ReasonError]] = {
-    error.status: error
-    for error in (
-        InvalidRequest,
-        BadRequest,
-        Unauthorized,
-        Forbidden,
-        NotFound,
-        Conflict,
-        TooLarge,
-        TooManyRequests,
-        Unavailable,
-    )
-}
-_ATTEMPTS = 5
 View = TypeVar("View", bound=Lenient)
 
 
@@ -76,12 +48,10 @@ class Client:
         key: str | None = None,
         *,
         timeout: float = 30.0,
-        retries: int = _ATTEMPTS,
+        retries: int = ATTEMPTS,
     ) -> None:
-        self.url = url.rstrip("/")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
-        self._retries = max(1, retries)
+        self._connection = Connection(url, key, timeout, retries)
+        self.url = self._connection.url
 
     def __enter__(self) -> "Client":
         return self
@@ -92,7 +62,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._http.close()
+        self._connection.http.close()
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -100,19 +70,19 @@ class Client:
         """Queue a job. Retries create no second job: without ``idempotency_key`` a random key is used."""
         body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return JobView.model_validate(self._json("POST", "/jobs", json=body, headers=headers))
+        return JobView.model_validate(self._connection.json("POST", "/jobs", json=body, headers=headers))
 
     def estimate(self, spec: JobSpec | dict[str, Any]) -> EstimateView:
         """Estimate the memory and time of a job. Queues nothing."""
         body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
-        return EstimateView.model_validate(self._json("POST", "/jobs/estimate", json=body))
+        return EstimateView.model_validate(self._connection.json("POST", "/jobs/estimate", json=body))
 
     def job(self, job_id: str) -> JobView:
-        return JobView.model_validate(self._json("GET", f"/jobs/{_quoted(job_id)}"))
+        return JobView.model_validate(self._connection.json("GET", f"/jobs/{quoted(job_id)}"))
 
     def jobs(self, limit: int = 50, **filters: Any) -> Iterator[JobView]:
         """Iterate over all jobs, newest first. Filters: state, kind, label (``k:v``)."""
-        for page in self._pages("/jobs", limit=limit, **filters):
+        for page in self._connection.pages("/jobs", limit=limit, **filters):
             yield from Page[JobView].model_validate(page).items
 
     def cancel(self, job_id: str) -> JobView:
@@ -128,7 +98,7 @@ class Client:
         return self._act(job_id, "retry")
 
     def _act(self, job_id: str, verb: str) -> JobView:
-        return JobView.model_validate(self._json("POST", f"/jobs/{_quoted(job_id)}/{verb}"))
+        return JobView.model_validate(self._connection.json("POST", f"/jobs/{quoted(job_id)}/{verb}"))
 
     def wait(self, job_id: str, timeout: float | None = None, poll_seconds: float = 0.5) -> JobView:
         """Wait until the job has ended or is paused. Raises `TimeoutError`."""
@@ -146,7 +116,9 @@ class Client:
         found: list[EventView] = []
         while True:
             page = Page[EventView].model_validate(
-                self._json("GET", f"/jobs/{_quoted(job_id)}/events", params={"cursor": after, "limit": 500})
+                self._connection.json(
+                    "GET", f"/jobs/{quoted(job_id)}/events", params={"cursor": after, "limit": 500}
+                )
             )
             if not page.items:
                 return found
@@ -155,30 +127,7 @@ class Client:
 
     def stream(self, job_id: str, after: int = 0) -> Iterator[EventView]:
         """Iterate over events as they happen, until the job ends. A broken connection is resumed."""
-        failures = 0
-        while True:
-            try:
-                for event in self._listen(job_id, after):
-                    after, failures = event.seq, 0
-                    yield event
-                return
-            except httpx.TransportError as error:
-                failures += 1
-                if failures >= self._retries:
-                    raise ServiceUnreachable(self._unreachable(error)) from error
-                time.sleep(min(2.0**failures / 4, 5))
-
-    def _listen(self, job_id: str, after: int) -> Iterator[EventView]:
-        headers = {"Last-Event-ID": str(after)} if after else {}
-        with self._http.stream(
-            "GET", f"/jobs/{_quoted(job_id)}/stream", headers=headers, timeout=httpx.Timeout(30, read=60)
-        ) as response:
-            if response.is_error:
-                response.read()
-                raise _error(response)
-            for line in response.iter_lines():
-                if line.startswith("data:"):
-                    yield EventView.model_validate(json.loads(line.removeprefix("data:")))
+        return self._connection.listen(f"/jobs/{quoted(job_id)}/stream", after)
 
     def metrics(
         self, job_id: str, names: list[str] | None = None, max_points: int = 1000
@@ -188,21 +137,23 @@ class Client:
             params["name"] = names
         return (
             Page[MetricSeries]
-            .model_validate(self._json("GET", f"/jobs/{_quoted(job_id)}/metrics", params=params))
+            .model_validate(self._connection.json("GET", f"/jobs/{quoted(job_id)}/metrics", params=params))
             .items
         )
 
     def logs(self, job_id: str, tail: int | None = None, after: int = 0) -> tuple[str, int]:
         """Return the text of the log, and the value for ``after`` of the next call."""
         params = {"after": after, **({"tail": tail} if tail else {})}
-        response = self._request("GET", f"/jobs/{_quoted(job_id)}/logs", params=params)
+        response = self._connection.request("GET", f"/jobs/{quoted(job_id)}/logs", params=params)
         return response.text, int(response.headers["X-Log-Cursor"])
 
     # -- artifacts -------------------------------------------------------------------------------
 
     def artifacts(self, job_id: str) -> list[ArtifactView]:
         return (
-            Page[ArtifactView].model_validate(self._json("GET", f"/jobs/{_quoted(job_id)}/artifacts")).items
+            Page[ArtifactView]
+            .model_validate(self._connection.json("GET", f"/jobs/{quoted(job_id)}/artifacts"))
+            .items
         )
 
     def upload(
@@ -240,14 +191,16 @@ class Client:
                 path = packed
             with path.open("rb") as file:
                 # What is sent is hashed and read to its end before the answer comes: no limit for that.
-                timeout = httpx.Timeout(self._http.timeout.connect, read=None, write=None)
+                timeout = httpx.Timeout(self._connection.http.timeout.connect, read=None, write=None)
                 headers = {"Content-Length": str(path.stat().st_size)}
                 given = {**params, "filename": path.name}
-                found = self._json("POST", to, params=given, content=file, timeout=timeout, headers=headers)
+                found = self._connection.json(
+                    "POST", to, params=given, content=file, timeout=timeout, headers=headers
+                )
         return ArtifactView.model_validate(found)
 
     def datasets(self, limit: int = 50) -> Iterator[ArtifactView]:
-        for page in self._pages("/datasets", limit=limit):
+        for page in self._connection.pages("/datasets", limit=limit):
             yield from (ArtifactView.model_validate(item) for item in page["items"])
 
     def preview(self, dataset: str, split: str | None = None, limit: int | None = None) -> PreviewView:
@@ -255,15 +208,15 @@ class Client:
         params = {"split": split, "limit": limit}
         given = {name: value for name, value in params.items() if value is not None}
         return PreviewView.model_validate(
-            self._json("GET", f"/datasets/{_quoted(dataset)}/preview", params=given)
+            self._connection.json("GET", f"/datasets/{quoted(dataset)}/preview", params=given)
         )
 
     def models(self, limit: int = 50) -> Iterator[ArtifactView]:
-        for page in self._pages("/models", limit=limit):
+        for page in self._connection.pages("/models", limit=limit):
             yield from Page[ArtifactView].model_validate(page).items
 
     def workers(self) -> list[WorkerView]:
-        return Page[WorkerView].model_validate(self._json("GET", "/workers")).items
+        return Page[WorkerView].model_validate(self._connection.json("GET", "/workers")).items
 
     def find(self, reference: str) -> ArtifactView:
         """``job:ID/OUTPUT``, ``model:ID``, ``dataset:ID``, their ``NAME[@VERSION]``, or ``artifact:ID``."""
@@ -276,13 +229,15 @@ class Client:
             raise NotFound(f"Job {job_id} has no output {output!r}")
         if not target.startswith("art_"):
             if scheme == "dataset":
-                return ArtifactView.model_validate(self._json("GET", f"/datasets/{_quoted(target)}"))
+                return ArtifactView.model_validate(
+                    self._connection.json("GET", f"/datasets/{quoted(target)}")
+                )
             name, _, version = target.partition("@")
             for artifact in self.models():
                 if artifact.name == name and (not version or str(artifact.version) == version):
                     return artifact
             raise NotFound(f"Model not found: {target!r}")
-        return ArtifactView.model_validate(self._json("GET", f"/artifacts/{_quoted(target)}"))
+        return ArtifactView.model_validate(self._connection.json("GET", f"/artifacts/{quoted(target)}"))
 
     def download(self, reference: str, folder: Path) -> ArtifactView:
         """Download all files of an artifact and verify their sha256. Resumes an earlier, interrupted call."""
@@ -296,13 +251,13 @@ class Client:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.part")
-        for attempt in range(self._retries):
+        for attempt in range(self._connection.retries):
             try:
                 self._fetch(artifact_id, entry, partial)
                 break
             except httpx.TransportError as error:
-                if attempt == self._retries - 1:
-                    raise ServiceUnreachable(self._unreachable(error)) from error
+                if attempt == self._connection.retries - 1:
+                    raise self._connection.unreachable(error) from error
                 time.sleep(2.0**attempt / 4)
         if _sha256(partial) != entry["sha256"]:
             partial.unlink()
@@ -319,66 +274,13 @@ class Client:
             return
         headers = {"Range": f"bytes={have}-", "If-Range": f'"{entry["sha256"]}"'} if have else {}
         url = f"/artifacts/{artifact_id}/files/{quote(entry['path'])}"
-        with self._http.stream("GET", url, headers=headers) as response:
+        with self._connection.http.stream("GET", url, headers=headers) as response:
             if response.is_error:
                 response.read()
-                raise _error(response)
+                raise error_of(response)
             with partial.open("ab" if response.status_code == 206 else "wb") as file:
                 for block in response.iter_bytes(1 << 20):
                     file.write(block)
-
-    # -- the wire --------------------------------------------------------------------------------
-
-    def _pages(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
-        while True:
-            page = self._json(
-                "GET", path, params={name: value for name, value in params.items() if value is not None}
-            )
-            yield page
-            if page["next_cursor"] is None:
-                return
-            params["cursor"] = page["next_cursor"]
-
-    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        data: dict[str, Any] = self._request(method, path, **options).json()
-        return data
-
-    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        repeatable = method == "GET" or "Idempotency-Key" in options.get("headers", {})
-        for attempt in range(self._retries):
-            last = attempt == self._retries - 1
-            try:
-                response = self._http.request(method, path, **options)
-            except httpx.TransportError as error:
-                # Where nobody answered, nothing was sent.
-                if last or not (repeatable or isinstance(error, httpx.ConnectError)):
-                    raise ServiceUnreachable(self._unreachable(error)) from error
-            except httpx.InvalidURL as error:
-                raise ServiceUnreachable(f"{self.url} is not a URL: {error}") from error
-            else:
-                if response.status_code not in (429, 503) or last or not repeatable:
-                    break
-                if response.status_code == 429:  # somebody at this address sends wrong keys
-                    time.sleep(min(float(response.headers.get("Retry-After", 1)), 5.0))
-            time.sleep(2.0**attempt / 8)
-        if response.is_error:
-            raise _error(response)
-        return response
-
-    def _unreachable(self, error: Exception) -> str:
-        return f"No service answers at {self.url} ({error}). Run reason serve, or set REASON_API_URL."
-
-
-def _error(response: httpx.Response) -> ReasonError:
-    try:
-        body = response.json()
-        detail = str(body["detail"])
-        problems = [Problem(item["path"], item["message"]) for item in body.get("errors", [])]
-    except (ValueError, KeyError, TypeError):
-        detail, problems = f"{response.status_code} {response.reason_phrase} from {response.url}", []
-    error = _BY_STATUS.get(response.status_code, ReasonError)(detail)
-    error.problems = problems
-    return error
 
 
 def _visible(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -392,11 +294,6 @@ def _visible(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     entry.uid = entry.gid = entry.mtime = 0
     entry.uname = entry.gname = ""
     return entry
-
-
-def _quoted(part: str) -> str:
-    """Quote a path segment, so that no id can change the rest of the URL."""
-    return quote(part, safe="")
 
 
 def _sha256(path: Path) -> str:

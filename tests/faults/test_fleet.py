@@ -17,7 +17,7 @@ def test_a_job_on_postgresql_and_redis(service, long_spec, postgres_url, redis_u
     request.addfinalizer(lambda: redis.Redis.from_url(redis_url).flushdb())
     redis.Redis.from_url(redis_url).flushdb()
     running = service(database_url=postgres_url, broker_url=redis_url).start()
-    assert running.client._json("GET", "/readyz")["status"] == "ok"
+    assert running.client._connection.json("GET", "/readyz")["status"] == "ok"
     job = running.client.submit({**long_spec, "max_steps": 100})
     running.wait_for_step(job.id, 60)
     running.job_process(job.id).kill()
