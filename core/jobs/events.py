@@ -117,7 +117,7 @@ class Event(Lenient):
 
     type: EventType
     at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    data: StateChange | PhaseChange | Progress | Metrics | Memory | Notice | CheckpointSaved | OutputPublished
+    data: AnyData
 
     @classmethod
     def of(cls, data: EventData) -> Self:
