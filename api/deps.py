@@ -11,9 +11,18 @@ from api.auth import Principal, Scope
 from core.artifacts import Library
 from core.queue.wakeups import Queue
 from core.settings import Settings
-from core.spec.parts.forms import ARTIFACT_ID, JOB_ID, KEPT, PLAIN, ArtifactId, JobId
+from core.spec.parts.forms import (
+    ARTIFACT_ID,
+    JOB_ID,
+    KEPT,
+    PIPELINE_ID,
+    PLAIN,
+    ArtifactId,
+    JobId,
+    PipelineId,
+)
 from core.store import Store
-from core.store.schema.tables import Artifact, Job
+from core.store.schema.tables import Artifact, Job, Pipeline
 
 
 def _store(request: Request) -> Store:
@@ -62,6 +71,12 @@ def _visible_job(job_id: Annotated[JobId, Path()], store: StoreDep, reader: Read
     return store.jobs.get(job_id, reader.access)
 
 
+def _visible_pipeline(
+    pipeline_id: Annotated[PipelineId, Path()], store: StoreDep, reader: Reader
+) -> Pipeline:
+    return store.pipelines.get(pipeline_id, reader.access)
+
+
 def _visible_artifact(
     artifact_id: Annotated[ArtifactId, Path()], store: StoreDep, reader: Reader
 ) -> Artifact:
@@ -83,6 +98,7 @@ def _visible_model(model: Annotated[str, _Kept], store: StoreDep, reader: Reader
 
 VisibleJob = Annotated[Job, Depends(_visible_job)]
 """The job of the path, if the caller may see it; else 404."""
+VisiblePipeline = Annotated[Pipeline, Depends(_visible_pipeline)]
 VisibleArtifact = Annotated[Artifact, Depends(_visible_artifact)]
 VisibleDataset = Annotated[Artifact, Depends(_visible_dataset)]
 VisibleModel = Annotated[Artifact, Depends(_visible_model)]
@@ -98,6 +114,9 @@ PlainText = Annotated[str, Query(pattern=PLAIN, max_length=300)]
 _Cursor = Query(description="The next_cursor of the previous page.")
 JobCursor = Annotated[
     Annotated[str, Field(max_length=300, json_schema_extra={"pattern": JOB_ID})] | None, _Cursor
+]
+PipelineCursor = Annotated[
+    Annotated[str, Field(max_length=300, json_schema_extra={"pattern": PIPELINE_ID})] | None, _Cursor
 ]
 ArtifactCursor = Annotated[
     Annotated[str, Field(max_length=300, json_schema_extra={"pattern": ARTIFACT_ID})] | None, _Cursor

@@ -1,6 +1,7 @@
 """Resolve the references of a spec when the job is submitted, so that later changes do not affect it."""
 
 import os
+from collections.abc import Container
 from pathlib import Path
 
 from core.data.fetching.remote import check_allowed, look
@@ -14,11 +15,12 @@ from core.store.schema.access import Access
 
 
 def resolve_references(
-    spec: AnySpec, store: Store, settings: Settings, access: Access
+    spec: AnySpec, store: Store, settings: Settings, access: Access, planned: Container[str] = ()
 ) -> tuple[dict[str, Input], list[str]]:
     """Checks every reference. Returns (inputs by reference, ids of jobs that must end first).
 
-    What such a job will have made is looked up by the worker that starts this one.
+    ``planned``: ids of jobs that are added together with this one. What a job that has not ended will have
+    made is looked up by the worker that starts this one.
 
     Raises `Forbidden` for files outside ALLOWED_PATHS, `NotFound` for what does not exist, or not for the
     caller.
@@ -30,6 +32,8 @@ def resolve_references(
         match ref.scheme:
             case "file":
                 _check_file(ref, path, settings)
+            case "job" if ref.target in planned:
+                parents.append(ref.target)
             case "job" | "model" | "dataset" | "artifact":
                 lineage = store.artifacts.lineage(ref, access)
                 if lineage is None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request
@@ -16,7 +17,7 @@ from core.errors import BadRequest, NotFound, Unauthorized, Unavailable
 from core.jobs.state import JobState
 from core.jobs.views import EventView
 from core.spec.parts.forms import NUMBER, matches
-from core.store import Store
+from core.store.schema.access import EVERYTHING, Access
 
 router = APIRouter(route_class=Route, prefix="/jobs", tags=["jobs"])
 
@@ -59,20 +60,42 @@ async def stream(
     The id of an event is its number within the job, so a client that reconnects misses and repeats nothing.
     The stream also ends, within seconds, when the caller's key is revoked.
     """
-    async for event in follow(request, store, job.id, after):
+    followed = Followed(
+        lambda access: store.jobs.get(job.id, access).state,
+        lambda last, limit: store.progress.events(job.id, last, limit),
+    )
+    async for event in follow(request, followed, after):
         yield event
 
 
-async def follow(request: Request, store: Store, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
+@dataclass(frozen=True)
+class Followed:
+    """What a stream is about: a job or a pipeline.
+
+    ``state`` takes the rights of a caller and raises `NotFound` where they do not suffice; ``events`` takes
+    the number of the last event that is known, and how many are wanted.
+    """
+
+    state: Callable[[Access], str]
+    events: Callable[[int, int], Sequence[EventView]]
+
+    def look(self, after: int) -> tuple[bool, Sequence[EventView]]:
+        """Whether it has ended, and its next events."""
+        # The state is read before the events: what is written in between comes with the next look.
+        final = JobState(self.state(EVERYTHING)).final
+        return final, self.events(after, _PAGE)
+
+
+async def follow(request: Request, followed: Followed, after: int) -> AsyncIterator[ServerSentEvent]:
     """Looks a few times a second. Waits while the database is away: the browser need not notice."""
     checked = time.monotonic()
     while not await request.is_disconnected():
         try:
             if time.monotonic() - checked >= _KEY_SECONDS:
-                if not await run_in_threadpool(_may_still_read, request, store, job_id):
+                if not await run_in_threadpool(_may_still_read, request, followed):
                     return
                 checked = time.monotonic()
-            final, events = await run_in_threadpool(_look, store, job_id, after)
+            final, events = await run_in_threadpool(followed.look, after)
         except Unavailable:
             await asyncio.sleep(2)
             continue
@@ -88,18 +111,11 @@ async def follow(request: Request, store: Store, job_id: str, after: int) -> Asy
             await asyncio.sleep(_SECONDS)
 
 
-def _look(store: Store, job_id: str, after: int) -> tuple[bool, list[EventView]]:
-    """Whether the job has ended, and its next events."""
-    # The state is read before the events: what is written in between comes with the next look.
-    final = JobState(store.jobs.get(job_id).state).final
-    return final, store.progress.events(job_id, after, _PAGE)
-
-
-def _may_still_read(request: Request, store: Store, job_id: str) -> bool:
+def _may_still_read(request: Request, followed: Followed) -> bool:
     """Whether the caller's key still allows what it did when the stream began."""
     authenticator: Authenticator = request.app.state.authenticator
     try:
-        store.jobs.get(job_id, authenticator.recheck(request).access)
+        followed.state(authenticator.recheck(request).access)
     except (Unauthorized, NotFound):
         return False
     return True

@@ -1,17 +1,23 @@
 """Rows as the wire shows them."""
 
+from collections.abc import Mapping
 from itertools import islice
 
+from core.jobs.state import JobState
 from core.jobs.views import (
     ArtifactView,
     EndReasonView,
     JobView,
     KeyView,
+    PipelineProgress,
+    PipelineView,
+    StageView,
     WaitingView,
     WorkerView,
 )
 from core.store import Store
-from core.store.schema.tables import ApiKey, Artifact, Job, Worker
+from core.store.pipelines import end_reason_of
+from core.store.schema.tables import ApiKey, Artifact, Job, Pipeline, Worker
 from core.store.waiting_line import Waiting
 
 
@@ -36,7 +42,7 @@ def job_view(job: Job, store: Store | None = None) -> JobView:
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
-        end_reason=EndReasonView(code=job.end_code, message=job.end_message or "") if job.end_code else None,
+        end_reason=_end_reason(job.end_code, job.end_message),
         spec=job.spec,
         inputs=job.inputs,
         outputs=job.outputs,
@@ -79,6 +85,52 @@ def artifact_view(artifact: Artifact, *, listed: bool = False) -> ArtifactView:
         metadata=metadata,
         links={"self": f"/artifacts/{artifact.id}", "files": f"/artifacts/{artifact.id}/files/"},
     )
+
+
+def pipeline_view(
+    pipeline: Pipeline, jobs: Mapping[str, Job], needs: Mapping[str, list[str]] | None = None
+) -> PipelineView:
+    """``jobs`` and ``needs`` by stage; in lists there are no ``needs``."""
+    stages, outputs, done = {}, dict[str, str](), 0.0
+    for name in pipeline.stages:
+        job = jobs[name]
+        succeeded = job.state == JobState.SUCCEEDED
+        done += 1.0 if succeeded else job.progress.fraction or 0.0
+        outputs |= {f"{name}/{output}": reference for output, reference in job.outputs.items()}
+        stages[name] = StageView(
+            job=job.id,
+            kind=job.kind,
+            state=JobState(job.state),
+            phase=job.phase,
+            progress=job.progress,
+            needs=(needs or {}).get(name, []),
+            end_reason=_end_reason(job.end_code, job.end_message),
+        )
+    reason = end_reason_of(jobs) if JobState(pipeline.state).final else None
+    return PipelineView(
+        id=pipeline.id,
+        name=pipeline.name,
+        labels=pipeline.labels,
+        state=JobState(pipeline.state),
+        stages=stages,
+        progress=PipelineProgress(
+            succeeded=sum(job.state == JobState.SUCCEEDED for job in jobs.values()),
+            stages=len(stages),
+            fraction=round(done / len(stages), 4),
+        ),
+        outputs=outputs,
+        created_at=pipeline.created_at,
+        finished_at=pipeline.finished_at,
+        end_reason=_end_reason(*reason) if reason else None,
+        links={
+            name: f"/pipelines/{pipeline.id}{tail}"
+            for name, tail in {"self": "", "events": "/events", "stream": "/stream"}.items()
+        },
+    )
+
+
+def _end_reason(code: str | None, message: str | None) -> EndReasonView | None:
+    return EndReasonView(code=code, message=message or "") if code else None
 
 
 def waiting_view(waiting: Waiting) -> WaitingView:

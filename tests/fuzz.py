@@ -27,6 +27,7 @@ from core.spec import parse_spec
 from core.store import Store, open_store
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity
+from core.store.new_jobs import NewJob
 from core.store.progress import ProgressUpdate
 from migrations import upgrade
 
@@ -86,7 +87,7 @@ def _fill(store: Store, settings: Settings) -> tuple[str, str, str]:
     (folder / "weights.bin").write_bytes(b"0123456789" * 100)
     (settings.data_dir / "pairs.jsonl").write_text('{"query": "a", "positive": "b"}\n')
     spec = {"kind": "train", "base_model": "org/model", "dataset": f"file:{settings.data_dir}/pairs.jsonl"}
-    store.jobs.submit(parse_spec(spec))
+    store.jobs.submit(NewJob(spec=parse_spec(spec)))
     claim = store.leases.claim(Capacity(worker="w"), 60)
     assert claim is not None
     event = Event(type=EventType.METRIC, data={"step": 1, "values": {"loss": 1.0}})

@@ -20,18 +20,17 @@ from api.deps import (
     Submitter,
     VisibleJob,
 )
-from api.estimates import check_memory, estimate_training
-from api.reading_estimates import check_reading_memory, estimate_reading
+from api.estimates import estimate_training
+from api.reading_estimates import estimate_reading
 from api.references import resolve_references
 from api.routing import Route
+from api.submission import Checker, wake_for
 from api.views import artifact_view, job_view
-from core.errors import BadRequest, InvalidRequest, NotFound, Problem
-from core.ids import new_id
+from core.errors import BadRequest, NotFound, Problem
 from core.jobs.state import JobState
 from core.jobs.views import ArtifactView, EstimateView, EventView, JobView, MetricPoint, MetricSeries, Page
-from core.spec import AnyJobSpec, JobSpec, MineSpec, TrainSpec
+from core.spec import AnyJobSpec, TrainSpec
 from core.spec.parts.forms import LABEL, PLAIN, JobId, matches
-from core.store import Store
 from core.store.series import downsample
 
 router = APIRouter(route_class=Route, prefix="/jobs", tags=["jobs"])
@@ -87,32 +86,15 @@ def submit(
     if known is not None:
         job, new = known, False
     else:
-        _check_fleet(spec, store)
-        inputs, parents = resolve_references(spec, store, settings, principal.access)
-        if not isinstance(spec, TrainSpec):
-            check_reading_memory(spec, inputs, store, library)
-        own_id, first = None, dict[str, MineSpec]()
-        if isinstance(spec, MineSpec) and spec.parts > 1:
-            own_id = new_id("job")
-            spec, first = spec.divided(own_id, [new_id("job") for _ in range(spec.parts)])
+        checker = Checker(store, settings, library, principal.access)
+        *parts, job_to_add = checker.check(spec)
         job, new = store.jobs.submit(
-            spec,
-            job_id=own_id,
-            first=first,
-            access=principal.access,
-            inputs=inputs,
-            depends_on=parents,
-            idempotency=idempotency,
-            least_gpu_memory=check_memory(spec, inputs, store, library)
-            if isinstance(spec, TrainSpec)
-            else None,
+            job_to_add, parts=parts, access=principal.access, idempotency=idempotency
         )
     if not new:
         response.status_code = 200
     response.headers["Location"] = f"/jobs/{job.id}"
-    _wake(background, queue, job.state, job.wants_gpu)
-    if job.state == JobState.WAITING and job.spec.get("candidates"):
-        _wake(background, queue, JobState.QUEUED, job.wants_gpu)  # for its parts
+    wake_for(background, queue, job)
     return job_view(job, store)
 
 
@@ -133,34 +115,6 @@ def estimate_job(
     if isinstance(spec, TrainSpec):
         return estimate_training(spec, inputs, store, library)
     return estimate_reading(spec, inputs, store, library)
-
-
-def _check_fleet(spec: JobSpec, store: Store) -> None:
-    """Refuse a job that none of the present workers could run. Without workers nothing is checked."""
-    if spec.resources.gpus == 0:
-        return
-    alive = [worker for worker, _ in store.workers.alive(60)]
-    hosts = [sorted((gpu.memory_bytes for gpu in worker.gpus), reverse=True) for worker in alive]
-    needed, wanted = spec.resources.gpu_memory_gb, spec.resources.gpus
-    most = max((len(worker.gpus) for worker in alive), default=0)
-    if alive and wanted != "auto" and wanted > most:
-        message = f"resources.gpus is {wanted}, but no host has more than {most} GPUs"
-        if not most:
-            message = f"the job needs a GPU, but none of the {len(alive)} workers has one"
-        raise InvalidRequest(message, [Problem("resources.gpus", message)])
-    count = 1 if wanted == "auto" else wanted
-    largest = max((sizes[count - 1] for sizes in hosts if len(sizes) >= count), default=0)
-    if largest and needed != "auto" and needed * 1e9 > largest:
-        message = f"the job needs a GPU with {needed:g} GB, but the largest GPU has {largest / 1e9:.1f} GB"
-        if count > 1:
-            message = f"the job needs {count} GPUs with {needed:g} GB each, but no host has them"
-        raise InvalidRequest(message, [Problem("resources.gpu_memory_gb", message)])
-
-
-def _wake(background: BackgroundTasks, queue: QueueDep, state: str, wants_gpu: str) -> None:
-    """After the commit and after the answer: a slow broker holds nobody up."""
-    if state == JobState.QUEUED:
-        background.add_task(queue.wake, "gpu" if wants_gpu == "yes" else "cpu")
 
 
 @router.get(
@@ -185,17 +139,21 @@ def list_jobs(
     cursor: JobCursor = None,
     limit: Limit = 50,
 ) -> Page[JobView]:
-    for item in label or []:
+    jobs, following = store.jobs.page(
+        state=state, kind=kind, labels=labels_of(label), access=reader.access, cursor=cursor, limit=limit
+    )
+    return Page(items=[job_view(job) for job in jobs], next_cursor=following)
+
+
+def labels_of(given: list[str] | None) -> dict[str, str]:
+    """Labels as a filter. Raises `BadRequest` for what has not the form key:value."""
+    for item in given or []:
         if not matches(LABEL, item):
             raise BadRequest(
                 f"label={item}: must have the form key:value",
                 [Problem("label", "must have the form key:value")],
             )
-    labels = dict(item.split(":", 1) for item in label or [])
-    jobs, following = store.jobs.page(
-        state=state, kind=kind, labels=labels, access=reader.access, cursor=cursor, limit=limit
-    )
-    return Page(items=[job_view(job) for job in jobs], next_cursor=following)
+    return dict(item.split(":", 1) for item in given or [])
 
 
 @router.get("/{job_id}", summary="A job")
@@ -224,7 +182,7 @@ def resume(
     job_id: PathJob, store: StoreDep, background: BackgroundTasks, queue: QueueDep, principal: Submitter
 ) -> JobView:
     job = store.jobs.resume(job_id, principal.access)
-    _wake(background, queue, job.state, job.wants_gpu)
+    wake_for(background, queue, job)
     return job_view(job, store)
 
 
@@ -234,7 +192,7 @@ def retry(
 ) -> JobView:
     """The job continues from its last checkpoint, if it has one."""
     job = store.jobs.retry(job_id, principal.access)
-    _wake(background, queue, job.state, job.wants_gpu)
+    wake_for(background, queue, job)
     return job_view(job, store)
 
 

@@ -1,5 +1,6 @@
 """The states of a job and the moves between them. Only `core/store/moves.py` writes one."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -30,9 +31,25 @@ MOVES: dict[JobState, frozenset[JobState]] = {
     ),
     JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+    # To waiting: a stage of a pipeline that is tried again, behind another that must succeed first.
+    JobState.FAILED: frozenset({JobState.QUEUED, JobState.WAITING}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.WAITING}),
 }
+
+
+def pipeline_state(states: Sequence[JobState], *, started: bool) -> JobState:
+    """The state of a pipeline whose jobs are in these. ``started``: whether any of them has ever run."""
+    found = set(states)
+    if found == {JobState.SUCCEEDED}:
+        return JobState.SUCCEEDED
+    if JobState.RUNNING in found:
+        return JobState.RUNNING
+    if JobState.QUEUED in found:
+        return JobState.RUNNING if started else JobState.QUEUED
+    for state in (JobState.PAUSED, JobState.WAITING, JobState.FAILED):  # WAITING: for a job outside of it
+        if state in found:
+            return state
+    return JobState.CANCELLED
 
 
 def can_move(source: JobState, target: JobState) -> bool:

@@ -71,6 +71,56 @@ class EventView(Event):
     attempt: int
 
 
+class PipelineEventView(EventView):
+    """An event of a job of a pipeline. ``seq`` numbers the events of the pipeline."""
+
+    job: str
+    stage: str
+
+
+class StageView(Lenient):
+    """A stage of a pipeline."""
+
+    job: str = Field(description="Id of its job.")
+    kind: str
+    state: JobState
+    phase: str | None = None
+    progress: Progress = Field(default_factory=Progress)
+    needs: list[str] = Field(
+        default_factory=list, description="Stages that must succeed before this one starts."
+    )
+    reused_from: str | None = Field(
+        None, description="Id of the job whose outputs were taken instead of running this stage."
+    )
+    end_reason: EndReasonView | None = None
+
+
+class PipelineProgress(Lenient):
+    """How many stages have succeeded, and the share of all stages that is done."""
+
+    succeeded: int
+    stages: int
+    fraction: float
+
+
+class PipelineView(Lenient):
+    """A pipeline: jobs that were created together."""
+
+    id: str
+    name: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    state: JobState
+    stages: dict[str, StageView]
+    progress: PipelineProgress
+    outputs: dict[str, str] = Field(
+        default_factory=dict, description="Reference of each output, by STAGE/OUTPUT."
+    )
+    created_at: datetime
+    finished_at: datetime | None = None
+    end_reason: EndReasonView | None = None
+    links: dict[str, str] = Field(default_factory=dict)
+
+
 class MetricPoint(Lenient):
     step: int
     value: float | None = Field(description="Null if the value was not finite.")

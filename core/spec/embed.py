@@ -24,6 +24,8 @@ class EmbedSpec(JobSpec):
 
     REFERENCES: ClassVar = (ReferencePlace("model", "model"), ReferencePlace("corpus", "dataset"))
 
+    OUTPUTS: ClassVar = {"embeddings": None}
+
     kind: Literal["embed"]
     model: ModelReference
     family: Literal["auto", "dense", "late_interaction"] = Field(

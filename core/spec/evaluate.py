@@ -68,6 +68,8 @@ class EvaluateSpec(JobSpec):
         ReferencePlace("rerank.retriever", "model"),
     )
 
+    OUTPUTS: ClassVar = {"run": "dataset", "report": None}
+
     kind: Literal["evaluate"]
     models: Annotated[list[EvaluatedModel], Field(min_length=1, max_length=20), BARE_REFERENCES] = Field(
         description="Models to compare. With several, the last one is the baseline."

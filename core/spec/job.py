@@ -1,12 +1,13 @@
 """Fields that all kinds of jobs share."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from core.spec.parts.base import Strict
 from core.spec.parts.forms import LABEL_KEY, NAME, JobId
-from core.spec.parts.reference_places import FoundReference, ReferencePlace, find_references
+from core.spec.parts.reference_places import FoundReference, ReferencePlace, Role, find_references
 
 Difficulty = Literal["easy", "medium", "hard"]
 """Of a negative."""
@@ -41,6 +42,9 @@ class JobSpec(Strict):
 
     REFERENCES: ClassVar[tuple[ReferencePlace, ...]]
     """Every place of a reference in the spec, in the order in which they are checked."""
+
+    OUTPUTS: ClassVar[Mapping[str, Role | None]]
+    """Name of each output, and what it may stand for in another spec; None: a report."""
 
     name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME)
     labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Annotated[str, Field(max_length=200)]] = Field(
@@ -91,6 +95,11 @@ class JobSpec(Strict):
                 raise ValueError(f"device: {self.device} uses no NVIDIA GPU, but resources.gpus is {asked}")
             self.resources = self.resources.model_copy(update={"gpus": 0})
         return self
+
+    @classmethod
+    def outputs_of(cls, spec: Mapping[str, Any]) -> Mapping[str, Role | None]:
+        """The outputs of a job of this kind, for a spec that may be unvalidated."""
+        return cls.OUTPUTS
 
     def references(self) -> dict[str, str]:
         """Every reference in the spec, by the path where it stands."""

@@ -138,6 +138,8 @@ class MineSpec(MiningOptions, JobSpec):
         ReferencePlace("candidates.*", "dataset"),
     )
 
+    OUTPUTS: ClassVar = {"dataset": "dataset", "report": None}
+
     kind: Literal["mine"]
     dataset: Annotated[RankedSource, BARE_REFERENCES] = Field(
         description="Rows with query and positive: a file, a folder, or a prepared dataset."

@@ -251,6 +251,8 @@ class PrepareSpec(JobSpec):
 
     REFERENCES: ClassVar = (ReferencePlace("source.*.ref|corpus", "dataset"),)
 
+    OUTPUTS: ClassVar = {"dataset": "dataset"}
+
     kind: Literal["prepare"]
     source: _OneOrSeveral = Field(
         description="One or several sources: rows, judged retrieval sets or documents, as files, folders "

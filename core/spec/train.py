@@ -1,5 +1,6 @@
 """``kind: train``: the spec of a training job. Only the model and the data have no default."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -9,7 +10,7 @@ from core.spec.mine import MineFirst
 from core.spec.parts.evaluation import Evaluation, Rerank
 from core.spec.parts.models import EmbeddingPruning, Family, Prompts
 from core.spec.parts.options import Arithmetic, RejectShare, Seed
-from core.spec.parts.reference_places import ReferencePlace
+from core.spec.parts.reference_places import ReferencePlace, Role
 from core.spec.parts.refs import ModelReference
 from core.spec.parts.training import (
     Checkpointing,
@@ -61,6 +62,8 @@ class TrainSpec(JobSpec):
         ReferencePlace("evaluation.rerank.retriever", "model"),
         ReferencePlace("evaluation.datasets.*.ref", "dataset"),
     )
+
+    OUTPUTS: ClassVar = {"model": "model", "report": None}
 
     kind: Literal["train"]
     family: Family = "dense"
@@ -172,6 +175,10 @@ class TrainSpec(JobSpec):
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
     max_reject_share: RejectShare = 0.01
     seed: Seed = 42
+
+    @classmethod
+    def outputs_of(cls, spec: Mapping[str, Any]) -> Mapping[str, Role | None]:
+        return {"report": None} if spec.get("dry_run") is True else cls.OUTPUTS
 
     @model_validator(mode="before")
     @classmethod

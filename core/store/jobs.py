@@ -1,26 +1,22 @@
 """Job rows as users see them: submitting, looking, cancelling, pausing, resuming, retrying."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from core.errors import Conflict, NotFound
-from core.ids import new_id
-from core.jobs.events import Memory, Progress, StateChange
-from core.jobs.protocol import Input
+from core.errors import Conflict
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
-from core.spec import SPEC_VERSION
-from core.spec.job import JobSpec
 from core.spec.parts.forms import JOB_ID
 from core.store.moves import end_parts, get_job, move, request, tell_dependents, unmet
+from core.store.new_jobs import NewJob, hold_key, insert_job, replay
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
 from core.store.schema.database import Database
-from core.store.schema.tables import Dependency, EventRow, IdempotencyKey, Job
+from core.store.schema.tables import Job
 
 
 class JobStore:
@@ -33,124 +29,38 @@ class JobStore:
 
     def submit(
         self,
-        spec: JobSpec,
+        new: NewJob,
         *,
+        parts: Sequence[NewJob] = (),
         access: Access = EVERYTHING,
-        inputs: Mapping[str, Input] | None = None,
-        depends_on: list[str] | None = None,
         idempotency: tuple[str, str] | None = None,
-        least_gpu_memory: int | None = None,
-        job_id: str | None = None,
-        first: Mapping[str, JobSpec] | None = None,
     ) -> tuple[Job, bool]:
         """Adds a job, waiting when it depends on unfinished ones. Returns (job, whether it is new).
 
-        The job is the caller's, and may depend on what ``access`` lets the caller see.
-
-        ``least_gpu_memory``: bytes that a GPU must have for it, where its spec does not say. ``first`` are
-        jobs of its own, by new ids, on which it depends: all are added, or none.
-
-        ``idempotency`` is (key, sha256 of the request): the same pair again returns the first job.
+        ``parts`` are jobs of its own, on which it depends: all are added, or none. ``idempotency`` is (key,
+        sha256 of the request): the same pair again returns the first job.
         Raises `Conflict` for the same key with another request, `NotFound` for an unknown dependency.
         """
         try:
             with self._database.write() as session:
-                if idempotency and (known := self._replay(session, access.owner, *idempotency)):
+                if idempotency and (known := replay(session, access.owner, *idempotency)):
                     return known, False
-                common = (access, inputs or {})
-                for own_id, own in (first or {}).items():
-                    self._insert(session, own, *common, depends_on or [], None, least_gpu_memory, own_id)
-                parents = [*(depends_on or []), *(first or {})]
-                job = self._insert(session, spec, *common, parents, idempotency, least_gpu_memory, job_id)
+                for part in parts:
+                    insert_job(self._database, session, part, access)
+                job = insert_job(self._database, session, new, access)
+                if idempotency:
+                    hold_key(session, access.owner, *idempotency, job.id)
                 return job, True
         except IntegrityError:
             # The same key came in twice at once and the other one won.
-            if idempotency:
-                with self._database.read() as session:
-                    if known := self._replay(session, access.owner, *idempotency):
-                        return known, False
+            if idempotency and (known := self.replay(access.owner, *idempotency)):
+                return known, False
             raise
 
     def replay(self, owner: str | None, key: str, sha256: str) -> Job | None:
         """The job that this very request has made before. Raises `Conflict` for another request's key."""
         with self._database.read() as session:
-            return self._replay(session, owner, key, sha256)
-
-    @staticmethod
-    def _replay(session: Session, owner: str | None, key: str, sha256: str) -> Job | None:
-        held = session.get(IdempotencyKey, (owner or "", key))
-        if held is None:
-            return None
-        if held.request_sha256 != sha256:
-            raise Conflict(f"Idempotency-Key {key!r} was used for another request (job {held.job_id})")
-        return session.get_one(Job, held.job_id)
-
-    def _insert(
-        self,
-        session: Session,
-        spec: JobSpec,
-        access: Access,
-        inputs: Mapping[str, Input],
-        depends_on: list[str],
-        idempotency: tuple[str, str] | None,
-        least_gpu_memory: int | None,
-        job_id: str | None = None,
-    ) -> Job:
-        now = session.scalar(select(self._database.time()))
-        parents = dict.fromkeys([*spec.depends_on, *depends_on])
-        # Locked, so that a parent cannot end between this look and our commit and leave us waiting for ever.
-        found = session.scalars(
-            select(Job).where(Job.id.in_(parents), access.visible(Job)).order_by(Job.id).with_for_update()
-        ).all()
-        if missing := set(parents) - {job.id for job in found}:
-            raise NotFound(f"depends_on names unknown jobs: {', '.join(sorted(missing))}")
-        for parent in found:
-            if parent.state in (JobState.FAILED, JobState.CANCELLED):
-                raise Conflict(f"Job {parent.id}, on which this job depends, is {parent.state}")
-        unfinished = any(parent.state != JobState.SUCCEEDED for parent in found)
-        gpus, memory = spec.resources.gpus, spec.resources.gpu_memory_gb
-        job = Job(
-            id=job_id or new_id("job"),
-            kind=str(getattr(spec, "kind", "")),
-            name=spec.name,
-            labels=spec.labels,
-            spec=spec.model_dump(mode="json"),
-            spec_version=SPEC_VERSION,
-            owner=access.owner,
-            state=JobState.WAITING if unfinished else JobState.QUEUED,
-            priority=spec.priority,
-            rank=-spec.priority,
-            wants_gpu="auto" if gpus == "auto" else "yes" if gpus else "no",
-            gpu_count=max(1, gpus) if gpus != "auto" else 1,
-            gpu_memory_bytes=least_gpu_memory if memory == "auto" else int(memory * 1e9),
-            not_before=now,
-            max_attempts=spec.max_attempts,
-            inputs=inputs,
-            event_seq=1,
-            created_at=now,
-            # Spelled out, so that the object is whole without another look at the row.
-            attempt=0, failures=0, cancel_requested=False, pause_requested=False,
-            progress=Progress(), latest={}, memory=Memory(), outputs={}, log_seq=0,
-        )  # fmt: skip
-        session.add(job)
-        session.flush()
-        session.add_all(Dependency(job_id=job.id, depends_on=parent) for parent in parents)
-        session.add(
-            EventRow(
-                job_id=job.id,
-                seq=1,
-                attempt=0,
-                type=StateChange.type,
-                at=now,
-                data=StateChange(state=JobState(job.state)).model_dump(mode="json"),
-            )
-        )
-        if idempotency:
-            key, sha256 = idempotency
-            session.add(
-                IdempotencyKey(owner=access.owner or "", key=key, job_id=job.id, request_sha256=sha256)
-            )
-        return job
+            return replay(session, owner, key, sha256)
 
     def get(self, job_id: str, access: Access = EVERYTHING) -> Job:
         """Raises `NotFound`."""
@@ -201,23 +111,27 @@ class JobStore:
         """At once where nothing runs, else by a request that the supervisor sees within a second."""
         with self._database.write() as session:
             job = self._own(session, job_id, access)
-            if job.state == JobState.RUNNING:
-                return self._request(session, job, "cancel_requested")
             if JobState(job.state).final:
                 raise Conflict(f"Job {job_id} is already {job.state}")
-            ended = move(
-                self._database,
-                session,
-                job_id,
-                JobState(job.state),
-                JobState.CANCELLED,
-                reason=EndReason.CANCELLED,
-                finished_at=self._database.time(),
-            )
-            assert ended is not None, "the row is locked"
-            tell_dependents(self._database, session, ended)
-            end_parts(self._database, session, ended)
-            return ended
+            return self.cancel_within(session, job)
+
+    def cancel_within(self, session: Session, job: Job) -> Job:
+        """Cancels a job that has not ended, whose row the caller has locked."""
+        if job.state == JobState.RUNNING:
+            return self._request(session, job, "cancel_requested")
+        ended = move(
+            self._database,
+            session,
+            job.id,
+            JobState(job.state),
+            JobState.CANCELLED,
+            reason=EndReason.CANCELLED,
+            finished_at=self._database.time(),
+        )
+        assert ended is not None, "the row is locked"
+        tell_dependents(self._database, session, ended)
+        end_parts(self._database, session, ended)
+        return ended
 
     def pause(self, job_id: str, access: Access = EVERYTHING) -> Job:
         """A running job saves a checkpoint and stops; a queued one is held back."""
@@ -233,7 +147,7 @@ class JobStore:
             job = self._own(session, job_id, access)
             if job.state != JobState.PAUSED:
                 raise Conflict(f"Job {job_id} is {job.state}: only a paused job can be resumed")
-            return self._ask(session, job, JobState.QUEUED, "resume", **_FRESH)
+            return self._ask(session, job, JobState.QUEUED, "resume", **FRESH)
 
     def retry(self, job_id: str, access: Access = EVERYTHING) -> Job:
         """A failed or cancelled job back to the queue, with all its attempts before it."""
@@ -246,7 +160,7 @@ class JobStore:
                 raise Conflict(
                     f"Job {job_id} depends on {names}: retry that job first, or submit this one again"
                 )
-            return self._ask(session, job, JobState.QUEUED, "retry", failures=0, **_FRESH)
+            return self._ask(session, job, JobState.QUEUED, "retry", failures=0, **FRESH)
 
     @staticmethod
     def _own(session: Session, job_id: str, access: Access) -> Job:
@@ -273,7 +187,7 @@ _ASKED = {
     "pause_requested": "Asked to pause: the job saves a checkpoint and waits.",
 }
 
-_FRESH: dict[str, Any] = {
+FRESH: dict[str, Any] = {
     "cancel_requested": False,
     "pause_requested": False,
     "end_code": None,

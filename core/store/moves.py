@@ -4,10 +4,9 @@ Every move is one guarded UPDATE (``WHERE id AND state AND lease_token``) and on
 transaction. When no row is updated the caller is stale: it gets None and must write nothing more.
 """
 
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
@@ -15,6 +14,7 @@ from core.jobs.events import EventData, Notice, StateChange
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
 from core.spec.job import PART_OF
+from core.store.pipeline_events import note_events
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.database import Database
 from core.store.schema.tables import Dependency, EventRow, GpuHold, Job
@@ -54,7 +54,7 @@ def move(
     change = StateChange(state=target, attempt=job.attempt)
     if reason is not None:
         change.reason, change.message = reason.value, message or reason.sentence
-    add_event(session, job, database.time(), change)
+    add_event(database, session, job, change)
     return job
 
 
@@ -132,7 +132,7 @@ def request(database: Database, session: Session, job: Job, column: str, message
     if not getattr(job, column):
         setattr(job, column, True)
         job.event_seq += 1
-        add_event(session, job, database.time(), Notice(message=message))
+        add_event(database, session, job, Notice(message=message))
     return job
 
 
@@ -156,7 +156,8 @@ def get_job(session: Session, job_id: str, access: Access = EVERYTHING, *, lock:
     return job
 
 
-def add_event(session: Session, job: Job, at: ColumnElement[datetime], data: EventData) -> None:
+def add_event(database: Database, session: Session, job: Job, data: EventData) -> None:
+    """Write an event, whose number the job's row has already."""
     session.flush()
     session.execute(
         insert(EventRow).values(
@@ -164,7 +165,15 @@ def add_event(session: Session, job: Job, at: ColumnElement[datetime], data: Eve
             seq=job.event_seq,
             attempt=job.attempt,
             type=data.type.value,
-            at=at,
+            at=database.time(),
             data=data.model_dump(mode="json"),
         )
+    )
+    note_events(
+        database,
+        session,
+        job.pipeline_id,
+        job.id,
+        [job.event_seq],
+        states_changed=isinstance(data, StateChange),
     )

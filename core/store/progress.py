@@ -16,6 +16,7 @@ from core.jobs.protocol import Input
 from core.jobs.state import JobState
 from core.jobs.views import EventView
 from core.store.leases import Claim, Requests
+from core.store.pipeline_events import note_events
 from core.store.schema.database import Database
 from core.store.schema.tables import EventRow, Job, LogChunk, Metric
 
@@ -64,12 +65,22 @@ class ProgressStore:
                     log_seq=Job.log_seq + (1 if update.log else 0),
                     **update.columns,
                 )
-                .returning(Job.event_seq, Job.log_seq, Job.cancel_requested, Job.pause_requested)
+                .returning(
+                    Job.event_seq,
+                    Job.log_seq,
+                    Job.cancel_requested,
+                    Job.pause_requested,
+                    Job.pipeline_id,
+                )
             ).one_or_none()
             if row is None:
                 raise StaleLease(f"Job {claim.job_id}: the lease of attempt {claim.attempt} is lost")
-            event_seq, log_seq, cancel, pause = row
-            self._insert(session, claim, update, event_seq - len(update.events), log_seq)
+            event_seq, log_seq, cancel, pause, pipeline_id = row
+            before = event_seq - len(update.events)
+            self._insert(session, claim, update, before, log_seq)
+            if update.events:
+                seqs = range(before + 1, event_seq + 1)
+                note_events(self._database, session, pipeline_id, claim.job_id, seqs, states_changed=False)
         return Requests(cancel, pause)
 
     def _insert(

@@ -7,6 +7,7 @@ from core.store.artifacts import ArtifactStore
 from core.store.fleet import KeyStore, WorkerStore
 from core.store.jobs import JobStore
 from core.store.leases import LeaseStore, RetryPolicy
+from core.store.pipelines import PipelineStore
 from core.store.progress import ProgressStore
 from core.store.schema.database import Database, open_database
 from core.store.statistics import StatisticsStore
@@ -17,6 +18,7 @@ from core.store.waiting_line import WaitingLine
 class Store:
     database: Database
     jobs: JobStore
+    pipelines: PipelineStore
     leases: LeaseStore
     progress: ProgressStore
     artifacts: ArtifactStore
@@ -32,9 +34,11 @@ class Store:
 def open_store(settings: Settings) -> Store:
     """The store that the settings name. Connects at the first use."""
     database = open_database(settings.database_url)
+    jobs = JobStore(database)
     return Store(
         database=database,
-        jobs=JobStore(database),
+        jobs=jobs,
+        pipelines=PipelineStore(database, jobs),
         leases=LeaseStore(database, RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds)),
         progress=ProgressStore(database, settings.max_log_bytes),
         artifacts=ArtifactStore(database),

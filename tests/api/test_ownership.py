@@ -13,6 +13,7 @@ from core.jobs.reasons import EndReason
 from core.spec import parse_spec
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity
+from core.store.new_jobs import NewJob
 from migrations import upgrade
 from tests.specs import MINIMAL
 
@@ -99,7 +100,10 @@ def test_only_the_owner_and_an_administrator_change_a_job(shared, action):
 
 
 def test_a_job_from_before_there_were_keys_is_the_administrator_s(shared):
-    [job, _] = [shared.http.app.state.store.jobs.submit(parse_spec(MINIMAL["embed"]))[0] for _ in range(2)]
+    [job, _] = [
+        shared.http.app.state.store.jobs.submit(NewJob(spec=parse_spec(MINIMAL["embed"])))[0]
+        for _ in range(2)
+    ]
     assert shared.call("alice", "POST", f"/jobs/{job.id}/cancel").status_code == 403
     assert shared.call("boss", "POST", f"/jobs/{job.id}/cancel").status_code == 202
 

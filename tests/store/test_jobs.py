@@ -13,6 +13,7 @@ from core.spec import parse_spec
 from core.store import Store
 from core.store.artifacts import NewArtifact
 from core.store.leases import Capacity, Claim
+from core.store.new_jobs import NewJob
 from core.store.progress import ProgressUpdate
 from core.store.schema.access import Access
 from core.store.schema.tables import Job
@@ -26,7 +27,7 @@ def spec(**changes):
 
 
 def submit(store: Store, **changes):
-    return store.jobs.submit(spec(**changes))[0]
+    return store.jobs.submit(NewJob(spec=spec(**changes)))[0]
 
 
 def claim(store: Store, capacity: Capacity = CPU, seconds: float = 30) -> Claim:
@@ -203,7 +204,7 @@ def test_gpus_that_a_waiting_job_cannot_use_are_not_kept_for_it(store: Store, mo
 
 
 def test_a_gpu_must_hold_what_the_job_needs_at_least(store: Store):
-    job, _ = store.jobs.submit(spec(resources={"gpus": 1}), least_gpu_memory=20 * 10**9)
+    job, _ = store.jobs.submit(NewJob(spec=spec(resources={"gpus": 1}), least_gpu_memory=20 * 10**9))
     assert not store.leases.claimable(Capacity(worker="w3", gpus={"GPU-16": 16 * 10**9}))
     assert claim(store, GPU).job_id == job.id
 
@@ -357,7 +358,10 @@ def test_parts_end_with_the_whole(store: Store):
     def divided(whole_id: str, priority: int) -> list[str]:
         whole = parse_spec({"kind": "mine", "dataset": "file:x", "parts": 3, "priority": priority})
         spec, parts = whole.divided(whole_id, [new_id("job") for _ in range(3)])
-        store.jobs.submit(spec, job_id=whole_id, first=parts)
+        store.jobs.submit(
+            NewJob(spec=spec, id=whole_id, depends_on=list(parts)),
+            parts=[NewJob(spec=part, id=part_id) for part_id, part in parts.items()],
+        )
         return list(parts)
 
     own_id = new_id("job")
@@ -396,13 +400,13 @@ def test_dependencies(store: Store):
 
 def test_the_same_idempotency_key_makes_one_job(store: Store):
     pair = ("key", "a" * 64)
-    job, new = store.jobs.submit(spec(), idempotency=pair)
-    again, repeated = store.jobs.submit(spec(), idempotency=pair)
+    job, new = store.jobs.submit(NewJob(spec=spec()), idempotency=pair)
+    again, repeated = store.jobs.submit(NewJob(spec=spec()), idempotency=pair)
     assert (new, repeated) == (True, False)
     assert again.id == job.id
     with pytest.raises(Conflict):
-        store.jobs.submit(spec(), idempotency=("key", "b" * 64))
-    other, new = store.jobs.submit(spec(), access=Access("someone else"), idempotency=pair)
+        store.jobs.submit(NewJob(spec=spec()), idempotency=("key", "b" * 64))
+    other, new = store.jobs.submit(NewJob(spec=spec()), access=Access("someone else"), idempotency=pair)
     assert new
     assert other.id != job.id
 
@@ -411,7 +415,7 @@ def test_the_same_key_from_many_threads_at_once(store: Store):
     ids: list[str] = []
 
     def send() -> None:
-        ids.append(store.jobs.submit(spec(), idempotency=("k", "c" * 64))[0].id)
+        ids.append(store.jobs.submit(NewJob(spec=spec()), idempotency=("k", "c" * 64))[0].id)
 
     threads = [threading.Thread(target=send) for _ in range(8)]
     for thread in threads:

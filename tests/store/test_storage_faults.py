@@ -18,6 +18,7 @@ from core.settings import Settings
 from core.spec import parse_spec
 from core.store import Store, open_store
 from core.store.leases import Capacity
+from core.store.new_jobs import NewJob
 from core.store.progress import ProgressUpdate
 from core.store.schema.database import open_database
 from core.store.schema.tables import Metric
@@ -44,7 +45,7 @@ def submit_until_full(store: Store) -> Unavailable:
     """Pages that are half empty take some more rows."""
     for _ in range(10_000):
         try:
-            store.jobs.submit(SPEC)
+            store.jobs.submit(NewJob(spec=SPEC))
         except Unavailable as error:
             return error
     pytest.fail("the disk is not full")
@@ -52,33 +53,33 @@ def submit_until_full(store: Store) -> Unavailable:
 
 def test_sqlite_on_a_full_disk(disk, settings):
     store = opened(settings, f"sqlite:///{disk.folder / 'reason.db'}")
-    store.jobs.submit(SPEC)
+    store.jobs.submit(NewJob(spec=SPEC))
     claim = store.leases.claim(Capacity(worker="w"), 30)
     disk.fill()
     assert "disk is full. Free space there" in str(submit_until_full(store))
     store.database.ping()  # it can still be read
     disk.free()
     store.leases.renew(claim, 30)
-    store.jobs.submit(SPEC)
+    store.jobs.submit(NewJob(spec=SPEC))
     store.close()
 
 
 def test_sqlite_on_a_read_only_disk(disk, settings):
     store = opened(settings, f"sqlite:///{disk.folder / 'reason.db'}")
-    store.jobs.submit(SPEC)
+    store.jobs.submit(NewJob(spec=SPEC))
     store.close()
     disk.remount("ro")
     with pytest.raises(Unavailable, match=r"read-only|cannot be read or written"):
-        store.jobs.submit(SPEC)
+        store.jobs.submit(NewJob(spec=SPEC))
     disk.remount("rw")
-    store.jobs.submit(SPEC)
+    store.jobs.submit(NewJob(spec=SPEC))
     store.close()
 
 
 def test_sqlite_that_is_damaged(tmp_path, settings):
     path = tmp_path / "reason.db"
     store = opened(settings, f"sqlite:///{path}")
-    store.jobs.submit(SPEC)
+    store.jobs.submit(NewJob(spec=SPEC))
     store.close()
     path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(Unavailable, match="files are damaged: restore a backup"):
@@ -113,11 +114,11 @@ def small_postgres(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) 
 def test_postgresql_on_a_full_disk(small_postgres, settings):
     url, disk = small_postgres
     store = opened(settings, url)
-    store.jobs.submit(SPEC)
+    store.jobs.submit(NewJob(spec=SPEC))
     disk.fill()
     assert "disk is full. Free space there" in str(submit_until_full(store))
     disk.free()
-    store.jobs.submit(SPEC)
+    store.jobs.submit(NewJob(spec=SPEC))
     store.close()
 
 
@@ -162,7 +163,7 @@ def test_a_transaction_whose_client_says_nothing_is_ended(settings, postgres_url
     silent.database.ping()  # its connection is made
     monkeypatch.undo()
     other = open_store(settings.model_copy(update={"database_url": postgres_url}))
-    silent.jobs.submit(SPEC)
+    silent.jobs.submit(NewJob(spec=SPEC))
     claim = silent.leases.claim(Capacity(worker="w"), 0.1)
     time.sleep(0.2)  # the lease is over
     now = datetime.now(UTC)
@@ -190,7 +191,7 @@ def test_a_transaction_whose_client_says_nothing_is_ended(settings, postgres_url
 def test_many_rows_are_written_in_one_statement(settings, postgres_url, monkeypatch):
     """psycopg's executemany would leave a transaction that the server does not end (`_prepare_postgres`)."""
     store = opened(settings, postgres_url)
-    store.jobs.submit(SPEC)
+    store.jobs.submit(NewJob(spec=SPEC))
     claim = store.leases.claim(Capacity(worker="w"), 30)
     monkeypatch.setattr(psycopg.Cursor, "executemany", None)
     now = datetime.now(UTC)
@@ -210,7 +211,7 @@ def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(settings, post
     """By a client without our timeouts: a person with a console, a backup."""
     monkeypatch.setattr("core.store.schema.database.LOCK_SECONDS", 1)
     store = opened(settings, postgres_url)
-    job, _ = store.jobs.submit(SPEC)
+    job, _ = store.jobs.submit(NewJob(spec=SPEC))
     with psycopg.connect(postgres_url) as console:
         console.execute("SELECT id FROM jobs FOR UPDATE")
         with pytest.raises(Unavailable, match="locked the rows"):

@@ -10,6 +10,7 @@ from core.settings import Settings
 from core.spec import parse_spec
 from core.store import open_store
 from core.store.leases import Capacity
+from core.store.new_jobs import NewJob
 from migrations import upgrade
 from worker.progress import Crossing, Tail
 
@@ -22,7 +23,7 @@ def store(settings: Settings):
 
 @pytest.fixture
 def claim(store):
-    store.jobs.submit(parse_spec({"kind": "train", "base_model": "o/m", "dataset": "file:x"}))
+    store.jobs.submit(NewJob(spec=parse_spec({"kind": "train", "base_model": "o/m", "dataset": "file:x"})))
     return store.leases.claim(Capacity(worker="w"), 30)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, true
 
 from core.errors import Forbidden
-from core.store.schema.tables import Artifact, Job
+from core.store.schema.tables import Artifact, Job, Pipeline
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Access:
     sees_all: bool = True
     changes_all: bool = True
 
-    def visible(self, table: type[Job] | type[Artifact]) -> ColumnElement[bool]:
+    def visible(self, table: type[Job] | type[Artifact] | type[Pipeline]) -> ColumnElement[bool]:
         """The condition for rows that the caller may see."""
         return true() if self.sees_all else table.owner == self.owner
 
@@ -28,11 +28,12 @@ class Access:
         """Whether the caller may see a row."""
         return self.sees_all or row.owner == self.owner
 
-    def check_change(self, job: Job) -> None:
-        """Raises `Forbidden` unless the caller may cancel, pause, resume and retry the job."""
-        if not self.changes_all and job.owner != self.owner:
+    def check_change(self, row: Job | Pipeline) -> None:
+        """Raises `Forbidden` unless the caller may cancel, pause, resume and retry the job or pipeline."""
+        if not self.changes_all and row.owner != self.owner:
             raise Forbidden(
-                f"Job {job.id} belongs to another API key. Use that key, or one with the scope admin."
+                f"{type(row).__name__} {row.id} belongs to another API key. Use that key, or one with the "
+                "scope admin."
             )
 
 

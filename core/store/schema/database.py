@@ -1,7 +1,7 @@
 """One way to talk to SQLite and PostgreSQL: sessions, time, and errors of the database itself."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,8 @@ class Database:
         """
         with _translated(), self._writers.begin() as session:
             yield session
+            for last in session.info.get(_AT_COMMIT, ()):
+                last()
 
     def time(self, offset_seconds: float = 0.0) -> ColumnElement[datetime]:
         """The database's own clock, as an expression: workers' clocks may disagree, leases must not."""
@@ -105,6 +107,14 @@ class Database:
         """Raises `Unavailable` unless the database answers."""
         with self.read() as session:
             session.execute(text("SELECT 1"))
+
+
+_AT_COMMIT = "at_commit"
+
+
+def at_commit(session: Session, last: Callable[[], None]) -> None:
+    """Call a function at the end of the transaction, before it is committed."""
+    session.info.setdefault(_AT_COMMIT, []).append(last)
 
 
 @contextlib.contextmanager

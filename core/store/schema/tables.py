@@ -74,6 +74,9 @@ class Job(Base):
     event_seq: Mapped[int] = mapped_column(default=0)  # number of the job's last event
     log_seq: Mapped[int] = mapped_column(default=0)
 
+    pipeline_id: Mapped[str | None]  # no foreign key: see migration 0005
+    stage: Mapped[str | None] = mapped_column(String(64))  # its name in the pipeline
+
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -83,7 +86,38 @@ class Job(Base):
         Index("ix_jobs_claim", "state", "rank", "id"),
         Index("ix_jobs_kind", "kind", "id"),
         Index("ix_jobs_owner", "owner", "id"),
+        Index("ix_jobs_pipeline", "pipeline_id", "stage"),
     )
+
+
+class Pipeline(Base):
+    """Jobs that were created together. ``state`` and ``finished_at`` follow from the jobs, and are written in
+    the same transaction (`core.store.pipelines`)."""
+
+    __tablename__ = "pipelines"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    owner: Mapped[str | None]  # id of the key that submitted it
+    stages: Mapped[list[Any]]  # names, in the order in which they were posted
+    state: Mapped[str] = mapped_column(String(16))
+    event_seq: Mapped[int] = mapped_column(default=0)  # number of the pipeline's last event
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_pipelines_owner", "owner", "id"),)
+
+
+class PipelineEvent(Base):
+    """The place of a job's event among those of its pipeline: 1, 2, 3, ..., in the order of commits."""
+
+    __tablename__ = "pipeline_events"
+
+    pipeline_id: Mapped[str] = mapped_column(ForeignKey("pipelines.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    job_seq: Mapped[int]
 
 
 class GpuHold(Base):

@@ -1,0 +1,230 @@
+"""Pipelines: submit, look, stop."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Path, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import Field
+
+from api.deps import (
+    MAX_NUMBER,
+    LibraryDep,
+    Limit,
+    PipelineCursor,
+    QueueDep,
+    Reader,
+    SettingsDep,
+    StoreDep,
+    Submitter,
+    VisiblePipeline,
+)
+from api.routes.jobs import labels_of
+from api.routing import Route
+from api.stream import Followed, follow, last_seen
+from api.submission import Checker, wake_for
+from api.views import pipeline_view
+from core.errors import InvalidRequest, Problem, ReasonError
+from core.ids import new_id
+from core.jobs.state import JobState
+from core.jobs.views import Page, PipelineEventView, PipelineView
+from core.spec.parts.forms import LABEL, PLAIN, PipelineId
+from core.spec.pipeline import PipelineSpec, Stage, plan_stages
+from core.store import Store
+from core.store.new_jobs import NewJob
+from core.store.schema.tables import Pipeline
+
+router = APIRouter(route_class=Route, prefix="/pipelines", tags=["pipelines"])
+
+PathPipeline = Annotated[PipelineId, Path()]
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Submit a pipeline",
+    responses={
+        200: {
+            "model": PipelineView,
+            "description": "Repeated call with the same Idempotency-Key and body: the existing pipeline.",
+        },
+        403: {
+            "description": "The key does not have the scope submit, or a file is outside "
+            "REASON_ALLOWED_PATHS."
+        },
+        404: {"description": "A file, dataset, model or job that a stage names does not exist."},
+        409: {
+            "description": "The same Idempotency-Key with another body; or a job that a stage names has "
+            "ended without the output, or did not succeed."
+        },
+    },
+)
+def submit(
+    spec: Annotated[PipelineSpec, Body()],
+    response: Response,
+    background: BackgroundTasks,
+    store: StoreDep,
+    settings: SettingsDep,
+    library: LibraryDep,
+    queue: QueueDep,
+    principal: Submitter,
+    idempotency_key: Annotated[str | None, Header(pattern=PLAIN, min_length=1, max_length=200)] = None,
+) -> PipelineView:
+    """Validate all stages, and add their jobs together: all of them or none.
+
+    A stage names an output of another as `stage:NAME/OUTPUT`, and starts when that stage has succeeded. When
+    a stage fails, the stages that need it are cancelled. With an `Idempotency-Key` the call can be repeated
+    safely: it creates at most one pipeline.
+    """
+    request = hashlib.sha256(f"pipeline {spec.model_dump_json()}".encode()).hexdigest()
+    idempotency = (idempotency_key, request) if idempotency_key else None
+    known = store.pipelines.replay(principal.key_id, *idempotency) if idempotency else None
+    if known is not None:
+        pipeline, new = known, False
+    else:
+        stages = plan_stages(spec, _new_job_ids)
+        checker = Checker(store, settings, library, principal.access)
+        jobs = _check(stages, checker)
+        pipeline, new = store.pipelines.create(
+            spec.name,
+            spec.labels,
+            list(spec.stages),
+            jobs,
+            access=principal.access,
+            idempotency=idempotency,
+        )
+    if not new:
+        response.status_code = 200
+    response.headers["Location"] = f"/pipelines/{pipeline.id}"
+    return _woken(pipeline, store, background, queue)
+
+
+def _new_job_ids(count: int) -> list[str]:
+    return sorted(new_id("job") for _ in range(count))
+
+
+def _check(stages: list[Stage], checker: Checker) -> list[NewJob]:
+    """The jobs of all stages, in their order. Raises the first stage's error, with the stage in its path."""
+    planned = {stage.job_id for stage in stages}
+    jobs: list[NewJob] = []
+    for stage in stages:
+        try:
+            found = checker.check(stage.spec, job_id=stage.job_id, stage=stage.name, planned=planned)
+        except ReasonError as error:
+            raise _within(error, stage.name) from error
+        parents = [other.job_id for other in stages if other.name in stage.needs]
+        jobs += [job.after(parents) for job in found]
+    return jobs
+
+
+def _within(error: ReasonError, stage: str) -> ReasonError:
+    """The same error, about a stage."""
+    found = type(error)(f"stages.{stage}: {error}")
+    found.problems = [Problem(f"stages.{stage}.{item.path}", item.message) for item in error.problems]
+    if isinstance(error, InvalidRequest) and not found.problems:
+        found.problems = [Problem(f"stages.{stage}", str(error))]
+    return found
+
+
+def _woken(pipeline: Pipeline, store: Store, background: BackgroundTasks, queue: QueueDep) -> PipelineView:
+    jobs = store.pipelines.jobs_of([pipeline.id])[pipeline.id]
+    for job in jobs.values():
+        wake_for(background, queue, job)
+    return pipeline_view(pipeline, jobs, store.pipelines.needs_of(pipeline.id))
+
+
+@router.get("", summary="List pipelines, newest first")
+def list_pipelines(
+    store: StoreDep,
+    reader: Reader,
+    state: JobState | None = None,
+    label: Annotated[
+        # Checked below, and answered with 400.
+        list[Annotated[str, Field(json_schema_extra={"pattern": LABEL})]] | None,
+        Query(description="key:value. Repeat it to require several labels."),
+    ] = None,
+    cursor: PipelineCursor = None,
+    limit: Limit = 50,
+) -> Page[PipelineView]:
+    found, following = store.pipelines.page(
+        state=state, labels=labels_of(label), access=reader.access, cursor=cursor, limit=limit
+    )
+    jobs = store.pipelines.jobs_of([pipeline.id for pipeline in found])
+    items = [pipeline_view(pipeline, jobs[pipeline.id]) for pipeline in found]
+    return Page(items=items, next_cursor=following)
+
+
+@router.get("/{pipeline_id}", summary="A pipeline")
+def get_pipeline(pipeline: VisiblePipeline, store: StoreDep) -> PipelineView:
+    jobs = store.pipelines.jobs_of([pipeline.id])[pipeline.id]
+    return pipeline_view(pipeline, jobs, store.pipelines.needs_of(pipeline.id))
+
+
+_ACTION: dict[int | str, dict[str, Any]] = {
+    403: {"description": "The pipeline belongs to another key, and this key does not have the scope admin."},
+    409: {"description": "The pipeline's state does not allow this call."},
+}
+
+
+@router.post("/{pipeline_id}/cancel", status_code=202, summary="Cancel a pipeline", responses=_ACTION)
+def cancel(
+    pipeline_id: PathPipeline,
+    store: StoreDep,
+    background: BackgroundTasks,
+    queue: QueueDep,
+    principal: Submitter,
+) -> PipelineView:
+    """Cancel all stages that have not ended. Running jobs first save a checkpoint."""
+    return _woken(store.pipelines.cancel(pipeline_id, principal.access), store, background, queue)
+
+
+@router.post("/{pipeline_id}/retry", status_code=202, summary="Retry a pipeline", responses=_ACTION)
+def retry(
+    pipeline_id: PathPipeline,
+    store: StoreDep,
+    background: BackgroundTasks,
+    queue: QueueDep,
+    principal: Submitter,
+) -> PipelineView:
+    """Queue the failed and cancelled stages again. Stages that have succeeded are not run again."""
+    return _woken(store.pipelines.retry(pipeline_id, principal.access), store, background, queue)
+
+
+@router.get("/{pipeline_id}/events", summary="Events of a pipeline")
+def events(
+    pipeline: VisiblePipeline,
+    store: StoreDep,
+    cursor: Annotated[
+        int, Query(ge=0, le=MAX_NUMBER, description="The seq of the last event that was received.")
+    ] = 0,
+    limit: Limit = 200,
+) -> Page[PipelineEventView]:
+    """The events of all stages, oldest first. `next_cursor` is null only after the last event of a pipeline
+    that has ended."""
+    found = store.pipelines.events(pipeline.id, after=cursor, limit=limit)
+    last = found[-1].seq if found else cursor
+    more = last < pipeline.event_seq or not JobState(pipeline.state).final
+    return Page(items=found, next_cursor=str(last) if more else None)
+
+
+@router.get(
+    "/{pipeline_id}/stream",
+    response_class=EventSourceResponse,
+    summary="Events of a pipeline, live (server-sent events)",
+)
+async def stream(
+    request: Request,
+    store: StoreDep,
+    pipeline: VisiblePipeline,
+    after: Annotated[int, Depends(last_seen)],
+) -> AsyncIterator[ServerSentEvent]:
+    """Send the events of all stages, from the first or from the one after `Last-Event-ID`, until the pipeline
+    has ended. The id of an event is its number within the pipeline.
+    """
+    followed = Followed(
+        lambda access: store.pipelines.get(pipeline.id, access).state,
+        lambda last, limit: store.pipelines.events(pipeline.id, last, limit),
+    )
+    async for event in follow(request, followed, after):
+        yield event

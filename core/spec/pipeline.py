@@ -1,0 +1,190 @@
+"""Pipelines: named stages, each the spec of a job, which refer to each other as ``stage:NAME/OUTPUT``.
+
+A pipeline is posted as a whole and becomes jobs: every stage gets the id of its job, and every reference to a
+stage becomes one to that job's output. So no other part of the service knows stages.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from core.errors import InvalidRequest, Problem
+from core.spec.job import JobSpec
+from core.spec.parse import KINDS, SPEC_BY_KIND, AnySpec, problems_of, validate_spec
+from core.spec.parts.base import Strict
+from core.spec.parts.forms import LABEL_KEY, NAME
+from core.spec.parts.reference_places import FoundReference, find_references, replace_references
+
+MOST_STAGES = 500
+
+STAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+
+_STAGE = re.compile(r"stage:(?P<stage>[^/]*)(/(?P<output>.*))?", re.DOTALL)
+
+StageName = Annotated[str, Field(pattern=STAGE_NAME)]
+
+
+class PipelineSpec(Strict):
+    """Jobs that are created together and depend on each other."""
+
+    name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME)
+    labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Annotated[str, Field(max_length=200)]] = Field(
+        default_factory=dict, max_length=32, description="Labels of the pipeline and of all its jobs."
+    )
+    stages: dict[StageName, dict[str, Any]] = Field(
+        min_length=1,
+        max_length=MOST_STAGES,
+        description="The job spec of each stage, by its name. A reference stage:NAME/OUTPUT names an output "
+        "of another stage; depends_on may contain stage:NAME.",
+        examples=[
+            {
+                "prepare": {"kind": "prepare", "source": "dataset:docs", "task": "triplets"},
+                "train": {
+                    "kind": "train",
+                    "base_model": "sentence-transformers/all-MiniLM-L6-v2",
+                    "dataset": "stage:prepare/dataset",
+                },
+            }
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as a job. ``needs``: names of the stages that must succeed before it starts."""
+
+    name: str
+    job_id: str
+    spec: AnySpec
+    needs: tuple[str, ...]
+
+
+def plan_stages(pipeline: PipelineSpec, new_ids: Callable[[int], list[str]]) -> list[Stage]:
+    """The stages as jobs, each after those that it needs. ``new_ids`` makes ids of jobs, in rising order.
+
+    Raises `InvalidRequest` with one problem for each fault, with its path (``stages.NAME.FIELD``).
+    """
+    problems: list[Problem] = []
+    needs = {name: _needs(name, pipeline, problems) for name in pipeline.stages}
+    _check_acyclic(needs, problems)
+    if problems:
+        raise _refusal(problems)
+    ordered = list(TopologicalSorter(needs).static_order())
+    job_ids = dict(zip(ordered, new_ids(len(ordered)), strict=True))
+    stages = []
+    for name in ordered:
+        try:
+            spec = validate_spec(_with_jobs(pipeline.stages[name], job_ids))
+        except ValidationError as error:
+            problems += [Problem(_path(name, found.path), found.message) for found in problems_of(error)]
+            continue
+        spec.labels = {**pipeline.labels, **spec.labels}
+        stages.append(Stage(name, job_ids[name], spec, tuple(needs[name])))
+    if problems:
+        raise _refusal(problems)
+    return stages
+
+
+def _path(stage: str, path: str) -> str:
+    return f"stages.{stage}.{path}" if path else f"stages.{stage}"
+
+
+def _refusal(problems: list[Problem]) -> InvalidRequest:
+    first, more = problems[0], len(problems) - 1
+    tail = f" (and {more} more)" if more else ""
+    return InvalidRequest(f"The pipeline does not validate: {first.path}: {first.message}{tail}", problems)
+
+
+def _needs(name: str, pipeline: PipelineSpec, problems: list[Problem]) -> list[str]:
+    """The stages that a stage needs, each once. What is wrong with its references goes to ``problems``."""
+    spec = pipeline.stages[name]
+    model = SPEC_BY_KIND.get(str(spec.get("kind")))
+    if model is None:
+        problems.append(Problem(_path(name, "kind"), f"must be one of {', '.join(KINDS)}"))
+        return []
+    found = dict[str, None]()
+    for reference in _stage_references(spec, model):
+        match = _STAGE.fullmatch(reference.text)
+        assert match is not None
+        try:
+            found[_check(match["stage"], match["output"], reference, pipeline)] = None
+        except ValueError as error:
+            problems.append(Problem(_path(name, reference.path), str(error)))
+    for number, text in enumerate(_dependencies(spec)):
+        if (match := _STAGE.fullmatch(text)) is None:
+            continue
+        if match["output"] is not None:
+            problems.append(
+                Problem(_path(name, f"depends_on.{number}"), "must be stage:NAME, without an output")
+            )
+        elif match["stage"] not in pipeline.stages:
+            problems.append(
+                Problem(_path(name, f"depends_on.{number}"), _unknown_stage(match["stage"], pipeline))
+            )
+        else:
+            found[match["stage"]] = None
+    return list(found)
+
+
+def _dependencies(spec: Mapping[str, Any]) -> list[str]:
+    """What ``depends_on`` of an unvalidated spec names."""
+    named = spec.get("depends_on")
+    return [text for text in named if isinstance(text, str)] if isinstance(named, list) else []
+
+
+def _stage_references(spec: Mapping[str, Any], model: type[JobSpec]) -> Iterator[FoundReference]:
+    for reference in find_references(spec, model.REFERENCES):
+        if reference.text.startswith("stage:"):
+            yield reference
+
+
+def _check(stage: str, output: str | None, reference: FoundReference, pipeline: PipelineSpec) -> str:
+    """The stage's name. Raises `ValueError` with a sentence where it cannot be meant."""
+    if output is None:
+        raise ValueError(f"{reference.text!r} must have the form stage:NAME/OUTPUT")
+    if stage not in pipeline.stages:
+        raise ValueError(_unknown_stage(stage, pipeline))
+    model = SPEC_BY_KIND.get(str(pipeline.stages[stage].get("kind")))
+    if model is None:
+        return stage  # that stage has a problem of its own
+    outputs = model.outputs_of(pipeline.stages[stage])
+    if output not in outputs:
+        raise ValueError(f"stage {stage!r} has no output {output!r}; it has {', '.join(outputs)}")
+    if outputs[output] != reference.role:
+        raise ValueError(f"output {output!r} cannot be used here: a {reference.role} is needed")
+    return stage
+
+
+def _unknown_stage(stage: str, pipeline: PipelineSpec) -> str:
+    return f"there is no stage {stage!r}; the pipeline has {', '.join(pipeline.stages)}"
+
+
+def _check_acyclic(needs: Mapping[str, list[str]], problems: list[Problem]) -> None:
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        # graphlib gives the cycle from what is needed to who needs it, and its first member twice.
+        cycle = [str(name) for name in reversed(error.args[1][1:])]
+        first = cycle.index(next(name for name in needs if name in cycle))
+        cycle = [*cycle[first:], *cycle[:first], cycle[first]]
+        problems.append(Problem(_path(cycle[0], ""), f"depends on itself: {' needs '.join(cycle)}"))
+
+
+def _with_jobs(spec: dict[str, Any], job_ids: Mapping[str, str]) -> dict[str, Any]:
+    """A copy of an unvalidated spec in which jobs stand for stages."""
+
+    def job_of(text: str) -> str:
+        match = _STAGE.fullmatch(text)
+        if match is None:
+            return text
+        return f"job:{job_ids[match['stage']]}" + (f"/{match['output']}" if match["output"] else "")
+
+    spec = replace_references(spec, SPEC_BY_KIND[spec["kind"]].REFERENCES, job_of)
+    if any(text.startswith("stage:") for text in _dependencies(spec)):
+        parents = [job_of(text).removeprefix("job:") for text in spec["depends_on"]]
+        spec = {**spec, "depends_on": parents}
+    return spec
