@@ -47,6 +47,8 @@ def job_view(job: Job, store: Store | None = None) -> JobView:
         inputs=job.inputs,
         outputs=job.outputs,
         worker=job.worker,
+        pipeline=job.pipeline_id,
+        stage=job.stage,
         links={
             name: f"/jobs/{job.id}{tail}"
             for name, tail in {

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from client.connection import ATTEMPTS, Connection, error_of, quoted
+from client.pipelines import Pipelines
 from core.errors import NotFound, ReasonError
 from core.jobs.views import (
     ArtifactView,
@@ -52,6 +53,7 @@ class Client:
     ) -> None:
         self._connection = Connection(url, key, timeout, retries)
         self.url = self._connection.url
+        self.pipelines = Pipelines(self._connection)
 
     def __enter__(self) -> "Client":
         return self
@@ -127,7 +129,7 @@ class Client:
 
     def stream(self, job_id: str, after: int = 0) -> Iterator[EventView]:
         """Iterate over events as they happen, until the job ends. A broken connection is resumed."""
-        return self._connection.listen(f"/jobs/{quoted(job_id)}/stream", after)
+        return self._connection.listen(f"/jobs/{quoted(job_id)}/stream", after, EventView)
 
     def metrics(
         self, job_id: str, names: list[str] | None = None, max_points: int = 1000

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -39,6 +39,8 @@ _BY_STATUS: dict[int, type[ReasonError]] = {
     )
 }
 ATTEMPTS = 5
+
+Event = TypeVar("Event", bound=EventView)
 
 
 class Connection:
@@ -92,12 +94,12 @@ class Connection:
             f"No service answers at {self.url} ({error}). Run reason serve, or set REASON_API_URL."
         )
 
-    def listen(self, path: str, after: int) -> Iterator[EventView]:
+    def listen(self, path: str, after: int, model: type[Event]) -> Iterator[Event]:
         """Iterate over a stream of events as they happen, to its end. A broken connection is resumed."""
         failures = 0
         while True:
             try:
-                for event in self._listen(path, after):
+                for event in self._listen(path, after, model):
                     after, failures = event.seq, 0
                     yield event
                 return
@@ -107,7 +109,7 @@ class Connection:
                     raise self.unreachable(error) from error
                 time.sleep(min(2.0**failures / 4, 5))
 
-    def _listen(self, path: str, after: int) -> Iterator[EventView]:
+    def _listen(self, path: str, after: int, model: type[Event]) -> Iterator[Event]:
         headers = {"Last-Event-ID": str(after)} if after else {}
         timeout = httpx.Timeout(30, read=60)
         with self.http.stream("GET", path, headers=headers, timeout=timeout) as response:
@@ -116,7 +118,7 @@ class Connection:
                 raise error_of(response)
             for line in response.iter_lines():
                 if line.startswith("data:"):
-                    yield EventView.model_validate(json.loads(line.removeprefix("data:")))
+                    yield model.model_validate(json.loads(line.removeprefix("data:")))
 
 
 def error_of(response: httpx.Response) -> ReasonError:

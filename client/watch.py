@@ -7,22 +7,14 @@ from rich.progress import Progress as Bars
 from client.client import Client
 from core.jobs.events import CheckpointSaved, Metrics, Notice, PhaseChange, Progress, StateChange
 from core.jobs.state import JobState
-from core.jobs.views import EventView, JobView
+from core.jobs.views import EventView, JobView, PipelineView
 
 _STYLES = {"warning": "yellow", "error": "red"}
 
 
 def watch(client: Client, job_id: str, console: Console) -> JobView:
     """Follows a job to its end, or its pause, and returns it."""
-    columns = (
-        TextColumn("[bold]{task.fields[phase]}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.fields[step]}"),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[eta]}"),
-    )
-    with Bars(*columns, console=console, transient=True) as progress:
+    with _bars(console) as progress:
         line = _Line(console, progress)
         for event in client.stream(job_id):
             line.show(event)
@@ -33,10 +25,46 @@ def watch(client: Client, job_id: str, console: Console) -> JobView:
     return client.job(job_id)
 
 
+def watch_pipeline(client: Client, pipeline_id: str, console: Console) -> PipelineView:
+    """Follows a pipeline to its end, or its pause, with a line for each stage that runs, and returns it."""
+    with _bars(console) as progress:
+        lines: dict[str, _Line] = {}
+        for event in client.pipelines.stream(pipeline_id):
+            state = event.data.state if isinstance(event.data, StateChange) else None
+            if event.stage not in lines and state is not JobState.RUNNING:
+                if state is JobState.CANCELLED:
+                    assert isinstance(event.data, StateChange)
+                    console.print(f"{event.stage}: {event.data.message}", style="yellow", highlight=False)
+                continue
+            line = lines.setdefault(event.stage, _Line(console, progress, event.stage))
+            line.show(event)
+            if state is not None and (state.final or state is JobState.PAUSED):
+                lines.pop(event.stage).close(state)
+            if state is JobState.PAUSED and client.pipelines.get(pipeline_id).state is JobState.PAUSED:
+                break
+    return client.pipelines.get(pipeline_id)
+
+
+def _bars(console: Console) -> Bars:
+    return Bars(
+        TextColumn("[bold]{task.fields[phase]}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[step]}"),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[eta]}"),
+        console=console,
+        transient=True,
+    )
+
+
 class _Line:
-    def __init__(self, console: Console, progress: Bars) -> None:
+    """The live line of one job; ``stage`` is its name in a pipeline."""
+
+    def __init__(self, console: Console, progress: Bars, stage: str = "") -> None:
         self._console, self._progress = console, progress
-        self._task = progress.add_task("", total=1, phase="queued", step="", note="", eta="")
+        self._before = f"{stage}: " if stage else ""
+        self._task = progress.add_task("", total=1, phase=f"{self._before}queued", step="", note="", eta="")
         self._notes: dict[str, str] = {}
 
     def show(self, event: EventView) -> None:
@@ -44,7 +72,7 @@ class _Line:
             case StateChange() as change:
                 self._state(change)
             case PhaseChange(phase=phase):
-                self._progress.update(self._task, phase=phase)
+                self._progress.update(self._task, phase=self._before + phase)
             case Progress(fraction=fraction, step=step, total_steps=total, eta_seconds=eta):
                 self._progress.update(
                     self._task,
@@ -55,16 +83,16 @@ class _Line:
             case Metrics(step=step, values=values):
                 self._metrics(step, values)
             case Notice(level=level, message=message):
-                self._console.print(message, style=_STYLES.get(level, "dim"), highlight=False)
+                self._print(message, _STYLES.get(level, "dim"))
             case CheckpointSaved(step=step):
-                self._console.print(f"checkpoint at step {step}", style="dim", highlight=False)
+                self._print(f"checkpoint at step {step}", "dim")
 
     def _state(self, change: StateChange) -> None:
         if change.state is JobState.RUNNING and change.attempt > 1:
-            self._console.print(f"attempt {change.attempt} starts", style="yellow", highlight=False)
+            self._print(f"attempt {change.attempt} starts", "yellow")
         elif change.state is JobState.QUEUED and change.reason:
-            self._console.print(f"back to the queue: {change.message}", style="yellow", highlight=False)
-        self._progress.update(self._task, phase=change.state.value)
+            self._print(f"back to the queue: {change.message}", "yellow")
+        self._progress.update(self._task, phase=self._before + change.state.value)
 
     def _metrics(self, step: int, values: dict[str, float | None]) -> None:
         if (loss := values.get("loss")) is not None:
@@ -76,7 +104,15 @@ class _Line:
             f"{name} {value:.4f}" for name, value in values.items() if "@" in name and value is not None
         ]
         if scores:
-            self._console.print(f"step {step}: " + "  ".join(scores), highlight=False)
+            self._print(f"step {step}: " + "  ".join(scores))
+
+    def close(self, state: JobState) -> None:
+        """The job runs no more: its line goes, and a sentence stays."""
+        self._progress.remove_task(self._task)
+        self._print(state.value, "green" if state is JobState.SUCCEEDED else "yellow")
+
+    def _print(self, sentence: str, style: str | None = None) -> None:
+        self._console.print(self._before + sentence, style=style, highlight=False)
 
 
 def _duration(seconds: float) -> str:

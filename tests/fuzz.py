@@ -34,13 +34,11 @@ from migrations import upgrade
 
 @dataclass(frozen=True)
 class Target:
-    """A server to send requests to, an administrator's key, and ids of things that are there."""
+    """A server to send requests to, an administrator's key, and ids of what is there, by parameter."""
 
     url: str
     key: str
-    job: str
-    artifact: str
-    file: str
+    ids: dict[str, str]
 
 
 @contextlib.contextmanager
@@ -62,7 +60,7 @@ def serving(settings: Settings) -> Iterator[Target]:
     upgrade(settings.database_url)
     store = open_store(settings)
     _, key = store.keys.create("fuzzer", ["admin"])
-    job, artifact, file = _fill(store, settings)
+    ids = _fill(store, settings)
     store.close()
     listener = open_listener("127.0.0.1", 0)
     app = create_app(settings, throttle=Throttle(burst=10**9))
@@ -73,21 +71,21 @@ def serving(settings: Settings) -> Iterator[Target]:
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
-        yield Target(f"http://127.0.0.1:{listener.getsockname()[1]}", key, job, artifact, file)
+        yield Target(f"http://127.0.0.1:{listener.getsockname()[1]}", key, ids)
     finally:
         server.should_exit = True
         thread.join()
         listener.close()
 
 
-def _fill(store: Store, settings: Settings) -> tuple[str, str, str]:
-    """A job that has succeeded, with events, metrics, a log and a model."""
+def _fill(store: Store, settings: Settings) -> dict[str, str]:
+    """A pipeline of a job that succeeded, with events, metrics, a log and a model. Returns their ids."""
     folder = settings.data_dir / "made"
     folder.mkdir(parents=True)
     (folder / "weights.bin").write_bytes(b"0123456789" * 100)
     (settings.data_dir / "pairs.jsonl").write_text('{"query": "a", "positive": "b"}\n')
     spec = {"kind": "train", "base_model": "org/model", "dataset": f"file:{settings.data_dir}/pairs.jsonl"}
-    store.jobs.submit(NewJob(spec=parse_spec(spec)))
+    pipeline, _ = store.pipelines.create(None, {}, ["train"], [NewJob(spec=parse_spec(spec), stage="train")])
     claim = store.leases.claim(Capacity(worker="w"), 60)
     assert claim is not None
     event = Event(type=EventType.METRIC, data={"step": 1, "values": {"loss": 1.0}})
@@ -99,12 +97,18 @@ def _fill(store: Store, settings: Settings) -> tuple[str, str, str]:
         "model", "model", published.uri, manifest.sha256, manifest.bytes, manifest.model_dump(mode="json")
     )
     ended = store.leases.finish(claim, EndReason.SUCCEEDED, outputs=[made])
-    return ended.id, ended.outputs["model"].partition(":")[2], "weights.bin"
+    return {
+        "pipeline_id": pipeline.id,
+        "job_id": ended.id,
+        "artifact_id": ended.outputs["model"].partition(":")[2],
+        "dataset": ended.outputs["model"].partition(":")[2],
+        "path": "weights.bin",
+    }
 
 
 _REFUSALS = [
     line
-    for call in ("POST /jobs", "POST /jobs/estimate", "POST /datasets", "POST /models")
+    for call in ("POST /jobs", "POST /jobs/estimate", "POST /pipelines", "POST /datasets", "POST /models")
     for line in (
         "[[operations]]",
         f'include-name = "{call}"',
@@ -131,13 +135,8 @@ def fuzz(target: Target, folder: Path, *, examples: int, seed: int, phases: str,
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "schemathesis.toml"
-    ids = {
-        "job_id": target.job,
-        "artifact_id": target.artifact,
-        "dataset": target.artifact,
-        "path": target.file,
-    }
-    lines = [f'"path.{name}" = {json.dumps(value)}' for name, value in ids.items()] if known_ids else []
+    known = target.ids.items() if known_ids else ()
+    lines = [f'"path.{name}" = {json.dumps(value)}' for name, value in known]
     config.write_text("\n".join(["[parameters]", *lines, *_REFUSALS, ""]))
     command = [
         str(Path(sys.executable).parent / "schemathesis"),

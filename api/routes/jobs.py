@@ -24,6 +24,7 @@ from api.estimates import estimate_training
 from api.reading_estimates import estimate_reading
 from api.references import resolve_references
 from api.routing import Route
+from api.series import downsample
 from api.submission import Checker, wake_for
 from api.views import artifact_view, job_view
 from core.errors import BadRequest, NotFound, Problem
@@ -31,7 +32,6 @@ from core.jobs.state import JobState
 from core.jobs.views import ArtifactView, EstimateView, EventView, JobView, MetricPoint, MetricSeries, Page
 from core.spec import AnyJobSpec, TrainSpec
 from core.spec.parts.forms import LABEL, PLAIN, JobId, matches
-from core.store.series import downsample
 
 router = APIRouter(route_class=Route, prefix="/jobs", tags=["jobs"])
 

@@ -30,7 +30,7 @@ from core.ids import new_id
 from core.jobs.state import JobState
 from core.jobs.views import Page, PipelineEventView, PipelineView
 from core.spec.parts.forms import LABEL, PLAIN, PipelineId
-from core.spec.pipeline import PipelineSpec, Stage, plan_stages
+from core.spec.pipelines.plan import PipelineSpec, Stage, plan_stages
 from core.store import Store
 from core.store.new_jobs import NewJob
 from core.store.schema.tables import Pipeline

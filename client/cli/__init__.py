@@ -5,11 +5,11 @@ import sys
 
 from pydantic import ValidationError
 
-from client.cli import artifacts, jobs, machine  # each adds its commands to the application
+from client.cli import artifacts, jobs, machine, pipelines  # each adds its commands to the application
 from client.cli.shared import app
 from core.errors import InvalidRequest, ReasonError, ServiceUnreachable
 
-__all__ = ["artifacts", "jobs", "machine", "main"]
+__all__ = ["artifacts", "jobs", "machine", "main", "pipelines"]
 
 
 def main() -> None:

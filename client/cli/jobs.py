@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from client.cli.shared import (
     JobId,
     Json,
+    Set,
     app,
     console,
     exit_with,
@@ -24,10 +25,6 @@ from client.plot import plot as draw
 from client.watch import watch as follow
 from core.jobs.views import JobView
 from core.spec.files import apply_settings, read_spec
-
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the spec.")
-]
 
 
 @app.command(epilog="example: reason submit configs/train.yaml --set epochs=2 --watch")

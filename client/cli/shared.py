@@ -19,10 +19,13 @@ app = typer.Typer(
 )
 console = Console(stderr=True, markup=False)  # what jobs say is text, brackets and all
 
-_EXITS = {"succeeded": 0, "failed": 1, "cancelled": 3, "paused": 3}
+EXITS = {"succeeded": 0, "failed": 1, "cancelled": 3, "paused": 3}
 
 JobId = Annotated[str, typer.Argument(help="Job id, as printed by reason submit.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the spec.")
+]
 
 
 def open_client() -> Client:
@@ -61,4 +64,4 @@ def print_table(table: Table) -> None:
 
 
 def exit_with(job: JobView) -> None:
-    raise typer.Exit(_EXITS[job.state])
+    raise typer.Exit(EXITS[job.state])

@@ -61,6 +61,8 @@ class JobView(Lenient):
         default_factory=dict, description="Reference of each output, by its name."
     )
     worker: str | None = None
+    pipeline: str | None = Field(None, description="Id of the pipeline that the job belongs to.")
+    stage: str | None = Field(None, description="Name of its stage there.")
     links: dict[str, str] = Field(default_factory=dict)
 
 

@@ -241,13 +241,13 @@ def following(http, monkeypatch):
     """Opens a job's stream in a thread. Returns a function that waits for its end, and gives its events."""
     monkeypatch.setattr(stream, "_KEY_SECONDS", 0.0)
     monkeypatch.setattr(stream, "_SECONDS", 0.01)
-    begun, look = threading.Event(), stream._look
+    begun, look = threading.Event(), stream.Followed.look
 
     def looking(*arguments):
         begun.set()
         return look(*arguments)
 
-    monkeypatch.setattr(stream, "_look", looking)
+    monkeypatch.setattr(stream.Followed, "look", looking)
 
     def follow(job: str, headers: dict[str, str]):
         ended: list[tuple[int, str]] = []

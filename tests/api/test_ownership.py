@@ -41,7 +41,9 @@ class Service:
 
     def finished(self, who: str, settings) -> dict[str, Any]:
         """A job of the caller that has succeeded with a model."""
-        job = self.submit(who, {**MINIMAL["embed"], "name": "shared name", "priority": 1000}).json()
+        stages = {"only": {**MINIMAL["embed"], "name": "shared name", "priority": 1000}}
+        pipeline = self.call(who, "POST", "/pipelines", json={"stages": stages}).json()
+        job = {"id": pipeline["stages"]["only"]["job"]}
         folder = settings.data_dir / "made" / who
         folder.mkdir(parents=True)
         (folder / "weights.bin").write_text(who)
@@ -144,6 +146,7 @@ def test_what_is_another_key_s_is_not_there(private, settings):
     model = job["outputs"]["model"].partition(":")[2]
     dataset = private.upload("alice").json()["id"]
     of_models = {
+        "pipeline_id": job["pipeline"],
         "job_id": job["id"],
         "artifact_id": model,
         "dataset": dataset,
@@ -153,7 +156,7 @@ def test_what_is_another_key_s_is_not_there(private, settings):
     of_datasets = {**of_models, "artifact_id": dataset, "path": "data.jsonl", "dataset": "rows"}
     for ids in (of_models, of_datasets):
         calls = paths_with_ids(private, ids)
-        assert len(calls) >= 14
+        assert len(calls) >= 19
         for method, path in calls:
             assert private.call("bob", method, path).status_code == 404, (method, path)
             allowed = 404 if method == "get" else 403

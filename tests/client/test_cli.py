@@ -276,3 +276,42 @@ def test_the_api_binds_to_this_machine_only_until_there_is_a_key(tmp_path: Path)
     listed = reason("keys", "list", folder=tmp_path)
     assert "active" in listed.stdout
     assert reason("keys", "create", "x", "--scopes", "root", folder=tmp_path).returncode == 2
+
+
+def test_a_pipeline_from_the_command_line(service, tmp_path):
+    """Submit and watch: what a stage makes is read by the next; a stage that fails ends what needs it."""
+    url = {"REASON_API_URL": service.client.url}
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"query": "q {n}", "positive": "answer {n}"}}\n' for n in range(20)))
+    stages = {
+        "prepare": {"kind": "prepare", "source": f"file:{rows}", "task": "columns"},
+        "mine": {"kind": "mine", "model": "bm25", "dataset": "stage:prepare/dataset", "num_negatives": 2},
+    }
+    file = tmp_path / "pipeline.json"
+    file.write_text(json.dumps({"name": "two", "stages": stages}))
+    done = reason("pipeline", "submit", str(file), "--watch", folder=tmp_path, **url)
+    assert done.returncode == 0, done.stderr
+    assert "prepare: succeeded" in done.stderr
+    assert "mine: succeeded" in done.stderr
+    [listed] = json.loads(reason("pipeline", "list", "--json", folder=tmp_path, **url).stdout)
+    assert listed["outputs"]["mine/dataset"].startswith("dataset:")
+    failing = reason(
+        "pipeline",
+        "submit",
+        str(file),
+        "--watch",
+        "--set",
+        "stages.prepare.task=chunks",
+        folder=tmp_path,
+        **url,
+    )
+    assert failing.returncode == 1
+    assert "prepare: failed" in failing.stderr
+    assert "mine: Job" in failing.stderr  # cancelled, and why
+    shown = reason("pipeline", "show", failing.stderr.split()[0], folder=tmp_path, **url).stdout
+    assert "bad_spec: Stage prepare: task chunks is about documents" in shown
+    wrong = reason(
+        "pipeline", "submit", str(file), "--set", "stages.mine.dataset=stage:x/y", folder=tmp_path, **url
+    )
+    assert wrong.returncode == 2
+    assert "stages.mine.dataset: there is no stage 'x'" in wrong.stderr

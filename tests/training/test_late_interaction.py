@@ -15,8 +15,8 @@ from core.families.collator import Collator
 from core.families.late_interaction import Objective, Reader, make_encode, maxsim
 from core.families.late_interaction.objective import token_vectors
 from core.families.late_interaction.pooling import prune, vectors_left
+from core.spec.parts.models import PruneEmbeddings
 from core.spec.parts.training import Lengths
-from core.spec.train import PruneEmbeddings
 from tests.tiny import WORDS, make_colbert, make_model, token_rows
 from tests.training.running import run
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.store.series import downsample
+from api.series import downsample
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

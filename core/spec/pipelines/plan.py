@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from core.errors import InvalidRequest, Problem
 from core.spec.job import JobSpec
-from core.spec.parse import KINDS, SPEC_BY_KIND, AnySpec, problems_of, validate_spec
+from core.spec.parse import KINDS, SPEC_BY_KIND, AnyJobSpec, AnySpec, problems_of, validate_spec
 from core.spec.parts.base import Strict
 from core.spec.parts.forms import LABEL_KEY, NAME
 from core.spec.parts.reference_places import FoundReference, find_references, replace_references
@@ -28,6 +30,18 @@ _STAGE = re.compile(r"stage:(?P<stage>[^/]*)(/(?P<output>.*))?", re.DOTALL)
 StageName = Annotated[str, Field(pattern=STAGE_NAME)]
 
 
+class _AsJobSpec:
+    """For a field that takes any mapping: its JSON Schema is that of job specs.
+
+    They are validated when references to stages have become references to jobs.
+    """
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(TypeAdapter(AnyJobSpec).core_schema)
+
+
 class PipelineSpec(Strict):
     """Jobs that are created together and depend on each other."""
 
@@ -35,7 +49,7 @@ class PipelineSpec(Strict):
     labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Annotated[str, Field(max_length=200)]] = Field(
         default_factory=dict, max_length=32, description="Labels of the pipeline and of all its jobs."
     )
-    stages: dict[StageName, dict[str, Any]] = Field(
+    stages: dict[StageName, Annotated[dict[str, Any], _AsJobSpec()]] = Field(
         min_length=1,
         max_length=MOST_STAGES,
         description="The job spec of each stage, by its name. A reference stage:NAME/OUTPUT names an output "

@@ -1,0 +1,137 @@
+"""Commands about pipelines: ``reason pipeline``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from client.cli.shared import (
+    EXITS,
+    Json,
+    Set,
+    app,
+    console,
+    open_client,
+    print_json,
+    print_table,
+)
+from client.client import Client
+from client.watch import watch_pipeline
+from core.jobs.views import PipelineView
+from core.spec.files import apply_settings, read_spec
+
+pipeline = typer.Typer(help="Submit, watch and stop pipelines.", no_args_is_help=True)
+app.add_typer(pipeline, name="pipeline")
+
+PipelineId = Annotated[str, typer.Argument(help="Pipeline id, as printed by reason pipeline submit.")]
+
+
+@pipeline.command(epilog="example: reason pipeline submit pipeline.yaml --set stages.train.epochs=2 --watch")
+def submit(
+    spec: Annotated[Path, typer.Argument(help="YAML or JSON file with the stages.")],
+    settings: Set = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the progress until the pipeline ends.")
+    ] = False,
+    key: Annotated[
+        str | None,
+        typer.Option("--idempotency-key", help="With the same key and spec, repeated calls make one."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Queue a pipeline: all of its stages, or none."""
+    data = apply_settings(read_spec(spec), settings or [])
+    with open_client() as client:
+        made = client.pipelines.submit(data, idempotency_key=key)
+        if not watch:
+            print_json(made.model_dump(mode="json")) if as_json else print(made.id)
+            return
+        print(made.id, file=sys.stderr)
+        _watch(client, made.id, as_json)
+
+
+@pipeline.command(epilog="example: reason pipeline watch pipe_01k9...")
+def watch(pipeline_id: PipelineId, as_json: Json = False) -> None:
+    """Follow a pipeline to its end."""
+    with open_client() as client:
+        _watch(client, pipeline_id, as_json)
+
+
+def _watch(client: Client, pipeline_id: str, as_json: bool) -> None:
+    try:
+        ended = watch_pipeline(client, pipeline_id, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"The pipeline continues to run. To cancel it: reason pipeline cancel {pipeline_id}",
+            highlight=False,
+        )
+        raise typer.Exit(130) from None
+    _print(ended, as_json)
+    raise typer.Exit(EXITS[ended.state])
+
+
+@pipeline.command(epilog="example: reason pipeline show pipe_01k9...")
+def show(pipeline_id: PipelineId, as_json: Json = False) -> None:
+    """Show a pipeline and its stages."""
+    with open_client() as client:
+        _print(client.pipelines.get(pipeline_id), as_json)
+
+
+@pipeline.command("list", epilog="example: reason pipeline list --state running")
+def list_pipelines(
+    state: Annotated[
+        str | None, typer.Option(help="waiting, queued, running, paused, succeeded, failed, cancelled")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="key=value, repeatable")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    as_json: Json = False,
+) -> None:
+    """List pipelines, newest first."""
+    labels = [item.replace("=", ":", 1) for item in label or []] or None
+    with open_client() as client:
+        found = []
+        for one in client.pipelines.list(limit=limit, state=state, label=labels):
+            found.append(one)
+            if len(found) == limit:
+                break
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+        return
+    table = Table(Column("id", no_wrap=True), "name", "state", "stages", "created", box=None)
+    for one in found:
+        stages = f"{one.progress.succeeded}/{one.progress.stages}"
+        table.add_row(one.id, one.name or "", one.state, stages, f"{one.created_at:%Y-%m-%d %H:%M:%S}")
+    print_table(table)
+
+
+@pipeline.command(epilog="example: reason pipeline cancel pipe_01k9...")
+def cancel(pipeline_id: PipelineId, as_json: Json = False) -> None:
+    """Cancel all stages that have not ended."""
+    with open_client() as client:
+        _print(client.pipelines.cancel(pipeline_id), as_json)
+
+
+@pipeline.command(epilog="example: reason pipeline retry pipe_01k9...")
+def retry(pipeline_id: PipelineId, as_json: Json = False) -> None:
+    """Queue the failed and cancelled stages again. Stages that have succeeded are not run again."""
+    with open_client() as client:
+        _print(client.pipelines.retry(pipeline_id), as_json)
+
+
+def _print(found: PipelineView, as_json: bool) -> None:
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    print(f"{found.id}  {found.state}  {found.progress.succeeded} of {found.progress.stages} stages")
+    if found.name:
+        print(f"  name  {found.name}")
+    width = max(map(len, found.stages))
+    for name, stage in found.stages.items():
+        phase = f" ({stage.phase})" if stage.phase else ""
+        print(f"  {name:<{width}}  {stage.kind:<8}  {stage.state + phase:<22}  {stage.job}")
+    for name, reference in found.outputs.items():
+        print(f"  {name}  {reference}")
+    if found.end_reason:
+        print(f"  end  {found.end_reason.code}: {found.end_reason.message}")

@@ -1,0 +1,64 @@
+"""Pipelines of a service, from Python."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from client.connection import Connection, quoted
+from core.jobs.views import Page, PipelineEventView, PipelineView
+from core.spec.pipelines.plan import PipelineSpec
+
+
+class Pipelines:
+    """Jobs that are submitted together and depend on each other: ``client.pipelines``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def submit(
+        self, spec: PipelineSpec | dict[str, Any], *, idempotency_key: str | None = None
+    ) -> PipelineView:
+        """Queue a pipeline. Retries create no second one: by default the key is random."""
+        body = spec.model_dump(mode="json") if isinstance(spec, PipelineSpec) else spec
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return PipelineView.model_validate(
+            self._connection.json("POST", "/pipelines", json=body, headers=headers)
+        )
+
+    def get(self, pipeline_id: str) -> PipelineView:
+        return PipelineView.model_validate(self._connection.json("GET", f"/pipelines/{quoted(pipeline_id)}"))
+
+    def list(self, limit: int = 50, **filters: Any) -> Iterator[PipelineView]:
+        """Iterate over all pipelines, newest first. Filters: state, label (``k:v``)."""
+        for page in self._connection.pages("/pipelines", limit=limit, **filters):
+            yield from Page[PipelineView].model_validate(page).items
+
+    def cancel(self, pipeline_id: str) -> PipelineView:
+        return self._act(pipeline_id, "cancel")
+
+    def retry(self, pipeline_id: str) -> PipelineView:
+        """Queue the failed and cancelled stages again. What has succeeded is not run again."""
+        return self._act(pipeline_id, "retry")
+
+    def _act(self, pipeline_id: str, verb: str) -> PipelineView:
+        return PipelineView.model_validate(
+            self._connection.json("POST", f"/pipelines/{quoted(pipeline_id)}/{verb}")
+        )
+
+    def stream(self, pipeline_id: str, after: int = 0) -> Iterator[PipelineEventView]:
+        """Iterate over the events of all stages as they happen, until the pipeline ends. A broken connection
+        is resumed."""
+        path = f"/pipelines/{quoted(pipeline_id)}/stream"
+        return self._connection.listen(path, after, PipelineEventView)
+
+    def wait(self, pipeline_id: str, timeout: float | None = None, poll_seconds: float = 0.5) -> PipelineView:
+        """Wait until the pipeline has ended or is paused. Raises `TimeoutError`."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            pipeline = self.get(pipeline_id)
+            if pipeline.state.final or pipeline.state == "paused":
+                return pipeline
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError(f"Pipeline {pipeline_id} is still {pipeline.state} after {timeout:g} s")
+            time.sleep(poll_seconds)

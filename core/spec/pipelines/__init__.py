@@ -1,0 +1,1 @@
+"""Pipelines: several specs that are submitted together."""
