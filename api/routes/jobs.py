@@ -31,7 +31,7 @@ from core.errors import BadRequest, NotFound, Problem
 from core.jobs.state import JobState
 from core.jobs.views import ArtifactView, EstimateView, EventView, JobView, MetricPoint, MetricSeries, Page
 from core.spec import AnyJobSpec, TrainSpec
-from core.spec.parts.forms import LABEL, PLAIN, JobId, matches
+from core.spec.parts.forms import LABEL, PLAIN, JobId, PipelineId, matches
 
 router = APIRouter(route_class=Route, prefix="/jobs", tags=["jobs"])
 
@@ -136,11 +136,18 @@ def list_jobs(
         list[Annotated[str, Field(json_schema_extra={"pattern": LABEL})]] | None,
         Query(description="key:value. Repeat it to require several labels."),
     ] = None,
+    pipeline: Annotated[PipelineId | None, Query(description="Only the jobs of this pipeline.")] = None,
     cursor: JobCursor = None,
     limit: Limit = 50,
 ) -> Page[JobView]:
     jobs, following = store.jobs.page(
-        state=state, kind=kind, labels=labels_of(label), access=reader.access, cursor=cursor, limit=limit
+        state=state,
+        kind=kind,
+        labels=labels_of(label),
+        pipeline=pipeline,
+        access=reader.access,
+        cursor=cursor,
+        limit=limit,
     )
     return Page(items=[job_view(job) for job in jobs], next_cursor=following)
 

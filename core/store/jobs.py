@@ -73,6 +73,7 @@ class JobStore:
         state: str | None = None,
         kind: str | None = None,
         labels: dict[str, str] | None = None,
+        pipeline: str | None = None,
         access: Access = EVERYTHING,
         cursor: str | None = None,
         limit: int = 50,
@@ -83,6 +84,8 @@ class JobStore:
             query = query.where(Job.state == state)
         if kind:
             query = query.where(Job.kind == kind)
+        if pipeline:
+            query = query.where(Job.pipeline_id == pipeline)
         for key, value in (labels or {}).items():
             query = query.where(Job.labels[key].as_string() == value)
         if cursor is not None:

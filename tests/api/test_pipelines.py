@@ -80,6 +80,9 @@ def test_stages_become_jobs_that_wait_for_each_other(on_both):
     spec = on_both.get(f"/jobs/{jobs['compare']}").json()["spec"]
     assert spec["models"][0]["ref"] == f"job:{jobs['train']}/model"
     assert spec["labels"] == {"team": "search"}
+    listed = on_both.get("/jobs", params={"pipeline": made["id"], "state": "waiting"}).json()["items"]
+    assert {job["stage"] for job in listed} == {"train", "compare", "embed"}
+    assert on_both.get("/jobs", params={"pipeline": "pipe_0"}).json()["items"] == []
     assert run_next(on_both) == jobs["mine"]
     now = show(on_both, made)
     assert (now["state"], now["progress"]) == ("running", {"succeeded": 1, "stages": 4, "fraction": 0.25})
