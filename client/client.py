@@ -24,6 +24,7 @@ from core.jobs.views import (
     MetricSeries,
     Page,
     PreviewView,
+    WhyView,
     WorkerView,
 )
 from core.spec import JobSpec
@@ -86,6 +87,14 @@ class Client:
         """Iterate over all jobs, newest first. Filters: state, kind, label (``k:v``)."""
         for page in self._connection.pages("/jobs", limit=limit, **filters):
             yield from Page[JobView].model_validate(page).items
+
+    def why(self, job_id: str) -> WhyView:
+        """Why a job is not running, its position in the queue, and when it may start."""
+        return WhyView.model_validate(self._connection.json("GET", f"/jobs/{quoted(job_id)}/why"))
+
+    def change(self, job_id: str, **changes: Any) -> JobView:
+        """Change ``name``, ``labels`` or ``priority`` of a job."""
+        return JobView.model_validate(self._connection.json("PATCH", f"/jobs/{quoted(job_id)}", json=changes))
 
     def cancel(self, job_id: str) -> JobView:
         return self._act(job_id, "cancel")

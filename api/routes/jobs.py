@@ -27,10 +27,21 @@ from api.routing import Route
 from api.series import downsample
 from api.submission import Checker, wake_for
 from api.views import artifact_view, job_view
+from api.why import explain
 from core.errors import BadRequest, NotFound, Problem
 from core.jobs.state import JobState
-from core.jobs.views import ArtifactView, EstimateView, EventView, JobView, MetricPoint, MetricSeries, Page
+from core.jobs.views import (
+    ArtifactView,
+    EstimateView,
+    EventView,
+    JobView,
+    MetricPoint,
+    MetricSeries,
+    Page,
+    WhyView,
+)
 from core.spec import AnyJobSpec, TrainSpec
+from core.spec.job import JobChanges
 from core.spec.parts.forms import LABEL, PLAIN, JobId, PipelineId, matches
 
 router = APIRouter(route_class=Route, prefix="/jobs", tags=["jobs"])
@@ -168,7 +179,26 @@ def get_job(job: VisibleJob, store: StoreDep) -> JobView:
     return job_view(job, store)
 
 
+@router.get("/{job_id}/why", summary="Why a job is not running")
+def why(job: VisibleJob, store: StoreDep) -> WhyView:
+    """The reasons why the job does not run now, each with a code and a sentence; its position in the queue,
+    and when it may start. Empty for a running job."""
+    return explain(job, store)
+
+
 PathJob = Annotated[JobId, Path()]
+
+
+@router.patch(
+    "/{job_id}",
+    summary="Change the name, labels or priority of a job",
+    responses={403: _ACTION[403]},
+)
+def change(
+    job_id: PathJob, changes: Annotated[JobChanges, Body()], store: StoreDep, principal: Submitter
+) -> JobView:
+    """A higher priority moves a queued job forward. A running attempt is not interrupted."""
+    return job_view(store.jobs.change(job_id, changes, principal.access), store)
 
 
 @router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=_ACTION)

@@ -102,6 +102,41 @@ def show(job_id: JobId, as_json: Json = False) -> None:
         print_job(client.job(job_id), as_json)
 
 
+@app.command(epilog="example: reason why job_01k9...")
+def why(job_id: JobId, as_json: Json = False) -> None:
+    """Explain why a job is not running."""
+    with open_client() as client:
+        found = client.why(job_id)
+        state = client.job(job_id).state
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    for reason in found.reasons:
+        print(reason.message)
+    if not found.reasons:
+        print(f"The job is {state}.")
+    if found.eta_seconds is not None:
+        print(f"It may start in about {found.eta_seconds:,.0f} s.")
+
+
+@app.command(epilog="example: reason change job_01k9... --priority 10 --label team=search")
+def change(
+    job_id: JobId,
+    priority: Annotated[int | None, typer.Option(help="Higher ones are claimed first.")] = None,
+    name: Annotated[str | None, typer.Option(help="New name.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="key=value, repeatable; in place of all labels.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Change the priority, name or labels of a job."""
+    labels = dict(item.partition("=")[::2] for item in label) if label else None
+    given = {"priority": priority, "name": name, "labels": labels}
+    with open_client() as client:
+        changes = {field: value for field, value in given.items() if value is not None}
+        print_job(client.change(job_id, **changes), as_json)
+
+
 @app.command(epilog="example: reason jobs --state running --label team=search")
 def jobs(
     state: Annotated[

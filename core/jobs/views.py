@@ -176,6 +176,25 @@ class WorkerView(Lenient):
     heartbeat_at: datetime
 
 
+class WhyReason(Lenient):
+    """A reason why a job does not run; ``code`` is for programs."""
+
+    code: str
+    message: str
+
+
+class WhyView(Lenient):
+    """Why a job is not running. Without reasons it is."""
+
+    reasons: list[WhyReason] = Field(default_factory=list)
+    position: int | None = Field(
+        None, description="Number of queued jobs before it. Null unless the job is queued."
+    )
+    eta_seconds: float | None = Field(
+        None, description="Estimated time until it starts, from the running jobs and earlier durations."
+    )
+
+
 class WaitingView(Lenient):
     """A queued job."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from core.spec.parts.base import Strict
 from core.spec.parts.forms import LABEL_KEY, NAME, JobId
@@ -36,6 +36,29 @@ class Resources(Strict):
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 
+JobName = Annotated[str, Field(min_length=1, max_length=200, pattern=NAME)]
+Labels = Annotated[
+    dict[Annotated[str, Field(pattern=LABEL_KEY)], Annotated[str, Field(max_length=200)]],
+    Field(max_length=32),
+]
+Priority = Annotated[int, Field(ge=-1000, le=1000)]
+
+
+class JobChanges(Strict):
+    """What can be changed of a job after its submission. Fields that are not given stay as they are."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    name: JobName | None = Field(None, description="null removes the name.")
+    labels: Labels = Field(default_factory=dict, description="In place of all labels that it has.")
+    priority: Priority = Field(0, description="Changes the order in which queued jobs are claimed.")
+
+    @model_validator(mode="after")
+    def _something(self) -> "JobChanges":
+        if not self.model_fields_set:
+            raise ValueError("give at least one of name, labels and priority")
+        return self
+
 
 class JobSpec(Strict):
     """Fields of all kinds of jobs."""
@@ -46,14 +69,13 @@ class JobSpec(Strict):
     OUTPUTS: ClassVar[Mapping[str, Role | None]]
     """Name of each output, and what it may stand for in another spec; None: a report."""
 
-    name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME)
-    labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Annotated[str, Field(max_length=200)]] = Field(
+    name: JobName | None = None
+    labels: Labels = Field(
         default_factory=dict,
-        max_length=32,
         description="Keys contain letters, digits, '_', '.' and '-', at most 63 characters.",
     )
-    priority: int = Field(
-        0, ge=-1000, le=1000, description="Jobs with a higher priority are claimed first, equal ones by age."
+    priority: Priority = Field(
+        0, description="Jobs with a higher priority are claimed first, equal ones by age."
     )
     resources: Resources = Field(default_factory=Resources)
     device: Device = Field(

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import and_, func, or_, select
+from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
+from core.jobs.events import Notice
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
+from core.spec.job import PART_OF, JobChanges
 from core.spec.parts.forms import JOB_ID
-from core.store.moves import end_parts, get_job, move, request, tell_dependents, unmet
+from core.store.moves import add_event, end_parts, get_job, move, request, tell_dependents, unmet
 from core.store.new_jobs import NewJob, hold_key, insert_job, replay
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
@@ -102,6 +105,18 @@ class JobStore:
         with self._database.read() as session:
             return session.scalar(select(func.count()).where(Job.state == JobState.QUEUED, ahead)) or 0
 
+    def unmet(self, job_id: str) -> list[Job]:
+        """The jobs that this one still waits for, the oldest first."""
+        with self._database.read() as session:
+            return sorted(unmet(session, job_id), key=lambda job: job.id)
+
+    def delay(self, job: Job) -> float:
+        """Seconds, by the database's clock, until a queued job may be claimed; negative when it may be now."""
+        with self._database.read() as session:
+            now = session.scalar(select(self._database.time()))
+        assert now is not None
+        return (job.not_before - now).total_seconds()
+
     def depth(self) -> dict[str, int]:
         """How many jobs are in each state."""
         with self._database.read() as session:
@@ -164,6 +179,29 @@ class JobStore:
                     f"Job {job_id} depends on {names}: retry that job first, or submit this one again"
                 )
             return self._ask(session, job, JobState.QUEUED, "retry", failures=0, **FRESH)
+
+    def change(self, job_id: str, changes: JobChanges, access: Access = EVERYTHING) -> Job:
+        """A job's name, labels or priority, in its row and its spec. An attempt that runs goes on under the
+        name that it began with."""
+        given = {name: getattr(changes, name) for name in changes.model_fields_set}
+        with self._database.write() as session:
+            job = self._own(session, job_id, access)
+            if "labels" in given and (whole := job.labels.get(PART_OF)):
+                given["labels"] = {**given["labels"], PART_OF: whole}
+            for name, value in given.items():
+                setattr(job, name, value)
+            job.rank = -job.priority
+            job.spec = {**job.spec, **given}
+            if "priority" in given:  # of a divided mine job the parts are what is claimed
+                session.execute(
+                    sql_update(Job)
+                    .where(Job.labels[PART_OF].as_string() == job_id)
+                    .values(priority=job.priority, rank=job.rank)
+                )
+            job.event_seq += 1
+            told = ", ".join(f"{name} {value!r}" for name, value in given.items())
+            add_event(self._database, session, job, Notice(message=f"Changed on request: {told}"))
+        return job
 
     @staticmethod
     def _own(session: Session, job_id: str, access: Access) -> Job:

@@ -15,10 +15,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from core.errors import InvalidRequest, Problem
-from core.spec.job import JobSpec
+from core.spec.job import JobName, JobSpec, Labels
 from core.spec.parse import KINDS, SPEC_BY_KIND, AnyJobSpec, AnySpec, problems_of, validate_spec
 from core.spec.parts.base import Strict
-from core.spec.parts.forms import LABEL_KEY, NAME
 from core.spec.parts.reference_places import FoundReference, find_references, replace_references
 
 MOST_STAGES = 500
@@ -45,10 +44,8 @@ class _AsJobSpec:
 class PipelineSpec(Strict):
     """Jobs that are created together and depend on each other."""
 
-    name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME)
-    labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Annotated[str, Field(max_length=200)]] = Field(
-        default_factory=dict, max_length=32, description="Labels of the pipeline and of all its jobs."
-    )
+    name: JobName | None = None
+    labels: Labels = Field(default_factory=dict, description="Labels of the pipeline and of all its jobs.")
     stages: dict[StageName, Annotated[dict[str, Any], _AsJobSpec()]] = Field(
         min_length=1,
         max_length=MOST_STAGES,
