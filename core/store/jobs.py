@@ -111,11 +111,11 @@ class JobStore:
             return sorted(unmet(session, job_id), key=lambda job: job.id)
 
     def delay(self, job: Job) -> float:
-        """Seconds, by the database's clock, until a queued job may be claimed; negative when it may be now."""
+        """Seconds by the database's clock until a queued job may be claimed; negative when it may be now."""
         with self._database.read() as session:
             now = session.scalar(select(self._database.time()))
         assert now is not None
-        return (job.not_before - now).total_seconds()
+        return float((job.not_before - now).total_seconds())
 
     def depth(self) -> dict[str, int]:
         """How many jobs are in each state."""
