@@ -147,8 +147,8 @@ def check_memory(spec: TrainSpec, inputs: Mapping[str, Input], store: Store, lib
         refused = InvalidRequest(message, [Problem("base_model", message)])
         refused.extra = {"estimate": estimate_training(spec, inputs, store, library).model_dump(mode="json")}
         raise refused
-    if spec.resources.gpus == "auto":
-        return None  # what it runs on is settled by who is there
+    if spec.resources.gpus in ("auto", 0):
+        return None  # what it runs on is settled by who is there, or it is the CPU
     possible = ("fp32", "bf16") if spec.precision == "auto" else (spec.precision,)
     processes = _processes(spec, "cuda")
     return min(

@@ -103,6 +103,12 @@ def test_a_gpu_in_the_fleet_is_reckoned_with(http, spec):
     assert estimate(http, {**spec, "resources": {"gpus": 0}})["device"] == "cpu"
 
 
+def test_a_training_on_the_cpu_asks_for_no_gpu_memory(http, spec):
+    answer = post(http, {**spec, "resources": {"gpus": 0}})
+    assert answer.status_code == 201, answer.text
+    assert http.app.state.store.jobs.get(answer.json()["id"]).gpu_memory_bytes is None
+
+
 def test_several_gpus_share_the_batch(http, spec):
     gpus = [
         Gpu(uuid=f"GPU-{index}", index=index, name="H200", memory_bytes=(140 - index) * 10**9)
