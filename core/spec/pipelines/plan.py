@@ -4,6 +4,7 @@ A pipeline is posted as a whole and becomes jobs: every stage gets the id of its
 stage becomes one to that job's output. So no other part of the service knows stages.
 """
 
+import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -89,11 +90,10 @@ def plan_stages(pipeline: PipelineSpec, new_ids: Callable[[int], list[str]]) -> 
     stages = []
     for name in ordered:
         try:
-            spec = validate_spec(_with_jobs(pipeline.stages[name], job_ids))
+            spec = validate_spec(_with_labels(_with_jobs(pipeline.stages[name], job_ids), pipeline.labels))
         except ValidationError as error:
             problems += [Problem(_path(name, found.path), found.message) for found in problems_of(error)]
             continue
-        spec.labels = {**pipeline.labels, **spec.labels}
         stages.append(Stage(name, job_ids[name], spec, tuple(needs[name])))
     if problems:
         raise _refusal(problems)
@@ -171,7 +171,8 @@ def _check(stage: str, output: str | None, reference: FoundReference, pipeline: 
 
 
 def _unknown_stage(stage: str, pipeline: PipelineSpec) -> str:
-    return f"there is no stage {stage!r}; the pipeline has {', '.join(pipeline.stages)}"
+    near = difflib.get_close_matches(stage, pipeline.stages, 1)
+    return f"there is no stage {stage!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _check_acyclic(needs: Mapping[str, list[str]], problems: list[Problem]) -> None:
@@ -185,6 +186,12 @@ def _check_acyclic(needs: Mapping[str, list[str]], problems: list[Problem]) -> N
         problems.append(Problem(_path(cycle[0], ""), f"depends on itself: {' needs '.join(cycle)}"))
 
 
+def _with_labels(spec: dict[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """A copy of an unvalidated spec with the pipeline's labels beside its own."""
+    own = spec.get("labels", {})
+    return {**spec, "labels": {**labels, **own}} if isinstance(own, dict) else spec
+
+
 def _with_jobs(spec: dict[str, Any], job_ids: Mapping[str, str]) -> dict[str, Any]:
     """A copy of an unvalidated spec in which jobs stand for stages."""
 
@@ -196,6 +203,9 @@ def _with_jobs(spec: dict[str, Any], job_ids: Mapping[str, str]) -> dict[str, An
 
     spec = replace_references(spec, SPEC_BY_KIND[spec["kind"]].REFERENCES, job_of)
     if any(text.startswith("stage:") for text in _dependencies(spec)):
-        parents = [job_of(text).removeprefix("job:") for text in spec["depends_on"]]
+        parents = [
+            job_of(item).removeprefix("job:") if isinstance(item, str) else item
+            for item in spec["depends_on"]
+        ]
         spec = {**spec, "depends_on": parents}
     return spec
