@@ -48,7 +48,8 @@ def test_no_text_in_a_path_or_a_query_is_an_error_of_the_server(on_both):
             elif isinstance(text, str) and name in ("quote", "long"):  # others never get through a server
                 headers = {parameter["name"]: text}
             url = url.replace("{job_id}", "job_1").replace("{artifact_id}", "art_1").replace("{dataset}", "x")
-            answer = on_both.request(method, f"{url.replace('{path}', 'a')}{query}", headers=headers)
+            body = {"json": {"priority": 1}} if method == "patch" else {}
+            answer = on_both.request(method, f"{url.replace('{path}', 'a')}{query}", headers=headers, **body)
             answers[method, path, parameter["name"], name] = answer.status_code
     assert {call: status for call, status in answers.items() if status >= 500} == {}
     assert {status for (_, path, name, _), status in answers.items() if f"{{{name}}}" in path} == {404}
@@ -191,7 +192,7 @@ def test_json_has_several_names(http, content_type):
         ("PUT", "/jobs", "GET, POST"),
         ("OPTIONS", "/datasets", "GET, POST"),
         ("GET", "/jobs/estimate", "POST"),
-        ("DELETE", "/jobs/job_1", "GET"),
+        ("DELETE", "/jobs/job_1", "GET, PATCH"),
         ("GET", "/jobs/job_1/cancel", "POST"),
         ("POST", "/artifacts/art_1/files/a/b", "GET, HEAD"),
     ],
