@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.concurrency import run_in_threadpool
@@ -15,9 +15,10 @@ from api.deps import StoreDep, VisibleJob
 from api.routing import Route
 from core.errors import BadRequest, NotFound, Unauthorized, Unavailable
 from core.jobs.state import JobState
-from core.jobs.views import EventView
+from core.jobs.views import EventView, Page
 from core.spec.parts.forms import NUMBER, matches
 from core.store.schema.access import EVERYTHING, Access
+from core.store.schema.tables import Job, Pipeline
 
 router = APIRouter(route_class=Route, prefix="/jobs", tags=["jobs"])
 
@@ -42,6 +43,16 @@ def last_seen(
     if not matches(NUMBER, last_event_id):
         raise BadRequest(f"Last-Event-ID {last_event_id!r} is not the id of an event of this stream")
     return int(last_event_id)
+
+
+Told = TypeVar("Told", bound=EventView)
+
+
+def page_of_events(found: list[Told], cursor: int, owner: Job | Pipeline) -> Page[Told]:
+    """The events after ``cursor``; ``next_cursor`` is null only after the last of an owner that has ended."""
+    last = found[-1].seq if found else cursor
+    more = last < owner.event_seq or not JobState(owner.state).final
+    return Page(items=found, next_cursor=str(last) if more else None)
 
 
 @router.get(

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from client.connection import ATTEMPTS, Connection, error_of, quoted
+from client.connection import ATTEMPTS, Connection, error_of, quoted, wait_for
 from client.pipelines import Pipelines
 from core.errors import NotFound, ReasonError
 from core.jobs.views import (
@@ -113,14 +113,7 @@ class Client:
 
     def wait(self, job_id: str, timeout: float | None = None, poll_seconds: float = 0.5) -> JobView:
         """Wait until the job has ended or is paused. Raises `TimeoutError`."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            job = self.job(job_id)
-            if job.state.final or job.state == "paused":
-                return job
-            if end is not None and time.monotonic() > end:
-                raise TimeoutError(f"Job {job_id} is still {job.state} after {timeout:g} s")
-            time.sleep(poll_seconds)
+        return wait_for(lambda: self.job(job_id), f"Job {job_id}", timeout, poll_seconds)
 
     def events(self, job_id: str, after: int = 0) -> list[EventView]:
         """Return all events so far whose ``seq`` is above ``after``."""

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -22,7 +22,8 @@ from core.errors import (
     Unauthorized,
     Unavailable,
 )
-from core.jobs.views import EventView
+from core.jobs.state import JobState
+from core.jobs.views import EventView, JobView, PipelineView
 
 _BY_STATUS: dict[int, type[ReasonError]] = {
     error.status: error
@@ -41,6 +42,7 @@ _BY_STATUS: dict[int, type[ReasonError]] = {
 ATTEMPTS = 5
 
 Event = TypeVar("Event", bound=EventView)
+Ended = TypeVar("Ended", JobView, PipelineView)
 
 
 class Connection:
@@ -119,6 +121,18 @@ class Connection:
             for line in response.iter_lines():
                 if line.startswith("data:"):
                     yield model.model_validate(json.loads(line.removeprefix("data:")))
+
+
+def wait_for(look: Callable[[], Ended], what: str, timeout: float | None, poll_seconds: float) -> Ended:
+    """Look until a job or a pipeline has ended or is paused. Raises `TimeoutError`."""
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        found = look()
+        if found.state.final or found.state is JobState.PAUSED:
+            return found
+        if end is not None and time.monotonic() > end:
+            raise TimeoutError(f"{what} is still {found.state} after {timeout:g} s")
+        time.sleep(poll_seconds)
 
 
 def error_of(response: httpx.Response) -> ReasonError:

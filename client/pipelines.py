@@ -1,11 +1,10 @@
 """Pipelines of a service, from Python."""
 
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from client.connection import Connection, quoted
+from client.connection import Connection, quoted, wait_for
 from core.jobs.views import Page, PipelineEventView, PipelineView
 from core.spec.pipelines.plan import PipelineSpec
 
@@ -54,11 +53,4 @@ class Pipelines:
 
     def wait(self, pipeline_id: str, timeout: float | None = None, poll_seconds: float = 0.5) -> PipelineView:
         """Wait until the pipeline has ended or is paused. Raises `TimeoutError`."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            pipeline = self.get(pipeline_id)
-            if pipeline.state.final or pipeline.state == "paused":
-                return pipeline
-            if end is not None and time.monotonic() > end:
-                raise TimeoutError(f"Pipeline {pipeline_id} is still {pipeline.state} after {timeout:g} s")
-            time.sleep(poll_seconds)
+        return wait_for(lambda: self.get(pipeline_id), f"Pipeline {pipeline_id}", timeout, poll_seconds)

@@ -25,6 +25,7 @@ from api.reading_estimates import estimate_reading
 from api.references import resolve_references
 from api.routing import Route
 from api.series import downsample
+from api.stream import page_of_events
 from api.submission import Checker, wake_for
 from api.views import artifact_view, job_view
 from api.why import explain
@@ -128,6 +129,13 @@ def estimate_job(
     return estimate_reading(spec, inputs, store, library)
 
 
+LabelFilter = Annotated[
+    # Checked by `labels_of`, and answered with 400.
+    list[Annotated[str, Field(json_schema_extra={"pattern": LABEL})]] | None,
+    Query(description="key:value. Repeat it to require several labels."),
+]
+
+
 @router.get(
     "",
     summary="List jobs, newest first",
@@ -142,11 +150,7 @@ def list_jobs(
     reader: Reader,
     state: JobState | None = None,
     kind: Annotated[str | None, Query(pattern=PLAIN, max_length=32)] = None,
-    label: Annotated[
-        # Checked below, and answered with 400.
-        list[Annotated[str, Field(json_schema_extra={"pattern": LABEL})]] | None,
-        Query(description="key:value. Repeat it to require several labels."),
-    ] = None,
+    label: LabelFilter = None,
     pipeline: Annotated[PipelineId | None, Query(description="Only the jobs of this pipeline.")] = None,
     cursor: JobCursor = None,
     limit: Limit = 50,
@@ -244,9 +248,7 @@ def events(
 ) -> Page[EventView]:
     """Oldest first. `next_cursor` is null only after the last event of a job that has ended."""
     found = store.progress.events(job.id, after=cursor, limit=limit)
-    last = found[-1].seq if found else cursor
-    more = last < job.event_seq or not JobState(job.state).final
-    return Page(items=found, next_cursor=str(last) if more else None)
+    return page_of_events(found, cursor, job)
 
 
 @router.get("/{job_id}/metrics", summary="Metrics of a job")

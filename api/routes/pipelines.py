@@ -1,12 +1,12 @@
 """Pipelines: submit, look, stop."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import Field
 
 from api.deps import (
     MAX_NUMBER,
@@ -20,20 +20,20 @@ from api.deps import (
     Submitter,
     VisiblePipeline,
 )
-from api.routes.jobs import labels_of
+from api.routes.jobs import LabelFilter, labels_of
 from api.routing import Route
-from api.stream import Followed, follow, last_seen
+from api.stream import Followed, follow, last_seen, page_of_events
 from api.submission import Checker, wake_for
 from api.views import pipeline_view
 from core.errors import InvalidRequest, Problem, ReasonError
 from core.ids import new_id
 from core.jobs.state import JobState
 from core.jobs.views import Page, PipelineEventView, PipelineView
-from core.spec.parts.forms import LABEL, PLAIN, PipelineId
+from core.spec.parts.forms import PLAIN, PipelineId
 from core.spec.pipelines.plan import PipelineSpec, Stage, plan_stages
 from core.store import Store
 from core.store.new_jobs import NewJob
-from core.store.schema.tables import Pipeline
+from core.store.schema.tables import Job, Pipeline
 
 router = APIRouter(route_class=Route, prefix="/pipelines", tags=["pipelines"])
 
@@ -97,7 +97,7 @@ def submit(
     if not new:
         response.status_code = 200
     response.headers["Location"] = f"/pipelines/{pipeline.id}"
-    return _woken(pipeline, store, background, queue)
+    return _view(pipeline, store, partial(wake_for, background, queue))
 
 
 def _new_job_ids(count: int) -> list[str]:
@@ -110,27 +110,27 @@ def _check(stages: list[Stage], checker: Checker) -> list[NewJob]:
     jobs: list[NewJob] = []
     for stage in stages:
         try:
-            found = checker.check(stage.spec, job_id=stage.job_id, stage=stage.name, planned=planned)
+            jobs += checker.check(stage.spec, job_id=stage.job_id, stage=stage.name, planned=planned)
         except ReasonError as error:
             raise _within(error, stage.name) from error
-        parents = [other.job_id for other in stages if other.name in stage.needs]
-        jobs += [job.after(parents) for job in found]
     return jobs
 
 
 def _within(error: ReasonError, stage: str) -> ReasonError:
     """The same error, about a stage."""
     found = type(error)(f"stages.{stage}: {error}")
+    found.extra = error.extra
     found.problems = [Problem(f"stages.{stage}.{item.path}", item.message) for item in error.problems]
     if isinstance(error, InvalidRequest) and not found.problems:
         found.problems = [Problem(f"stages.{stage}", str(error))]
     return found
 
 
-def _woken(pipeline: Pipeline, store: Store, background: BackgroundTasks, queue: QueueDep) -> PipelineView:
+def _view(pipeline: Pipeline, store: Store, wake: Callable[[Job], None] = lambda _job: None) -> PipelineView:
+    """``wake`` is called with each of its jobs."""
     jobs = store.pipelines.jobs_of([pipeline.id])[pipeline.id]
     for job in jobs.values():
-        wake_for(background, queue, job)
+        wake(job)
     return pipeline_view(pipeline, jobs, store.pipelines.needs_of(pipeline.id))
 
 
@@ -139,11 +139,7 @@ def list_pipelines(
     store: StoreDep,
     reader: Reader,
     state: JobState | None = None,
-    label: Annotated[
-        # Checked below, and answered with 400.
-        list[Annotated[str, Field(json_schema_extra={"pattern": LABEL})]] | None,
-        Query(description="key:value. Repeat it to require several labels."),
-    ] = None,
+    label: LabelFilter = None,
     cursor: PipelineCursor = None,
     limit: Limit = 50,
 ) -> Page[PipelineView]:
@@ -157,8 +153,7 @@ def list_pipelines(
 
 @router.get("/{pipeline_id}", summary="A pipeline")
 def get_pipeline(pipeline: VisiblePipeline, store: StoreDep) -> PipelineView:
-    jobs = store.pipelines.jobs_of([pipeline.id])[pipeline.id]
-    return pipeline_view(pipeline, jobs, store.pipelines.needs_of(pipeline.id))
+    return _view(pipeline, store)
 
 
 _ACTION: dict[int | str, dict[str, Any]] = {
@@ -168,15 +163,9 @@ _ACTION: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/{pipeline_id}/cancel", status_code=202, summary="Cancel a pipeline", responses=_ACTION)
-def cancel(
-    pipeline_id: PathPipeline,
-    store: StoreDep,
-    background: BackgroundTasks,
-    queue: QueueDep,
-    principal: Submitter,
-) -> PipelineView:
+def cancel(pipeline_id: PathPipeline, store: StoreDep, principal: Submitter) -> PipelineView:
     """Cancel all stages that have not ended. Running jobs first save a checkpoint."""
-    return _woken(store.pipelines.cancel(pipeline_id, principal.access), store, background, queue)
+    return _view(store.pipelines.cancel(pipeline_id, principal.access), store)
 
 
 @router.post("/{pipeline_id}/retry", status_code=202, summary="Retry a pipeline", responses=_ACTION)
@@ -188,7 +177,8 @@ def retry(
     principal: Submitter,
 ) -> PipelineView:
     """Queue the failed and cancelled stages again. Stages that have succeeded are not run again."""
-    return _woken(store.pipelines.retry(pipeline_id, principal.access), store, background, queue)
+    pipeline = store.pipelines.retry(pipeline_id, principal.access)
+    return _view(pipeline, store, partial(wake_for, background, queue))
 
 
 @router.get("/{pipeline_id}/events", summary="Events of a pipeline")
@@ -203,9 +193,7 @@ def events(
     """The events of all stages, oldest first. `next_cursor` is null only after the last event of a pipeline
     that has ended."""
     found = store.pipelines.events(pipeline.id, after=cursor, limit=limit)
-    last = found[-1].seq if found else cursor
-    more = last < pipeline.event_seq or not JobState(pipeline.state).final
-    return Page(items=found, next_cursor=str(last) if more else None)
+    return page_of_events(found, cursor, pipeline)
 
 
 @router.get(

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from client.cli.shared import (
     app,
     console,
     exit_with,
+    label_filters,
+    leaving_it_running,
     open_client,
     print_job,
     print_json,
@@ -86,13 +89,10 @@ def watch(job_id: JobId, as_json: Json = False) -> None:
 
 
 def _watch(client: Client, job_id: str, as_json: bool) -> None:
-    try:
+    with leaving_it_running("job", f"reason cancel {job_id}"):
         job = follow(client, job_id, console)
-    except KeyboardInterrupt:
-        console.print(f"The job continues to run. To cancel it: reason cancel {job_id}", highlight=False)
-        raise typer.Exit(130) from None
     print_job(job, as_json)
-    exit_with(job)
+    exit_with(job.state)
 
 
 @app.command(epilog="example: reason show job_01k9... --json")
@@ -148,13 +148,9 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first."""
-    labels = [item.replace("=", ":", 1) for item in label or []] or None
     with open_client() as client:
-        found = []
-        for job in client.jobs(limit=limit, state=state, kind=kind, label=labels):
-            found.append(job)
-            if len(found) == limit:
-                break
+        pages = client.jobs(limit=limit, state=state, kind=kind, label=label_filters(label))
+        found = list(islice(pages, limit))
     if as_json:
         print_json([job.model_dump(mode="json") for job in found])
         return

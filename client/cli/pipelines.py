@@ -1,6 +1,7 @@
 """Commands about pipelines: ``reason pipeline``."""
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,13 @@ import typer
 from rich.table import Column, Table
 
 from client.cli.shared import (
-    EXITS,
     Json,
     Set,
     app,
     console,
+    exit_with,
+    label_filters,
+    leaving_it_running,
     open_client,
     print_json,
     print_table,
@@ -60,16 +63,10 @@ def watch(pipeline_id: PipelineId, as_json: Json = False) -> None:
 
 
 def _watch(client: Client, pipeline_id: str, as_json: bool) -> None:
-    try:
+    with leaving_it_running("pipeline", f"reason pipeline cancel {pipeline_id}"):
         ended = watch_pipeline(client, pipeline_id, console)
-    except KeyboardInterrupt:
-        console.print(
-            f"The pipeline continues to run. To cancel it: reason pipeline cancel {pipeline_id}",
-            highlight=False,
-        )
-        raise typer.Exit(130) from None
     _print(ended, as_json)
-    raise typer.Exit(EXITS[ended.state])
+    exit_with(ended.state)
 
 
 @pipeline.command(epilog="example: reason pipeline show pipe_01k9...")
@@ -89,13 +86,9 @@ def list_pipelines(
     as_json: Json = False,
 ) -> None:
     """List pipelines, newest first."""
-    labels = [item.replace("=", ":", 1) for item in label or []] or None
     with open_client() as client:
-        found = []
-        for one in client.pipelines.list(limit=limit, state=state, label=labels):
-            found.append(one)
-            if len(found) == limit:
-                break
+        pages = client.pipelines.list(limit=limit, state=state, label=label_filters(label))
+        found = list(islice(pages, limit))
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
         return

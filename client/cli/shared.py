@@ -1,13 +1,16 @@
 """What every command has in common: the application, its options, and how things are printed."""
 
+import contextlib
 import json
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from client.client import Client
+from core.jobs.state import JobState
 from core.jobs.views import JobView
 from core.settings import Settings
 
@@ -19,7 +22,7 @@ app = typer.Typer(
 )
 console = Console(stderr=True, markup=False)  # what jobs say is text, brackets and all
 
-EXITS = {"succeeded": 0, "failed": 1, "cancelled": 3, "paused": 3}
+_EXITS = {"succeeded": 0, "failed": 1, "cancelled": 3, "paused": 3}
 
 JobId = Annotated[str, typer.Argument(help="Job id, as printed by reason submit.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
@@ -63,5 +66,20 @@ def print_table(table: Table) -> None:
     (output if output.is_terminal else Console(width=250)).print(table)
 
 
-def exit_with(job: JobView) -> None:
-    raise typer.Exit(EXITS[job.state])
+def exit_with(state: JobState) -> NoReturn:
+    raise typer.Exit(_EXITS[state])
+
+
+@contextlib.contextmanager
+def leaving_it_running(what: str, cancel: str) -> Iterator[None]:
+    """Ctrl-C ends the command and not what it watches: that is said, with the command that would."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"The {what} continues to run. To cancel it: {cancel}", highlight=False)
+        raise typer.Exit(130) from None
+
+
+def label_filters(given: list[str] | None) -> list[str] | None:
+    """``key=value`` as people write it, as the service's filters ``key:value``."""
+    return [item.replace("=", ":", 1) for item in given or []] or None

@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
@@ -15,11 +14,11 @@ from core.jobs.state import JobState, can_move
 from core.spec.job import PART_OF, JobChanges
 from core.spec.parts.forms import JOB_ID
 from core.store.moves import add_event, end_parts, get_job, move, request, tell_dependents, unmet
-from core.store.new_jobs import NewJob, hold_key, insert_job, replay
+from core.store.new_jobs import NewJob, add_once, insert_job, replay
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
 from core.store.schema.database import Database
-from core.store.schema.tables import Job
+from core.store.schema.tables import Dependency, Job
 
 
 class JobStore:
@@ -40,25 +39,16 @@ class JobStore:
     ) -> tuple[Job, bool]:
         """Adds a job, waiting when it depends on unfinished ones. Returns (job, whether it is new).
 
-        ``parts`` are jobs of its own, on which it depends: all are added, or none. ``idempotency`` is (key,
-        sha256 of the request): the same pair again returns the first job.
-        Raises `Conflict` for the same key with another request, `NotFound` for an unknown dependency.
+        ``parts`` are jobs of its own, on which it depends: all are added, or none. ``idempotency`` as for
+        `add_once`. Raises `NotFound` for an unknown dependency.
         """
-        try:
-            with self._database.write() as session:
-                if idempotency and (known := replay(session, access.owner, *idempotency)):
-                    return known, False
-                for part in parts:
-                    insert_job(self._database, session, part, access)
-                job = insert_job(self._database, session, new, access)
-                if idempotency:
-                    hold_key(session, access.owner, *idempotency, job.id)
-                return job, True
-        except IntegrityError:
-            # The same key came in twice at once and the other one won.
-            if idempotency and (known := self.replay(access.owner, *idempotency)):
-                return known, False
-            raise
+
+        def add(session: Session) -> Job:
+            for part in parts:
+                insert_job(self._database, session, part, access)
+            return insert_job(self._database, session, new, access)
+
+        return add_once(self._database, access, idempotency, add)
 
     def replay(self, owner: str | None, key: str, sha256: str) -> Job | None:
         """The job that this very request has made before. Raises `Conflict` for another request's key."""
@@ -193,9 +183,10 @@ class JobStore:
             job.rank = -job.priority
             job.spec = {**job.spec, **given}
             if "priority" in given:  # of a divided mine job the parts are what is claimed
+                parts = select(Dependency.depends_on).where(Dependency.job_id == job_id)
                 session.execute(
                     sql_update(Job)
-                    .where(Job.labels[PART_OF].as_string() == job_id)
+                    .where(Job.id.in_(parts), Job.labels[PART_OF].as_string() == job_id)
                     .values(priority=job.priority, rank=job.rank)
                 )
             job.event_seq += 1

@@ -1,9 +1,10 @@
 """New job rows: the one place where they are made, for single jobs and for pipelines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
@@ -35,13 +36,9 @@ class NewJob:
     pipeline_id: str | None = None
     stage: str | None = None
 
-    def within(self, pipeline_id: str | None) -> "NewJob":
+    def within(self, pipeline_id: str) -> "NewJob":
         """The same job in a pipeline."""
         return replace(self, pipeline_id=pipeline_id)
-
-    def after(self, jobs: Sequence[str]) -> "NewJob":
-        """The same job, which also waits for these."""
-        return replace(self, depends_on=[*self.depends_on, *jobs])
 
 
 def insert_job(database: Database, session: Session, new: NewJob, access: Access) -> Job:
@@ -95,6 +92,36 @@ def insert_job(database: Database, session: Session, new: NewJob, access: Access
     return job
 
 
+def add_once(
+    database: Database,
+    access: Access,
+    idempotency: tuple[str, str] | None,
+    add: Callable[[Session], Job],
+) -> tuple[Job, bool]:
+    """What ``add`` adds, in one transaction, and the job that it gives. Returns (job, whether it is new).
+
+    ``idempotency`` is (key, sha256 of the request): the same pair again returns the first job. Raises
+    `Conflict` for the same key with another request.
+    """
+    try:
+        with database.write() as session:
+            if idempotency and (known := replay(session, access.owner, *idempotency)):
+                return known, False
+            job = add(session)
+            if idempotency:
+                key, sha256 = idempotency
+                owner = access.owner or ""
+                session.add(IdempotencyKey(owner=owner, key=key, job_id=job.id, request_sha256=sha256))
+            return job, True
+    except IntegrityError:
+        # The same key came in twice at once and the other one won.
+        if idempotency:
+            with database.read() as session:
+                if known := replay(session, access.owner, *idempotency):
+                    return known, False
+        raise
+
+
 def replay(session: Session, owner: str | None, key: str, sha256: str) -> Job | None:
     """The job that this very request has made before; of a pipeline, one of its jobs.
 
@@ -106,8 +133,3 @@ def replay(session: Session, owner: str | None, key: str, sha256: str) -> Job | 
     if held.request_sha256 != sha256:
         raise Conflict(f"Idempotency-Key {key!r} was used for another request (job {held.job_id})")
     return session.get_one(Job, held.job_id)
-
-
-def hold_key(session: Session, owner: str | None, key: str, sha256: str, job_id: str) -> None:
-    """From now on the same request makes no second job."""
-    session.add(IdempotencyKey(owner=owner or "", key=key, job_id=job_id, request_sha256=sha256))

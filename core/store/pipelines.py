@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from core.errors import Conflict, NotFound
@@ -15,7 +14,7 @@ from core.spec.job import PART_OF
 from core.spec.parts.forms import PIPELINE_ID
 from core.store.jobs import FRESH, JobStore
 from core.store.moves import move, unmet
-from core.store.new_jobs import NewJob, hold_key, insert_job, replay
+from core.store.new_jobs import NewJob, add_once, insert_job
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
 from core.store.schema.database import Database
@@ -44,43 +43,33 @@ class PipelineStore:
         one without a stage is a part of another. ``idempotency`` as for `JobStore.submit`.
         """
         pipeline_id = new_id("pipe")
-        try:
-            with self._database.write() as session:
-                if idempotency and (known := self._replay(session, access.owner, *idempotency)):
-                    return known, False
-                pipeline = Pipeline(
-                    id=pipeline_id,
-                    name=name,
-                    labels=dict(labels),
-                    owner=access.owner,
-                    stages=list(order),
-                    state=JobState.QUEUED,
-                    event_seq=0,
-                    created_at=session.scalar(select(self._database.time())),
+
+        def add(session: Session) -> Job:
+            pipeline = Pipeline(
+                id=pipeline_id,
+                name=name,
+                labels=dict(labels),
+                owner=access.owner,
+                stages=list(order),
+                state=JobState.QUEUED,
+                event_seq=0,
+                created_at=session.scalar(select(self._database.time())),
+            )
+            session.add(pipeline)
+            session.flush()
+            for new in jobs:
+                job = insert_job(
+                    self._database, session, new.within(pipeline_id) if new.stage else new, access
                 )
-                session.add(pipeline)
-                session.flush()
-                for new in jobs:
-                    of_pipeline = pipeline_id if new.stage is not None else None
-                    insert_job(self._database, session, new.within(of_pipeline), access)
-                if idempotency:
-                    hold_key(session, access.owner, *idempotency, jobs[-1].id)
-            return self.get(pipeline_id), True
-        except IntegrityError:
-            # The same key came in twice at once and the other one won.
-            if idempotency and (known := self.replay(access.owner, *idempotency)):
-                return known, False
-            raise
+            return job
+
+        job, is_new = add_once(self._database, access, idempotency, add)
+        return self.get(str(job.pipeline_id)), is_new
 
     def replay(self, owner: str | None, key: str, sha256: str) -> Pipeline | None:
         """The pipeline that this very request has made before. Raises `Conflict` for another one's key."""
-        with self._database.read() as session:
-            return self._replay(session, owner, key, sha256)
-
-    @staticmethod
-    def _replay(session: Session, owner: str | None, key: str, sha256: str) -> Pipeline | None:
-        job = replay(session, owner, key, sha256)
-        return session.get(Pipeline, job.pipeline_id) if job is not None else None
+        job = self._jobs.replay(owner, key, sha256)
+        return self.get(str(job.pipeline_id)) if job is not None else None
 
     def get(self, pipeline_id: str, access: Access = EVERYTHING) -> Pipeline:
         """Raises `NotFound`."""
@@ -232,10 +221,10 @@ def _part(job: Job) -> bool:
 def end_reason_of(jobs: Mapping[str, Job]) -> tuple[str, str] | None:
     """Why a pipeline did not succeed: (code, sentence) of the stage whose end came first."""
     ended = [job for job in jobs.values() if job.state in (JobState.FAILED, JobState.CANCELLED)]
-    ended.sort(
-        key=lambda job: (job.end_code == EndReason.DEPENDENCY_FAILED, job.finished_at or job.created_at)
-    )
     if not ended:
         return None
-    first = ended[0]
+    first = min(
+        ended,
+        key=lambda job: (job.end_code == EndReason.DEPENDENCY_FAILED, job.finished_at or job.created_at),
+    )
     return first.end_code or "", f"Stage {first.stage}: {first.end_message}"

@@ -67,12 +67,11 @@ class PipelineSpec(Strict):
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage as a job. ``needs``: names of the stages that must succeed before it starts."""
+    """A stage as a job. What it needs stands in its spec: as references to jobs, and in ``depends_on``."""
 
     name: str
     job_id: str
     spec: AnySpec
-    needs: tuple[str, ...]
 
 
 def plan_stages(pipeline: PipelineSpec, new_ids: Callable[[int], list[str]]) -> list[Stage]:
@@ -94,7 +93,7 @@ def plan_stages(pipeline: PipelineSpec, new_ids: Callable[[int], list[str]]) -> 
         except ValidationError as error:
             problems += [Problem(_path(name, found.path), found.message) for found in problems_of(error)]
             continue
-        stages.append(Stage(name, job_ids[name], spec, tuple(needs[name])))
+        stages.append(Stage(name, job_ids[name], spec))
     if problems:
         raise _refusal(problems)
     return stages
