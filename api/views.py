@@ -16,7 +16,7 @@ from core.jobs.views import (
     WorkerView,
 )
 from core.store import Store
-from core.store.pipelines import end_reason_of
+from core.store.pipelines.pipelines import end_reason_of
 from core.store.schema.tables import ApiKey, Artifact, Job, Pipeline, Worker
 from core.store.waiting_line import Waiting
 

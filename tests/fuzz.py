@@ -26,9 +26,9 @@ from core.settings import Settings
 from core.spec import parse_spec
 from core.store import Store, open_store
 from core.store.artifacts import NewArtifact
-from core.store.leases import Capacity
+from core.store.attempts.leases import Capacity
+from core.store.attempts.progress import ProgressUpdate
 from core.store.new_jobs import NewJob
-from core.store.progress import ProgressUpdate
 from migrations import upgrade
 
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from core.jobs.events import Event, EventType, Memory, Metrics, PhaseChange, Progress, StateChange
 from core.jobs.protocol import EVENTS, LOG, RunResult
 from core.jobs.reasons import lost_run_folder
-from core.store.leases import Claim, Requests
-from core.store.progress import ProgressStore, ProgressUpdate
+from core.store.attempts.leases import Claim, Requests
+from core.store.attempts.progress import ProgressStore, ProgressUpdate
 
 _log = logging.getLogger(__name__)
 _MAX_LOG_READ = 1 << 20

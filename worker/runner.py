@@ -19,8 +19,8 @@ from core.spec.parts.refs import parse_ref
 from core.spec.stored import read_stored_spec
 from core.store import Store
 from core.store.artifacts import NewArtifact
-from core.store.leases import Capacity, Claim
-from core.store.progress import ProgressUpdate
+from core.store.attempts.leases import Capacity, Claim
+from core.store.attempts.progress import ProgressUpdate
 from worker.launch import Launcher
 from worker.progress import Crossing, read_result
 from worker.supervisor import Ended, Lease, Supervisor

@@ -16,7 +16,7 @@ from core.errors import StaleLease, Unavailable
 from core.jobs.protocol import Output, RunResult
 from core.jobs.reasons import EndReason, describe_signal
 from core.jobs.state import JobState
-from core.store.leases import Claim, LeaseStore, Requests
+from core.store.attempts.leases import Claim, LeaseStore, Requests
 from worker.control import Control
 from worker.progress import Crossing
 

@@ -14,7 +14,7 @@ from core.jobs.events import EventData, Notice, StateChange
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
 from core.spec.job import PART_OF
-from core.store.pipeline_events import note_events
+from core.store.pipelines.events import note_events
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.database import Database
 from core.store.schema.tables import Dependency, EventRow, GpuHold, Job

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from core.settings import Settings
 from core.store.artifacts import ArtifactStore
+from core.store.attempts.leases import LeaseStore, RetryPolicy
+from core.store.attempts.progress import ProgressStore
 from core.store.fleet import KeyStore, WorkerStore
 from core.store.jobs import JobStore
-from core.store.leases import LeaseStore, RetryPolicy
-from core.store.pipelines import PipelineStore
-from core.store.progress import ProgressStore
+from core.store.pipelines.pipelines import PipelineStore
 from core.store.schema.database import Database, open_database
 from core.store.statistics import StatisticsStore
 from core.store.waiting_line import WaitingLine

@@ -2,7 +2,7 @@
 
 from fastapi.testclient import TestClient
 
-from core.store.leases import Capacity
+from core.store.attempts.leases import Capacity
 
 CPU = Capacity(worker="w1")
 

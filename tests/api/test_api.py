@@ -12,7 +12,7 @@ from core.jobs.events import Event, EventType
 from core.jobs.reasons import EndReason
 from core.settings import Settings
 from core.store.artifacts import NewArtifact
-from core.store.progress import ProgressUpdate
+from core.store.attempts.progress import ProgressUpdate
 from migrations import upgrade
 from tests.api.submitting import CPU, post
 

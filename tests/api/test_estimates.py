@@ -9,8 +9,8 @@ from api import estimates
 from core.jobs.hosts import Gpu
 from core.jobs.reasons import EndReason
 from core.store.artifacts import NewArtifact
+from core.store.attempts.leases import Capacity
 from core.store.fleet import Inventory
-from core.store.leases import Capacity
 from tests.api.submitting import CPU, post
 
 

@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.app import create_app
 from core.jobs.hosts import Gpu
 from core.jobs.reasons import EndReason
+from core.store.attempts.leases import Capacity
 from core.store.fleet import Inventory
-from core.store.leases import Capacity
 from migrations import upgrade
 
 ROOT = Path(__file__).parent.parent.parent

@@ -12,7 +12,7 @@ from core.artifacts import Library
 from core.jobs.reasons import EndReason
 from core.spec import parse_spec
 from core.store.artifacts import NewArtifact
-from core.store.leases import Capacity
+from core.store.attempts.leases import Capacity
 from core.store.new_jobs import NewJob
 from migrations import upgrade
 from tests.specs import MINIMAL

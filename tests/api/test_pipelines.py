@@ -9,8 +9,8 @@ import pytest
 from core.jobs.events import Event, Notice
 from core.jobs.reasons import EndReason
 from core.store.artifacts import NewArtifact
-from core.store.leases import Capacity
-from core.store.progress import ProgressUpdate
+from core.store.attempts.leases import Capacity
+from core.store.attempts.progress import ProgressUpdate
 from tests.specs import MINIMAL
 
 TRAIN = {"kind": "train", "base_model": "o/m", "dataset": "stage:mine/dataset"}

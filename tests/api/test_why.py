@@ -4,8 +4,8 @@ import pytest
 
 from core.jobs.hosts import Gpu
 from core.jobs.reasons import EndReason
+from core.store.attempts.leases import Capacity, RetryPolicy
 from core.store.fleet import Inventory
-from core.store.leases import Capacity, RetryPolicy
 from tests.specs import MINIMAL
 
 

@@ -12,9 +12,9 @@ from core.jobs.reasons import EndReason
 from core.spec import parse_spec
 from core.store import Store
 from core.store.artifacts import NewArtifact
-from core.store.leases import Capacity, Claim
+from core.store.attempts.leases import Capacity, Claim
+from core.store.attempts.progress import ProgressUpdate
 from core.store.new_jobs import NewJob
-from core.store.progress import ProgressUpdate
 from core.store.schema.access import Access
 from core.store.schema.tables import Job
 
@@ -181,7 +181,7 @@ def test_smaller_jobs_pass_one_that_wants_several_gpus_only_for_a_while(store: S
     passing = claim(store, host)
     assert running.job_id == first.id
     assert passing.job_id not in (all_of_them.id, on_cpu.id)
-    monkeypatch.setattr("core.store.leases._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("core.store.attempts.leases._PATIENCE_SECONDS", 0.0)
     small = submit(store, resources={"gpus": 1})
     urgent = submit(store, resources={"gpus": 1}, priority=1)
     assert claim(store, host).job_id == urgent.id  # priority stays what it is
@@ -192,7 +192,7 @@ def test_smaller_jobs_pass_one_that_wants_several_gpus_only_for_a_while(store: S
 
 
 def test_gpus_that_a_waiting_job_cannot_use_are_not_kept_for_it(store: Store, monkeypatch):
-    monkeypatch.setattr("core.store.leases._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("core.store.attempts.leases._PATIENCE_SECONDS", 0.0)
     host = Capacity(worker="w1", gpus={**HOST, "GPU-d": 16 * 10**9})
     submit(store, resources={"gpus": 1, "gpu_memory_gb": 40})
     assert claim(store, host).gpus == ["GPU-b"]

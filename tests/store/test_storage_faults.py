@@ -17,9 +17,9 @@ from core.jobs.events import Event, EventType
 from core.settings import Settings
 from core.spec import parse_spec
 from core.store import Store, open_store
-from core.store.leases import Capacity
+from core.store.attempts.leases import Capacity
+from core.store.attempts.progress import ProgressUpdate
 from core.store.new_jobs import NewJob
-from core.store.progress import ProgressUpdate
 from core.store.schema.database import open_database
 from core.store.schema.tables import Metric
 from migrations import upgrade

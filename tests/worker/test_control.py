@@ -17,7 +17,7 @@ from core.jobs.control import HEARTBEAT
 from core.jobs.protocol import RunResult
 from core.process.supervision import Silence, Supervision
 from core.runtime.context import StopSignal
-from core.store.leases import Requests
+from core.store.attempts.leases import Requests
 from worker.control import Control
 from worker.supervisor import Lease
 

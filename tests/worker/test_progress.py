@@ -9,7 +9,7 @@ from core.jobs.reasons import EndReason
 from core.settings import Settings
 from core.spec import parse_spec
 from core.store import open_store
-from core.store.leases import Capacity
+from core.store.attempts.leases import Capacity
 from core.store.new_jobs import NewJob
 from migrations import upgrade
 from worker.progress import Crossing, Tail

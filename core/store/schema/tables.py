@@ -92,7 +92,7 @@ class Job(Base):
 
 class Pipeline(Base):
     """Jobs that were created together. ``state`` and ``finished_at`` follow from the jobs, and are written in
-    the same transaction (`core.store.pipelines`)."""
+    the same transaction (`core.store.pipelines.pipelines`)."""
 
     __tablename__ = "pipelines"
 

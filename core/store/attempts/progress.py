@@ -15,8 +15,8 @@ from core.jobs.events import Event, Memory, Progress
 from core.jobs.protocol import Input
 from core.jobs.state import JobState
 from core.jobs.views import EventView
-from core.store.leases import Claim, Requests
-from core.store.pipeline_events import note_events
+from core.store.attempts.leases import Claim, Requests
+from core.store.pipelines.events import note_events
 from core.store.schema.database import Database
 from core.store.schema.tables import EventRow, Job, LogChunk, Metric
 

@@ -1,0 +1,1 @@
+"""Rows of pipelines, and of their events."""
