@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from client.connection import ATTEMPTS, Connection, error_of, quoted, wait_for
+from client.connection import ATTEMPTS, Connection, error_of, is_known, quoted, wait_for
 from client.pipelines import Pipelines
 from core.errors import NotFound, ReasonError
 from core.jobs.views import (
@@ -119,15 +119,13 @@ class Client:
         """Return all events so far whose ``seq`` is above ``after``."""
         found: list[EventView] = []
         while True:
-            page = Page[EventView].model_validate(
-                self._connection.json(
-                    "GET", f"/jobs/{quoted(job_id)}/events", params={"cursor": after, "limit": 500}
-                )
+            page = self._connection.json(
+                "GET", f"/jobs/{quoted(job_id)}/events", params={"cursor": after, "limit": 500}
             )
-            if not page.items:
+            if not page["items"]:
                 return found
-            found += page.items
-            after = page.items[-1].seq
+            found += [EventView.model_validate(event) for event in page["items"] if is_known(event)]
+            after = page["items"][-1]["seq"]
 
     def stream(self, job_id: str, after: int = 0) -> Iterator[EventView]:
         """Iterate over events as they happen, until the job ends. A broken connection is resumed."""

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -22,6 +22,7 @@ from core.errors import (
     Unauthorized,
     Unavailable,
 )
+from core.jobs.events import EventType
 from core.jobs.state import JobState
 from core.jobs.views import EventView, JobView, PipelineView
 
@@ -40,6 +41,8 @@ _BY_STATUS: dict[int, type[ReasonError]] = {
     )
 }
 ATTEMPTS = 5
+
+_EVENT_TYPES = frozenset(kind.value for kind in EventType)
 
 Event = TypeVar("Event", bound=EventView)
 Ended = TypeVar("Ended", JobView, PipelineView)
@@ -119,8 +122,15 @@ class Connection:
                 response.read()
                 raise error_of(response)
             for line in response.iter_lines():
-                if line.startswith("data:"):
-                    yield model.model_validate(json.loads(line.removeprefix("data:")))
+                if not line.startswith("data:"):
+                    continue
+                if is_known(event := json.loads(line.removeprefix("data:"))):
+                    yield model.model_validate(event)
+
+
+def is_known(event: Mapping[str, Any]) -> bool:
+    """Whether this version knows the type of an event: a newer server may send others, which are skipped."""
+    return event.get("type") in _EVENT_TYPES
 
 
 def wait_for(look: Callable[[], Ended], what: str, timeout: float | None, poll_seconds: float) -> Ended:

@@ -95,6 +95,15 @@ def test_the_context_is_the_document_and_the_answer_is_named_as_unused(tmp_path)
     assert "columns that are not used: answer, id." in told(path)
 
 
+@pytest.mark.parametrize("name", ["search_query", "question", "premise"])
+def test_records_with_lists_are_not_taken_for_an_object_with_a_list_of_records(tmp_path, name):
+    text = {"premise": {"premise": "q", "hypothesis": "p"}}.get(name, {name: "q", "positive": "p"})
+    record = {**text, "negative_passages": [{"text": "n"}]}
+    path = tmp_path / "rows.json"
+    path.write_text(f"{json.dumps(record)}\n{json.dumps(record)}\n", encoding="utf-8")
+    assert [(row.query, row.positive) for row in read_pairs(path)] == [("q", "p")] * 2
+
+
 def test_columns_of_dates_are_named(tmp_path):
     import datetime
 

@@ -109,6 +109,15 @@ def test_the_service_is_given_settings_that_exist(services):
         assert given <= known, name
 
 
+def test_every_setting_reaches_a_container(services):
+    of_images = {"data_dir", "allowed_paths", "heartbeat_file"}
+    of_clients = {"api_url", "api_key"}
+    without_meaning_here = {"queues", "broker_polling_seconds"}  # each worker takes all; Redis pushes
+    given = {key for service in services.values() for key in service.get("environment") or {}}
+    for name in set(Settings.model_fields) - of_images - of_clients - without_meaning_here:
+        assert f"REASON_{name.upper()}" in given
+
+
 def test_no_secret_is_in_the_files(services):
     for name, service in services.items():
         for key, value in (service.get("environment") or {}).items():

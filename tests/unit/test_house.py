@@ -14,6 +14,7 @@ import core
 from api.app import create_app
 from core.jobs.reasons import EndReason
 from core.jobs.state import MOVES, JobState
+from core.jobs.views import QueueView
 from core.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -156,6 +157,10 @@ def test_every_end_reason_knows_its_sentence_and_a_reachable_state():
         assert reason.sentence
         assert reason.state in MOVES[JobState.RUNNING] | MOVES[JobState.WAITING]
     assert EndReason.of("written by a newer version") is EndReason.CRASHED
+
+
+def test_the_queue_counts_the_jobs_in_every_state():
+    assert {state.value for state in JobState} <= set(QueueView.model_fields)
 
 
 def test_no_registry_host_and_no_path_of_one_machine_is_committed():

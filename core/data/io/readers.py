@@ -18,6 +18,7 @@ import zstandard
 from core.data.io.cells import csv_rows, excel_rows
 from core.data.io.encodings import Undecodable
 from core.data.io.json_lists import read_list
+from core.data.rows.columns import PAIRS, QUERY_NAMES, TEXT_NAMES
 from core.data.rows.reading import ReadingReport
 from core.data.rows.row import Reject, Row, fault_of_names
 from core.errors import BadData
@@ -159,7 +160,8 @@ def _object(path: Path, number: int, values: Any, needed: str) -> Row | Reject:
 _HOLDS_LIST = re.compile(
     r'\s*\{\s*(?:"[^"]*"\s*:\s*(?:"[^"]*"|[-+.\w]+|\{[^{}]*\})\s*,\s*)*"[^"]*"\s*:\s*\[\s*\{', re.DOTALL
 )
-_RECORD_NAMES = ("query", "anchor", "question", "text", "content", "sentence1")
+_RECORD_NAMES = (*QUERY_NAMES, *TEXT_NAMES, *(first for first, _ in PAIRS))
+"""A JSON object that begins with one of them is a record, and no object that holds a list of records."""
 
 
 def _is_list(head: str) -> bool:

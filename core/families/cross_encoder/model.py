@@ -36,7 +36,7 @@ def load_for_training(context: RunContext, spec: TrainSpec, device: str) -> Pair
         raise BadModel(
             f"{spec.base_model} is a causal reranker: it scores pairs as a filter, as a teacher and in "
             "evaluations, and is not trained here. Train an encoder, from its scores if you like "
-            "(loss: distillation or margin_mse)"
+            "(loss.name: distillation or margin_mse)"
         )
     _settle(model, spec.base_model)
     evaluated = spec.evaluation.datasets or spec.evaluation.holdout is not None
