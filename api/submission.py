@@ -37,11 +37,12 @@ class Checker:
         job_id: str | None = None,
         stage: str | None = None,
         planned: Container[str] = (),
+        reuse: bool = False,
     ) -> list[NewJob]:
         """The job that a spec becomes, last, after the jobs of its parts.
 
-        ``planned``: ids of jobs that will be added together with it. Raises `InvalidRequest`, `NotFound`,
-        `Forbidden` or `Conflict`.
+        ``planned``: ids of jobs that will be added together with it. ``reuse`` as in `NewJob`. Raises
+        `InvalidRequest`, `NotFound`, `Forbidden` or `Conflict`.
         """
         _check_fleet(spec, self.store)
         inputs, parents = resolve_references(spec, self.store, self.settings, self.access, planned)
@@ -55,7 +56,7 @@ class Checker:
         if isinstance(spec, MineSpec) and spec.parts > 1:
             spec, divided = spec.divided(job_id, [new_id("job") for _ in range(spec.parts)])
             parts = [
-                NewJob(spec=part, id=part_id, inputs=inputs, depends_on=parents)
+                NewJob(spec=part, id=part_id, inputs=inputs, depends_on=parents, reuse=reuse)
                 for part_id, part in divided.items()
             ]
         whole = NewJob(
@@ -65,6 +66,7 @@ class Checker:
             depends_on=[*parents, *(part.id for part in parts)],
             least_gpu_memory=least,
             stage=stage,
+            reuse=reuse,
         )
         return [*parts, whole]
 

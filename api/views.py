@@ -49,6 +49,8 @@ def job_view(job: Job, store: Store | None = None) -> JobView:
         worker=job.worker,
         pipeline=job.pipeline_id,
         stage=job.stage,
+        reused_from=job.reused_from,
+        origin=job.origin,
         links={
             name: f"/jobs/{job.id}{tail}"
             for name, tail in {
@@ -106,6 +108,7 @@ def pipeline_view(
             phase=job.phase,
             progress=job.progress,
             needs=(needs or {}).get(name, []),
+            reused_from=job.reused_from,
             end_reason=_end_reason(job.end_code, job.end_message),
         )
     reason = end_reason_of(jobs) if JobState(pipeline.state).final else None

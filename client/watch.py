@@ -30,16 +30,16 @@ def watch_pipeline(client: Client, pipeline_id: str, console: Console) -> Pipeli
     with _bars(console) as progress:
         lines: dict[str, _Line] = {}
         for event in client.pipelines.stream(pipeline_id):
-            state = event.data.state if isinstance(event.data, StateChange) else None
+            change = event.data if isinstance(event.data, StateChange) else None
+            state = change.state if change else None
             if event.stage not in lines and state is not JobState.RUNNING:
-                if state is JobState.CANCELLED:
-                    assert isinstance(event.data, StateChange)
-                    console.print(f"{event.stage}: {event.data.message}", style="yellow", highlight=False)
+                if change and state is JobState.CANCELLED:
+                    console.print(f"{event.stage}: {change.message}", style="yellow", highlight=False)
                 continue
             line = lines.setdefault(event.stage, _Line(console, progress, event.stage))
             line.show(event)
-            if state is not None and (state.final or state is JobState.PAUSED):
-                lines.pop(event.stage).close(state)
+            if change and (change.state.final or state is JobState.PAUSED):
+                lines.pop(event.stage).close(change)
             if state is JobState.PAUSED and client.pipelines.get(pipeline_id).state is JobState.PAUSED:
                 break
     return client.pipelines.get(pipeline_id)
@@ -106,10 +106,12 @@ class _Line:
         if scores:
             self._print(f"step {step}: " + "  ".join(scores))
 
-    def close(self, state: JobState) -> None:
+    def close(self, change: StateChange) -> None:
         """The job runs no more: its line goes, and a sentence stays."""
         self._progress.remove_task(self._task)
-        self._print(state.value, "green" if state is JobState.SUCCEEDED else "yellow")
+        reused = f", reused from {change.reused_from}" if change.reused_from else ""
+        style = "green" if change.state is JobState.SUCCEEDED else "yellow"
+        self._print(change.state.value + reused, style)
 
     def _print(self, sentence: str, style: str | None = None) -> None:
         self._console.print(self._before + sentence, style=style, highlight=False)

@@ -1,27 +1,47 @@
 """Which training libraries are installed here: read from their metadata, without importing any of them."""
 
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "sentence-transformers", "pylate", "numpy")
 
+RESULT_LIBRARIES = (
+    *LIBRARIES,
+    "accelerate",
+    "bitsandbytes",
+    "bm25s",
+    "charset-normalizer",
+    "datasets",
+    "markdown-it-py",
+    "openpyxl",
+    "peft",
+    "pyarrow",
+    "pytrec-eval-terrier",
+    "rensa",
+    "safetensors",
+    "scipy",
+)
+"""Libraries of which another version may change the result of a job."""
+
 
 @cache
 def library_versions() -> dict[str, str]:
     """Of the libraries that compute vectors; "" for one that is not installed."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = ""
-    return found
+    return {name: _version(name) for name in LIBRARIES}
 
 
-def installed() -> dict[str, str]:
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def installed(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
     """The versions of those that are there."""
-    return {name: release for name, release in library_versions().items() if release}
+    return {name: release for name in names if (release := _version(name))}
 
 
 def stack_name() -> Literal["default", "st6", "none"]:

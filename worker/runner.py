@@ -19,10 +19,11 @@ from core.spec.parts.refs import parse_ref
 from core.spec.stored import read_stored_spec
 from core.store import Store
 from core.store.artifacts import NewArtifact
-from core.store.attempts.leases import Capacity, Claim
+from core.store.attempts.leases import Capacity, Claim, EqualJob
 from core.store.attempts.progress import ProgressUpdate
 from worker.launch import Launcher
 from worker.progress import Crossing, read_result
+from worker.reuse import Begun, Reuse
 from worker.supervisor import Ended, Lease, Supervisor
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Runner:
         self._worker = worker_id
         self._gpus = gpus
         self._library = Library(settings.artifact_url)
+        self._reuse = Reuse(settings, store.reuse, gpus)
         self._busy = 0
         self._counting = threading.Lock()
         self.shutting_down = False
@@ -85,6 +87,7 @@ class Runner:
     def _run(self, claim: Claim) -> None:
         _log.info("Job %s: attempt %d begins", claim.job_id, claim.attempt)
         folder = self._settings.runs_dir / claim.job_id / f"attempt-{claim.attempt}"
+        begun = Begun()
         try:
             with (
                 Lease(self._store.leases, claim, self._settings.lease_seconds) as lease,
@@ -92,7 +95,15 @@ class Runner:
             ):
                 crossing = None
                 try:
-                    self._make_folder(self._with_inputs(claim), folder)
+                    claim = self._with_inputs(claim)
+                    begun = self._reuse.begin(claim, lease, lambda: self.shutting_down)
+                    if begun.beginning.waits:
+                        _log.info("Job %s: its result is being made by another job", claim.job_id)
+                        return
+                    if (equal := begun.beginning.equal) and self._is_whole(equal):
+                        self._take(claim, equal, lease, folder)
+                        return
+                    self._make_folder(claim, folder)
                     crossing = stack.enter_context(
                         contextlib.closing(Crossing(self._store.progress, claim, folder))
                     )
@@ -103,7 +114,7 @@ class Runner:
                     ended = Ended(
                         EndReason.STORAGE_FAILED, f"The attempt could not start in {folder}: {error}"
                     )
-                self._finish(claim, ended, crossing, lease, folder)
+                self._finish(claim, ended, lease, folder, crossing=crossing, begun=begun)
         except StaleLease as error:
             _log.warning("%s", error)
 
@@ -158,21 +169,53 @@ class Runner:
         )
         return supervisor.watch()
 
+    def _is_whole(self, equal: EqualJob) -> bool:
+        """Whether all files of its outputs are there."""
+        try:
+            for output in equal.outputs:
+                self._library.check(output.uri)
+        except (NotFound, StorageFailure) as error:
+            _log.warning("The outputs of job %s cannot be used again: %s", equal.job_id, error)
+            return False
+        return True
+
+    def _take(self, claim: Claim, equal: EqualJob, lease: Lease, folder: Path) -> None:
+        """End the job with the outputs of an equal one."""
+        outputs = {
+            found.output: Output(kind=found.kind, uri=found.uri, sha256=found.sha256, bytes=found.bytes)
+            for found in equal.outputs
+        }
+        message = f"Took the outputs of job {equal.job_id}, which made the same result."
+        ended = Ended(EndReason.SUCCEEDED, message, outputs)
+        self._finish(claim, ended, lease, folder, equal=equal)
+
     def _finish(
-        self, claim: Claim, ended: Ended, crossing: Crossing | None, lease: Lease, folder: Path
+        self,
+        claim: Claim,
+        ended: Ended,
+        lease: Lease,
+        folder: Path,
+        *,
+        crossing: Crossing | None = None,
+        begun: Begun | None = None,
+        equal: EqualJob | None = None,
     ) -> None:
         """Writes the last lines and the end, however long the database takes, while the lease holds."""
         outputs: list[NewArtifact] = []
+        changed = False
         if ended.reason is EndReason.SUCCEEDED:
             try:
                 outputs = [self._checked(name, output) for name, output in ended.outputs.items()]
             except (NotFound, StorageFailure) as error:
                 ended = Ended(EndReason.STORAGE_FAILED, f"An output is incomplete: {error}")
+            changed = begun is not None and begun.inputs_changed()
         while True:
             try:
                 if crossing is not None:
                     crossing.flush()
-                job = self._store.leases.finish(claim, ended.reason, ended.message, outputs)
+                job = self._store.leases.finish(
+                    claim, ended.reason, ended.message, outputs, equal=equal, inputs_changed=changed
+                )
                 break
             except Unavailable as error:
                 if lease.lost.is_set():

@@ -85,7 +85,7 @@ def submit(
     else:
         stages = plan_stages(spec, _new_job_ids)
         checker = Checker(store, settings, library, principal.access)
-        jobs = _check(stages, checker)
+        jobs = _check(stages, checker, reuse=spec.reuse)
         pipeline, new = store.pipelines.create(
             spec.name,
             spec.labels,
@@ -104,13 +104,15 @@ def _new_job_ids(count: int) -> list[str]:
     return sorted(new_id("job") for _ in range(count))
 
 
-def _check(stages: list[Stage], checker: Checker) -> list[NewJob]:
+def _check(stages: list[Stage], checker: Checker, *, reuse: bool) -> list[NewJob]:
     """The jobs of all stages, in their order. Raises the first stage's error, with the stage in its path."""
     planned = {stage.job_id for stage in stages}
     jobs: list[NewJob] = []
     for stage in stages:
         try:
-            jobs += checker.check(stage.spec, job_id=stage.job_id, stage=stage.name, planned=planned)
+            jobs += checker.check(
+                stage.spec, job_id=stage.job_id, stage=stage.name, planned=planned, reuse=reuse
+            )
         except ReasonError as error:
             raise _within(error, stage.name) from error
     return jobs

@@ -123,7 +123,8 @@ def _print(found: PipelineView, as_json: bool) -> None:
     width = max(map(len, found.stages))
     for name, stage in found.stages.items():
         phase = f" ({stage.phase})" if stage.phase else ""
-        print(f"  {name:<{width}}  {stage.kind:<8}  {stage.state + phase:<22}  {stage.job}")
+        reused = f"  reused from {stage.reused_from}" if stage.reused_from else ""
+        print(f"  {name:<{width}}  {stage.kind:<8}  {stage.state + phase:<22}  {stage.job}{reused}")
     for name, reference in found.outputs.items():
         print(f"  {name}  {reference}")
     if found.end_reason:

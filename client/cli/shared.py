@@ -56,6 +56,8 @@ def print_job(job: JobView, as_json: bool) -> None:
             print(f"  {name:<9} {value:.6g}")
     if job.end_reason:
         print(f"  end       {job.end_reason.code}: {job.end_reason.message}")
+    if job.reused_from:
+        print(f"  reused    from {job.reused_from}")
     for name, reference in job.outputs.items():
         print(f"  {name:<9} {reference}")
 

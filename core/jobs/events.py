@@ -39,6 +39,7 @@ class StateChange(EventData):
     attempt: int = 0
     reason: str | None = Field(None, description="Code of the reason, if the attempt has ended.")
     message: str | None = None
+    reused_from: str | None = Field(None, description="Id of the job whose outputs were taken.")
 
 
 class PhaseChange(EventData):

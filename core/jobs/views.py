@@ -7,6 +7,7 @@ from pydantic import Field
 
 from core.jobs.events import Event, Memory, Progress
 from core.jobs.hosts import Gpu
+from core.jobs.origin import Origin
 from core.jobs.protocol import Input
 from core.jobs.state import JobState
 from core.spec.parts.base import Lenient
@@ -63,6 +64,12 @@ class JobView(Lenient):
     worker: str | None = None
     pipeline: str | None = Field(None, description="Id of the pipeline that the job belongs to.")
     stage: str | None = Field(None, description="Name of its stage there.")
+    reused_from: str | None = Field(
+        None, description="Id of the job whose outputs were taken instead of running this one."
+    )
+    origin: Origin | None = Field(
+        None, description="What the result depends on, beside the spec. Null before the job starts."
+    )
     links: dict[str, str] = Field(default_factory=dict)
 
 

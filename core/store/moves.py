@@ -17,7 +17,7 @@ from core.spec.job import PART_OF
 from core.store.pipelines.events import note_events
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.database import Database
-from core.store.schema.tables import Dependency, EventRow, GpuHold, Job
+from core.store.schema.tables import Dependency, EventRow, GpuHold, Job, ResultHold
 
 
 def move(
@@ -51,9 +51,11 @@ def move(
         return None
     if source is JobState.RUNNING:
         session.execute(delete(GpuHold).where(GpuHold.job_id == job_id))
+        session.execute(delete(ResultHold).where(ResultHold.job_id == job_id))
     change = StateChange(state=target, attempt=job.attempt)
     if reason is not None:
         change.reason, change.message = reason.value, message or reason.sentence
+        change.reused_from = job.reused_from
     add_event(database, session, job, change)
     return job
 

@@ -26,6 +26,7 @@ class NewJob:
 
     ``depends_on``: ids of jobs that must succeed first, beside those that the spec names.
     ``least_gpu_memory``: bytes that a GPU must have for it, where its spec does not say.
+    ``reuse``: whether it takes the outputs of an equal job instead of running.
     """
 
     spec: JobSpec
@@ -35,6 +36,7 @@ class NewJob:
     least_gpu_memory: int | None = None
     pipeline_id: str | None = None
     stage: str | None = None
+    reuse: bool = False
 
     def within(self, pipeline_id: str) -> "NewJob":
         """The same job in a pipeline."""
@@ -80,6 +82,7 @@ def insert_job(database: Database, session: Session, new: NewJob, access: Access
         event_seq=1,
         pipeline_id=new.pipeline_id,
         stage=new.stage,
+        reuse=new.reuse,
         created_at=now,
         # Spelled out, so that the object is whole without another look at the row.
         attempt=0, failures=0, cancel_requested=False, pause_requested=False,

@@ -6,6 +6,7 @@ from core.settings import Settings
 from core.store.artifacts import ArtifactStore
 from core.store.attempts.leases import LeaseStore, RetryPolicy
 from core.store.attempts.progress import ProgressStore
+from core.store.attempts.reuse import ReuseStore
 from core.store.fleet import KeyStore, WorkerStore
 from core.store.jobs import JobStore
 from core.store.pipelines.pipelines import PipelineStore
@@ -21,6 +22,7 @@ class Store:
     pipelines: PipelineStore
     leases: LeaseStore
     progress: ProgressStore
+    reuse: ReuseStore
     artifacts: ArtifactStore
     workers: WorkerStore
     keys: KeyStore
@@ -41,6 +43,7 @@ def open_store(settings: Settings) -> Store:
         pipelines=PipelineStore(database, jobs),
         leases=LeaseStore(database, RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds)),
         progress=ProgressStore(database, settings.max_log_bytes),
+        reuse=ReuseStore(database),
         artifacts=ArtifactStore(database),
         workers=WorkerStore(database),
         keys=KeyStore(database),

@@ -1,6 +1,8 @@
 """Models of the hub, as folders of its cache."""
 
+import re
 from pathlib import Path
+from typing import Literal
 
 from core.errors import BadModel
 from core.native_errors import first_line
@@ -18,6 +20,9 @@ _NOT_READ = [
     "onnx/*",
     "openvino/*",
 ]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB_SECONDS = 10.0
 
 
 def fetch_model(source: Ref, reference: str, *, offline: bool) -> Path:
@@ -41,3 +46,36 @@ def fetch_model(source: Ref, reference: str, *, offline: bool) -> Path:
             f"{first_line(error)}"
         ) from error
     return Path(found)
+
+
+def find_commit(source: Ref, kind: Literal["model", "dataset"], *, offline: bool) -> str | None:
+    """The commit that a job which starts now would get from the hub; None where that is not known.
+
+    Where the hub cannot be asked, a model is the one that is in the local cache.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.file_download import repo_folder_name
+
+    if source.revision and _COMMIT.fullmatch(source.revision):
+        return source.revision
+    if not offline:
+        try:
+            found = HfApi().repo_info(
+                source.target, revision=source.revision, repo_type=kind, timeout=_HUB_SECONDS
+            )
+        except HFValidationError:
+            return None
+        except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError):
+            pass
+        else:
+            return found.sha
+    if kind == "dataset":  # its cache is another library's
+        return None
+    place = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=source.target, repo_type=kind)
+    try:
+        return (place / "refs" / (source.revision or "main")).read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None

@@ -47,6 +47,12 @@ class PipelineSpec(Strict):
 
     name: JobName | None = None
     labels: Labels = Field(default_factory=dict, description="Labels of the pipeline and of all its jobs.")
+    reuse: bool = Field(
+        True,
+        description="Whether a stage takes the outputs of an earlier job that had the same spec (without "
+        "names), the same content of all inputs, the same code, libraries and device. false: every stage "
+        "runs.",
+    )
     stages: dict[StageName, Annotated[dict[str, Any], _AsJobSpec()]] = Field(
         min_length=1,
         max_length=MOST_STAGES,

@@ -11,14 +11,14 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from core.errors import StaleLease
-from core.jobs.events import EventType
+from core.jobs.events import EventType, Progress
 from core.jobs.protocol import Input
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
 from core.store.artifacts import NewArtifact, add_artifact
 from core.store.moves import move, tell_dependents
 from core.store.schema.database import Database
-from core.store.schema.tables import EventRow, GpuHold, Job
+from core.store.schema.tables import EventRow, GpuHold, Job, ResultHold
 
 _PATIENCE_SECONDS = 300.0
 """How long a job that wants several GPUs lets smaller ones pass."""
@@ -97,6 +97,27 @@ class _FirstInTurn:
         return {uuid: size for uuid, size in free.items() if size < self.needed}
 
 
+@dataclass(frozen=True)
+class EqualJob:
+    """A job that has made the result that another is about to make."""
+
+    job_id: str
+    outputs: list[NewArtifact]
+    latest: dict[str, Any]
+
+
+def held_job(session: Session, claim: Claim) -> Job:
+    """The claimed job's row, locked. Raises `StaleLease`."""
+    job = session.scalar(
+        select(Job)
+        .where(Job.id == claim.job_id, Job.state == JobState.RUNNING, Job.lease_token == claim.token)
+        .with_for_update()
+    )
+    if job is None:
+        raise StaleLease(f"Job {claim.job_id}: the lease of attempt {claim.attempt} is lost")
+    return job
+
+
 class LeaseStore:
     """What a worker does to job rows. One that has lost its lease gets `StaleLease` and writes nothing."""
 
@@ -129,7 +150,11 @@ class LeaseStore:
                 kinds.append(_fit_on(left))
         elif not capacity.gpus and not any_gpu_worker:
             kinds.append(Job.wants_gpu == "auto")  # nobody has a GPU: the CPU it is
-        return and_(Job.state == JobState.QUEUED, Job.not_before <= self._database.time(), or_(*kinds))
+        made_elsewhere = exists().where(
+            ResultHold.key == Job.result_key, ResultHold.job_id != Job.id, Job.reuse.is_(True)
+        )
+        now = self._database.time()
+        return and_(Job.state == JobState.QUEUED, Job.not_before <= now, or_(*kinds), not_(made_elsewhere))
 
     def _first_in_turn(
         self, session: Session, capacity: Capacity, free: dict[str, int]
@@ -260,16 +285,21 @@ class LeaseStore:
         reason: EndReason,
         message: str | None = None,
         outputs: list[NewArtifact] | None = None,
+        *,
+        equal: EqualJob | None = None,
+        inputs_changed: bool = False,
     ) -> Job:
-        """Ends the attempt: the job's final state, or back to the queue. Raises `StaleLease`."""
+        """Ends the attempt: the job's final state, or back to the queue. Raises `StaleLease`.
+
+        ``equal``: whose outputs these are. ``inputs_changed``: the result is not that of the job's key.
+        """
         with self._database.write() as session:
-            job = session.scalar(
-                select(Job)
-                .where(Job.id == claim.job_id, Job.state == JobState.RUNNING, Job.lease_token == claim.token)
-                .with_for_update()
-            )
-            if job is None:
-                raise StaleLease(f"Job {claim.job_id}: the lease of attempt {claim.attempt} is lost")
+            job = held_job(session, claim)
+            if inputs_changed:
+                job.result_key = None
+            if equal is not None:
+                job.reused_from, job.latest = equal.job_id, equal.latest
+                job.progress = Progress(fraction=1.0)
             references = {
                 artifact.output: add_artifact(session, job, artifact, self._database.time())
                 for artifact in outputs or []

@@ -8,6 +8,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from core.jobs.events import Memory, Progress
 from core.jobs.hosts import Gpu
+from core.jobs.origin import Origin
 from core.jobs.protocol import Input
 from core.store.schema.database import TypedJson, UtcTime
 
@@ -29,6 +30,7 @@ class Base(DeclarativeBase):
         Memory: TypedJson(Memory),
         dict[str, Input]: TypedJson(dict[str, Input]),
         list[Gpu]: TypedJson(list[Gpu]),
+        Origin: TypedJson(Origin | None),
         str: String(255),
     }
 
@@ -77,6 +79,11 @@ class Job(Base):
     pipeline_id: Mapped[str | None]  # no foreign key: see migration 0005
     stage: Mapped[str | None] = mapped_column(String(64))  # its name in the pipeline
 
+    origin: Mapped[Origin | None]  # what its result depends on; known when it starts
+    result_key: Mapped[str | None] = mapped_column(String(64))  # of spec and origin: `core.origin.key`
+    reuse: Mapped[bool | None] = mapped_column(Boolean)  # whether it may take the outputs of an equal job
+    reused_from: Mapped[str | None]  # id of the job whose outputs it has taken
+
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -87,6 +94,7 @@ class Job(Base):
         Index("ix_jobs_kind", "kind", "id"),
         Index("ix_jobs_owner", "owner", "id"),
         Index("ix_jobs_pipeline", "pipeline_id", "stage"),
+        Index("ix_jobs_result", "result_key", "state"),
     )
 
 
@@ -126,6 +134,15 @@ class GpuHold(Base):
     __tablename__ = "gpu_holds"
 
     uuid: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+
+
+class ResultHold(Base):
+    """A result that a running job is making: the primary key keeps equal jobs from making it as well."""
+
+    __tablename__ = "result_holds"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
 
 

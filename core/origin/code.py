@@ -1,0 +1,91 @@
+"""One hash of the code that a kind of job runs."""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import core
+
+_ROOT = Path(core.__file__).parent.parent
+_DISPATCH = "core.process.dispatch"
+_INPUTS = "core.data.sources.inputs"
+_KINDS = "core.kinds."
+
+
+@cache
+def code_sha256(kind: str) -> str:
+    """The SHA-256 of all modules of this project that a job of the kind can reach by imports.
+
+    Comments, docstrings and the layout of the code do not count. Modules of other kinds do not either.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(reached_modules(kind)):
+        digest.update(f"{name}\n{ast.dump(_without_docstrings(_parse(name)))}\n".encode())
+    return digest.hexdigest()
+
+
+def reached_modules(kind: str) -> set[str]:
+    """The modules that code which does a job of the kind can import, from its process's first lines on."""
+    found = set[str]()
+    waiting = [name for name in _imports(_DISPATCH) if not name.startswith(_KINDS)]
+    waiting += [_INPUTS, f"{_KINDS}{kind}"]
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found.add(name)
+            waiting += _imports(name)
+    return found
+
+
+def _imports(name: str) -> set[str]:
+    """The project's modules that a module imports, anywhere in it, and the packages that they are in."""
+    found: set[str] = set()
+    for node in ast.walk(_parse(name)):
+        if isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            named = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for module in named:
+            if module.split(".")[0] == core.__name__:
+                found.update(_with_packages(module))
+    return found
+
+
+def _with_packages(module: str) -> Iterator[str]:
+    parts = module.split(".")
+    for length in range(1, len(parts) + 1):
+        name = ".".join(parts[:length])
+        if _file(name) is not None:  # else it is a name in a module
+            yield name
+
+
+@cache
+def _file(name: str) -> Path | None:
+    place = _ROOT.joinpath(*name.split("."))
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+@cache
+def _parse(name: str) -> ast.Module:
+    path = _file(name)
+    assert path is not None, name
+    return ast.parse(path.read_bytes())
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [part for part in node.body if not _is_text(part)]
+    return tree
+
+
+def _is_text(node: ast.stmt) -> bool:
+    """A text that stands alone: a docstring, or one below a constant."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

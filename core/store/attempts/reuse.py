@@ -1,0 +1,107 @@
+"""Results that are made once: a job takes the outputs of an equal one, or waits for the one that runs."""
+
+import hashlib
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Session
+
+from core.jobs.events import Notice
+from core.jobs.origin import Origin
+from core.jobs.state import JobState
+from core.store.artifacts import NewArtifact
+from core.store.attempts.leases import Claim, EqualJob, held_job
+from core.store.moves import add_event, move
+from core.store.schema.database import Database
+from core.store.schema.tables import Artifact, Job, ResultHold
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a claimed job shall do: wait in the queue, take the outputs of another, or else run."""
+
+    waits: bool = False
+    equal: EqualJob | None = None
+
+
+class ReuseStore:
+    """Decides it under a lock on the result's key, so that of equal jobs one runs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(
+        self, claim: Claim, origin: Origin, key: str | None, *, within_owner: bool = False
+    ) -> Beginning:
+        """Note what the claimed job's result depends on, and say what the job shall do.
+
+        One that waits is back in the queue, where nobody claims it before the other has ended.
+        ``within_owner``: only jobs of the same owner are equal. Raises `StaleLease`.
+        """
+        with self._database.write() as session:
+            job = held_job(session, claim)
+            if within_owner and key is not None:
+                key = hashlib.sha256(f"{job.owner} {key}".encode()).hexdigest()
+            job.origin, job.result_key = origin, key
+            if not job.reuse or key is None:
+                return Beginning()
+            # First the hold, then the look: who held it a moment ago has succeeded by now, or never will.
+            if not self._hold(session, key, job.id):
+                self._put_back(session, job, key)
+                return Beginning(waits=True)
+            return Beginning(equal=self._equal(session, job, key))
+
+    def _hold(self, session: Session, key: str, job_id: str) -> bool:
+        insert = sqlite_insert if self._database.sqlite else postgresql_insert
+        # A row that another transaction is just inserting or deleting is waited for.
+        hold = insert(ResultHold).values(key=key, job_id=job_id).on_conflict_do_nothing()
+        return session.scalar(hold.returning(ResultHold.key)) is not None
+
+    def _put_back(self, session: Session, job: Job, key: str) -> None:
+        holder = session.scalar(select(ResultHold.job_id).where(ResultHold.key == key))
+        other = f"Job {holder}" if holder else "Another job"
+        job.event_seq += 1
+        add_event(
+            self._database,
+            session,
+            job,
+            Notice(message=f"{other} is making the same result now: this job waits for it."),
+        )
+        moved = move(
+            self._database,
+            session,
+            job.id,
+            JobState.RUNNING,
+            JobState.QUEUED,
+            lease=job.lease_token,
+            lease_token=None,
+            lease_expires_at=None,
+            phase=None,
+            worker=None,
+        )
+        assert moved is not None, "the row is locked"
+
+    @staticmethod
+    def _equal(session: Session, job: Job, key: str) -> EqualJob | None:
+        """The newest job that has made this result."""
+        query = select(Job).where(Job.result_key == key, Job.state == JobState.SUCCEEDED, Job.id != job.id)
+        found = session.scalar(query.order_by(Job.finished_at.desc(), Job.id.desc()).limit(1))
+        if found is None:
+            return None
+        made = session.scalars(
+            select(Artifact).where(Artifact.job_id == found.id).order_by(Artifact.id)
+        ).all()
+        outputs = [
+            NewArtifact(
+                output=artifact.output,
+                kind=artifact.kind,
+                uri=artifact.uri,
+                sha256=artifact.sha256,
+                bytes=artifact.bytes,
+                manifest=artifact.manifest,
+            )
+            for artifact in made
+        ]
+        return EqualJob(found.reused_from or found.id, outputs, found.latest)
