@@ -26,6 +26,9 @@ def explain(job: Job, store: Store) -> WhyView:
     if state is JobState.RUNNING:
         return WhyView()
     position = store.jobs.queue_position(job)
+    if maker := store.reuse.made_by(job):
+        text = f"Job {maker} is making the same result now: this job will take its outputs."
+        return WhyView(reasons=[WhyReason(code="same_result", message=text)], position=position)
     alive = store.workers.alive(_ALIVE_SECONDS)
     line = {waiting.job.id: waiting.starts_in_seconds for waiting in store.line.look()}
     return WhyView(

@@ -48,6 +48,7 @@ def test_the_second_waits_for_the_first_and_takes_its_outputs(store: Store):
     assert first.id in store.progress.events(second.id)[-2].data.message
     assert claim(store) is None, "nobody claims it before the other has ended"
     assert not store.leases.claimable(Capacity("w"))
+    assert store.reuse.made_by(store.jobs.get(second.id)) == first.id
     with pytest.raises(StaleLease):
         store.leases.renew(two, 60)
 

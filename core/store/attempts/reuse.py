@@ -53,6 +53,14 @@ class ReuseStore:
                 return Beginning(waits=True)
             return Beginning(equal=self._equal(session, job, key))
 
+    def made_by(self, job: Job) -> str | None:
+        """The id of the running job for whose outputs a queued one waits."""
+        if not job.reuse or job.result_key is None:
+            return None
+        query = select(ResultHold.job_id).where(ResultHold.key == job.result_key, ResultHold.job_id != job.id)
+        with self._database.read() as session:
+            return session.scalar(query)
+
     def _hold(self, session: Session, key: str, job_id: str) -> bool:
         insert = sqlite_insert if self._database.sqlite else postgresql_insert
         # A row that another transaction is just inserting or deleting is waited for.
