@@ -11,7 +11,7 @@ from api import docs, errors, openapi, stream
 from api.auth import Authenticator
 from api.limits import BodyLimit
 from api.monitoring import CallTimes, ServiceCollector
-from api.routes import artifacts, datasets, fleet, health, jobs, models, pipelines
+from api.routes import artifacts, datasets, fleet, health, jobs, models, pipelines, recipes
 from api.throttle import Throttle
 from core import __version__
 from core.artifacts import Library
@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
     app.add_middleware(CallTimes, registry=app.state.registry)
     routers = [
         module.router
-        for module in (health, docs, jobs, stream, pipelines, artifacts, datasets, models, fleet)
+        for module in (health, docs, jobs, stream, pipelines, recipes, artifacts, datasets, models, fleet)
     ]
     for router in routers:
         app.include_router(router)

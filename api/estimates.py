@@ -43,7 +43,7 @@ _LENGTH = 256
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """What a look at the rows has shown. Characters are means of a text."""
 
     rows: int
@@ -58,15 +58,19 @@ def estimate_training(
     inputs: Mapping[str, Input],
     store: Store,
     library: Library,
+    seen: Seen | None = None,
 ) -> EstimateView:
-    """Return the estimate. Values that are unknown are null, and ``notes`` has the reason."""
+    """Return the estimate. Values that are unknown are null, and ``notes`` has the reason.
+
+    ``seen``: what the rows are like, where they are not there yet.
+    """
     notes: list[str] = []
     workers = [worker for worker, _ in store.workers.alive(60)]
     device, precision = _device(spec, workers)
     if wants_gpu_in_vain(spec.resources, device, workers):
         notes.append(IN_VAIN)
     shape = find_shape(spec.base_model, inputs, library, notes)
-    seen = _look(spec, notes)
+    seen = seen or _look(spec, notes)
     step, lengths = _step(spec, seen, shape)
     found = EstimateView(
         device=device,
@@ -213,7 +217,7 @@ def _cached_from_hub(repository: str, revision: str | None) -> Path | None:
 # -- the data ----------------------------------------------------------------------------------------
 
 
-def _look(spec: TrainSpec, notes: list[str]) -> _Seen | None:
+def _look(spec: TrainSpec, notes: list[str]) -> Seen | None:
     rows = queries = documents = counted = 0
     of_dataset = [0] * len(spec.datasets)
     whole, begun = True, time.monotonic()
@@ -239,7 +243,7 @@ def _look(spec: TrainSpec, notes: list[str]) -> _Seen | None:
     used = sum(count if spec.sample is None else min(count, spec.sample) for count in of_dataset)
     if spec.evaluation.holdout is not None:
         used = max(1, round(used * (1 - spec.evaluation.holdout)))
-    return _Seen(used, whole, queries / rows, documents / counted, counted / rows)
+    return Seen(used, whole, queries / rows, documents / counted, counted / rows)
 
 
 def _rows(spec: TrainSpec, notes: list[str]) -> Iterator[tuple[int, TrainingRow | Reject | None]]:
@@ -270,9 +274,7 @@ def _corpus_bytes(path: Path) -> int:
     return sum(file.stat().st_size for pattern in ("corpus.*", "queries.*") for file in path.glob(pattern))
 
 
-def _step(
-    spec: TrainSpec, seen: _Seen | None, shape: ModelShape | None
-) -> tuple[Step, dict[str, Any] | None]:
+def _step(spec: TrainSpec, seen: Seen | None, shape: ModelShape | None) -> tuple[Step, dict[str, Any] | None]:
     known = (shape.set_length, shape.positions) if shape else ()
     cap = min((length for length in known if length), default=512)
     settled = {}

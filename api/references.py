@@ -29,20 +29,27 @@ def resolve_references(
     parents: list[str] = []
     for path, text in spec.references().items():
         ref = parse_ref(text)
-        match ref.scheme:
-            case "file":
-                _check_file(ref, path, settings)
-            case "job" if ref.target in planned:
-                parents.append(ref.target)
-            case "job" | "model" | "dataset" | "artifact":
-                lineage = store.artifacts.lineage(ref, access)
-                if lineage is None:
-                    parents.append(ref.target)
-                else:
-                    inputs[text] = lineage
-            case "url":
-                inputs[text] = _look_at_url(text, path, settings)
+        if ref.scheme == "job" and ref.target in planned:
+            parents.append(ref.target)
+        elif (known := find_input(text, path, store, settings, access)) is not None:
+            inputs[text] = known
+        elif ref.scheme == "job":
+            parents.append(ref.target)
     return inputs, parents
+
+
+def find_input(text: str, path: str, store: Store, settings: Settings, access: Access) -> Input | None:
+    """What the reference at ``path`` of a request means now; None for files and hubs, and for an output of a
+    job that has not ended. Raises as `resolve_references` does."""
+    ref = parse_ref(text)
+    match ref.scheme:
+        case "file":
+            _check_file(ref, path, settings)
+        case "job" | "model" | "dataset" | "artifact":
+            return store.artifacts.lineage(ref, access)
+        case "url":
+            return _look_at_url(text, path, settings)
+    return None
 
 
 def _look_at_url(url: str, path: str, settings: Settings) -> UrlInput:

@@ -1,7 +1,8 @@
 """Rows as the wire shows them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from core.jobs.state import JobState
 from core.jobs.views import (
@@ -12,9 +13,11 @@ from core.jobs.views import (
     PipelineProgress,
     PipelineView,
     StageView,
+    VerdictView,
     WaitingView,
     WorkerView,
 )
+from core.spec.pipelines.recipes import RecipeChoice
 from core.store import Store
 from core.store.pipelines.pipelines import end_reason_of
 from core.store.schema.tables import ApiKey, Artifact, Job, Pipeline, Worker
@@ -92,9 +95,13 @@ def artifact_view(artifact: Artifact, *, listed: bool = False) -> ArtifactView:
 
 
 def pipeline_view(
-    pipeline: Pipeline, jobs: Mapping[str, Job], needs: Mapping[str, list[str]] | None = None
+    pipeline: Pipeline,
+    jobs: Mapping[str, Job],
+    needs: Mapping[str, list[str]] | None = None,
+    verdicts: Sequence[Mapping[str, Any]] = (),
 ) -> PipelineView:
-    """``jobs`` and ``needs`` by stage; in lists there are no ``needs``."""
+    """``jobs`` and ``needs`` by stage; in lists there are no ``needs`` and ``verdicts``."""
+    recipe = pipeline.recipe or {}
     stages, outputs, done = {}, dict[str, str](), 0.0
     for name in pipeline.stages:
         job = jobs[name]
@@ -124,6 +131,9 @@ def pipeline_view(
             fraction=round(done / len(stages), 4),
         ),
         outputs=outputs,
+        verdicts=[VerdictView.model_validate(verdict) for verdict in verdicts],
+        recipe=recipe.get("name"),
+        choices=[RecipeChoice.model_validate(choice) for choice in recipe.get("choices", [])],
         created_at=pipeline.created_at,
         finished_at=pipeline.finished_at,
         end_reason=_end_reason(*reason) if reason else None,

@@ -1,11 +1,11 @@
 """Pipelines of a service, from Python."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from client.connection import Connection, quoted, wait_for
-from core.jobs.views import Page, PipelineEventView, PipelineView
+from core.jobs.views import Page, PipelineEventView, PipelineView, RecipeListView, RecipeView
 from core.spec.pipelines.plan import PipelineSpec
 
 
@@ -23,6 +23,17 @@ class Pipelines:
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return PipelineView.model_validate(
             self._connection.json("POST", "/pipelines", json=body, headers=headers)
+        )
+
+    def recipes(self) -> Sequence[RecipeListView]:
+        return [
+            RecipeListView.model_validate(item) for item in self._connection.request("GET", "/recipes").json()
+        ]
+
+    def expand(self, recipe: str, inputs: dict[str, Any]) -> RecipeView:
+        """The stages that a recipe makes from inputs, to read, change and submit."""
+        return RecipeView.model_validate(
+            self._connection.json("POST", f"/recipes/{quoted(recipe)}/expand", json={"inputs": inputs})
         )
 
     def get(self, pipeline_id: str) -> PipelineView:

@@ -20,6 +20,7 @@ from api.deps import (
     Submitter,
     VisiblePipeline,
 )
+from api.recipes import RecipeBook
 from api.routes.jobs import LabelFilter, labels_of
 from api.routing import Route
 from api.stream import Followed, follow, last_seen, page_of_events
@@ -76,6 +77,9 @@ def submit(
     A stage names an output of another as `stage:NAME/OUTPUT`, and starts when that stage has succeeded. When
     a stage fails, the stages that need it are cancelled. With an `Idempotency-Key` the call can be repeated
     safely: it creates at most one pipeline.
+
+    With `recipe` and `inputs` instead of `stages` the recipe makes the stages: see POST
+    /recipes/{name}/expand.
     """
     request = hashlib.sha256(f"pipeline {spec.model_dump_json()}".encode()).hexdigest()
     idempotency = (idempotency_key, request) if idempotency_key else None
@@ -83,14 +87,20 @@ def submit(
     if known is not None:
         pipeline, new = known, False
     else:
-        stages = plan_stages(spec, _new_job_ids)
         checker = Checker(store, settings, library, principal.access)
+        recipe = None
+        if spec.recipe is not None and spec.inputs is not None:
+            made = RecipeBook(checker).expand(spec.recipe, spec.inputs)
+            recipe = made.as_dict(spec.recipe, spec.inputs)
+            spec = PipelineSpec(name=spec.name, labels=spec.labels, reuse=spec.reuse, stages=made.stages)
+        stages = plan_stages(spec, _new_job_ids)
         jobs = _check(stages, checker, reuse=spec.reuse)
         pipeline, new = store.pipelines.create(
             spec.name,
             spec.labels,
             list(spec.stages),
             jobs,
+            recipe=recipe,
             access=principal.access,
             idempotency=idempotency,
         )
@@ -133,7 +143,8 @@ def _view(pipeline: Pipeline, store: Store, wake: Callable[[Job], None] = lambda
     jobs = store.pipelines.jobs_of([pipeline.id])[pipeline.id]
     for job in jobs.values():
         wake(job)
-    return pipeline_view(pipeline, jobs, store.pipelines.needs_of(pipeline.id))
+    needs, verdicts = store.pipelines.needs_of(pipeline.id), store.pipelines.verdicts_of(jobs)
+    return pipeline_view(pipeline, jobs, needs, verdicts)
 
 
 @router.get("", summary="List pipelines, newest first")

@@ -5,11 +5,17 @@ import sys
 
 from pydantic import ValidationError
 
-from client.cli import artifacts, jobs, machine, pipelines  # each adds its commands to the application
+from client.cli import (  # each adds its commands to the application
+    artifacts,
+    improve,
+    jobs,
+    machine,
+    pipelines,
+)
 from client.cli.shared import app
 from core.errors import InvalidRequest, ReasonError, ServiceUnreachable
 
-__all__ = ["artifacts", "jobs", "machine", "main", "pipelines"]
+__all__ = ["artifacts", "improve", "jobs", "machine", "main", "pipelines"]
 
 
 def main() -> None:

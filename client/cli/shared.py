@@ -31,9 +31,11 @@ Set = Annotated[
 ]
 
 
-def open_client() -> Client:
+def open_client(**options: Any) -> Client:
+    """A client of the service that the settings name."""
     settings = Settings()
-    return Client(settings.api_url, settings.api_key.get_secret_value() if settings.api_key else None)
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    return Client(settings.api_url, key, **options)
 
 
 def print_json(value: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from core.artifacts import fresh_folder
 from core.data.retrieval_sets.judgments import RetrievalSet
+from core.evaluation.best import choose_best, publish_best
 from core.evaluation.page import (
     ByModel,
     CategoryScores,
@@ -39,7 +40,7 @@ _SNIPPET = 300
 
 
 def publish(spec: EvaluateSpec, context: RunContext, found: Evaluated) -> None:
-    """The outputs ``report`` and ``run``."""
+    """The outputs ``report`` and ``run``, and ``model`` where the spec asks for it."""
     context.phase("comparing")
     compared = compare_all(spec, found, context)
     leading = [item for item in compared if item.metric == found.leading(spec.metrics)]
@@ -64,8 +65,15 @@ def publish(spec: EvaluateSpec, context: RunContext, found: Evaluated) -> None:
     summary = {
         "name": spec.name or "evaluation",
         "scores": page.scores,
+        "verdicts": [
+            {name: getattr(item, name) for name in ("model", "dataset", "metric", "outcome", "verdict")}
+            for item in leading
+        ],
         "inputs": dump_inputs(context.request.inputs),
     }
+    if spec.publish_best:
+        summary["best"] = choose_best(found, leading)
+        publish_best(spec, context, found, leading)
     context.publish("report", "report", folder, summary)
     if any(runs.iterdir()):
         context.publish("run", "run", runs, {"name": spec.name or "runs", "models": list(found.models)})

@@ -11,6 +11,7 @@ from core.jobs.origin import Origin
 from core.jobs.protocol import Input
 from core.jobs.state import JobState
 from core.spec.parts.base import Lenient
+from core.spec.pipelines.recipes import RecipeChoice, RecipeInputs
 
 Item = TypeVar("Item")
 
@@ -112,6 +113,38 @@ class PipelineProgress(Lenient):
     fraction: float
 
 
+class VerdictView(Lenient):
+    """What an evaluation stage found of a model, compared with its baseline."""
+
+    stage: str
+    model: str
+    dataset: str
+    metric: str
+    outcome: str = Field(description="better, worse or no difference")
+    verdict: str = Field(description="A sentence with the numbers.")
+
+
+class RecipeListView(Lenient):
+    """A recipe."""
+
+    name: str
+    description: str
+    base_model: str = Field(description="Used when inputs has none.")
+
+
+class RecipeView(Lenient):
+    """A recipe with its inputs: stages that can be read, changed and posted as a pipeline."""
+
+    recipe: str
+    inputs: RecipeInputs
+    stages: dict[str, dict[str, Any]]
+    choices: list[RecipeChoice] = Field(description="What was chosen from the data, and why.")
+    estimates: dict[str, "EstimateView"] = Field(
+        default_factory=dict, description="Time and memory of each stage that a model takes part in."
+    )
+    seconds: float | None = Field(None, description="Sum of the estimated times. Null: one is unknown.")
+
+
 class PipelineView(Lenient):
     """A pipeline: jobs that were created together."""
 
@@ -123,6 +156,13 @@ class PipelineView(Lenient):
     progress: PipelineProgress
     outputs: dict[str, str] = Field(
         default_factory=dict, description="Reference of each output, by STAGE/OUTPUT."
+    )
+    verdicts: list[VerdictView] = Field(
+        default_factory=list, description="Of the evaluation stages that have ended. Empty in lists."
+    )
+    recipe: str | None = Field(None, description="The recipe that made the stages.")
+    choices: list[RecipeChoice] = Field(
+        default_factory=list, description="What the recipe has chosen from the data, and why."
     )
     created_at: datetime
     finished_at: datetime | None = None

@@ -1,6 +1,7 @@
 """``kind: evaluate``: compare models on retrieval sets, with significance tests."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,7 +11,7 @@ from core.spec.parts.base import BARE_REFERENCES, Strict
 from core.spec.parts.evaluation import JudgedSource, LateInteractionIndex, Metric, Rerank
 from core.spec.parts.models import EmbeddingPruning, ModelOrWords, Prompts
 from core.spec.parts.options import Dimension, MaxLength, RejectShare, ReportName, Seed
-from core.spec.parts.reference_places import ReferencePlace
+from core.spec.parts.reference_places import ReferencePlace, Role
 from core.spec.parts.refs import DatasetReference
 
 
@@ -58,7 +59,8 @@ class Significance(Strict):
 class EvaluateSpec(JobSpec):
     """Rank whole corpora with several models and compare the models.
 
-    Outputs: ``report``, and ``run`` with a TREC run of each model on each dataset.
+    Outputs: ``report``, and ``run`` with a TREC run of each model on each dataset. With ``publish_best`` also
+    ``model``.
     """
 
     REFERENCES: ClassVar = (
@@ -107,6 +109,11 @@ class EvaluateSpec(JobSpec):
         "and the full query vector scores them again. 1: no second scoring.",
     )
     significance: Significance = Field(default_factory=Significance)
+    publish_best: bool = Field(
+        False,
+        description="Also publish the model to use as the output model: the one with the largest significant "
+        "gain over the baseline by the first metric, else the baseline.",
+    )
     latency_queries: int = Field(
         0,
         ge=0,
@@ -122,8 +129,14 @@ class EvaluateSpec(JobSpec):
     max_reject_share: RejectShare = 0.0
     seed: Seed = 42
 
+    @classmethod
+    def outputs_of(cls, spec: Mapping[str, Any]) -> Mapping[str, Role | None]:
+        return {**cls.OUTPUTS, "model": "model"} if spec.get("publish_best") is True else cls.OUTPUTS
+
     @model_validator(mode="after")
     def _consistent(self) -> "EvaluateSpec":
+        if self.publish_best and (len(self.models) < 2 or any(model.ref == "bm25" for model in self.models)):
+            raise ValueError("publish_best needs at least two models, and bm25 is none that can be published")
         for what, items in (("models", self.models), ("datasets", self.datasets)):
             names = [item.name for item in items if item.name]
             if len(set(names)) != len(names):

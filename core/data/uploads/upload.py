@@ -138,7 +138,7 @@ def unpack(
 def inspect(
     folder: Path, options: RowOptions | None = None, check_stop: Callable[[], None] = no_stop
 ) -> Inspected:
-    """Read every record once, by the columns and the encoding of ``options``.
+    """Read every record of a folder, or of a file, once, by the columns and the encoding of ``options``.
 
     Raises `BadData` when no job could use the folder, and for options that have no effect on it.
     ``check_stop`` is called for every record and every file; whatever it raises ends the reading.
@@ -168,6 +168,8 @@ def _refuse(reading: Reading, what: str, *names: str) -> None:
 
 
 def _only_file(folder: Path) -> Path:
+    if folder.is_file():
+        return folder
     files = list(islice((path for path in folder.iterdir() if not path.name.startswith(".")), 2))
     return files[0] if len(files) == 1 and files[0].is_file() else folder
 

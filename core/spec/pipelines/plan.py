@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any
 
-from pydantic import Field, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic import Field, GetJsonSchemaHandler, TypeAdapter, ValidationError, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -20,6 +20,7 @@ from core.spec.job import JobName, JobSpec, Labels
 from core.spec.parse import KINDS, SPEC_BY_KIND, AnyJobSpec, AnySpec, problems_of, validate_spec
 from core.spec.parts.base import Strict
 from core.spec.parts.reference_places import FoundReference, find_references, replace_references
+from core.spec.pipelines.recipes import RecipeInputs, RecipeName
 
 MOST_STAGES = 500
 
@@ -53,8 +54,12 @@ class PipelineSpec(Strict):
         "names), the same content of all inputs, the same code, libraries and device. false: every stage "
         "runs.",
     )
+    recipe: RecipeName | None = Field(
+        None, description="Instead of stages: the recipe that makes them from inputs. See GET /recipes."
+    )
+    inputs: RecipeInputs | None = None
     stages: dict[StageName, Annotated[dict[str, Any], _AsJobSpec()]] = Field(
-        min_length=1,
+        default_factory=dict,
         max_length=MOST_STAGES,
         description="The job spec of each stage, by its name. A reference stage:NAME/OUTPUT names an output "
         "of another stage; depends_on may contain stage:NAME.",
@@ -69,6 +74,14 @@ class PipelineSpec(Strict):
             }
         ],
     )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "PipelineSpec":
+        if (self.recipe is None) == (not self.stages):
+            raise ValueError("give either stages or a recipe")
+        if (self.recipe is None) != (self.inputs is None):
+            raise ValueError("recipe and inputs belong together")
+        return self
 
 
 @dataclass(frozen=True)

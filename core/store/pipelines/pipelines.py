@@ -1,6 +1,7 @@
 """Pipelines as users see them: jobs that are created, cancelled and tried again together."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
@@ -18,7 +19,7 @@ from core.store.new_jobs import NewJob, add_once, insert_job
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
 from core.store.schema.database import Database
-from core.store.schema.tables import Dependency, EventRow, Job, Pipeline, PipelineEvent
+from core.store.schema.tables import Artifact, Dependency, EventRow, Job, Pipeline, PipelineEvent
 
 
 class PipelineStore:
@@ -34,6 +35,7 @@ class PipelineStore:
         order: Sequence[str],
         jobs: Sequence[NewJob],
         *,
+        recipe: dict[str, Any] | None = None,
         access: Access = EVERYTHING,
         idempotency: tuple[str, str] | None = None,
     ) -> tuple[Pipeline, bool]:
@@ -51,6 +53,7 @@ class PipelineStore:
                 labels=dict(labels),
                 owner=access.owner,
                 stages=list(order),
+                recipe=recipe,
                 state=JobState.QUEUED,
                 event_seq=0,
                 created_at=session.scalar(select(self._database.time())),
@@ -91,6 +94,21 @@ class PipelineStore:
             for job in session.scalars(select(Job).where(Job.pipeline_id.in_(pipeline_ids))):
                 found[str(job.pipeline_id)][str(job.stage)] = job
         return found
+
+    def verdicts_of(self, jobs: Mapping[str, Job]) -> list[dict[str, Any]]:
+        """What the reports of evaluation stages say, each with its ``stage``. ``jobs``: stage -> its job"""
+        stages = {job.id: stage for stage, job in jobs.items() if job.kind == "evaluate"}
+        query = select(Artifact.job_id, Artifact.manifest).where(
+            Artifact.job_id.in_(stages), Artifact.output == "report"
+        )
+        with self._database.read() as session:
+            found = {stages[str(job_id)]: manifest for job_id, manifest in session.execute(query)}
+        return [
+            {"stage": stage, **verdict}
+            for stage in jobs
+            if stage in found
+            for verdict in found[stage].get("metadata", {}).get("verdicts", [])
+        ]
 
     def needs_of(self, pipeline_id: str) -> dict[str, list[str]]:
         """stage -> the stages that must succeed before it starts"""

@@ -109,6 +109,7 @@ class Pipeline(Base):
     labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
     owner: Mapped[str | None]  # id of the key that submitted it
     stages: Mapped[list[Any]]  # names, in the order in which they were posted
+    recipe: Mapped[dict[str, Any] | None]  # its name, inputs and choices, where one made the stages
     state: Mapped[str] = mapped_column(String(16))
     event_seq: Mapped[int] = mapped_column(default=0)  # number of the pipeline's last event
     created_at: Mapped[datetime]

@@ -1,0 +1,170 @@
+"""Recipes over HTTP: what is known of data and workers, the stages that follow from it, and estimates."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from api.estimates import Seen, device_of, estimate_training, find_shape
+from api.reading_estimates import estimate_reading
+from api.references import find_input
+from api.submission import Checker
+from core.data.sources.formats import documents_by_name
+from core.data.uploads.upload import inspect
+from core.errors import BadData, InvalidRequest, Problem
+from core.ids import new_id
+from core.jobs.protocol import ArtifactInput, Input
+from core.jobs.views import EstimateView, RecipeView
+from core.spec import EvaluateSpec, Resources, TrainSpec
+from core.spec.parse import SPEC_BY_KIND
+from core.spec.parts.reference_places import replace_references
+from core.spec.parts.refs import parse_ref
+from core.spec.pipelines.plan import PipelineSpec, plan_stages
+from core.spec.pipelines.recipes import (
+    RECIPES,
+    DataFacts,
+    Expanded,
+    RecipeInputs,
+    RecipeName,
+    Surroundings,
+    expand,
+)
+
+_LOOKED_AT_BYTES = 256 << 20
+"""Files of the server are read by the request up to this size; an upload was read when it was sent."""
+
+_TOKENS = 256
+_MOST_TOKENS = 512
+"""Of a model that could read more: passages of thousands of characters answer several questions each."""
+
+_ALIVE_SECONDS = 60.0
+_QUERY_CHARACTERS = 50.0
+
+
+class RecipeBook:
+    """Expands recipes for one caller."""
+
+    def __init__(self, checker: Checker) -> None:
+        self._checker = checker
+
+    def expand(self, name: RecipeName, inputs: RecipeInputs) -> Expanded:
+        """The stages. Raises `InvalidRequest`, `NotFound` and `Forbidden` for the inputs."""
+        inputs = self._with_base(name, inputs)
+        known = self._find(inputs.data, "inputs.data")
+        if inputs.test is not None:
+            self._find(inputs.test, "inputs.test")
+        return expand(name, inputs, self._facts(name, inputs.data, known), self._surroundings(inputs))
+
+    def view(self, name: RecipeName, inputs: RecipeInputs) -> RecipeView:
+        """The stages with their estimates."""
+        inputs = self._with_base(name, inputs)
+        made = self.expand(name, inputs)
+        estimates = self._estimates(made, inputs)
+        times = [found.seconds for found in estimates.values()]
+        return RecipeView(
+            recipe=name,
+            inputs=inputs,
+            stages=made.stages,
+            choices=made.choices,
+            estimates=estimates,
+            seconds=None if None in times else round(sum(filter(None, times)), 1),
+        )
+
+    @staticmethod
+    def _with_base(name: RecipeName, inputs: RecipeInputs) -> RecipeInputs:
+        return inputs.model_copy(update={"base_model": inputs.base_model or RECIPES[name].base_model})
+
+    def _find(self, reference: str, path: str) -> Input | None:
+        own = self._checker
+        return find_input(reference, path, own.store, own.settings, own.access)
+
+    # -- what is known ---------------------------------------------------------------------------
+
+    def _facts(self, name: RecipeName, reference: str, known: Input | None) -> DataFacts:
+        if isinstance(known, ArtifactInput) and known.artifact:
+            return _facts_of_page(self._checker.store.artifacts.get(known.artifact).manifest["metadata"])
+        ref = parse_ref(reference)
+        if ref.scheme == "file":
+            return _facts_of_files(Path(ref.target), reference)
+        return DataFacts("documents" if name == "documents" else "rows")
+
+    def _surroundings(self, inputs: RecipeInputs) -> Surroundings:
+        assert inputs.base_model is not None
+        models = {}
+        if (known := self._find(inputs.base_model, "inputs.base_model")) is not None:
+            models[inputs.base_model] = known
+        shape = find_shape(inputs.base_model, models, self._checker.library, [])
+        limits = [limit for limit in (shape.set_length, shape.positions) if limit] if shape else [_TOKENS]
+        workers = [worker for worker, _ in self._checker.store.workers.alive(_ALIVE_SECONDS)]
+        on_gpu = device_of(Resources(), workers) == "cuda"
+        return Surroundings(min([*limits, _MOST_TOKENS]), "cuda" if on_gpu else "cpu")
+
+    # -- estimates -------------------------------------------------------------------------------
+
+    def _estimates(self, made: Expanded, inputs: RecipeInputs) -> dict[str, EstimateView]:
+        """As if every stage read the data as they are and the base model: those are known now."""
+        assert inputs.base_model is not None
+        known: dict[str, Input] = {}
+        for text, path in ((inputs.data, "inputs.data"), (inputs.base_model, "inputs.base_model")):
+            if (found := self._find(text, path)) is not None:
+                known[text] = found
+        own, estimates = self._checker, {}
+        for stage in plan_stages(PipelineSpec(stages=made.stages), _some_ids):
+            spec = stage.spec
+            if spec.kind == "prepare":
+                continue
+            stand_ins = {
+                found.text: inputs.data for found in spec.find_references() if found.role == "dataset"
+            }
+            stand_ins |= {
+                found.text: inputs.base_model for found in spec.find_references() if found.role == "model"
+            }
+            data = replace_references(
+                spec.model_dump(mode="json"),
+                spec.REFERENCES,
+                partial(_replaced, stand_ins),
+            )
+            alike: Any = SPEC_BY_KIND[spec.kind].model_validate(data)
+            if isinstance(alike, TrainSpec):
+                per_row = 1.0 + made.stages["mine"]["num_negatives"]
+                seen = Seen(made.pairs, True, _QUERY_CHARACTERS, made.characters, per_row)
+                estimates[stage.name] = estimate_training(alike, known, own.store, own.library, seen)
+            else:
+                if isinstance(alike, EvaluateSpec):  # the base model stands for both
+                    alike.models = alike.models[:1]
+                estimates[stage.name] = estimate_reading(alike, known, own.store, own.library)
+        return estimates
+
+
+def _replaced(stand_ins: Mapping[str, str], text: str) -> str:
+    """What stands for an output that is not there yet."""
+    return stand_ins[text] if text.startswith("job:") else text
+
+
+def _some_ids(count: int) -> list[str]:
+    return sorted(new_id("job") for _ in range(count))
+
+
+def _facts_of_page(page: dict[str, Any]) -> DataFacts:
+    """Of an upload, or of what a job has made."""
+    splits = {name: rows for name, rows in (page.get("splits") or {}).items() if rows}
+    lengths = (page.get("statistics") or {}).get("characters", {})
+    if "documents" in splits or "chunks" in splits or page.get("type") == "chunks":
+        role = "document" if "document" in lengths else "passage"
+        return DataFacts("documents", sum(splits.values()), lengths.get(role, {}).get("mean", 0.0))
+    return DataFacts("rows", sum(splits.values()), lengths.get("positive", {}).get("mean", 0.0), splits)
+
+
+def _facts_of_files(path: Path, reference: str) -> DataFacts:
+    """Read them once, if they are not too many for a request. Raises `InvalidRequest`."""
+    size = sum(
+        file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()
+    )
+    if size > _LOOKED_AT_BYTES:
+        names = (file.name for file in ([path] if path.is_file() else path.rglob("*")))
+        return DataFacts("documents" if documents_by_name(names) else "rows")
+    try:
+        found = inspect(path)
+    except BadData as error:
+        raise InvalidRequest(f"inputs.data: {error}", [Problem("inputs.data", str(error))]) from error
+    return _facts_of_page({"splits": found.splits, "statistics": found.statistics.page()})

@@ -1,0 +1,125 @@
+"""``reason improve``, and the list of recipes."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from client.cli.shared import Json, app, console, exit_with, open_client, print_json, print_table
+from client.client import Client
+from client.improve import find_data, find_model, service_here, show_end, show_plan, submit_once
+from client.watch import watch_pipeline
+from core.errors import ServiceUnreachable
+from core.settings import Settings
+
+
+@app.command(epilog="example: reason improve docs/")
+def improve(
+    path: Annotated[
+        str, typer.Argument(help="Documents or pairs: a file or folder, or a reference such as dataset:docs.")
+    ],
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="Model to start from: a reference, or a folder. Default: that of the recipe."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="documents, pairs, reranker or late_interaction. Default: by the data.")
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Reference of a retrieval set of your own to measure on.")
+    ] = None,
+    retriever: Annotated[str | None, typer.Option(help="reranker: the model that finds candidates.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
+    reuse: Annotated[
+        bool, typer.Option("--reuse/--no-reuse", help="Take results of earlier runs that are equal.")
+    ] = True,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only show the stages, as a pipeline to edit.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Show the progress until it ends.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Train a better model on your data, compare it with the base model, and leave an index to search in.
+
+    Starts a service on this machine for the time of the command when none is running.
+    """
+    with _client(needed_later=not watch) as client:
+        data, fitting = find_data(client, path, console)
+        inputs = {
+            "data": data,
+            "base_model": find_model(client, base_model, console) if base_model else None,
+            "test": test,
+            "name": name,
+            "seed": seed,
+        }
+        inputs = {key: value for key, value in inputs.items() if value is not None}
+        if retriever is not None:
+            inputs["retriever"] = find_model(client, retriever, console)
+        chosen = recipe or fitting
+        expanded = client.pipelines.expand(chosen, inputs)
+        if plan:
+            print_json({"name": name or chosen, "stages": expanded.stages})
+            return
+        show_plan(expanded, console)
+        made, new = submit_once(client, chosen, inputs, name=name, reuse=reuse)
+        if not new:
+            console.print(f"Continuing {made.id}, which was begun before.", highlight=False)
+        if not watch:
+            print_json(made.model_dump(mode="json")) if as_json else print(made.id)
+            return
+        print(made.id, file=sys.stderr)
+        try:
+            ended = watch_pipeline(client, made.id, console)
+        except KeyboardInterrupt:
+            console.print(
+                f"\nStopped watching {made.id}. The same command continues it; reason pipeline cancel "
+                f"{made.id} ends it.",
+                highlight=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(130) from None
+        if as_json:
+            print_json(ended.model_dump(mode="json"))
+        show_end(ended, console)
+    exit_with(ended.state)
+
+
+@contextlib.contextmanager
+def _client(*, needed_later: bool) -> Iterator[Client]:
+    """The service of the settings; where none answers at the usual place, one of this command's own."""
+    settings = Settings()
+    with open_client(retries=1) as client:
+        try:
+            client.workers()
+            answered = True
+        except ServiceUnreachable:
+            answered = False
+            if needed_later or "api_url" in settings.model_fields_set:
+                raise
+    if answered:
+        with open_client() as client:
+            yield client
+        return
+    with service_here(settings, console) as client:
+        yield client
+    console.print("The service of this command is stopped; reason serve starts one to search in.")
+
+
+@app.command(epilog="example: reason recipes")
+def recipes(as_json: Json = False) -> None:
+    """List recipes."""
+    with open_client() as client:
+        found = client.pipelines.recipes()
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+        return
+    table = Table(Column("recipe", no_wrap=True), "base model", "what it makes", box=None)
+    for one in found:
+        table.add_row(one.name, one.base_model, one.description)
+    print_table(table)

@@ -1,0 +1,163 @@
+"""``reason improve``: from documents or pairs to a better model, its proof, and an index, by one command."""
+
+import contextlib
+import hashlib
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from client.client import Client
+from client.serve import Service
+from core.errors import InvalidRequest, NotFound, ReasonError, ServiceUnreachable
+from core.jobs.views import PipelineView, RecipeView
+from core.settings import Settings
+
+_LABEL = "improve"
+"""Of pipelines that this command makes: a hash of what was asked for."""
+
+
+@contextlib.contextmanager
+def service_here(settings: Settings, console: Console, port: int = 0, **environment: str) -> Iterator[Client]:
+    """A service on this machine for as long as the block lasts, ready to take jobs. Raises `ReasonError`."""
+    folder = settings.data_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "service.log"
+    service = Service("127.0.0.1", port or _free_port(), environment, log=log)
+    if problem := service.prepare():
+        raise InvalidRequest(problem)
+    console.print(
+        f"Starting a service on port {service.port} (its log: {log}) ...", highlight=False, soft_wrap=True
+    )
+    service.start()
+    try:
+        key = settings.api_key.get_secret_value() if settings.api_key else None
+        with Client(f"http://127.0.0.1:{service.port}", key) as client:
+            _await_worker(client, service)
+            yield client
+    finally:
+        service.stop()
+
+
+def _await_worker(client: Client, service: Service, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if problem := service.keep_alive():
+            raise ReasonError(f"The service cannot start: {problem}")
+        with contextlib.suppress(ServiceUnreachable):
+            if client.workers():
+                return
+        time.sleep(0.2)
+    raise ReasonError(f"The service was not ready after {seconds:g} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def find_data(client: Client, text: str, console: Console) -> tuple[str, str]:
+    """What is on this machine is uploaded. Returns the reference, and the recipe that fits it."""
+    path = Path(text)
+    if path.exists():
+        console.print(f"Uploading {path} ...", highlight=False, soft_wrap=True)
+        try:
+            made = client.upload(path, _name_of(path))
+        except OSError as error:
+            raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}") from error
+        splits = made.metadata.get("splits", {})
+        listed = ", ".join(f"{count:,} {name}" for name, count in splits.items())
+        console.print(f"  dataset:{made.name}@{made.version}: {listed}", highlight=False)
+        return f"dataset:{made.name}@{made.version}", "documents" if "documents" in splits else "pairs"
+    if not _is_reference(text):
+        raise InvalidRequest(f"File or folder not found: {text}")
+    with contextlib.suppress(NotFound, InvalidRequest):
+        found = client.find(text)
+        documents = "documents" in found.metadata.get("splits", {}) or found.metadata.get("type") == "chunks"
+        return text, "documents" if documents else "pairs"
+    return text, "documents" if text.startswith("file:") and Path(text[5:]).is_dir() else "pairs"
+
+
+def find_model(client: Client, text: str, console: Console) -> str:
+    """The reference of a model; a folder of this machine is uploaded."""
+    path = Path(text)
+    if not path.is_dir():
+        return text
+    console.print(f"Uploading {path} ...", highlight=False, soft_wrap=True)
+    made = client.upload_model(path, _name_of(path))
+    return f"model:{made.name}@{made.version}"
+
+
+def _is_reference(text: str) -> bool:
+    return re.match(r"[a-z0-9]+:", text) is not None
+
+
+def _name_of(path: Path) -> str:
+    """A valid name for an upload."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.resolve().name.partition(".")[0]).strip("-.")
+    return name or "data"
+
+
+def submit_once(
+    client: Client, recipe: str, inputs: dict[str, Any], *, name: str | None, reuse: bool
+) -> tuple[PipelineView, bool]:
+    """The pipeline; one that was asked for in the same way and has not ended is taken up again.
+
+    Returns (pipeline, whether it is new).
+    """
+    asked = hashlib.sha256(json.dumps([recipe, inputs, reuse], sort_keys=True).encode()).hexdigest()[:16]
+    for known in client.pipelines.list(label=[f"{_LABEL}:{asked}"]):
+        if not known.state.final:
+            return known, False
+    labels = {_LABEL: asked}
+    body = {"recipe": recipe, "inputs": inputs, "labels": labels, "reuse": reuse}
+    return client.pipelines.submit({**body, **({"name": name} if name else {})}), True
+
+
+def show_plan(plan: RecipeView, console: Console) -> None:
+    """What will be done, what was chosen and why, and about how long it takes."""
+    console.print(f"Recipe {plan.recipe}: {' -> '.join(plan.stages)}", style="bold", highlight=False)
+    for choice in plan.choices:
+        value = json.dumps(choice.value) if not isinstance(choice.value, str) else choice.value
+        console.print(f"  {choice.stage}.{choice.field} = {value}", highlight=False, soft_wrap=True)
+        console.print(f"      {choice.why}", style="dim", highlight=False, soft_wrap=True)
+    memory = [found.memory["total"] for found in plan.estimates.values() if found.memory]
+    told = [f"about {max(memory) / 1e9:.1f} GB of memory"] if memory else []
+    if plan.seconds is not None:
+        minutes = round(plan.seconds / 60)
+        told.append(f"about {minutes} minutes" if minutes > 1 else "a few minutes at most")
+    else:
+        told.append("the time is unknown until a training has finished here")
+    console.print(f"Estimate: {', '.join(told)}.", highlight=False)
+
+
+def show_end(ended: PipelineView, console: Console) -> None:
+    """The verdict, and where everything is."""
+    reused = [name for name, stage in ended.stages.items() if stage.reused_from]
+    if reused:
+        console.print(f"Reused: {', '.join(reused)}.", highlight=False)
+    if ended.end_reason:
+        console.print(
+            f"The pipeline is {ended.state}: {ended.end_reason.message}", style="red", highlight=False
+        )
+    for found in ended.verdicts:
+        console.print(found.verdict, style="bold green" if found.outcome == "better" else "bold")
+        if found.outcome != "better":
+            console.print(
+                "The base model stays the one to use: compare/model is the base model.", highlight=False
+            )
+    table = Table(box=None, show_header=False)
+    for output, reference in ended.outputs.items():
+        table.add_row(output, reference)
+    console.print(table)
+    if "index" in ended.stages and "index/embeddings" in ended.outputs:
+        job = ended.stages["index"].job
+        console.print(f'reason search job:{job}/embeddings "your question"', style="bold", highlight=False)

@@ -1,0 +1,65 @@
+"""The model to use after a comparison, as an output of its own."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.artifacts import MANIFEST, fresh_folder
+from core.evaluation.results import Evaluated
+from core.jobs.protocol import ArtifactInput
+from core.ranking.comparison import ALL, Compared
+from core.runtime.context import RunContext
+from core.spec.evaluate import EvaluateSpec
+
+
+def choose_best(found: Evaluated, leading: Sequence[Compared]) -> str:
+    """The name of the model with the largest significant gain over the baseline; without one, the baseline.
+
+    ``leading``: the comparisons by the metric that decides. Of several datasets, the mean over them counts.
+    """
+    several = any(item.dataset == ALL for item in leading)
+    better = [item for item in leading if item.outcome == "better" and (item.dataset == ALL or not several)]
+    *_, baseline = found.models
+    return max(better, key=lambda item: abs(item.comparison.difference)).model if better else baseline
+
+
+def publish_best(
+    spec: EvaluateSpec, context: RunContext, found: Evaluated, leading: Sequence[Compared]
+) -> None:
+    """The output ``model``: the files of the best model."""
+    name = choose_best(found, leading)
+    reference = spec.models[list(found.models).index(name)].ref
+    known = context.request.inputs.get(reference)
+    metadata: dict[str, Any] = {}
+    link = False
+    if isinstance(known, ArtifactInput) and context.library is not None:
+        metadata = dict(context.library.manifest(known.uri).metadata)
+        link = True  # an artifact's files never change
+    folder = fresh_folder(context.folder / "work" / "model")
+    _copy(context.model_path(reference), folder, link=link)
+    verdicts = [f"{item.model} on {item.dataset}: {item.verdict}" for item in leading]
+    chosen = {"name": name, "of": reference, "chosen_from": list(found.models), "verdicts": verdicts}
+    context.publish("model", "model", folder, {**metadata, **chosen})
+    *_, baseline = found.models
+    context.notice(
+        f"The output model is {name}"
+        + (": no other model is significantly better than it." if name == baseline else ".")
+    )
+
+
+def _copy(source: Path, folder: Path, *, link: bool) -> None:
+    """Files are linked where that is safe, so that nothing is stored twice."""
+
+    def one(name: str, target: str) -> None:
+        if link:
+            try:
+                os.link(os.path.realpath(name), target)
+                return
+            except OSError:  # another file system
+                pass
+        shutil.copyfile(name, target)
+
+    hidden = shutil.ignore_patterns(MANIFEST, ".*")
+    shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=one, ignore=hidden)
