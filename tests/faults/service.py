@@ -19,6 +19,9 @@ from core.jobs.views import JobView
 
 ROOT = Path(__file__).parent.parent.parent
 
+OUTLASTS_A_LEASE = {"epochs": 16}
+"""Changes of ``long_spec``: a process whose worker is frozen must not be done before its lease is over."""
+
 
 def free_port() -> int:
     with socket.socket() as probe:

@@ -9,7 +9,7 @@ import redis
 
 from core.artifacts import Library
 from tests.faults.checks import check_resumed, check_succeeded_once
-from tests.faults.service import Service, until
+from tests.faults.service import OUTLASTS_A_LEASE, Service, until
 
 
 @pytest.mark.slow
@@ -39,7 +39,7 @@ def test_a_job_on_postgresql_and_redis(service, long_spec, postgres_url, redis_u
 def test_a_worker_that_is_frozen_inside_a_transaction_loses_its_job(service, long_spec, postgres_url):
     """It holds the job's row until the server ends its transaction: then another worker takes the job."""
     running = service(database_url=postgres_url).start()
-    job = running.client.submit(long_spec)
+    job = running.client.submit({**long_spec, **OUTLASTS_A_LEASE})
     running.wait_for_step(job.id, 60)
     worker = running.processes["worker"]
     freeze_inside_a_transaction(running, "worker", job.id, postgres_url)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.faults.checks import check_resumed, check_succeeded_once
-from tests.faults.service import until
+from tests.faults.service import OUTLASTS_A_LEASE, until
 
 
 def test_the_job_s_process_is_killed(running, long_spec):
@@ -69,7 +69,7 @@ def test_a_frozen_worker_loses_its_job_to_another_and_writes_nothing_more(servic
 def test_a_job_whose_worker_is_frozen_ends_itself(service, long_spec):
     """The worker alone is frozen: its job's process must not go on beside the one that takes over."""
     running = service().start()
-    job = running.client.submit(long_spec)
+    job = running.client.submit({**long_spec, **OUTLASTS_A_LEASE})
     running.wait_for_step(job.id, 60)
     worker, orphan = running.processes["worker"], running.job_process(job.id)
     log = running.run_folder(job.id) / "log.txt"
@@ -87,7 +87,7 @@ def test_a_job_whose_worker_is_frozen_ends_itself(service, long_spec):
 def test_a_frozen_worker_that_comes_back_in_time_goes_on_with_a_new_process(service, long_spec):
     """Nobody has taken the job over: it is the worker's own, and its process has ended."""
     running = service().start()
-    job = running.client.submit(long_spec)
+    job = running.client.submit({**long_spec, **OUTLASTS_A_LEASE})
     running.wait_for_step(job.id, 60)
     orphan = running.job_process(job.id)
     running.freeze("worker", job.id)

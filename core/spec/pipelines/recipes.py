@@ -292,7 +292,7 @@ def _train(
             "The workers have no GPU: longer documents would take much longer to train on. The saved model "
             "still reads as much as the base model.",
         )
-    made.stages["train"] = _named(stage, inputs)
+    made.stages["train"] = stage
 
 
 _CPU_TOKENS = 128
