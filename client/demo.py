@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from client.client import Client
+from client.improve import service_here
 from client.plot import plot
-from client.serve import Service
-from client.watch import watch
-from core.errors import ReasonError, ServiceUnreachable
-from core.jobs.views import JobView
+from client.watch import watch_pipeline
+from core.errors import ReasonError
+from core.jobs.views import PipelineView
 from core.settings import Settings
 
 _SMALL, _FULL = ("512", "600"), ("all", "all")
@@ -40,38 +39,24 @@ def run(*, full: bool, port: int, as_json: bool) -> int:
         highlight=False,
         soft_wrap=True,
     )
-    log = folder / "service.log"
-    service = Service(
-        "127.0.0.1", port or _free_port(), {"REASON_ALLOWED_PATHS": str(settings.data_dir)}, log=log
-    )
-    if problem := service.prepare():
-        console.print(f"reason: {problem}", style="red", highlight=False)
-        return 2
-    console.print(
-        f"Starting the service on port {service.port} (its log: {log}) ...", highlight=False, soft_wrap=True
-    )
-    service.start()
     try:
-        with Client(f"http://127.0.0.1:{service.port}", _key(settings)) as client:
-            _await_worker(client, service)
-            spec = _spec(folder, model, full)
-            console.print("POST /jobs", style="bold")
-            job_id = client.submit(spec).id
+        with service_here(settings, console, port, REASON_ALLOWED_PATHS=str(settings.data_dir)) as client:
+            body = _pipeline(folder, model, full)
+            console.print("POST /pipelines", style="bold")
+            pipeline_id = client.pipelines.submit(body).id
             try:
-                job = watch(client, job_id, console)
+                ended = watch_pipeline(client, pipeline_id, console)
             except KeyboardInterrupt:
-                client.cancel(job_id)
-                console.print("Stopping; the job of the demo is cancelled.", highlight=False)
+                client.pipelines.cancel(pipeline_id)
+                console.print("Stopping; the pipeline of the demo is cancelled.", highlight=False)
                 return 3
-            if job.state != "succeeded":
-                reason = job.end_reason.message if job.end_reason else ""
-                console.print(f"The job is {job.state}: {reason}", style="red", highlight=False)
+            if ended.state != "succeeded":
+                reason = ended.end_reason.message if ended.end_reason else ""
+                console.print(f"The pipeline is {ended.state}: {reason}", style="red", highlight=False)
                 return 1
-            return _show(client, job, folder, spec, console, time.monotonic() - begun, as_json)
+            return _show(client, ended, folder, body, console, time.monotonic() - begun, as_json)
     except KeyboardInterrupt:
         return 3
-    finally:
-        service.stop()
 
 
 def prepare(folder: Path, full: bool) -> tuple[dict[str, int], Path]:
@@ -96,45 +81,25 @@ def prepare(folder: Path, full: bool) -> tuple[dict[str, int], Path]:
     return counts, model
 
 
-def _spec(folder: Path, model: Path, full: bool) -> dict[str, Any]:
+def _pipeline(folder: Path, model: Path, full: bool) -> dict[str, Any]:
     return {
-        "kind": "train",
         "name": "stdlib-demo",
-        "family": "dense",
-        "priority": 100,
-        "base_model": f"file:{model}",
-        "dataset": f"file:{folder / 'train.jsonl'}",
-        "evaluation": {
-            "datasets": [{"ref": f"file:{folder / 'test.jsonl'}", "name": "stdlib"}],
-            "metrics": ["ndcg@10", "mrr@10", "recall@10"],
+        "recipe": "pairs",
+        "inputs": {
+            "data": f"file:{folder / 'train.jsonl'}",
+            "test": f"file:{folder / 'test.jsonl'}",
+            "base_model": f"file:{model}",
+            "name": "stdlib-demo",
+            "max_length": 256 if full else 96,
         },
-        "batch_size": 64,
-        "epochs": 1,
-        "learning_rate": 1.0e-4,
-        "lengths": {"query": 48, "document": 256 if full else 96},
-        "seed": 42,
     }
-
-
-def _await_worker(client: Client, service: Service, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if problem := service.keep_alive():
-            raise ReasonError(f"The service cannot start: {problem}")
-        try:
-            if client.workers():
-                return
-        except ServiceUnreachable:
-            pass
-        time.sleep(0.2)
-    raise ReasonError(f"The service was not ready after {seconds:g} s")
 
 
 def _show(
     client: Client,
-    job: JobView,
+    ended: PipelineView,
     folder: Path,
-    spec: dict[str, Any],
+    body: dict[str, Any],
     console: Console,
     seconds: float,
     as_json: bool,
@@ -142,12 +107,14 @@ def _show(
     model, report = folder / "model", folder / "report"
     for target in (model, report):
         shutil.rmtree(target, ignore_errors=True)
-    client.download(f"job:{job.id}/model", model)
-    client.download(f"job:{job.id}/report", report)
+    client.download(ended.outputs["compare/model"], model)
+    client.download(ended.outputs["compare/report"], report)
+    training = ended.stages["train"].job
+    training = ended.stages["train"].reused_from or training
     curves = folder / "curves.png"
-    plot(client.metrics(job.id), curves, "stdlib-demo")
-    measured = json.loads((report / "report.json").read_text(encoding="utf-8"))
-    baseline, finetuned = measured["baseline"]["stdlib"], measured["finetuned"]["stdlib"]
+    plot(client.metrics(training), curves, "stdlib-demo")
+    scores = json.loads((report / "report.json").read_text(encoding="utf-8"))["scores"]
+    baseline, finetuned = scores["base"]["test"], scores["trained"]["test"]
     table = Table(
         "metric", "baseline", "fine-tuned", "change", title="Held-out modules of the standard library"
     )
@@ -155,23 +122,24 @@ def _show(
         change = value - baseline[metric]
         table.add_row(metric, f"{baseline[metric]:.4f}", f"{value:.4f}", f"{change:+.4f}")
     console.print(table)
-    console.print(measured["comparisons"][0]["verdict"], highlight=False, soft_wrap=True)
+    [found] = ended.verdicts
+    console.print(found.verdict, highlight=False, soft_wrap=True)
     console.print(f"Total time: {seconds:.0f} s.", highlight=False)
     shown = os.path.relpath
     console.print(
         f"\nmodel        {shown(model)}\nplot         {shown(curves)}\n"
-        f"report       {shown(report / 'report.html')}\n"
-        f"TensorBoard  tensorboard --logdir {shown(report / 'tensorboard')}\n",
+        f"report       {shown(report / 'report.html')}\n",
         highlight=False,
         soft_wrap=True,
     )
-    spec_file = folder / "job.json"
-    spec_file.write_text(json.dumps(spec, indent=2), encoding="utf-8")
+    spec_file = folder / "pipeline.json"
+    spec_file.write_text(json.dumps(body, indent=2), encoding="utf-8")
     console.print("The same with curl, after `make serve`:", style="bold")
     console.print(
-        f"  curl -X POST localhost:8000/jobs -H 'Content-Type: application/json' -d @{shown(spec_file)}\n"
-        "  curl localhost:8000/jobs/JOB_ID\n"
-        "  curl -N localhost:8000/jobs/JOB_ID/stream",
+        "  curl -X POST localhost:8000/pipelines -H 'Content-Type: application/json' "
+        f"-d @{shown(spec_file)}\n"
+        "  curl localhost:8000/pipelines/PIPELINE_ID\n"
+        "  curl -N localhost:8000/pipelines/PIPELINE_ID/stream",
         highlight=False,
         soft_wrap=True,
     )
@@ -182,21 +150,12 @@ def _show(
             "seconds": round(seconds, 1),
             "model": str(model),
             "plot": str(curves),
-            "job": job.id,
+            "pipeline": ended.id,
+            "job": training,
+            "outcome": found.outcome,
         }
         print(json.dumps(summary))
     return 0
-
-
-def _key(settings: Settings) -> str | None:
-    return settings.api_key.get_secret_value() if settings.api_key else None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -108,7 +108,14 @@ def _fill(store: Store, settings: Settings) -> dict[str, str]:
 
 _REFUSALS = [
     line
-    for call in ("POST /jobs", "POST /jobs/estimate", "POST /pipelines", "POST /datasets", "POST /models")
+    for call in (
+        "POST /jobs",
+        "POST /jobs/estimate",
+        "POST /pipelines",
+        "POST /recipes/{name}/expand",
+        "POST /datasets",
+        "POST /models",
+    )
     for line in (
         "[[operations]]",
         f'include-name = "{call}"',

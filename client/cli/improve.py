@@ -33,6 +33,9 @@ def improve(
     ] = None,
     retriever: Annotated[str | None, typer.Option(help="reranker: the model that finds candidates.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=8, help="Longest document in tokens: less is faster.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 42,
     reuse: Annotated[
         bool, typer.Option("--reuse/--no-reuse", help="Take results of earlier runs that are equal.")
@@ -56,6 +59,7 @@ def improve(
             "base_model": find_model(client, base_model, console) if base_model else None,
             "test": test,
             "name": name,
+            "max_length": max_length,
             "seed": seed,
         }
         inputs = {key: value for key, value in inputs.items() if value is not None}

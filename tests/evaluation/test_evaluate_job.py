@@ -8,12 +8,14 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from core.data.sources.retrieval import read_retrieval
+from core.errors import InvalidRequest
 from core.jobs.events import EventType
 from core.process.local import run_local
 from core.ranking.metrics import evaluate_run, mean
 from core.ranking.runs import read_run
 from core.runtime.context import StopSignal
 from core.runtime.reporter import RecordingReporter
+from core.spec import parse_spec
 from tests.evaluation.running import METRICS, evaluate, report
 from tests.tiny import WORDS
 from tests.training.running import of
@@ -102,15 +104,21 @@ def test_every_family_takes_part(models, beir, tmp_path):
     assert result.metrics["scores"]["one"]["beir"] == found["scores"]["one"]["beir"]
 
 
-def test_a_model_against_itself_is_no_different_and_a_broken_one_is_worse(models, beir, tmp_path):
-    broken = SentenceTransformer(str(models["one"]), device="cpu")
+@pytest.fixture
+def broken(models, tmp_path) -> Path:
+    """The model ``one`` without its knowledge of words."""
+    model = SentenceTransformer(str(models["one"]), device="cpu")
     with np.errstate(all="ignore"):
-        for parameter in broken[0].auto_model.embeddings.word_embeddings.parameters():
+        for parameter in model[0].auto_model.embeddings.word_embeddings.parameters():
             parameter.data.zero_()  # every word is every other
-    broken.save_pretrained(str(tmp_path / "broken"), create_model_card=False)
+    model.save_pretrained(str(tmp_path / "broken"), create_model_card=False)
+    return tmp_path / "broken"
+
+
+def test_a_model_against_itself_is_no_different_and_a_broken_one_is_worse(models, beir, tmp_path, broken):
     result, _ = evaluate(
         tmp_path / "out",
-        [{"ref": f"file:{models['one']}", "name": "twin"}, tmp_path / "broken", models["one"]],
+        [{"ref": f"file:{models['one']}", "name": "twin"}, broken, models["one"]],
         [beir],
     )
     assert result.state == "succeeded", result.end_reason
@@ -343,3 +351,39 @@ def test_metrics_that_no_dataset_has_are_refused_or_told(models, tmp_path):
     assert result.state == "succeeded", result.end_reason
     told = [data["message"] for data in of(events, EventType.NOTICE)]
     assert "rows: nothing is judged irrelevant, so there is no margin." in told
+
+
+@pytest.mark.parametrize(("first", "chosen"), [("one", "one"), ("broken", "base")])
+def test_the_better_model_is_published(models, beir, tmp_path, broken, first, chosen):
+    """A trained model that is no better than its base is not the one to use."""
+    trained, base = (models["one"], broken) if first == "one" else (broken, models["one"])
+    result, _ = evaluate(
+        tmp_path / "out",
+        [{"ref": f"file:{trained}", "name": first}, {"ref": f"file:{base}", "name": "base"}],
+        [beir],
+        publish_best=True,
+    )
+    assert result.state == "succeeded", result.end_reason
+    wanted = trained if chosen == first else base
+    for file in wanted.rglob("*.safetensors"):
+        assert (tmp_path / "out" / "model" / file.relative_to(wanted)).read_bytes() == file.read_bytes()
+    manifest = json.loads((tmp_path / "out" / "model" / "manifest.json").read_text())
+    assert manifest["metadata"]["name"] == chosen
+    [verdict] = json.loads((tmp_path / "out" / "report" / "manifest.json").read_text())["metadata"][
+        "verdicts"
+    ]
+    assert (verdict["model"], verdict["outcome"]) == (first, "better" if chosen == first else "worse")
+    SentenceTransformer(str(tmp_path / "out" / "model"), device="cpu")
+
+
+@pytest.mark.parametrize("others", [[], ["bm25"]])
+def test_the_better_model_needs_two_models(models, beir, others):
+    with pytest.raises(InvalidRequest, match="publish_best needs at least two models"):
+        parse_spec(
+            {
+                "kind": "evaluate",
+                "models": [f"file:{models['one']}", *others],
+                "datasets": [f"file:{beir}"],
+                "publish_best": True,
+            }
+        )

@@ -6,7 +6,7 @@ and the workers in `Surroundings`. Its stages can be read, changed and posted as
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -15,7 +15,7 @@ from core.errors import InvalidRequest, Problem
 from core.spec.job import JobName
 from core.spec.parts.base import Lenient, Strict
 from core.spec.parts.models import ModelOrWords
-from core.spec.parts.options import Seed
+from core.spec.parts.options import MaxLength, Seed
 from core.spec.parts.refs import DatasetReference, ModelReference
 
 RecipeName = Literal["documents", "pairs", "reranker", "late_interaction"]
@@ -53,6 +53,11 @@ class RecipeInputs(Strict):
     )
     retriever: ModelOrWords = Field(
         "bm25", description="reranker only: finds the candidates, for negatives and for the evaluation."
+    )
+    max_length: MaxLength | None = Field(
+        None,
+        description="Longest document in tokens, in all stages: less is faster. Default: what the base model "
+        "reads.",
     )
     seed: Seed = 42
 
@@ -130,6 +135,8 @@ def expand(name: RecipeName, inputs: RecipeInputs, facts: DataFacts, around: Sur
     """The stages of a recipe. Raises `InvalidRequest` for data that it is not for."""
     recipe = RECIPES[name]
     inputs = inputs.model_copy(update={"base_model": inputs.base_model or recipe.base_model})
+    if inputs.max_length is not None:
+        around = replace(around, tokens=min(around.tokens, inputs.max_length))
     if name != "reranker" and inputs.retriever != "bm25":
         raise _refusal("retriever", "retriever is only for the recipe reranker")
     if name == "documents" and facts.kind != "documents":
@@ -283,7 +290,9 @@ def _train(
         every,
         f"About {steps:,} steps: dev is measured about eight times, and the best weights are kept.",
     )
-    if not gpu and around.tokens > _CPU_TOKENS:
+    if inputs.max_length is not None:
+        stage["lengths"] = {"document": inputs.max_length}
+    elif not gpu and around.tokens > _CPU_TOKENS:
         stage["lengths"] = {"document": _CPU_TOKENS}
         made.choose(
             "train",
@@ -319,7 +328,7 @@ def _mine(made: Expanded, inputs: RecipeInputs, data: _Data, around: Surrounding
 
 def _measure(made: Expanded, inputs: RecipeInputs, data: _Data, **fields: Any) -> None:
     """The stage that measures the base model."""
-    base = {"ref": inputs.base_model, "name": "base"}
+    base = {"ref": inputs.base_model, "name": "base", **_cut(inputs)}
     common = {"kind": "evaluate", "datasets": [data.test], "seed": inputs.seed, **fields}
     made.stages["baseline"] = {**common, "models": [base]}
 
@@ -328,10 +337,9 @@ def _compare(made: Expanded, inputs: RecipeInputs) -> None:
     """The stage that measures both models in the same way, with a significance test."""
     common = made.stages["baseline"]
     [base] = common["models"]
-    made.stages["compare"] = _named(
-        {**common, "models": [{"ref": "stage:train/model", "name": "trained"}, base], "publish_best": True},
-        inputs,
-    )
+    trained = {**base, "ref": "stage:train/model", "name": "trained"}
+    stage = {**common, "models": [trained, base], "publish_best": True}
+    made.stages["compare"] = _named(stage, inputs)
     made.choose(
         "compare",
         "publish_best",
@@ -361,7 +369,12 @@ def _index(made: Expanded, inputs: RecipeInputs, facts: DataFacts, data: _Data) 
             "The index holds the passages as they are; in the pairs, the words of a query are removed from "
             "its passage.",
         )
-    made.stages["index"] = _named({"kind": "embed", "model": "stage:compare/model", "corpus": corpus}, inputs)
+    stage = {"kind": "embed", "model": "stage:compare/model", "corpus": corpus, **_cut(inputs)}
+    made.stages["index"] = _named(stage, inputs)
+
+
+def _cut(inputs: RecipeInputs) -> dict[str, Any]:
+    return {} if inputs.max_length is None else {"max_length": inputs.max_length}
 
 
 def _named(stage: dict[str, Any], inputs: RecipeInputs) -> dict[str, Any]:
@@ -375,7 +388,7 @@ def _dense(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expa
     made = Expanded()
     data = _prepare(made, inputs, facts, around)
     _measure(made, inputs, data)
-    _mine(made, inputs, data, around, model=inputs.base_model)
+    _mine(made, inputs, data, around, model=inputs.base_model, **_cut(inputs))
     _train(made, inputs, data, around, learning_rate=5e-5)
     _compare(made, inputs)
     _index(made, inputs, facts, data)

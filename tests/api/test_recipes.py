@@ -1,0 +1,187 @@
+"""Recipes over HTTP: what they choose from the data, what they refuse, and what becomes of them."""
+
+import io
+import json
+import tarfile
+
+import pytest
+
+from core.spec.pipelines.plan import PipelineSpec, plan_stages
+from core.spec.pipelines.recipes import RECIPES, DataFacts, RecipeInputs, Surroundings, expand
+
+ROWS = "".join(
+    json.dumps({"query": f"what is {number}", "positive": f"it is number {number}"}) + "\n"
+    for number in range(400)
+)
+
+
+def upload_rows(http, name="pairs", text=ROWS) -> str:
+    answer = http.post("/datasets", params={"name": name, "filename": "rows.jsonl"}, content=text.encode())
+    assert answer.status_code == 201, answer.text
+    return f"dataset:{name}"
+
+
+def upload_documents(http) -> str:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for number in range(20):
+            text = f"# Part {number}\n\n" + "Words that fill a section. " * 200
+            entry = tarfile.TarInfo(f"docs/{number}.md")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    answer = http.post(
+        "/datasets", params={"name": "docs", "filename": "docs.tar"}, content=packed.getvalue()
+    )
+    assert answer.status_code == 201, answer.text
+    return "dataset:docs"
+
+
+def expanded(http, recipe, **inputs):
+    return http.post(f"/recipes/{recipe}/expand", json={"inputs": inputs})
+
+
+def chosen(found) -> dict:
+    return {f"{choice['stage']}.{choice['field']}": choice["value"] for choice in found["choices"]}
+
+
+def test_the_list(http):
+    found = http.get("/recipes").json()
+    assert [recipe["name"] for recipe in found] == ["documents", "pairs", "reranker", "late_interaction"]
+
+
+def test_documents_become_stages_with_reasons_and_estimates(http, tiny_model):
+    found = expanded(http, "documents", data=upload_documents(http), base_model="o/m").json()
+    assert list(found["stages"]) == ["prepare", "baseline", "mine", "train", "compare", "passages", "index"]
+    assert all(choice["why"] for choice in found["choices"])
+    assert found["stages"]["prepare"]["split"]["by"] == "group", "passages of a document stay together"
+    assert chosen(found)["prepare.chunking.max_characters"] == 1024
+    assert found["estimates"].keys() == found["stages"].keys() - {"prepare", "passages"}
+    assert any("o/m" in note for note in found["estimates"]["train"]["notes"]), "its size is not known"
+    assert found["inputs"]["base_model"] == "o/m"
+
+
+def test_the_stages_can_be_posted_as_they_are(http):
+    stages = expanded(http, "pairs", data=upload_rows(http), base_model="o/m").json()["stages"]
+    answer = http.post("/pipelines", json={"stages": stages})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["recipe"] is None
+
+
+def test_a_recipe_is_posted_like_a_pipeline(http):
+    body = {"recipe": "pairs", "inputs": {"data": upload_rows(http), "base_model": "o/m"}, "name": "search"}
+    made = http.post("/pipelines", json=body)
+    assert made.status_code == 201, made.text
+    made = made.json()
+    assert (made["recipe"], made["name"]) == ("pairs", "search")
+    assert list(made["stages"]) == ["prepare", "baseline", "mine", "train", "compare", "index"]
+    assert made["stages"]["index"]["needs"] == ["prepare", "compare"]
+    assert "prepare.split" in chosen(made)
+    assert chosen(http.get(f"/pipelines/{made['id']}").json()) == chosen(made)
+
+
+@pytest.mark.parametrize("recipe", ["reranker", "late_interaction"])
+def test_other_families(http, recipe):
+    found = expanded(http, recipe, data=upload_rows(http), base_model="o/m").json()
+    family = {"reranker": "cross_encoder"}.get(recipe, recipe)
+    assert found["stages"]["train"]["family"] == family
+    assert ("index" in found["stages"]) is (recipe == "late_interaction")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "inputs", "sentence"),
+    [
+        ("documents", {"data": "dataset:pairs"}, "holds rows, not documents: use the recipe pairs"),
+        ("pairs", {"data": "dataset:docs"}, "holds documents, not rows: use the recipe documents"),
+        ("pairs", {"data": "dataset:pairs", "retriever": "o/m"}, "retriever is only for the recipe reranker"),
+        ("pairs", {"data": "dataset:none"}, "Dataset not found: none"),
+        ("pairs", {"data": "o/m"}, "is not a dataset reference"),
+        ("pairs", {}, "data: Field required"),
+    ],
+)
+def test_what_is_refused(http, recipe, inputs, sentence):
+    upload_rows(http)
+    upload_documents(http)
+    for answer in (
+        expanded(http, recipe, **inputs),
+        http.post("/pipelines", json={"recipe": recipe, "inputs": inputs}),
+    ):
+        assert answer.status_code in (404, 422)
+        assert sentence in answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"recipe": "pairs"},
+        {"inputs": {"data": "dataset:pairs"}},
+        {"recipe": "pairs", "inputs": {"data": "dataset:pairs"}, "stages": {"a": {"kind": "train"}}},
+        {"recipe": "none", "inputs": {"data": "dataset:pairs"}},
+    ],
+)
+def test_stages_or_a_recipe(http, body):
+    assert http.post("/pipelines", json=body).status_code == 422
+
+
+# -- the functions themselves ----------------------------------------------------------------------
+
+INPUTS = RecipeInputs(data="dataset:d", base_model="o/m")
+
+
+def ids(count: int) -> list[str]:
+    return [f"job_{number:04}" for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 30, 1_000, 50_000, 5_000_000, None])
+@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_size_gives_a_pipeline_that_validates(count, name, device):
+    kind = "documents" if name == "documents" else "rows"
+    made = expand(name, INPUTS, DataFacts(kind, count, 3000.0), Surroundings(512, device))
+    stages = plan_stages(PipelineSpec(stages=made.stages), ids)
+    assert {stage.name for stage in stages} == set(made.stages)
+    assert {choice.stage for choice in made.choices} <= set(made.stages)
+
+
+def split(count) -> dict:
+    made = expand("pairs", INPUTS, DataFacts("rows", count), Surroundings())
+    return made.stages["prepare"]["split"]
+
+
+def test_the_test_is_large_enough_to_show_something_and_small_enough_to_leave_rows():
+    assert split(500)["test"] == 0.3
+    assert split(1_500)["test"] == 0.2
+    assert split(1_000_000)["test"] == 0.02
+    assert split(1_500)["test"] * 1_500 == 300
+
+
+def test_data_with_splits_of_their_own_keep_them():
+    facts = DataFacts("rows", 1000, splits={"train": 900, "validation": 50, "test": 50})
+    made = expand("pairs", INPUTS, facts, Surroundings())
+    assert "prepare" not in made.stages
+    assert made.stages["train"]["evaluation"]["datasets"][0]["split"] == "validation"
+    assert made.stages["compare"]["datasets"] == [{"ref": "dataset:d", "split": "test", "name": "test"}]
+    without_dev = expand(
+        "pairs", INPUTS, DataFacts("rows", 1000, splits={"train": 9, "test": 5}), Surroundings()
+    )
+    assert without_dev.stages["train"]["evaluation"]["holdout"] == 0.05
+    plan_stages(PipelineSpec(stages=without_dev.stages), ids)
+
+
+def test_a_test_of_the_users_own_is_what_is_measured_on():
+    inputs = INPUTS.model_copy(update={"test": "beir:scifact"})
+    made = expand("pairs", inputs, DataFacts("rows", 1000), Surroundings())
+    assert made.stages["prepare"]["split"]["test"] == 0
+    for stage in ("baseline", "compare"):
+        assert made.stages[stage]["datasets"] == [{"ref": "beir:scifact", "name": "test"}]
+
+
+def test_without_a_gpu_the_training_is_kept_short():
+    slow, fast = (
+        expand("pairs", INPUTS, DataFacts("rows", 1000), Surroundings(512, device)).stages
+        for device in ("cpu", "cuda")
+    )
+    assert slow["mine"]["num_negatives"] < fast["mine"]["num_negatives"]
+    assert slow["train"]["epochs"] < fast["train"]["epochs"]
+    assert slow["train"]["lengths"] == {"document": 128}
+    assert "lengths" not in fast["train"]
