@@ -21,6 +21,7 @@ from core.jobs.views import (
     EstimateView,
     EventView,
     JobView,
+    LineageView,
     MetricSeries,
     Page,
     PreviewView,
@@ -240,6 +241,13 @@ class Client:
                     return artifact
             raise NotFound(f"Model not found: {target!r}")
         return ArtifactView.model_validate(self._connection.json("GET", f"/artifacts/{quoted(target)}"))
+
+    def lineage(self, reference: str) -> LineageView:
+        """Return what an artifact was made from, and what was made of it."""
+        artifact = self.find(reference)
+        return LineageView.model_validate(
+            self._connection.json("GET", f"/artifacts/{quoted(artifact.id)}/lineage")
+        )
 
     def download(self, reference: str, folder: Path) -> ArtifactView:
         """Download all files of an artifact and verify their sha256. Resumes an earlier, interrupted call."""

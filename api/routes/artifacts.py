@@ -4,13 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from api.deps import LibraryDep, VisibleArtifact
+from api.deps import LibraryDep, Reader, StoreDep, VisibleArtifact
+from api.lineage import lineage_view
 from api.ranges import FILE_RESPONSES, RANGE_HEADERS, serve
 from api.routing import Route
 from api.views import artifact_view
 from core.data.io.packing import PACKED
 from core.errors import NotFound
-from core.jobs.views import ArtifactView
+from core.jobs.views import ArtifactView, LineageView
 from core.spec.parts.forms import PLAIN
 
 router = APIRouter(route_class=Route, tags=["artifacts"])
@@ -19,6 +20,16 @@ router = APIRouter(route_class=Route, tags=["artifacts"])
 @router.get("/artifacts/{artifact_id}", summary="An artifact and its manifest")
 def get_artifact(artifact: VisibleArtifact) -> ArtifactView:
     return artifact_view(artifact)
+
+
+@router.get("/artifacts/{artifact_id}/lineage", summary="What an artifact was made from, and what of it")
+def get_lineage(artifact: VisibleArtifact, store: StoreDep, reader: Reader) -> LineageView:
+    """All artifacts and jobs above it, up to uploads and files, and below it; with specs, seeds, contents of
+    files, versions of code and libraries, and licences.
+
+    `stages`, posted to `/pipelines` with `reuse: false`, make it again.
+    """
+    return lineage_view(artifact, store.lineage.look(artifact, reader.access))
 
 
 @router.head("/artifacts/{artifact_id}/files/{path:path}", include_in_schema=False)

@@ -9,13 +9,14 @@ from client.cli import (  # each adds its commands to the application
     artifacts,
     improve,
     jobs,
+    lineage,
     machine,
     pipelines,
 )
 from client.cli.shared import app
 from core.errors import InvalidRequest, ReasonError, ServiceUnreachable
 
-__all__ = ["artifacts", "improve", "jobs", "machine", "main", "pipelines"]
+__all__ = ["artifacts", "improve", "jobs", "lineage", "machine", "main", "pipelines"]
 
 
 def main() -> None:

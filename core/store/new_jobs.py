@@ -14,6 +14,7 @@ from core.jobs.protocol import Input
 from core.jobs.state import JobState
 from core.spec import SPEC_VERSION
 from core.spec.job import JobSpec
+from core.store.lineage import note_inputs
 from core.store.moves import add_event
 from core.store.schema.access import Access
 from core.store.schema.database import Database
@@ -90,6 +91,7 @@ def insert_job(database: Database, session: Session, new: NewJob, access: Access
     )  # fmt: skip
     session.add(job)
     session.flush()
+    note_inputs(database, session, job.id, new.inputs)
     session.add_all(Dependency(job_id=job.id, depends_on=parent) for parent in parents)
     add_event(database, session, job, StateChange(state=JobState(job.state)))
     return job

@@ -9,6 +9,7 @@ from core.store.attempts.progress import ProgressStore
 from core.store.attempts.reuse import ReuseStore
 from core.store.fleet import KeyStore, WorkerStore
 from core.store.jobs import JobStore
+from core.store.lineage import LineageStore
 from core.store.pipelines.pipelines import PipelineStore
 from core.store.schema.database import Database, open_database
 from core.store.statistics import StatisticsStore
@@ -24,6 +25,7 @@ class Store:
     progress: ProgressStore
     reuse: ReuseStore
     artifacts: ArtifactStore
+    lineage: LineageStore
     workers: WorkerStore
     keys: KeyStore
     statistics: StatisticsStore
@@ -45,6 +47,7 @@ def open_store(settings: Settings) -> Store:
         progress=ProgressStore(database, settings.max_log_bytes),
         reuse=ReuseStore(database),
         artifacts=ArtifactStore(database),
+        lineage=LineageStore(database),
         workers=WorkerStore(database),
         keys=KeyStore(database),
         statistics=StatisticsStore(database),

@@ -16,6 +16,7 @@ from core.jobs.protocol import Input
 from core.jobs.state import JobState
 from core.jobs.views import EventView
 from core.store.attempts.leases import Claim, Requests
+from core.store.lineage import note_inputs
 from core.store.pipelines.events import note_events
 from core.store.schema.database import Database
 from core.store.schema.tables import EventRow, Job, LogChunk, Metric
@@ -76,6 +77,8 @@ class ProgressStore:
             if row is None:
                 raise StaleLease(f"Job {claim.job_id}: the lease of attempt {claim.attempt} is lost")
             event_seq, log_seq, cancel, pause, pipeline_id = row
+            if update.inputs is not None:
+                note_inputs(self._database, session, claim.job_id, update.inputs)
             before = event_seq - len(update.events)
             self._insert(session, claim, update, before, log_seq)
             if update.events:

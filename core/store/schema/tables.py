@@ -165,6 +165,15 @@ class Dependency(Base):
     depends_on: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True, index=True)
 
 
+class JobInput(Base):
+    """An artifact that a job reads."""
+
+    __tablename__ = "job_inputs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    artifact_id: Mapped[str] = mapped_column(ForeignKey("artifacts.id"), primary_key=True, index=True)
+
+
 class EventRow(Base):
     """``seq`` counts within the job and is handed out under the job's row lock: no gaps, no disorder."""
 

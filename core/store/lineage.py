@@ -1,0 +1,92 @@
+"""What was made of what: the jobs that made an artifact, what they read, and what was made of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Session
+
+from core.jobs.protocol import ArtifactInput, Input
+from core.store.schema.access import Access
+from core.store.schema.database import Database
+from core.store.schema.tables import Artifact, Job, JobInput
+
+Direction = Literal["self", "up", "down"]
+
+_MOST_JOBS = 500
+
+
+def note_inputs(database: Database, session: Session, job_id: str, inputs: Mapping[str, Input]) -> None:
+    """Remember which artifacts a job reads."""
+    known = {found.artifact for found in inputs.values() if isinstance(found, ArtifactInput)}
+    rows = [{"job_id": job_id, "artifact_id": artifact} for artifact in sorted(filter(None, known))]
+    if rows:
+        insert = sqlite_insert if database.sqlite else postgresql_insert
+        session.execute(insert(JobInput).values(rows).on_conflict_do_nothing())
+
+
+@dataclass
+class Lineage:
+    """``artifacts`` and ``jobs`` by id, each with its direction as seen from the artifact that was asked for.
+
+    ``whole``: nothing was left out because there was too much of it, or because the caller may not see it.
+    """
+
+    artifacts: dict[str, tuple[Artifact, Direction]] = field(default_factory=dict)
+    jobs: dict[str, tuple[Job, Direction]] = field(default_factory=dict)
+    whole: bool = True
+
+
+class LineageStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def look(self, artifact: Artifact, access: Access) -> Lineage:
+        """Everything above and below an artifact, nearest first."""
+        found = Lineage({artifact.id: (artifact, "self")})
+        with self._database.read() as session:
+            self._up(session, artifact, access, found)
+            self._down(session, artifact, access, found)
+        return found
+
+    def _up(self, session: Session, artifact: Artifact, access: Access, found: Lineage) -> None:
+        waiting = [artifact]
+        while waiting:
+            makers = {one.job_id for one in waiting if one.job_id} - set(found.jobs)
+            jobs = self._jobs(session, makers, access, found, "up")
+            read = set(
+                session.scalars(select(JobInput.artifact_id).where(JobInput.job_id.in_(list(jobs))))
+            ) - set(found.artifacts)
+            waiting = self._artifacts(session, Artifact.id.in_(list(read)), access, found, "up")
+            found.whole &= len(waiting) == len(read)
+
+    def _down(self, session: Session, artifact: Artifact, access: Access, found: Lineage) -> None:
+        waiting = [artifact]
+        while waiting:
+            of = [one.id for one in waiting]
+            readers = set(session.scalars(select(JobInput.job_id).where(JobInput.artifact_id.in_(of))))
+            jobs = self._jobs(session, readers - set(found.jobs), access, found, "down")
+            waiting = self._artifacts(session, Artifact.job_id.in_(list(jobs)), access, found, "down")
+
+    @staticmethod
+    def _jobs(
+        session: Session, ids: set[str], access: Access, found: Lineage, direction: Direction
+    ) -> dict[str, Job]:
+        room = max(0, _MOST_JOBS - len(found.jobs))
+        query = select(Job).where(Job.id.in_(ids), access.visible(Job)).order_by(Job.id).limit(room)
+        jobs = {job.id: job for job in session.scalars(query)}
+        found.whole &= len(jobs) == len(ids)
+        found.jobs |= {job_id: (job, direction) for job_id, job in jobs.items()}
+        return jobs
+
+    @staticmethod
+    def _artifacts(
+        session: Session, which: ColumnElement[bool], access: Access, found: Lineage, direction: Direction
+    ) -> list[Artifact]:
+        query = select(Artifact).where(which, access.visible(Artifact)).order_by(Artifact.id)
+        artifacts = [one for one in session.scalars(query) if one.id not in found.artifacts]
+        found.artifacts |= {one.id: (one, direction) for one in artifacts}
+        return artifacts
