@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import Discriminator, Tag
 
 from api.deps import (
     MAX_NUMBER,
@@ -31,6 +32,7 @@ from core.ids import new_id
 from core.jobs.state import JobState
 from core.jobs.views import Page, PipelineEventView, PipelineView
 from core.spec.parts.forms import PLAIN, PipelineId
+from core.spec.pipelines.flat import FlatSpec, expand_flat, is_flat
 from core.spec.pipelines.plan import PipelineSpec, Stage, plan_stages
 from core.store import Store
 from core.store.new_jobs import NewJob
@@ -38,6 +40,10 @@ from core.store.schema.tables import Job, Pipeline
 
 router = APIRouter(route_class=Route, prefix="/pipelines", tags=["pipelines"])
 
+PostedPipeline = Annotated[
+    Annotated[PipelineSpec, Tag("<stages>")] | Annotated[FlatSpec, Tag("<flat>")],
+    Discriminator(lambda body: "<flat>" if is_flat(body) else "<stages>"),
+]
 PathPipeline = Annotated[PipelineId, Path()]
 
 
@@ -62,7 +68,7 @@ PathPipeline = Annotated[PipelineId, Path()]
     },
 )
 def submit(
-    spec: Annotated[PipelineSpec, Body()],
+    spec: Annotated[PostedPipeline, Body()],
     response: Response,
     background: BackgroundTasks,
     store: StoreDep,
@@ -79,7 +85,8 @@ def submit(
     safely: it creates at most one pipeline.
 
     With `recipe` and `inputs` instead of `stages` the recipe makes the stages: see POST
-    /recipes/{name}/expand.
+    /recipes/{name}/expand. The flat form of earlier training scripts (`dataset_name`, `model_name`, ...)
+    becomes a pipeline of split, baseline, mining, training and comparison.
     """
     request = hashlib.sha256(f"pipeline {spec.model_dump_json()}".encode()).hexdigest()
     idempotency = (idempotency_key, request) if idempotency_key else None
@@ -89,7 +96,11 @@ def submit(
     else:
         checker = Checker(store, settings, library, principal.access)
         recipe = None
-        if spec.recipe is not None and spec.inputs is not None:
+        if isinstance(spec, FlatSpec):
+            made = expand_flat(spec)
+            recipe = made.as_dict("flat", spec)
+            spec = PipelineSpec(stages=made.stages)
+        elif spec.recipe is not None and spec.inputs is not None:
             made = RecipeBook(checker).expand(spec.recipe, spec.inputs)
             recipe = made.as_dict(spec.recipe, spec.inputs)
             spec = PipelineSpec(name=spec.name, labels=spec.labels, reuse=spec.reuse, stages=made.stages)

@@ -76,7 +76,13 @@ def describe(item: Mapping[str, Any]) -> Problem:
     parts = [str(part) for part in item["loc"] if part != "[key]"]
     path = ".".join(part for part in parts if not part.startswith("<"))
     if item["type"].startswith("union_tag") and not path:
-        return Problem("kind", f"must be one of {', '.join(KINDS)}")
+        told = f"must be one of {', '.join(KINDS)}"
+        if isinstance(item.get("input"), Mapping) and {"dataset_name", "model_name"} <= set(item["input"]):
+            told += (
+                "; the flat form (dataset_name, model_name, ...) is a pipeline: use reason pipeline submit, "
+                "or POST /pipelines"
+            )
+        return Problem("kind", told)
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(parts[-1], _names_beside(item["loc"]), 1) if parts else []
         return Problem(path, f"unknown field; did you mean {near[0]}?" if near else "unknown field")

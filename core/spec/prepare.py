@@ -272,6 +272,12 @@ class PrepareSpec(JobSpec):
     )
     cleaning: Cleaning = Field(default_factory=Cleaning)
     dedup: Dedup = Field(default_factory=Dedup)
+    sample: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="Keep only this many rows, of all splits together, drawn with the seed.",
+    )
     split: Split = Field(default_factory=Split)
     chunking: Chunking = Field(default_factory=Chunking)
     queries: Queries = Field(default_factory=Queries)

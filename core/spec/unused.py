@@ -142,11 +142,11 @@ def unused_in_preparation(spec: PrepareSpec, task: str, *, documents: bool, judg
     if not documents:
         useless("purpose chunking queries negatives", "no source contains documents")
     elif task == "chunks":
-        useless("dedup split balance negatives", "task chunks makes only passages")
+        useless("dedup sample split balance negatives", "task chunks makes only passages")
     elif task == "retrieval":
         useless("negatives", "a retrieval set has judgments instead of negatives")
     if judged:
-        useless("cleaning dedup balance split.by seed", "a judged set is not changed")
+        useless("cleaning dedup sample balance split.by seed", "a judged set is not changed")
     return describe_unused(spec, rules)
 
 

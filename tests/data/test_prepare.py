@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.prepare import run, write_rows
 from core.artifacts.folders import is_whole
+from core.data.training_rows.dataset import read_split
 from core.errors import InvalidRequest
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
@@ -170,3 +171,33 @@ def test_memory_hardly_grows_with_the_rows(tmp_path):
         spec = {"kind": "prepare", "source": f"file:{source}", "split": {"test": 0.02}}
         peaks.append(run(spec, tmp_path / "out", source.stat().st_size)["peak_rss_bytes"])
     assert peaks[1] - peaks[0] < 40e6, peaks
+
+
+def test_a_sample_is_drawn_whatever_the_order_and_keeps_the_shares(tmp_path):
+    rows = [{"query": f"what is {number}", "positive": f"it is {number}"} for number in range(400)]
+    found = []
+    for order in (rows, rows[::-1]):
+        path = tmp_path / f"{len(found)}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in order))
+        out = tmp_path / f"out-{len(found)}"
+        result = run_local(
+            {
+                "kind": "prepare",
+                "source": f"file:{path}",
+                "task": "columns",
+                "sample": 100,
+                "split": {"test": 0.25},
+                "dedup": {"near": None},
+            },
+            out,
+            RecordingReporter(),
+        )
+        assert result.state == "succeeded", result.end_reason
+        page = json.loads((out / "dataset" / "dataset.json").read_text())
+        assert page["left_out"] == {"not in the sample": 300}
+        assert sum(page["splits"].values()) == 100
+        assert 12 <= page["splits"]["test"] <= 40
+        found.append(
+            {split: {row.query for row in read_split(out / "dataset", split)} for split in ("train", "test")}
+        )
+    assert found[0] == found[1]

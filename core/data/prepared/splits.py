@@ -80,6 +80,22 @@ def components(queries: Column, positives: Column, labels: np.ndarray | None = N
     return np.asarray(found[queries.same_as], np.int64)
 
 
+_OF_SAMPLES = 1 << 40
+
+
+def draw(names: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Which rows are in a sample of ``count``, whatever their order. [rows] of bool
+
+    ``names`` [rows] are 64 bits of each row's content.
+    """
+    # Another order than that of `assign`: else a sample would come from one split first.
+    drawn = mix(names.astype(np.uint64) ^ mix(np.array([seed + _OF_SAMPLES], np.uint64)))
+    order = np.argsort(drawn, kind="stable")
+    chosen = np.zeros(len(names), bool)
+    chosen[order[:count]] = True
+    return chosen
+
+
 def assign(belonging: np.ndarray, names: np.ndarray, shares: Mapping[str, float], seed: int) -> np.ndarray:
     """The split of every row: an index into ``[*shares, "train"]``. [rows]
 

@@ -17,7 +17,7 @@ from core.data.prepared.balance import SPLITS, balance_categories, warn_of_categ
 from core.data.prepared.negatives import LEVELS, Chosen, choose
 from core.data.prepared.read_sources import Gathered
 from core.data.prepared.retrieval_set import write_retrieval
-from core.data.prepared.splits import assign, components, first_of_each, mark_near_duplicates
+from core.data.prepared.splits import assign, components, draw, first_of_each, mark_near_duplicates
 from core.data.rows.statistics import PREVIEW_ROWS, Statistics, write_preview
 from core.data.training_rows.dataset import CHUNKS, SCHEMA
 from core.data.training_rows.page import DatasetPage, NegativeCounts, PassageCounts
@@ -75,6 +75,9 @@ def write_rows(
     verdict, told = balance_categories(spec.balance, gathered, verdict, splits, spec.seed)
     for sentence in told:
         context.notice(sentence, "warning")
+    if spec.sample is not None:
+        left = np.flatnonzero(verdict == 0)
+        verdict[left[~draw(gathered.names[left], spec.sample, spec.seed)]] = 4
     kept = verdict == 0
     if not kept.any():
         raise BadData("nothing is left of the rows")
@@ -115,7 +118,12 @@ def write_rows(
     return page
 
 
-_REASONS = {1: "said before", 2: "nearly said before", 3: "more than its category's share"}
+_REASONS = {
+    1: "said before",
+    2: "nearly said before",
+    3: "more than its category's share",
+    4: "not in the sample",
+}
 
 
 def _repetitions(spec: PrepareSpec, gathered: Gathered) -> np.ndarray:

@@ -110,7 +110,7 @@ class Expanded:
     pairs: int = 0
     characters: float = 1000.0
 
-    def as_dict(self, name: RecipeName, inputs: RecipeInputs) -> dict[str, Any]:
+    def as_dict(self, name: str, inputs: Strict) -> dict[str, Any]:
         """What a pipeline keeps of the recipe that made it."""
         choices = [choice.model_dump(mode="json") for choice in self.choices]
         return {"name": name, "inputs": inputs.model_dump(mode="json"), "choices": choices}
