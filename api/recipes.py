@@ -11,10 +11,11 @@ from api.references import find_input
 from api.submission import Checker
 from core.data.sources.formats import documents_by_name
 from core.data.uploads.upload import inspect
-from core.errors import BadData, InvalidRequest, Problem
+from core.errors import BadData, BadModel, InvalidRequest, Problem
 from core.ids import new_id
 from core.jobs.protocol import ArtifactInput, Input
 from core.jobs.views import EstimateView, RecipeView
+from core.models.description import Description
 from core.spec import EvaluateSpec, Resources, TrainSpec
 from core.spec.parse import SPEC_BY_KIND
 from core.spec.parts.reference_places import replace_references
@@ -41,6 +42,22 @@ _ALIVE_SECONDS = 60.0
 _QUERY_CHARACTERS = 50.0
 
 
+_RECIPE_OF = {
+    "dense": "documents or pairs",
+    "cross_encoder": "reranker",
+    "late_interaction": "late_interaction",
+}
+"""The recipe that a family's base model is for."""
+
+_FAMILIES: dict[RecipeName, set[str]] = {
+    "documents": {"dense"},
+    "pairs": {"dense"},
+    "reranker": {"cross_encoder"},
+    "late_interaction": {"late_interaction", "dense"},
+}
+"""The families of base models that a recipe can begin with."""
+
+
 class RecipeBook:
     """Expands recipes for one caller."""
 
@@ -52,7 +69,10 @@ class RecipeBook:
         inputs = self._with_base(name, inputs)
         known = self._find(inputs.data, "inputs.data")
         if inputs.test is not None:
-            self._find(inputs.test, "inputs.test")
+            test = self._find(inputs.test, "inputs.test")
+            if self._facts("pairs", inputs.test, test, "test").kind == "documents":
+                raise _refusal("test", f"{inputs.test} holds documents: give rows, or queries with judgments")
+        self._check_family(name, inputs)
         return expand(name, inputs, self._facts(name, inputs.data, known), self._surroundings(inputs))
 
     def view(self, name: RecipeName, inputs: RecipeInputs) -> RecipeView:
@@ -78,14 +98,31 @@ class RecipeBook:
         own = self._checker
         return find_input(reference, path, own.store, own.settings, own.access)
 
+    def _check_family(self, name: RecipeName, inputs: RecipeInputs) -> None:
+        """Raises `InvalidRequest` for a base model whose files name another family than the recipe's."""
+        assert inputs.base_model is not None
+        known, ref = self._find(inputs.base_model, "inputs.base_model"), parse_ref(inputs.base_model)
+        family = None
+        if isinstance(known, ArtifactInput) and known.artifact:
+            page = self._checker.store.artifacts.get(known.artifact).manifest["metadata"]
+            family = page.get("family")
+        elif ref.scheme == "file":
+            try:
+                family = Description.of(Path(ref.target)).family(inputs.base_model)
+            except BadModel:  # the first job that loads it will say what is wrong with it
+                return
+        if family is not None and family not in _FAMILIES[name]:
+            told = f"{inputs.base_model} is a {family} model: use the recipe {_RECIPE_OF[family]}"
+            raise _refusal("base_model", told)
+
     # -- what is known ---------------------------------------------------------------------------
 
-    def _facts(self, name: RecipeName, reference: str, known: Input | None) -> DataFacts:
+    def _facts(self, name: RecipeName, reference: str, known: Input | None, field: str = "data") -> DataFacts:
         if isinstance(known, ArtifactInput) and known.artifact:
             return _facts_of_page(self._checker.store.artifacts.get(known.artifact).manifest["metadata"])
         ref = parse_ref(reference)
         if ref.scheme == "file":
-            return _facts_of_files(Path(ref.target), reference)
+            return _facts_of_files(Path(ref.target), field)
         return DataFacts("documents" if name == "documents" else "rows")
 
     def _surroundings(self, inputs: RecipeInputs) -> Surroundings:
@@ -141,6 +178,10 @@ def _replaced(stand_ins: Mapping[str, str], text: str) -> str:
     return stand_ins[text] if text.startswith("job:") else text
 
 
+def _refusal(path: str, message: str) -> InvalidRequest:
+    return InvalidRequest(message, [Problem(f"inputs.{path}", message)])
+
+
 def _some_ids(count: int) -> list[str]:
     return sorted(new_id("job") for _ in range(count))
 
@@ -155,7 +196,7 @@ def _facts_of_page(page: dict[str, Any]) -> DataFacts:
     return DataFacts("rows", sum(splits.values()), lengths.get("positive", {}).get("mean", 0.0), splits)
 
 
-def _facts_of_files(path: Path, reference: str) -> DataFacts:
+def _facts_of_files(path: Path, field: str) -> DataFacts:
     """Read them once, if they are not too many for a request. Raises `InvalidRequest`."""
     size = sum(
         file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()
@@ -166,5 +207,5 @@ def _facts_of_files(path: Path, reference: str) -> DataFacts:
     try:
         found = inspect(path)
     except BadData as error:
-        raise InvalidRequest(f"inputs.data: {error}", [Problem("inputs.data", str(error))]) from error
+        raise _refusal(field, str(error)) from error
     return _facts_of_page({"splits": found.splits, "statistics": found.statistics.page()})

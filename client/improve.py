@@ -64,6 +64,16 @@ def _free_port() -> int:
         return port
 
 
+def check_here(text: str) -> None:
+    """Raises `InvalidRequest` for a path that does not lead to anything, before anything is started."""
+    path = Path(text)
+    if path.is_dir() and not any(path.iterdir()):
+        raise InvalidRequest(f"The folder {text} is empty")
+    looks_like_path = text.startswith(("/", "./", "../", "~")) or (":" not in text and "/" not in text)
+    if looks_like_path and text != "bm25" and not path.exists():
+        raise InvalidRequest(f"File or folder not found: {text}")
+
+
 def find_data(client: Client, text: str, console: Console) -> tuple[str, str]:
     """What is on this machine is uploaded. Returns the reference, and the recipe that fits it."""
     path = Path(text)
@@ -139,8 +149,8 @@ def show_plan(plan: RecipeView, console: Console) -> None:
     console.print(f"Estimate: {', '.join(told)}.", highlight=False)
 
 
-def show_end(ended: PipelineView, console: Console) -> None:
-    """The verdict, and where everything is."""
+def show_end(ended: PipelineView, console: Console, *, later: bool) -> None:
+    """The verdict, and where everything is. ``later``: the service ends with this command."""
     reused = [name for name, stage in ended.stages.items() if stage.reused_from]
     if reused:
         console.print(f"Reused: {', '.join(reused)}.", highlight=False)
@@ -150,14 +160,21 @@ def show_end(ended: PipelineView, console: Console) -> None:
         )
     for found in ended.verdicts:
         console.print(found.verdict, style="bold green" if found.outcome == "better" else "bold")
-        if found.outcome != "better":
-            console.print(
-                "The base model stays the one to use: compare/model is the base model.", highlight=False
-            )
+        better = found.outcome == "better"
+        kept = (
+            "the trained model" if better else "the base model: the trained one is not significantly better"
+        )
+        console.print(f"compare/model is {kept}.", highlight=False)
     table = Table(box=None, show_header=False)
     for output, reference in ended.outputs.items():
         table.add_row(output, reference)
     console.print(table)
-    if "index" in ended.stages and "index/embeddings" in ended.outputs:
-        job = ended.stages["index"].job
-        console.print(f'reason search job:{job}/embeddings "your question"', style="bold", highlight=False)
+    commands = []
+    if "compare/model" in ended.outputs:
+        commands.append(f"reason download {ended.outputs['compare/model']} FOLDER")
+    if "index/embeddings" in ended.outputs:
+        commands.append(f'reason search job:{ended.stages["index"].job}/embeddings "your question"')
+    if commands and later:
+        commands.insert(0, "reason serve   # in another terminal; then:")
+    for command in commands:
+        console.print(command, style="bold", highlight=False, soft_wrap=True)

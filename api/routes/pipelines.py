@@ -32,6 +32,7 @@ from core.ids import new_id
 from core.jobs.state import JobState
 from core.jobs.views import Page, PipelineEventView, PipelineView
 from core.spec.parts.forms import PLAIN, PipelineId
+from core.spec.parts.refs import short_name
 from core.spec.pipelines.flat import FlatSpec, expand_flat, is_flat
 from core.spec.pipelines.plan import PipelineSpec, Stage, plan_stages
 from core.store import Store
@@ -95,19 +96,21 @@ def submit(
         pipeline, new = known, False
     else:
         checker = Checker(store, settings, library, principal.access)
-        recipe = None
+        recipe, name = None, None if isinstance(spec, FlatSpec) else spec.name
         if isinstance(spec, FlatSpec):
+            name = short_name(spec.dataset_name)
             made = expand_flat(spec)
             recipe = made.as_dict("flat", spec)
             spec = PipelineSpec(stages=made.stages)
         elif spec.recipe is not None and spec.inputs is not None:
+            name = name or spec.inputs.name or short_name(spec.inputs.data)
             made = RecipeBook(checker).expand(spec.recipe, spec.inputs)
             recipe = made.as_dict(spec.recipe, spec.inputs)
             spec = PipelineSpec(name=spec.name, labels=spec.labels, reuse=spec.reuse, stages=made.stages)
         stages = plan_stages(spec, _new_job_ids)
         jobs = _check(stages, checker, reuse=spec.reuse)
         pipeline, new = store.pipelines.create(
-            spec.name,
+            name,
             spec.labels,
             list(spec.stages),
             jobs,

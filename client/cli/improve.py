@@ -10,10 +10,19 @@ from rich.table import Column, Table
 
 from client.cli.shared import Json, app, console, exit_with, open_client, print_json, print_table
 from client.client import Client
-from client.improve import find_data, find_model, service_here, show_end, show_plan, submit_once
+from client.improve import (
+    check_here,
+    find_data,
+    find_model,
+    service_here,
+    show_end,
+    show_plan,
+    submit_once,
+)
 from client.watch import watch_pipeline
-from core.errors import ServiceUnreachable
+from core.errors import InvalidRequest, ServiceUnreachable
 from core.settings import Settings
+from core.spec.pipelines.recipes import RECIPES
 
 
 @app.command(epilog="example: reason improve docs/")
@@ -52,7 +61,11 @@ def improve(
 
     Starts a service on this machine for the time of the command when none is running.
     """
-    with _client(needed_later=not watch) as client:
+    if recipe is not None and recipe not in RECIPES:
+        raise InvalidRequest(f"--recipe must be one of {', '.join(RECIPES)}, not {recipe!r}")
+    for text in filter(None, (path, base_model, retriever)):
+        check_here(text)
+    with _client(needed_later=not watch) as (client, here):
         data, fitting = find_data(client, path, console)
         inputs = {
             "data": data,
@@ -81,38 +94,43 @@ def improve(
         try:
             ended = watch_pipeline(client, made.id, console)
         except KeyboardInterrupt:
-            console.print(
-                f"\nStopped watching {made.id}. The same command continues it; reason pipeline cancel "
-                f"{made.id} ends it.",
-                highlight=False,
-                soft_wrap=True,
-            )
+            ending = f"reason pipeline cancel {made.id} ends it"
+            if here:
+                ending = f"its running stage saves a checkpoint, and with a service (reason serve) {ending}"
+            told = f"\nStopped watching {made.id}. The same command continues it; {ending}."
+            console.print(told, highlight=False, soft_wrap=True)
             raise typer.Exit(130) from None
         if as_json:
             print_json(ended.model_dump(mode="json"))
-        show_end(ended, console)
+        show_end(ended, console, later=here)
     exit_with(ended.state)
 
 
 @contextlib.contextmanager
-def _client(*, needed_later: bool) -> Iterator[Client]:
-    """The service of the settings; where none answers at the usual place, one of this command's own."""
+def _client(*, needed_later: bool) -> Iterator[tuple[Client, bool]]:
+    """The service of the settings; where none answers at the usual place, one of this command's own.
+
+    Yields (client, whether the service is of this command).
+    """
     settings = Settings()
     with open_client(retries=1) as client:
         try:
             client.workers()
             answered = True
-        except ServiceUnreachable:
+        except ServiceUnreachable as error:
             answered = False
-            if needed_later or "api_url" in settings.model_fields_set:
+            if needed_later:
+                raise ServiceUnreachable(
+                    f"--no-watch needs a service that goes on running. {error}"
+                ) from error
+            if "api_url" in settings.model_fields_set:
                 raise
     if answered:
         with open_client() as client:
-            yield client
+            yield client, False
         return
     with service_here(settings, console) as client:
-        yield client
-    console.print("The service of this command is stopped; reason serve starts one to search in.")
+        yield client, True
 
 
 @app.command(epilog="example: reason recipes")

@@ -127,5 +127,9 @@ def _print(found: PipelineView, as_json: bool) -> None:
         print(f"  {name:<{width}}  {stage.kind:<8}  {stage.state + phase:<22}  {stage.job}{reused}")
     for name, reference in found.outputs.items():
         print(f"  {name}  {reference}")
+    for verdict in found.verdicts:
+        print(f"  {verdict.stage}: {verdict.model} on {verdict.dataset}: {verdict.verdict}")
+    for choice in found.choices:
+        print(f"  {choice.stage}.{choice.field} = {choice.value}: {choice.why}")
     if found.end_reason:
         print(f"  end  {found.end_reason.code}: {found.end_reason.message}")

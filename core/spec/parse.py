@@ -77,7 +77,7 @@ def describe(item: Mapping[str, Any]) -> Problem:
     path = ".".join(part for part in parts if not part.startswith("<"))
     if item["type"].startswith("union_tag") and not path:
         told = f"must be one of {', '.join(KINDS)}"
-        if isinstance(item.get("input"), Mapping) and {"dataset_name", "model_name"} <= set(item["input"]):
+        if isinstance(item.get("input"), Mapping) and "dataset_name" in item["input"]:
             told += (
                 "; the flat form (dataset_name, model_name, ...) is a pipeline: use reason pipeline submit, "
                 "or POST /pipelines"

@@ -106,13 +106,15 @@ class Dedup(Strict):
 class Split(Strict):
     """Shares of the rows for evaluation. Rows that share a text, or nearly the same text, stay in one split.
 
-    ``by: group`` and ``by: category`` also keep groups or categories in one split. ``train`` is the rest.
+    ``by: group`` and ``by: category`` also keep groups or categories in one split. ``by: auto`` keeps groups
+    in one split if all rows have one and the shares can be met so; else it is ``text``, and the job says so.
+    ``train`` is the rest.
     """
 
     train: float | None = Field(None, gt=0, le=1, description="Optional; must equal 1 - dev - test.")
     dev: float = Field(0.0, ge=0, lt=1)
     test: float = Field(0.0, ge=0, lt=1)
-    by: Literal["text", "group", "category"] = "text"
+    by: Literal["text", "group", "category", "auto"] = "text"
 
     @model_validator(mode="after")
     def _consistent(self) -> "Split":

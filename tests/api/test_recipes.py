@@ -53,7 +53,7 @@ def test_documents_become_stages_with_reasons_and_estimates(http, tiny_model):
     found = expanded(http, "documents", data=upload_documents(http), base_model="o/m").json()
     assert list(found["stages"]) == ["prepare", "baseline", "mine", "train", "compare", "passages", "index"]
     assert all(choice["why"] for choice in found["choices"])
-    assert found["stages"]["prepare"]["split"]["by"] == "group", "passages of a document stay together"
+    assert found["stages"]["prepare"]["split"]["by"] == "auto", "passages of a document stay together"
     assert chosen(found)["prepare.chunking.max_characters"] == 1024
     assert found["estimates"].keys() == found["stages"].keys() - {"prepare", "passages"}
     assert any("o/m" in note for note in found["estimates"]["train"]["notes"]), "its size is not known"
@@ -117,6 +117,8 @@ def test_what_is_refused(http, recipe, inputs, sentence):
         {"inputs": {"data": "dataset:pairs"}},
         {"recipe": "pairs", "inputs": {"data": "dataset:pairs"}, "stages": {"a": {"kind": "train"}}},
         {"recipe": "none", "inputs": {"data": "dataset:pairs"}},
+        {"recipe": "pairs", "inputs": {"data": "dataset:pairs"}, "stages": {}},
+        {"stages": {}},
     ],
 )
 def test_stages_or_a_recipe(http, body):
@@ -132,7 +134,7 @@ def ids(count: int) -> list[str]:
     return [f"job_{number:04}" for number in range(count)]
 
 
-@pytest.mark.parametrize("count", [1, 30, 1_000, 50_000, 5_000_000, None])
+@pytest.mark.parametrize("count", [20, 30, 1_000, 50_000, 5_000_000, None])
 @pytest.mark.parametrize("name", list(RECIPES))
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_every_size_gives_a_pipeline_that_validates(count, name, device):
@@ -185,3 +187,37 @@ def test_without_a_gpu_the_training_is_kept_short():
     assert slow["train"]["epochs"] < fast["train"]["epochs"]
     assert slow["train"]["lengths"] == {"document": 128}
     assert "lengths" not in fast["train"]
+
+
+def test_a_base_model_of_another_family_is_refused(http, tmp_path, settings):
+    from tests.tiny import make_cross_encoder, make_model
+
+    folder = settings.data_dir
+    folder.mkdir(exist_ok=True)
+    dense = make_model(folder / "dense")
+    reranker = make_cross_encoder(folder / "reranker", dense)
+    data = upload_rows(http)
+    for recipe, model, advice in (
+        ("pairs", reranker, "is a cross_encoder model: use the recipe reranker"),
+        ("reranker", dense, "is a dense model: use the recipe documents or pairs"),
+    ):
+        answer = expanded(http, recipe, data=data, base_model=f"file:{model}")
+        assert answer.status_code == 422
+        assert advice in answer.json()["detail"]
+        assert answer.json()["errors"][0]["path"] == "inputs.base_model"
+    assert expanded(http, "reranker", data=data, base_model=f"file:{reranker}").status_code == 200
+
+
+def test_a_test_of_documents_and_too_few_rows_are_refused(http):
+    data, documents = upload_rows(http), upload_documents(http)
+    few = upload_rows(http, "few", "".join(ROWS.splitlines(keepends=True)[:5]))
+    refused = expanded(http, "pairs", data=data, base_model="o/m", test=documents)
+    assert "holds documents: give rows" in refused.json()["detail"]
+    assert "has 5 rows: at least 20" in expanded(http, "pairs", data=few, base_model="o/m").json()["detail"]
+
+
+def test_a_pipeline_of_a_recipe_has_a_name(http):
+    inputs = {"data": upload_rows(http), "base_model": "o/m"}
+    for more, name in (({}, "pairs"), ({"name": "search"}, "search")):
+        made = http.post("/pipelines", json={"recipe": "pairs", "inputs": {**inputs, **more}})
+        assert made.json()["name"] == name

@@ -201,3 +201,30 @@ def test_a_sample_is_drawn_whatever_the_order_and_keeps_the_shares(tmp_path):
             {split: {row.query for row in read_split(out / "dataset", split)} for split in ("train", "test")}
         )
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("groups", "kept"), [(20, True), (1, False)])
+def test_split_by_auto_keeps_groups_together_where_that_leaves_enough(tmp_path, groups, kept):
+    rows = [
+        {"query": f"what is {number}", "positive": f"it is {number}", "group": f"g{number % groups}"}
+        for number in range(200)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reporter = RecordingReporter()
+    spec = {
+        "kind": "prepare",
+        "source": f"file:{path}",
+        "task": "columns",
+        "split": {"test": 0.2, "by": "auto"},
+        "dedup": {"near": None},
+    }
+    result = run_local(spec, tmp_path / "out", reporter)
+    assert result.state == "succeeded", result.end_reason
+    parts = {
+        split: {row.group for row in read_split(tmp_path / "out" / "dataset", split)}
+        for split in ("train", "test")
+    }
+    assert bool(parts["train"] & parts["test"]) is not kept
+    told = [event.data.message for event in reporter.events if event.type == "notice"]
+    assert any("split by text and not by group" in message for message in told) is not kept

@@ -136,6 +136,7 @@ class Gatherer:
         ]
         self._hashes = [array("Q"), array("Q")]
         self._names, self._labels = array("Q"), array("Q")
+        self._unlabelled = False
         self._passage, self._category = array("q"), array("l")
         self._known_categories: dict[str, int] = {}
         self._documents: dict[str, int] = {}
@@ -165,10 +166,11 @@ class Gatherer:
         self._category.append(self._number_of(row.category))
         by = self._spec.split.by
         if by != "text":
-            label = {"group": row.group, "category": row.category}[by]
-            if label is None:
+            label = row.category if by == "category" else row.group
+            self._unlabelled |= label is None
+            if label is None and by != "auto":
                 raise BadData(f"split.by {by}: a row has no {by}: {row.query[:80]!r}")
-            self._labels.append(text_hash(label))
+            self._labels.append(text_hash(label or ""))
         self._rows.add(vars(row))
 
     def _number_of(self, category: str | None) -> int:
@@ -235,7 +237,7 @@ class Gatherer:
         return Gathered(
             self._work / "rows.arrow",
             np.array(self._names, np.uint64),
-            np.array(self._labels, np.uint64) if self._labels else None,
+            np.array(self._labels, np.uint64) if self._labels and not self._unlabelled else None,
             np.array(self._passage, np.int64),
             list(self._known_categories),
             np.array(self._category, np.int64),

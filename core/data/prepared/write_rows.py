@@ -66,10 +66,8 @@ def write_rows(
     """Rows into splits, with negatives where they come from passages. Returns the page of it."""
     verdict = _repetitions(spec, gathered)
     names = list(SPLITS)
-    belonging = components(gathered.queries, gathered.positives, gathered.labels)
     shares = {name: getattr(spec.split, name) for name in ("test", "dev")}
-    # Of all rows, left out or not: which of two near ones stays depends on their order, their split does not.
-    splits = assign(belonging, gathered.names, shares, spec.seed).astype(np.int8)
+    belonging, splits = _split(spec, context, gathered, shares)
     if task == "retrieval" and not any(shares.values()):
         splits[:] = 0
     verdict, told = balance_categories(spec.balance, gathered, verdict, splits, spec.seed)
@@ -126,6 +124,31 @@ _REASONS = {
 }
 
 
+def _split(
+    spec: PrepareSpec, context: RunContext, gathered: Gathered, shares: dict[str, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What belongs together, and the split of every row. [rows], [rows]
+
+    Of all rows, left out or not: which of two near ones stays depends on their order, their split does not.
+    """
+    belonging = components(gathered.queries, gathered.positives, gathered.labels)
+    splits = assign(belonging, gathered.names, shares, spec.seed).astype(np.int8)
+    if spec.split.by != "auto" or gathered.labels is None:
+        return belonging, splits
+    sizes = [int((splits == index).sum()) for index in range(len(shares))]
+    wanted = [share * len(splits) for share in shares.values()]
+    if all(size >= least / 2 for size, least in zip(sizes, wanted, strict=True)):
+        return belonging, splits
+    largest = int(np.unique(belonging, return_counts=True)[1].max())
+    context.notice(
+        f"Rows are split by text and not by group: {largest} of {len(splits)} rows belong to one group or to "
+        "groups that share texts, which leaves too few for a split.",
+        "warning",
+    )
+    belonging = components(gathered.queries, gathered.positives)
+    return belonging, assign(belonging, gathered.names, shares, spec.seed).astype(np.int8)
+
+
 def _repetitions(spec: PrepareSpec, gathered: Gathered) -> np.ndarray:
     """For every row 0 when it stays, or a key of `_REASONS`. [rows]"""
     verdict = np.zeros(len(gathered.names), np.int8)
@@ -146,7 +169,11 @@ def _check_splits(
             raise BadData(
                 f"split.{name} {share:g} of {len(belonging)} rows cannot be had by {spec.split.by}: what "
                 f"belongs together has up to {largest} rows. "
-                + ("Ask for more." if spec.split.by == "text" else "Split by text, or ask for more.")
+                + (
+                    "Ask for more."
+                    if spec.split.by in ("text", "auto")
+                    else "Split by text, or ask for more."
+                )
             )
     if task != "retrieval" and not sizes["train"]:
         raise BadData("the splits leave nothing to train on")

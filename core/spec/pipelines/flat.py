@@ -1,6 +1,6 @@
 """The flat form of earlier training scripts: one list of settings, which becomes a pipeline.
 
-It is recognised by ``dataset_name`` and ``model_name``. Its fields keep their meaning: rows are sampled and
+It is recognised by the names of its fields. Its fields keep their meaning: rows are sampled and
 split, the base model is measured, negatives are mined on the CPU, the model is trained and measured again.
 """
 
@@ -15,7 +15,8 @@ from core.spec.parts.base import Strict
 from core.spec.parts.options import Sampling, Seed
 from core.spec.pipelines.recipes import Expanded
 
-_RECOGNISED = {"dataset_name", "model_name"}
+_RECOGNISED = {"dataset_name", "model_name", "mining_model_name"}
+"""Of these names no other form has any."""
 
 _Path = Annotated[str, Field(min_length=1, max_length=4096)]
 _Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -23,11 +24,9 @@ _Count = Annotated[int, Field(ge=1, le=10**9)]
 
 def is_flat(data: object) -> bool:
     """Whether somebody has written the flat form."""
-    return (
-        isinstance(data, Mapping)
-        and set(data) >= _RECOGNISED
-        and not {"kind", "stages", "recipe"} & set(data)
-    )
+    if not isinstance(data, Mapping) or {"kind", "stages", "recipe"} & set(data):
+        return False
+    return bool(set(data) & _RECOGNISED)
 
 
 class FlatMining(Strict):

@@ -77,7 +77,7 @@ class PipelineSpec(Strict):
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "PipelineSpec":
-        if (self.recipe is None) == (not self.stages):
+        if (self.recipe is None) != ("stages" in self.model_fields_set) or not (self.recipe or self.stages):
             raise ValueError("give either stages or a recipe")
         if (self.recipe is None) != (self.inputs is None):
             raise ValueError("recipe and inputs belong together")

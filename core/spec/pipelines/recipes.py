@@ -28,6 +28,9 @@ _DEV_QUERIES = 100
 _UNKNOWN = 10_000
 """Pairs, where nothing is known of the data."""
 
+_FEWEST = 20
+"""Rows: of fewer, nothing is left to train on or to measure with."""
+
 _SECTION = 1000
 """Characters of a section of documentation, about."""
 
@@ -194,6 +197,8 @@ def _prepare(made: Expanded, inputs: RecipeInputs, facts: DataFacts, around: Sur
         "seed": inputs.seed,
     }
     made.characters = facts.characters or made.characters
+    if facts.count is not None and facts.kind == "rows" and facts.count < _FEWEST:
+        raise _refusal("data", f"{inputs.data} has {facts.count} rows: at least {_FEWEST} are needed")
     count = _UNKNOWN if facts.count is None else facts.count
     pairs = count
     if facts.kind == "documents":
@@ -210,7 +215,7 @@ def _prepare(made: Expanded, inputs: RecipeInputs, facts: DataFacts, around: Sur
         made.characters = (least + most) / 2
         # Headings become queries: about one for each section, and a passage is a section or a part of one.
         pairs = max(count, round(count * facts.characters / max(_SECTION, (least + most) / 2)))
-    by = "group" if facts.kind == "documents" else "text"
+    by = "auto" if facts.kind == "documents" else "text"
     size = (
         f"About {pairs:,} pairs"
         if facts.count is not None
@@ -221,13 +226,9 @@ def _prepare(made: Expanded, inputs: RecipeInputs, facts: DataFacts, around: Sur
     if inputs.test is None:
         test = round(min(0.3, max(0.02, _TEST_QUERIES / max(1, pairs))), 2)
         why = (
-            f"{size}: a test of about {round(test * pairs):,} queries. "
-            + (
-                "All passages of a document"
-                if by == "group"
-                else "Rows that share a text, or nearly share it,"
-            )
-            + " stay in one split, so nothing that is tested was trained on."
+            f"{size}: a test of about {round(test * pairs):,} queries. Rows that share a text, or nearly "
+            "share it, stay in one split, so nothing that is tested was trained on"
+            + ("; where possible, all passages of a document do." if by == "auto" else ".")
         )
     else:
         why = f"The test is {inputs.test}; a part of the data only decides when to stop."
