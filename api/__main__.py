@@ -14,8 +14,8 @@ from api.auth import is_loopback
 from api.listener import open_listener
 from core.errors import ReasonError
 from core.settings import Settings
-from core.spec.keys import NewKey
 from core.spec.parse import problems_of
+from core.spec.requests import NewKey
 from core.store import open_store
 from core.store.fleet import SCOPES
 from migrations import is_current

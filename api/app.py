@@ -11,7 +11,7 @@ from api import docs, errors, openapi, stream
 from api.auth import Authenticator
 from api.limits import BodyLimit
 from api.monitoring import CallTimes, ServiceCollector
-from api.routes import artifacts, datasets, fleet, health, jobs, models, pipelines, recipes
+from api.routes import artifacts, datasets, fleet, health, jobs, models, pipelines, recipes, webhooks
 from api.throttle import Throttle
 from core import __version__
 from core.artifacts import Library
@@ -59,10 +59,9 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
     sent = dict.fromkeys(("/datasets", "/models"), settings.max_upload_bytes)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=sent)
     app.add_middleware(CallTimes, registry=app.state.registry)
-    routers = [
-        module.router
-        for module in (health, docs, jobs, stream, pipelines, recipes, artifacts, datasets, models, fleet)
-    ]
+    first = (health, docs, jobs, stream, pipelines, recipes)  # in the order of the documentation
+    others = (artifacts, datasets, models, webhooks, fleet)
+    routers = [module.router for module in (*first, *others)]
     for router in routers:
         app.include_router(router)
     app.state.routes = [route for router in routers for route in router.routes]

@@ -7,6 +7,7 @@ from typing import Any
 from core.jobs.state import JobState
 from core.jobs.views import (
     ArtifactView,
+    DeliveryView,
     EndReasonView,
     JobView,
     KeyView,
@@ -15,12 +16,13 @@ from core.jobs.views import (
     StageView,
     VerdictView,
     WaitingView,
+    WebhookView,
     WorkerView,
 )
 from core.spec.pipelines.recipes import RecipeChoice
 from core.store import Store
 from core.store.pipelines.pipelines import end_reason_of
-from core.store.schema.tables import ApiKey, Artifact, Job, Pipeline, Worker
+from core.store.schema.tables import ApiKey, Artifact, Delivery, Job, Pipeline, Webhook, Worker
 from core.store.waiting_line import Waiting
 
 
@@ -171,6 +173,34 @@ def worker_view(worker: Worker, running: int) -> WorkerView:
         state="stopping" if worker.stopping else "busy" if running >= worker.slots else "free",
         started_at=worker.started_at,
         heartbeat_at=worker.heartbeat_at,
+    )
+
+
+def webhook_view(hook: Webhook) -> WebhookView:
+    return WebhookView(
+        id=hook.id,
+        url=hook.url,
+        events=hook.events,
+        created_at=hook.created_at,
+        failing_since=hook.failing_since,
+        disabled_at=hook.disabled_at,
+        disabled_reason=hook.disabled_reason,
+        links={"self": f"/webhooks/{hook.id}", "deliveries": f"/webhooks/{hook.id}/deliveries"},
+    )
+
+
+def delivery_view(row: Delivery) -> DeliveryView:
+    return DeliveryView(
+        id=row.id,
+        type=row.type,
+        subject=row.subject,
+        state=row.state,
+        attempts=row.attempts,
+        status=row.status,
+        error=row.error,
+        next_attempt_at=row.not_before if row.state == "waiting" else None,
+        created_at=row.created_at,
+        ended_at=row.ended_at,
     )
 
 

@@ -18,13 +18,16 @@ from client.pipelines import Pipelines
 from core.errors import NotFound, ReasonError
 from core.jobs.views import (
     ArtifactView,
+    DeliveryView,
     EstimateView,
     EventView,
     JobView,
     LineageView,
     MetricSeries,
+    NewWebhookView,
     Page,
     PreviewView,
+    WebhookView,
     WhyView,
     WorkerView,
 )
@@ -217,6 +220,24 @@ class Client:
     def models(self, limit: int = 50) -> Iterator[ArtifactView]:
         for page in self._connection.pages("/models", limit=limit):
             yield from Page[ArtifactView].model_validate(page).items
+
+    def create_webhook(
+        self, url: str, events: Sequence[str] | None = None, secret: str | None = None
+    ) -> NewWebhookView:
+        """Have changes of jobs and pipelines sent to a URL. The answer alone has the secret."""
+        body = {"url": url, **({"events": list(events)} if events else {}), "secret": secret}
+        return NewWebhookView.model_validate(self._connection.json("POST", "/webhooks", json=body))
+
+    def webhooks(self) -> list[WebhookView]:
+        return Page[WebhookView].model_validate(self._connection.json("GET", "/webhooks")).items
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        self._connection.request("DELETE", f"/webhooks/{quoted(webhook_id)}")
+
+    def deliveries(self, webhook_id: str, limit: int = 50) -> Iterator[DeliveryView]:
+        """Iterate over the deliveries of a webhook, newest first."""
+        for page in self._connection.pages(f"/webhooks/{quoted(webhook_id)}/deliveries", limit=limit):
+            yield from Page[DeliveryView].model_validate(page).items
 
     def workers(self) -> list[WorkerView]:
         return Page[WorkerView].model_validate(self._connection.json("GET", "/workers")).items

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
         False,
         description="A key without the scope admin sees only its own jobs, datasets and models.",
     )
+    webhook_private_addresses: bool = Field(
+        False, description="Let webhooks call addresses that are not of the public internet."
+    )
     heartbeat_file: Path | None = Field(
         None,
         description="File that a worker touches after each heartbeat that the database has stored; for "

@@ -17,6 +17,7 @@ from core.queue.wakeups import Queue, celery_for
 from core.settings import Settings
 from core.store import open_store
 from migrations import is_current
+from worker.courier import Courier
 from worker.inventory import read_inventory
 from worker.launch import Launcher
 from worker.runner import Runner
@@ -52,6 +53,7 @@ def main(settings: Settings | None = None) -> int:
         sys.exit(f"reason worker: {error}")
     app = celery_for(settings)
     runner = Runner(settings, store, launcher, worker_id, inventory.gpus)
+    courier = Courier(settings, store.webhooks)
     sweeper = Sweeper(settings, store, Queue(settings, app), runner, worker_id, inventory.slots)
     register(app, runner)
 
@@ -60,6 +62,7 @@ def main(settings: Settings | None = None) -> int:
 
     def ready(**_: Any) -> None:
         sweeper.start()
+        courier.start()
         _log.info("Worker %s is ready: %d slots, %d GPUs", worker_id, inventory.slots, len(inventory.gpus))
 
     signals.worker_shutting_down.connect(shutting_down, weak=False)
@@ -83,6 +86,7 @@ def main(settings: Settings | None = None) -> int:
         ]
     )
     sweeper.stop()
+    courier.stop()
     try:
         store.workers.remove(worker_id)
     except Unavailable as error:

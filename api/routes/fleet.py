@@ -9,8 +9,8 @@ from api.routing import Route
 from api.views import key_view, waiting_view, worker_view
 from core.jobs.state import JobState
 from core.jobs.views import KeyView, NewKeyView, Page, QueueView, WorkerView
-from core.spec.keys import NewKey
 from core.spec.parts.forms import KeyId
+from core.spec.requests import NewKey
 
 router = APIRouter(route_class=Route)
 

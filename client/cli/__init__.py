@@ -12,11 +12,12 @@ from client.cli import (  # each adds its commands to the application
     lineage,
     machine,
     pipelines,
+    webhooks,
 )
 from client.cli.shared import app
 from core.errors import InvalidRequest, ReasonError, ServiceUnreachable
 
-__all__ = ["artifacts", "improve", "jobs", "lineage", "machine", "main", "pipelines"]
+__all__ = ["artifacts", "improve", "jobs", "lineage", "machine", "main", "pipelines", "webhooks"]
 
 
 def main() -> None:

@@ -356,6 +356,40 @@ class EstimateView(Lenient):
     notes: list[str] = Field(default_factory=list)
 
 
+class WebhookView(Lenient):
+    """A URL that is told of changes."""
+
+    id: str
+    url: str
+    events: list[str]
+    created_at: datetime
+    failing_since: datetime | None = Field(None, description="Since then no delivery has succeeded.")
+    disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+    links: dict[str, str] = Field(default_factory=dict)
+
+
+class NewWebhookView(WebhookView):
+    """A new webhook. ``secret`` is shown only once."""
+
+    secret: str
+
+
+class DeliveryView(Lenient):
+    """An event that a webhook is told of."""
+
+    id: str = Field(description="The header webhook-id, the same in every try.")
+    type: str
+    subject: str = Field(description="Id of the job or pipeline.")
+    state: str = Field(description="waiting, delivered or failed")
+    attempts: int
+    status: int | None = Field(None, description="HTTP status of the last answer.")
+    error: str | None = None
+    next_attempt_at: datetime | None = None
+    created_at: datetime
+    ended_at: datetime | None = None
+
+
 class KeyView(Lenient):
     id: str
     name: str

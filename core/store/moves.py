@@ -18,6 +18,7 @@ from core.store.pipelines.events import note_events
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.database import Database
 from core.store.schema.tables import Dependency, EventRow, GpuHold, Job, ResultHold
+from core.store.webhooks import job_data, note_change
 
 
 def move(
@@ -171,6 +172,8 @@ def add_event(database: Database, session: Session, job: Job, data: EventData) -
             data=data.model_dump(mode="json"),
         )
     )
+    if isinstance(data, StateChange):
+        note_change(database, session, job, job.event_seq, job_data(job))
     note_events(
         database,
         session,

@@ -14,6 +14,7 @@ from core.store.pipelines.pipelines import PipelineStore
 from core.store.schema.database import Database, open_database
 from core.store.statistics import StatisticsStore
 from core.store.waiting_line import WaitingLine
+from core.store.webhooks import WebhookStore
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Store:
     lineage: LineageStore
     workers: WorkerStore
     keys: KeyStore
+    webhooks: WebhookStore
     statistics: StatisticsStore
     line: WaitingLine
 
@@ -50,6 +52,7 @@ def open_store(settings: Settings) -> Store:
         lineage=LineageStore(database),
         workers=WorkerStore(database),
         keys=KeyStore(database),
+        webhooks=WebhookStore(database),
         statistics=StatisticsStore(database),
         line=WaitingLine(database),
     )

@@ -136,7 +136,7 @@ def paths_with_ids(service: Service, ids: dict[str, str]) -> list[tuple[str, str
     """(method, path) of every call that names a job, an artifact or a dataset."""
     found = []
     for path, operations in service.http.app.openapi()["paths"].items():
-        if "{" in path and "{key_id}" not in path and not path.startswith("/recipes"):
+        if "{" in path and "{key_id}" not in path and not path.startswith(("/recipes", "/webhooks")):
             found += [(method, path.format_map(ids)) for method in operations]
     return found
 

@@ -28,7 +28,7 @@ def test_migrations_equal_the_tables(database_url: str):
 
 def test_what_jobs_read_becomes_rows(database_url: str):
     """Before, it stood in their inputs alone."""
-    command.upgrade(config(database_url), "0007")
+    upgrade(database_url)
     store = open_store(Settings(database_url=database_url))
     made = NewArtifact("dataset", "dataset", "file:///x", "a" * 64, 1, {})
     artifact, _ = store.artifacts.add_upload(made, "rows")
@@ -38,6 +38,7 @@ def test_what_jobs_read_becomes_rows(database_url: str):
     with store.database.write() as session:
         job = insert_job(store.database, session, NewJob(spec=spec), Access())
         job.inputs = {"dataset:rows": known, "model:gone": gone}
+    command.downgrade(config(database_url), "0007")
     upgrade(database_url)
     with store.database.read() as session:
         rows = [(row.job_id, row.artifact_id) for row in session.scalars(select(JobInput))]

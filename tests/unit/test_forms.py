@@ -9,11 +9,11 @@ from pydantic import TypeAdapter
 from api.app import create_app
 from core.errors import InvalidRequest
 from core.spec import AnyJobSpec, parse_spec
-from core.spec.keys import NewKey
 from core.spec.parts import forms
 from core.spec.parts.evaluation import Metric
 from core.spec.parts.forms import is_unicode, matches
 from core.spec.parts.refs import parse_ref
+from core.spec.requests import NewKey
 from tests.specs import MINIMAL
 
 BAD_TEXTS = {"NUL": "a\x00b", "surrogate": "a\ud800b", "low surrogate": "\udc80"}

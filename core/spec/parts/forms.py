@@ -29,6 +29,8 @@ JOB_ID = r"^job_[0-9a-z]{1,60}$"
 ARTIFACT_ID = r"^art_[0-9a-z]{1,60}$"
 PIPELINE_ID = r"^pipe_[0-9a-z]{1,60}$"
 KEY_ID = r"^key_[0-9a-z]{1,60}$"
+WEBHOOK_ID = r"^hook_[0-9a-z]{1,60}$"
+DELIVERY_ID = r"^msg_[0-9a-z]{1,60}$"
 
 API_KEY = r"^key_[0-9a-z]{1,60}\.[A-Za-z0-9_-]{1,100}$"
 """An API key as clients send it: its id and its secret."""
@@ -43,6 +45,7 @@ JobId = Annotated[str, Field(pattern=JOB_ID, examples=["job_01k9zq5m2w8r4t6y0b3d
 ArtifactId = Annotated[str, Field(pattern=ARTIFACT_ID, examples=["art_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
 PipelineId = Annotated[str, Field(pattern=PIPELINE_ID, examples=["pipe_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
 KeyId = Annotated[str, Field(pattern=KEY_ID, examples=["key_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
+WebhookId = Annotated[str, Field(pattern=WEBHOOK_ID, examples=["hook_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
 
 _SENTENCES = {
     PLAIN: "must not contain the character NUL (U+0000)",
@@ -55,6 +58,7 @@ _SENTENCES = {
     ARTIFACT_ID: "is not an artifact id, which looks like art_01k9zq5m2w8r4t6y0b3d5f7h9j",
     PIPELINE_ID: "is not a pipeline id, which looks like pipe_01k9zq5m2w8r4t6y0b3d5f7h9j",
     KEY_ID: "is not a key id, which looks like key_01k9zq5m2w8r4t6y0b3d5f7h9j",
+    WEBHOOK_ID: "is not a webhook id, which looks like hook_01k9zq5m2w8r4t6y0b3d5f7h9j",
     KEPT: "is neither an id nor NAME or NAME@VERSION",
 }
 

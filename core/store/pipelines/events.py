@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from core.jobs.state import JobState, pipeline_state
 from core.store.schema.database import Database, at_commit
 from core.store.schema.tables import Job, Pipeline, PipelineEvent
+from core.store.webhooks import note_change, pipeline_data
 
 
 @dataclass
@@ -67,8 +68,13 @@ def _write(database: Database, session: Session, noted: dict[str, _Noted]) -> No
 def _write_state(database: Database, session: Session, pipeline_id: str) -> None:
     rows = session.execute(select(Job.state, Job.attempt).where(Job.pipeline_id == pipeline_id)).all()
     state = pipeline_state([JobState(row.state) for row in rows], started=any(row.attempt for row in rows))
-    session.execute(
+    changed = session.scalar(
         update(Pipeline)
         .where(Pipeline.id == pipeline_id, Pipeline.state != state.value)
         .values(state=state.value, finished_at=database.time() if state.final else None)
+        .returning(Pipeline)
+        .execution_options(populate_existing=True)
     )
+    if changed is not None:
+        note_change(database, session, changed, changed.event_seq, pipeline_data(changed))
+        session.flush()

@@ -233,6 +233,49 @@ class Artifact(Base):
     )
 
 
+class Webhook(Base):
+    """A URL that is told of changes. ``sees_all``: made by an administrator, or where there are no keys."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str | None]  # id of the key that made it
+    sees_all: Mapped[bool] = mapped_column(Boolean)
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[list[Any]]
+    secret: Mapped[str] = mapped_column(Text)  # must be known to sign with
+    created_at: Mapped[datetime]
+    failing_since: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None] = mapped_column(Text)
+
+
+class Delivery(Base):
+    """One change that a webhook is told of. Its id is the same in every try."""
+
+    __tablename__ = "webhook_deliveries"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id"))
+    subject: Mapped[str]  # id of the job or pipeline
+    number: Mapped[int]  # rises with the changes of a subject
+    owner: Mapped[str | None]  # of the subject
+    type: Mapped[str] = mapped_column(String(64))
+    body: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))  # waiting | delivered | failed
+    attempts: Mapped[int]
+    not_before: Mapped[datetime]
+    status: Mapped[int | None]  # of the last answer
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_webhook_deliveries_due", "state", "not_before"),
+        Index("ix_webhook_deliveries_order", "webhook_id", "subject", "number"),
+    )
+
+
 class Worker(Base):
     __tablename__ = "workers"
 
