@@ -19,7 +19,7 @@ _OF_THE_RUN = ("name", "labels", "priority", "depends_on")
 def lineage_view(artifact: Artifact, found: Lineage) -> LineageView:
     """``found``: the lineage of the artifact."""
     above = {job_id: job for job_id, (job, direction) in found.jobs.items() if direction == "up"}
-    names = _names(above) if found.whole else {}
+    names = _names(above) if found.whole_above else {}
     return LineageView(
         artifact=artifact.id,
         artifacts=[
@@ -53,7 +53,7 @@ def lineage_view(artifact: Artifact, found: Lineage) -> LineageView:
             )
             for job, direction in found.jobs.values()
         ],
-        whole=found.whole,
+        whole=found.whole_above and found.whole_below,
         stages={name: _stage(above[job_id], names, found) for job_id, name in reversed(names.items())},
         stage=names.get(artifact.job_id or ""),
     )
@@ -94,9 +94,11 @@ def _stage(job: Job, names: Mapping[str, str], found: Lineage) -> dict[str, Any]
             scheme = artifact.kind if artifact.kind in ("model", "dataset") else "artifact"
             return f"{scheme}:{artifact.id}"
         content = contents.get(text) or ""
-        if content.startswith("commit:") and not (ref := parse_ref(text)).revision:
+        if content.startswith("commit:"):
+            ref = parse_ref(text)
+            commit = content.removeprefix("commit:").partition(" ")[0]
             part = (f":{ref.config}" if ref.config else "") + (f"/{ref.split}" if ref.split else "")
-            return f"hf:{ref.target}@{content.removeprefix('commit:')}{part}"
+            return f"hf:{ref.target}@{commit}{part}"
         return text
 
     return replace_references(spec, SPEC_BY_KIND[job.kind].REFERENCES, again)

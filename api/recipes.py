@@ -19,7 +19,7 @@ from core.models.description import Description
 from core.spec import EvaluateSpec, Resources, TrainSpec
 from core.spec.parse import SPEC_BY_KIND
 from core.spec.parts.reference_places import replace_references
-from core.spec.parts.refs import parse_ref
+from core.spec.parts.refs import BENCHMARKS, parse_ref
 from core.spec.pipelines.plan import PipelineSpec, plan_stages
 from core.spec.pipelines.recipes import (
     RECIPES,
@@ -39,6 +39,9 @@ _MOST_TOKENS = 512
 """Of a model that could read more: passages of thousands of characters answer several questions each."""
 
 _ALIVE_SECONDS = 60.0
+_JUDGED = ("judged", "retrieval")
+"""Formats of uploads that have judgments: found as they are, or made by a prepare job."""
+
 _QUERY_CHARACTERS = 50.0
 
 
@@ -121,6 +124,8 @@ class RecipeBook:
         if isinstance(known, ArtifactInput) and known.artifact:
             return _facts_of_page(self._checker.store.artifacts.get(known.artifact).manifest["metadata"])
         ref = parse_ref(reference)
+        if ref.scheme in BENCHMARKS:
+            return DataFacts("rows", judged=True)
         if ref.scheme == "file":
             return _facts_of_files(Path(ref.target), field)
         return DataFacts("documents" if name == "documents" else "rows")
@@ -193,7 +198,9 @@ def _facts_of_page(page: dict[str, Any]) -> DataFacts:
     if "documents" in splits or "chunks" in splits or page.get("type") == "chunks":
         role = "document" if "document" in lengths else "passage"
         return DataFacts("documents", sum(splits.values()), lengths.get(role, {}).get("mean", 0.0))
-    return DataFacts("rows", sum(splits.values()), lengths.get("positive", {}).get("mean", 0.0), splits)
+    judged = page.get("type") == "retrieval" or page.get("format") in _JUDGED
+    length = lengths.get("positive", {}).get("mean", 0.0)
+    return DataFacts("rows", sum(splits.values()), length, splits, judged)
 
 
 def _facts_of_files(path: Path, field: str) -> DataFacts:
@@ -208,4 +215,6 @@ def _facts_of_files(path: Path, field: str) -> DataFacts:
         found = inspect(path)
     except BadData as error:
         raise _refusal(field, str(error)) from error
-    return _facts_of_page({"splits": found.splits, "statistics": found.statistics.page()})
+    return _facts_of_page(
+        {"splits": found.splits, "statistics": found.statistics.page(), "format": found.format}
+    )

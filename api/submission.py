@@ -51,12 +51,21 @@ class Checker:
             least = check_memory(spec, inputs, self.store, self.library)
         else:
             check_reading_memory(spec, inputs, self.store, self.library)
+        # Decided here and not by the workers, whose settings may differ.
+        scope = (self.access.owner or "") if self.settings.private_jobs else None
         parts: list[NewJob] = []
         job_id = job_id or new_id("job")
         if isinstance(spec, MineSpec) and spec.parts > 1:
             spec, divided = spec.divided(job_id, [new_id("job") for _ in range(spec.parts)])
             parts = [
-                NewJob(spec=part, id=part_id, inputs=inputs, depends_on=parents, reuse=reuse)
+                NewJob(
+                    spec=part,
+                    id=part_id,
+                    inputs=inputs,
+                    depends_on=parents,
+                    reuse=reuse,
+                    result_scope=scope,
+                )
                 for part_id, part in divided.items()
             ]
         whole = NewJob(
@@ -67,6 +76,7 @@ class Checker:
             least_gpu_memory=least,
             stage=stage,
             reuse=reuse,
+            result_scope=scope,
         )
         return [*parts, whole]
 

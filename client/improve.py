@@ -112,7 +112,7 @@ def _is_reference(text: str) -> bool:
 
 def _name_of(path: Path) -> str:
     """A valid name for an upload."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.resolve().name.partition(".")[0]).strip("-.")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.resolve().name.partition(".")[0]).strip("_-.")
     return name or "data"
 
 

@@ -115,6 +115,7 @@ _REFUSALS = [
         "POST /recipes/{name}/expand",
         "POST /datasets",
         "POST /models",
+        "POST /webhooks",
     )
     for line in (
         "[[operations]]",

@@ -13,8 +13,10 @@ from celery.exceptions import SecurityWarning
 
 from core.artifacts import Library
 from core.errors import Unavailable
+from core.origin.code import remember_code
 from core.queue.wakeups import Queue, celery_for
 from core.settings import Settings
+from core.spec.parse import KINDS
 from core.store import open_store
 from migrations import is_current
 from worker.courier import Courier
@@ -46,6 +48,7 @@ def main(settings: Settings | None = None) -> int:
         sys.exit(f"reason worker: {problem}")
     launcher = Launcher()
     launcher.warm()
+    remember_code(KINDS)
     inventory = read_inventory(settings)
     try:
         worker_id = store.workers.register(inventory)

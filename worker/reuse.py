@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from core.errors import StaleLease
 from core.jobs.hosts import Gpu
+from core.origin.code import is_code_unchanged
 from core.origin.contents import Contents
 from core.origin.key import find_origin, result_key
 from core.settings import Settings
@@ -58,15 +59,13 @@ class Reuse:
                 check_stop=check_stop,
             )
         except _Asked:
-            return Begun()
+            return Begun(self._store.begin(claim, None, None))
         origin = find_origin(
             claim.kind,
             contents.found,
-            device=self._names.get(claim.gpus[0], "gpu") if claim.gpus else "cpu",
+            device=", ".join(sorted(self._names.get(uuid, "gpu") for uuid in claim.gpus)) or "cpu",
             processes=max(1, len(claim.gpus)),
             trust_remote_code=self._settings.trust_remote_code,
         )
-        key = result_key(spec, origin)
-        return Begun(
-            self._store.begin(claim, origin, key, within_owner=self._settings.private_jobs), contents
-        )
+        key = result_key(spec, origin) if is_code_unchanged() else None
+        return Begun(self._store.begin(claim, origin, key), contents)

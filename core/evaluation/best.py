@@ -1,5 +1,6 @@
 """The model to use after a comparison, as an output of its own."""
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ from core.jobs.protocol import ArtifactInput
 from core.ranking.comparison import ALL, Compared
 from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluateSpec
+
+CHOSEN = "chosen.json"
+"""In the folder of a model that was chosen: from which, and by what."""
 
 
 def choose_best(found: Evaluated, leading: Sequence[Compared]) -> str:
@@ -40,8 +44,10 @@ def publish_best(
     folder = fresh_folder(context.folder / "work" / "model")
     _copy(context.model_path(reference), folder, link=link)
     verdicts = [f"{item.model} on {item.dataset}: {item.verdict}" for item in leading]
-    chosen = {"name": name, "of": reference, "chosen_from": list(found.models), "verdicts": verdicts}
-    context.publish("model", "model", folder, {**metadata, **chosen})
+    chosen = {"name": name, "chosen_from": list(found.models), "verdicts": verdicts}
+    # In a file, which makes it an artifact of its own: equal files share one page.
+    (folder / CHOSEN).write_text(json.dumps(chosen, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    context.publish("model", "model", folder, {**metadata, **chosen, "of": reference})
     *_, baseline = found.models
     context.notice(
         f"The output model is {name}"

@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +24,32 @@ def code_sha256(kind: str) -> str:
     for name in sorted(reached_modules(kind)):
         digest.update(f"{name}\n{ast.dump(_without_docstrings(_parse(name)))}\n".encode())
     return digest.hexdigest()
+
+
+@cache
+def _state() -> str:
+    """Sizes and times of all files of the project's code, when first asked for."""
+    return _look()
+
+
+def _look() -> str:
+    files = sorted((_ROOT / core.__name__).rglob("*.py"))
+    return repr([(str(file), (state := file.stat()).st_size, state.st_mtime_ns) for file in files])
+
+
+def remember_code(kinds: Iterable[str]) -> None:
+    """Take the code as it is now, when it is loaded, for that which runs."""
+    _state()
+    for kind in kinds:
+        code_sha256(kind)
+
+
+def is_code_unchanged() -> bool:
+    """Whether the files are still those that were loaded: after an upgrade in place they are not."""
+    try:
+        return _state() == _look()
+    except OSError:  # files are just being replaced
+        return False
 
 
 def reached_modules(kind: str) -> set[str]:

@@ -13,6 +13,7 @@ from core.errors import ReasonError
 from core.jobs.protocol import ArtifactInput, Input
 from core.spec.parts.reference_places import FoundReference
 from core.spec.parts.refs import parse_ref
+from core.spec.parts.rows import READING
 
 
 class Contents:
@@ -32,6 +33,9 @@ class Contents:
         check_stop: Callable[[], None] = no_stop,
     ) -> None:
         self._references = {found.text: found for found in references}
+        roles = {(found.text, found.role) for found in references}
+        # A hub's model and its dataset of the same name are two things: neither stands for both.
+        self._ambiguous = {text for text in self._references if sum(text == one for one, _ in roles) > 1}
         self._inputs, self._offline = inputs, offline
         self._signs = self._look()  # before files are hashed: a change meanwhile is seen afterwards
         self.found = {
@@ -51,11 +55,14 @@ class Contents:
     def _sign(self, reference: FoundReference) -> str | None:
         ref = parse_ref(reference.text)
         match ref.scheme:
+            case "hf" if reference.text in self._ambiguous:
+                return None
             case "file":
                 return _sign_files(Path(ref.target))
             case "hf":
                 commit = find_commit(ref, reference.role, offline=self._offline)
-                return commit and f"commit:{commit}"
+                part = f" {ref.config or ''}/{ref.split or ''}" if ref.config or ref.split else ""
+                return commit and f"commit:{commit}{part}"
             case "url":
                 return _sign_url(reference.text)
             case "job" | "model" | "dataset" | "artifact":
@@ -95,8 +102,10 @@ def _hash_files(path: Path, check_stop: Callable[[], None]) -> str | None:
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:
-    """Relative name and path of each file, in the order of their names. Names with a dot before them are
-    skipped, as all readers do. Raises `OSError`."""
+    """Relative name and path of each file, in the order of their names. Raises `OSError`.
+
+    Names with a dot before them are skipped, as all readers do; but not the file that says how to read.
+    """
     if not path.is_dir():
         yield "", path
         return
@@ -107,7 +116,7 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
             continue
         entered.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
+        for name in sorted(name for name in names if name == READING or not name.startswith(".")):
             found = Path(folder, name)
             yield found.relative_to(path).as_posix(), found
 

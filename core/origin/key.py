@@ -9,7 +9,7 @@ import core
 from core.artifacts.cache import key_of
 from core.jobs.origin import Origin
 from core.origin.code import code_sha256
-from core.spec import AnySpec
+from core.spec import AnySpec, EvaluateSpec
 from core.spec.parts.reference_places import replace_references
 from core.stack import RESULT_LIBRARIES, installed
 
@@ -53,11 +53,13 @@ def _libraries() -> dict[str, str]:
 
 
 def result_key(spec: AnySpec, origin: Origin) -> str | None:
-    """The key; None where the content of a reference is not known, or code from elsewhere may run.
+    """The key; None where the content of a reference is not known, code from elsewhere may run, or the speed
+    of the machine is measured.
 
     References count by what they hold, and never by their names.
     """
-    if origin.unknown or origin.trust_remote_code:
+    measures_time = isinstance(spec, EvaluateSpec) and spec.latency_queries > 0
+    if origin.unknown or origin.trust_remote_code or measures_time:
         return None
     asked: dict[str, Any] = spec.model_dump(mode="json", exclude=set(_NOT_OF_THE_RESULT))
     asked = replace_references(asked, spec.REFERENCES, lambda text: origin.contents.get(text) or text)

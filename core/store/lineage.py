@@ -32,12 +32,14 @@ def note_inputs(database: Database, session: Session, job_id: str, inputs: Mappi
 class Lineage:
     """``artifacts`` and ``jobs`` by id, each with its direction as seen from the artifact that was asked for.
 
-    ``whole``: nothing was left out because there was too much of it, or because the caller may not see it.
+    ``whole_above``, ``whole_below``: nothing was left out there because there was too much of it, or because
+    the caller may not see it.
     """
 
     artifacts: dict[str, tuple[Artifact, Direction]] = field(default_factory=dict)
     jobs: dict[str, tuple[Job, Direction]] = field(default_factory=dict)
-    whole: bool = True
+    whole_above: bool = True
+    whole_below: bool = True
 
 
 class LineageStore:
@@ -61,7 +63,7 @@ class LineageStore:
                 session.scalars(select(JobInput.artifact_id).where(JobInput.job_id.in_(list(jobs))))
             ) - set(found.artifacts)
             waiting = self._artifacts(session, Artifact.id.in_(list(read)), access, found, "up")
-            found.whole &= len(waiting) == len(read)
+            found.whole_above &= len(waiting) == len(read)
 
     def _down(self, session: Session, artifact: Artifact, access: Access, found: Lineage) -> None:
         waiting = [artifact]
@@ -78,7 +80,10 @@ class LineageStore:
         room = max(0, _MOST_JOBS - len(found.jobs))
         query = select(Job).where(Job.id.in_(ids), access.visible(Job)).order_by(Job.id).limit(room)
         jobs = {job.id: job for job in session.scalars(query)}
-        found.whole &= len(jobs) == len(ids)
+        if direction == "up":
+            found.whole_above &= len(jobs) == len(ids)
+        else:
+            found.whole_below &= len(jobs) == len(ids)
         found.jobs |= {job_id: (job, direction) for job_id, job in jobs.items()}
         return jobs
 

@@ -27,7 +27,8 @@ class NewJob:
 
     ``depends_on``: ids of jobs that must succeed first, beside those that the spec names.
     ``least_gpu_memory``: bytes that a GPU must have for it, where its spec does not say.
-    ``reuse``: whether it takes the outputs of an equal job instead of running.
+    ``reuse``: whether it takes the outputs of an equal job instead of running. ``result_scope``: only jobs of
+    the same one are equal.
     """
 
     spec: JobSpec
@@ -38,6 +39,7 @@ class NewJob:
     pipeline_id: str | None = None
     stage: str | None = None
     reuse: bool = False
+    result_scope: str | None = None
 
     def within(self, pipeline_id: str) -> "NewJob":
         """The same job in a pipeline."""
@@ -84,6 +86,7 @@ def insert_job(database: Database, session: Session, new: NewJob, access: Access
         pipeline_id=new.pipeline_id,
         stage=new.stage,
         reuse=new.reuse,
+        result_scope=new.result_scope,
         created_at=now,
         # Spelled out, so that the object is whole without another look at the row.
         attempt=0, failures=0, cancel_requested=False, pause_requested=False,

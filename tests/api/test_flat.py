@@ -104,11 +104,28 @@ def test_a_job_says_what_the_flat_form_is(http):
         ("/srv/pairs", "file:/srv/pairs"),
         ("dataset:pairs@2", "dataset:pairs@2"),
         ("beir:scifact", "beir:scifact"),
+        ("o/pairs-v1.5", "hf:o/pairs-v1.5"),
+        ("data/pairs.v2/rows.jsonl.gz", "file:data/pairs.v2/rows.jsonl.gz"),
     ],
 )
 def test_names_of_datasets(name, reference):
     made = expand_flat(FlatSpec(dataset_name=name, model_name="o/m"))
     assert made.stages["prepare"]["source"] == reference
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("BAAI/bge-small-en-v1.5", "BAAI/bge-small-en-v1.5"),
+        ("Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-Embedding-0.6B"),
+        ("models/mine/final", "file:models/mine/final"),
+        ("/srv/model", "file:/srv/model"),
+        ("model:mine@2", "model:mine@2"),
+    ],
+)
+def test_names_of_models(name, reference):
+    made = expand_flat(FlatSpec(dataset_name="o/d", model_name=name))
+    assert made.stages["train"]["base_model"] == reference
 
 
 def test_a_number_of_test_rows_is_a_share():

@@ -6,6 +6,7 @@ import tarfile
 
 import pytest
 
+from core.errors import InvalidRequest
 from core.spec.pipelines.plan import PipelineSpec, plan_stages
 from core.spec.pipelines.recipes import RECIPES, DataFacts, RecipeInputs, Surroundings, expand
 
@@ -151,10 +152,9 @@ def split(count) -> dict:
 
 
 def test_the_test_is_large_enough_to_show_something_and_small_enough_to_leave_rows():
-    assert split(500)["test"] == 0.3
-    assert split(1_500)["test"] == 0.2
-    assert split(1_000_000)["test"] == 0.02
-    assert split(1_500)["test"] * 1_500 == 300
+    queries = {count: round(split(count)["test"] * count) for count in (500, 1_500, 50_000, 5_000_000)}
+    assert queries == {500: 150, 1_500: 300, 50_000: 1000, 5_000_000: 2000}
+    assert round(split(5_000_000)["dev"] * 5_000_000) == 500
 
 
 def test_data_with_splits_of_their_own_keep_them():
@@ -168,6 +168,22 @@ def test_data_with_splits_of_their_own_keep_them():
     )
     assert without_dev.stages["train"]["evaluation"]["holdout"] == 0.05
     plan_stages(PipelineSpec(stages=without_dev.stages), ids)
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        (DataFacts("rows", 300, splits={"test": 300}, judged=True), "must have the splits train and test"),
+        (DataFacts("rows", judged=True), "must have the splits train and test, and has none"),
+        (
+            DataFacts("rows", 100, splits={"part1": 50, "part2": 50}),
+            "has no split train; it has part1, part2",
+        ),
+    ],
+)
+def test_data_that_a_recipe_cannot_split_is_refused_at_once(facts, sentence):
+    with pytest.raises(InvalidRequest, match=sentence):
+        expand("pairs", INPUTS, facts, Surroundings())
 
 
 def test_a_test_of_the_users_own_is_what_is_measured_on():

@@ -369,6 +369,10 @@ def test_the_better_model_is_published(models, beir, tmp_path, broken, first, ch
         assert (tmp_path / "out" / "model" / file.relative_to(wanted)).read_bytes() == file.read_bytes()
     manifest = json.loads((tmp_path / "out" / "model" / "manifest.json").read_text())
     assert manifest["metadata"]["name"] == chosen
+    assert json.loads((tmp_path / "out" / "model" / "chosen.json").read_text())["chosen_from"] == [
+        first,
+        "base",
+    ]
     [verdict] = json.loads((tmp_path / "out" / "report" / "manifest.json").read_text())["metadata"][
         "verdicts"
     ]

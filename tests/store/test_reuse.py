@@ -3,33 +3,35 @@
 import threading
 
 import pytest
+from sqlalchemy import text
 
 from core.errors import StaleLease
+from core.jobs.events import CheckpointSaved, Event
 from core.jobs.origin import Origin
 from core.jobs.reasons import EndReason
 from core.spec import parse_spec
 from core.store import Store
 from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Capacity, Claim
+from core.store.attempts.progress import ProgressUpdate
 from core.store.new_jobs import NewJob
-from core.store.schema.access import Access
 
 ORIGIN = Origin(code="c")
 KEY = "k" * 64
 OUTPUT = NewArtifact("model", "model", "file:///x", "a" * 64, 10, {"files": []})
 
 
-def submit(store: Store, *, reuse: bool = True, owner: str | None = None, **changes):
+def submit(store: Store, *, reuse: bool = True, scope: str | None = None, **changes):
     spec = parse_spec({"kind": "train", "base_model": "org/m", "dataset": "file:p.jsonl", **changes})
-    return store.jobs.submit(NewJob(spec=spec, reuse=reuse), access=Access(owner))[0]
+    return store.jobs.submit(NewJob(spec=spec, reuse=reuse, result_scope=scope))[0]
 
 
 def claim(store: Store) -> Claim | None:
     return store.leases.claim(Capacity("w"), 60)
 
 
-def begin(store: Store, held: Claim, key: str | None = KEY, **more):
-    return store.reuse.begin(held, ORIGIN, key, **more)
+def begin(store: Store, held: Claim, key: str | None = KEY):
+    return store.reuse.begin(held, ORIGIN, key)
 
 
 def succeed(store: Store, held: Claim, **more):
@@ -136,15 +138,68 @@ def test_what_cannot_be_told_apart_runs(store: Store):
 
 
 def test_owners_do_not_see_each_others_results_where_jobs_are_private(store: Store):
-    submit(store, owner="a")
+    submit(store, scope="a")
     held = claim(store)
-    begin(store, held, within_owner=True)
+    begin(store, held)
     succeed(store, held)
-    for owner, found in (("b", False), ("a", True)):
-        submit(store, owner=owner)
+    for scope, found in (("b", False), (None, False), ("a", True)):
+        submit(store, scope=scope)
         held = claim(store)
-        assert bool(begin(store, held, within_owner=True).equal) is found
+        assert bool(begin(store, held).equal) is found
         store.leases.finish(held, EndReason.CANCELLED)
+
+
+@pytest.mark.parametrize("asked", ["cancel", "pause"])
+def test_who_is_asked_to_stop_does_not_go_back_to_the_queue(store: Store, asked):
+    """There the request would be forgotten: its supervisor answers it."""
+    submit(store)
+    second = submit(store)
+    begin(store, claim(store))
+    held = claim(store)
+    getattr(store.jobs, asked)(second.id)
+    assert not begin(store, held).waits
+    assert getattr(store.leases.renew(held, 60), asked)
+
+
+def test_a_result_of_two_attempts_counts_as_neither(store: Store):
+    """It goes on from a checkpoint that other code, or another device, has made."""
+    job = submit(store)
+    held = claim(store)
+    begin(store, held)
+    saved = ProgressUpdate(events=[Event.of(CheckpointSaved(step=5))])
+    store.progress.record(held, saved)
+    store.leases.finish(held, EndReason.INTERRUPTED)
+    held = claim(store)
+    begin(store, held, "another" * 8)
+    assert succeed(store, held).result_key is None
+    submit(store)
+    assert begin(store, claim(store), "another" * 8).equal is None
+    assert job.id == held.job_id
+
+
+def test_an_attempt_that_nobody_looked_at_has_no_key(store: Store):
+    submit(store)
+    held = claim(store)
+    begin(store, held)
+    store.leases.finish(held, EndReason.INTERRUPTED)
+    held = claim(store)
+    store.reuse.begin(held, None, None)
+    assert succeed(store, held).result_key is None
+
+
+def test_gpus_are_not_kept_for_a_job_that_waits_for_another(store: Store):
+    host = Capacity("w", gpus={f"GPU-{number}": 80_000_000_000 for number in range(3)})
+    for _ in range(2):
+        submit(store, resources={"gpus": 2})
+    held = store.leases.claim(host, 60)
+    begin(store, held)
+    assert len(held.gpus) == 2
+    with store.database.write() as session:
+        session.execute(
+            text("UPDATE jobs SET not_before = '2020-01-01 00:00:00+00:00', result_key = :key"), {"key": KEY}
+        )
+    small = submit(store, resources={"gpus": 1}, seed=3)
+    assert store.leases.claim(host, 60).job_id == small.id
 
 
 def test_of_many_equal_jobs_at_once_one_runs(store: Store):

@@ -14,6 +14,7 @@ from core.origin.key import find_origin, result_key
 from core.spec import parse_spec
 from core.spec.parse import SPEC_BY_KIND
 from core.spec.parts.refs import parse_ref
+from core.spec.parts.rows import READING
 
 TRAIN = {"kind": "train", "base_model": "file:/m", "dataset": "job:job_1/dataset"}
 CONTENTS = {"file:/m": "sha256:m", "job:job_1/dataset": "sha256:d"}
@@ -74,6 +75,13 @@ def test_code_and_libraries_count():
     assert {"torch", "transformers", "tokenizers", "pyarrow"} <= set(origin.libraries)
     assert len({result_key(spec, found) for found in [origin, *changed]}) == 4
     assert result_key(spec, origin.model_copy(update={"version": "99"})) == key()
+
+
+def test_there_is_no_key_where_the_speed_of_the_machine_is_measured():
+    evaluate = {"kind": "evaluate", "models": ["bm25"], "datasets": ["file:/d"]}
+    known = {"file:/d": "sha256:d"}
+    assert key(evaluate, known) is not None
+    assert key({**evaluate, "latency_queries": 10}, known) is None
 
 
 def test_there_is_no_key_where_the_content_is_not_known():
@@ -141,6 +149,26 @@ def test_links_count_by_what_they_lead_to_and_never_for_ever(folder, tmp_path):
     first = found(f"file:{folder}")
     blob.write_text("two")
     assert found(f"file:{folder}") != first
+
+
+def test_how_a_dataset_is_read_counts(folder):
+    """A hidden file, and the one that readers read."""
+    before = contents(f"file:{folder}")
+    (folder / READING).write_text('{"columns": {"query": "title"}}')
+    assert found(f"file:{folder}") != before.found[f"file:{folder}"]
+    assert not before.unchanged()
+
+
+def test_configurations_and_splits_of_a_hub_dataset_are_different_data(monkeypatch):
+    monkeypatch.setattr("core.origin.contents.find_commit", lambda *_, **__: "c" * 40)
+    names = ("hf:o/d", "hf:o/d:en", "hf:o/d:de", "hf:o/d:en/train", "hf:o/d:en/test")
+    assert len({found(name) for name in names}) == len(names)
+
+
+def test_a_text_that_names_a_model_and_a_dataset_is_not_known(monkeypatch):
+    monkeypatch.setattr("core.origin.contents.find_commit", lambda *_, **__: "c" * 40)
+    spec = parse_spec({"kind": "embed", "model": "hf:o/x", "corpus": "hf:o/x"})
+    assert Contents(spec.find_references(), {}, offline=True).found == {"hf:o/x": None}
 
 
 def test_a_change_after_the_look_is_seen(folder):
@@ -220,6 +248,16 @@ def test_code_counts_for_the_kinds_that_reach_it(project):
     assert hashes()[1] == b
     (core / "common.py").write_text("def shared():\n    return 2\n")
     assert hashes()[1] != b
+
+
+def test_code_that_was_replaced_after_the_start_is_seen(project):
+    core, _ = project
+    code._state.cache_clear()
+    code.remember_code(["a"])
+    assert code.is_code_unchanged()
+    (core / "deep.py").write_text("LIMIT = 12345\n")
+    assert not code.is_code_unchanged()
+    code._state.cache_clear()
 
 
 def test_comments_docstrings_and_layout_do_not_count(project):

@@ -167,7 +167,8 @@ def _check_splits(
         if share > 0 and not sizes[name]:
             largest = int(np.unique(belonging, return_counts=True)[1].max())
             raise BadData(
-                f"split.{name} {share:g} of {len(belonging)} rows cannot be had by {spec.split.by}: what "
+                f"split.{name} {share:g} of {len(belonging)} rows{' of the sample' if spec.sample else ''} "
+                f"cannot be had by {spec.split.by}: what "
                 f"belongs together has up to {largest} rows. "
                 + (
                     "Ask for more."

@@ -6,7 +6,6 @@ split, the base model is measured, negatives are mined on the CPU, the model is 
 
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -168,7 +167,7 @@ def _dataset(name: str) -> str:
     """A reference as it is; a path as file:, ORG/NAME as a hub's dataset."""
     if _is_reference(name):
         return name
-    return f"file:{name}" if _is_path(name) else f"hf:{name}"
+    return f"file:{name}" if _is_path(name) or name.lower().endswith(_DATA_ENDINGS) else f"hf:{name}"
 
 
 def _model(name: str) -> str:
@@ -179,6 +178,9 @@ def _is_reference(name: str) -> bool:
     return re.match(r"[a-z0-9]+:", name) is not None
 
 
+_DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx", ".gz", ".zst", ".zip", ".tar")
+
+
 def _is_path(name: str) -> bool:
-    """Whether a name is a path, and no ORG/NAME."""
-    return name.startswith(("/", "./", "../", "~")) or PurePath(name).suffix != "" or name.count("/") > 1
+    """Whether a name is a path, and no ORG/NAME. A dot says nothing: models are named ORG/NAME-v1.5."""
+    return name.startswith(("/", "./", "../", "~")) or name.count("/") != 1

@@ -23,8 +23,10 @@ RecipeName = Literal["documents", "pairs", "reranker", "late_interaction"]
 Stages = dict[str, dict[str, Any]]
 
 _CHARACTERS_PER_TOKEN = 4
-_TEST_QUERIES = 300
-_DEV_QUERIES = 100
+_TEST_QUERIES = (300, 2000)
+_DEV_QUERIES = (100, 500)
+"""At least, and at most where a fiftieth of the pairs (a hundredth) would be more."""
+
 _UNKNOWN = 10_000
 """Pairs, where nothing is known of the data."""
 
@@ -86,6 +88,7 @@ class DataFacts:
     count: int | None = None
     characters: float = 0
     splits: Mapping[str, int] = field(default_factory=dict)
+    judged: bool = False  # queries with judgments on a corpus, which a prepare job leaves as they are
 
     @property
     def is_split(self) -> bool:
@@ -182,14 +185,27 @@ def _as_it_is(made: Expanded, inputs: RecipeInputs, facts: DataFacts) -> _Data:
     )
 
 
+def _share(pairs: int, usual: float, fewest: int, enough: int, *, most: float) -> float:
+    """The share of the pairs that gives a sensible number of queries."""
+    queries = min(enough, max(fewest, usual * pairs))
+    return round(min(most, queries / max(1, pairs)), 4)
+
+
 def _own_test(inputs: RecipeInputs) -> dict[str, Any] | None:
     return {"ref": inputs.test, "name": "test"} if inputs.test else None
 
 
 def _prepare(made: Expanded, inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> _Data:
     """The stage that makes pairs, a corpus, and a split that does not leak."""
-    if facts.is_split:
+    if facts.is_split or (facts.judged and inputs.test and "train" in facts.splits):
         return _as_it_is(made, inputs, facts)
+    listed = ", ".join(facts.splits) or "none"
+    if facts.judged:
+        raise _refusal(
+            "data", f"{inputs.data} is a judged set: it must have the splits train and test, and has {listed}"
+        )
+    if len(facts.splits) > 1 and "train" not in facts.splits:
+        raise _refusal("data", f"{inputs.data} has no split train; it has {listed}")
     stage: dict[str, Any] = {
         "kind": "prepare",
         "source": inputs.data,
@@ -202,7 +218,7 @@ def _prepare(made: Expanded, inputs: RecipeInputs, facts: DataFacts, around: Sur
     count = _UNKNOWN if facts.count is None else facts.count
     pairs = count
     if facts.kind == "documents":
-        most = min(5000, around.tokens * _CHARACTERS_PER_TOKEN)
+        most = max(100, min(5000, around.tokens * _CHARACTERS_PER_TOKEN))
         least = max(50, most * 3 // 10)
         made.choose(
             "prepare",
@@ -221,10 +237,10 @@ def _prepare(made: Expanded, inputs: RecipeInputs, facts: DataFacts, around: Sur
         if facts.count is not None
         else f"The size is not known: as for {pairs:,} pairs"
     )
-    dev = round(min(0.1, max(0.02, _DEV_QUERIES / max(1, pairs))), 2)
+    dev = _share(pairs, 0.01, *_DEV_QUERIES, most=0.1)
     test = 0.0
     if inputs.test is None:
-        test = round(min(0.3, max(0.02, _TEST_QUERIES / max(1, pairs))), 2)
+        test = _share(pairs, 0.02, *_TEST_QUERIES, most=0.3)
         why = (
             f"{size}: a test of about {round(test * pairs):,} queries. Rows that share a text, or nearly "
             "share it, stay in one split, so nothing that is tested was trained on"

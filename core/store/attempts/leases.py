@@ -69,6 +69,11 @@ class RetryPolicy:
         return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
+def _made_elsewhere() -> ColumnElement[bool]:
+    """Jobs that wait for the outputs of another, which is running."""
+    return exists().where(ResultHold.key == Job.result_key, ResultHold.job_id != Job.id, Job.reuse.is_(True))
+
+
 def _fit_on(gpus: dict[str, int]) -> ColumnElement[bool]:
     """Jobs for which there are enough of these GPUs, each large enough."""
     sizes = sorted(gpus.values(), reverse=True)
@@ -150,11 +155,8 @@ class LeaseStore:
                 kinds.append(_fit_on(left))
         elif not capacity.gpus and not any_gpu_worker:
             kinds.append(Job.wants_gpu == "auto")  # nobody has a GPU: the CPU it is
-        made_elsewhere = exists().where(
-            ResultHold.key == Job.result_key, ResultHold.job_id != Job.id, Job.reuse.is_(True)
-        )
         now = self._database.time()
-        return and_(Job.state == JobState.QUEUED, Job.not_before <= now, or_(*kinds), not_(made_elsewhere))
+        return and_(Job.state == JobState.QUEUED, Job.not_before <= now, or_(*kinds), not_(_made_elsewhere()))
 
     def _first_in_turn(
         self, session: Session, capacity: Capacity, free: dict[str, int]
@@ -171,6 +173,7 @@ class LeaseStore:
                 Job.state == JobState.QUEUED,
                 Job.gpu_count > 1,
                 Job.not_before <= self._database.time(-_PATIENCE_SECONDS),
+                not_(_made_elsewhere()),
                 _fit_on(capacity.gpus),
                 not_(_fit_on(free)),
             )

@@ -3,19 +3,19 @@
 import hashlib
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
-from core.jobs.events import Notice
+from core.jobs.events import EventType, Notice
 from core.jobs.origin import Origin
 from core.jobs.state import JobState
 from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Claim, EqualJob, held_job
 from core.store.moves import add_event, move
 from core.store.schema.database import Database
-from core.store.schema.tables import Artifact, Job, ResultHold
+from core.store.schema.tables import Artifact, EventRow, Job, ResultHold
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,34 @@ class ReuseStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(
-        self, claim: Claim, origin: Origin, key: str | None, *, within_owner: bool = False
-    ) -> Beginning:
+    def begin(self, claim: Claim, origin: Origin | None, key: str | None) -> Beginning:
         """Note what the claimed job's result depends on, and say what the job shall do.
 
-        One that waits is back in the queue, where nobody claims it before the other has ended.
-        ``within_owner``: only jobs of the same owner are equal. Raises `StaleLease`.
+        One that waits is back in the queue, where nobody claims it before the other has ended. Without
+        ``origin`` nobody has looked. Raises `StaleLease`.
         """
         with self._database.write() as session:
             job = held_job(session, claim)
-            if within_owner and key is not None:
-                key = hashlib.sha256(f"{job.owner} {key}".encode()).hexdigest()
-            job.origin, job.result_key = origin, key
-            if not job.reuse or key is None:
+            if key is not None and job.result_scope is not None:
+                key = hashlib.sha256(f"{job.result_scope} {key}".encode()).hexdigest()
+            if self._goes_on(session, job) and job.result_key != key:
+                key = None  # a part of the result was made by other code, on another device, of other inputs
+            job.origin, job.result_key = origin or job.origin, key
+            # Who asks it to stop is answered by its supervisor: from the queue the request would be gone.
+            if not job.reuse or key is None or job.cancel_requested or job.pause_requested:
                 return Beginning()
             # First the hold, then the look: who held it a moment ago has succeeded by now, or never will.
             if not self._hold(session, key, job.id):
                 self._put_back(session, job, key)
                 return Beginning(waits=True)
             return Beginning(equal=self._equal(session, job, key))
+
+    @staticmethod
+    def _goes_on(session: Session, job: Job) -> bool:
+        """Whether this attempt begins with what an earlier one has left."""
+        saved = exists().where(EventRow.job_id == job.id, EventRow.type == EventType.CHECKPOINT.value)
+        measured = exists().where(EventRow.job_id == job.id, EventRow.type == EventType.METRIC.value)
+        return job.attempt > 1 and bool(session.scalar(select(saved | measured)))
 
     def made_by(self, job: Job) -> str | None:
         """The id of the running job for whose outputs a queued one waits."""

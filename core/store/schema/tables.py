@@ -81,6 +81,7 @@ class Job(Base):
 
     origin: Mapped[Origin | None]  # what its result depends on; known when it starts
     result_key: Mapped[str | None] = mapped_column(String(64))  # of spec and origin: `core.origin.key`
+    result_scope: Mapped[str | None]  # only jobs of the same scope are equal; set where jobs are private
     reuse: Mapped[bool | None] = mapped_column(Boolean)  # whether it may take the outputs of an equal job
     reused_from: Mapped[str | None]  # id of the job whose outputs it has taken
 
