@@ -101,6 +101,7 @@ def pipeline_view(
     jobs: Mapping[str, Job],
     needs: Mapping[str, list[str]] | None = None,
     verdicts: Sequence[Mapping[str, Any]] = (),
+    eta_seconds: float | None = None,
 ) -> PipelineView:
     """``jobs`` and ``needs`` by stage; in lists there are no ``needs`` and ``verdicts``."""
     recipe = pipeline.recipe or {}
@@ -131,6 +132,7 @@ def pipeline_view(
             succeeded=sum(job.state == JobState.SUCCEEDED for job in jobs.values()),
             stages=len(stages),
             fraction=round(done / len(stages), 4),
+            eta_seconds=eta_seconds,
         ),
         outputs=outputs,
         verdicts=[VerdictView.model_validate(verdict) for verdict in verdicts],

@@ -158,7 +158,10 @@ def _view(pipeline: Pipeline, store: Store, wake: Callable[[Job], None] = lambda
     for job in jobs.values():
         wake(job)
     needs, verdicts = store.pipelines.needs_of(pipeline.id), store.pipelines.verdicts_of(jobs)
-    return pipeline_view(pipeline, jobs, needs, verdicts)
+    final = JobState(pipeline.state).final
+    return pipeline_view(
+        pipeline, jobs, needs, verdicts, None if final else store.line.time_left(jobs, needs)
+    )
 
 
 @router.get("", summary="List pipelines, newest first")

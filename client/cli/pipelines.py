@@ -1,5 +1,6 @@
 """Commands about pipelines: ``reason pipeline``."""
 
+import math
 import sys
 from itertools import islice
 from pathlib import Path
@@ -117,7 +118,9 @@ def _print(found: PipelineView, as_json: bool) -> None:
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
-    print(f"{found.id}  {found.state}  {found.progress.succeeded} of {found.progress.stages} stages")
+    eta = found.progress.eta_seconds
+    left = f"  about {math.ceil(eta / 60)} min left" if eta is not None else ""
+    print(f"{found.id}  {found.state}  {found.progress.succeeded} of {found.progress.stages} stages{left}")
     if found.name:
         print(f"  name  {found.name}")
     width = max(map(len, found.stages))

@@ -111,6 +111,11 @@ class PipelineProgress(Lenient):
     succeeded: int
     stages: int
     fraction: float
+    eta_seconds: float | None = Field(
+        None,
+        description="Estimated time until the pipeline ends, from the running stages and the durations of "
+        "earlier jobs. Null: unknown, or in a list.",
+    )
 
 
 class VerdictView(Lenient):

@@ -3,11 +3,13 @@
 import heapq
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from graphlib import TopologicalSorter
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from core.jobs.state import JobState
 from core.store.fleet import alive_workers
@@ -48,15 +50,7 @@ class WaitingLine:
             running = list(session.scalars(select(Job).where(Job.state == JobState.RUNNING)))
             of_queue = select(Job).where(Job.state == JobState.QUEUED).order_by(Job.rank, Job.id)
             queued = list(session.scalars(of_queue.limit(_LOOKED_AT)))
-            taken = {}
-            for kind in {job.kind for job in (*running, *queued)}:
-                ended = select(Job.started_at, Job.finished_at).where(
-                    Job.kind == kind, Job.state == JobState.SUCCEEDED
-                )
-                times = session.execute(ended.order_by(Job.id.desc()).limit(_SAMPLE)).all()
-                spans = [(end - begin).total_seconds() for begin, end in times if begin and end]
-                if spans:
-                    taken[kind] = statistics.median(spans)
+            taken = _durations(session, {job.kind for job in (*running, *queued)})
         left = [_left(job, taken, now) for job in running]
         starts = expected_starts(slots, left, [taken.get(job.kind) for job in queued])
         return [
@@ -64,6 +58,47 @@ class WaitingLine:
             for position, (job, when) in enumerate(zip(queued, starts, strict=True))
             if access.sees(job)
         ]
+
+    def time_left(self, jobs: Mapping[str, Job], needs: Mapping[str, Sequence[str]]) -> float | None:
+        """Seconds until a pipeline ends, if its stages wait for nothing but each other and a free slot.
+
+        ``jobs`` and ``needs`` are by stage. None where nobody can say: no worker, or a kind of job that has
+        never ended.
+        """
+        ahead = {name: job for name, job in jobs.items() if not JobState(job.state).final}
+        with self._database.read() as session:
+            now = session.scalar(select(self._database.time()))
+            assert now is not None
+            slots = sum(worker.slots for worker, _ in alive_workers(self._database, session, _ALIVE_SECONDS))
+            taken = _durations(session, {job.kind for job in ahead.values()})
+        left: dict[str, float] = {}
+        for name, job in ahead.items():
+            takes = _left(job, taken, now) if job.state == JobState.RUNNING else taken.get(job.kind)
+            if takes is None or not slots:
+                return None
+            left[name] = takes
+        ends: dict[str, float] = {}
+        order = TopologicalSorter(
+            {name: [need for need in needs.get(name, ()) if need in left] for name in left}
+        )
+        for name in order.static_order():
+            begins = max((ends[need] for need in needs.get(name, ()) if need in ends), default=0.0)
+            ends[name] = begins + left[name]
+        return round(max([*ends.values(), sum(left.values()) / slots], default=0.0), 1)
+
+
+def _durations(session: Session, kinds: Iterable[str]) -> dict[str, float]:
+    """Seconds that jobs of each kind usually take. Those that took another's outputs do not count."""
+    taken = {}
+    for kind in kinds:
+        ended = select(Job.started_at, Job.finished_at).where(
+            Job.kind == kind, Job.state == JobState.SUCCEEDED, Job.reused_from.is_(None)
+        )
+        times = session.execute(ended.order_by(Job.id.desc()).limit(_SAMPLE)).all()
+        spans = [(end - begin).total_seconds() for begin, end in times if begin and end]
+        if spans:
+            taken[kind] = statistics.median(spans)
+    return taken
 
 
 def _left(job: Job, taken: Mapping[str, float], now: datetime) -> float | None:

@@ -85,7 +85,10 @@ def test_stages_become_jobs_that_wait_for_each_other(on_both):
     assert on_both.get("/jobs", params={"pipeline": "pipe_0"}).json()["items"] == []
     assert run_next(on_both) == jobs["mine"]
     now = show(on_both, made)
-    assert (now["state"], now["progress"]) == ("running", {"succeeded": 1, "stages": 4, "fraction": 0.25})
+    assert (now["state"], now["progress"]) == (
+        "running",
+        {"succeeded": 1, "stages": 4, "fraction": 0.25, "eta_seconds": None},
+    )
     assert now["outputs"]["mine/dataset"] == on_both.get(f"/jobs/{jobs['mine']}").json()["outputs"]["dataset"]
     assert run_next(on_both) == jobs["train"]
     assert {run_next(on_both), run_next(on_both)} == {jobs["compare"], jobs["embed"]}

@@ -224,8 +224,8 @@ def _prepare(made: Expanded, inputs: RecipeInputs, facts: DataFacts, around: Sur
             "prepare",
             "chunking.max_characters",
             most,
-            f"The base model reads {around.tokens} tokens, about {most} characters of English: what is "
-            "longer would be cut.",
+            f"{'max_length is' if inputs.max_length == around.tokens else 'The base model reads'} "
+            f"{around.tokens} tokens, about {most} characters of English: what is longer would be cut.",
         )
         stage["chunking"] = {"min_characters": least, "max_characters": most}
         made.characters = (least + most) / 2
