@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests.faults.service import Service
 
@@ -101,3 +102,38 @@ def test_two_pipelines_at_the_same_moment_run_shared_stages_once(service, stages
         ran = [pipeline for pipeline in both if not pipeline.stages[name].reused_from]
         assert len(ran) == 1, (name, [reused(pipeline) for pipeline in both], running.logs())
     assert hashes(running, both[0]) == hashes(running, both[1])
+
+
+@pytest.mark.slow
+def test_a_fleet_reuses_what_lies_in_remote_storage(
+    service, stages, tiny_model, postgres_url, redis_url, s3_url, request
+):
+    """PostgreSQL, Redis and S3: the better model of a comparison and its index, made once."""
+    request.addfinalizer(lambda: redis.Redis.from_url(redis_url).flushdb())
+    running = service(database_url=postgres_url, broker_url=redis_url, artifact_url=s3_url).start()
+    model = f"file:{tiny_model}"
+    short = {
+        "prepare": stages["kept"] | {"task": "retrieval", "split": {"test": 0.3}},
+        "train": {
+            "kind": "train",
+            "base_model": model,
+            "dataset": {"ref": "stage:prepare/dataset", "split": "train"},
+            "max_steps": 2,
+            "batch_size": 4,
+        },
+        "compare": {
+            "kind": "evaluate",
+            "models": [{"ref": "stage:train/model", "name": "trained"}, {"ref": model, "name": "base"}],
+            "datasets": [{"ref": "stage:prepare/dataset", "split": "test"}],
+            "publish_best": True,
+        },
+        "index": {"kind": "embed", "model": "stage:compare/model", "corpus": "stage:prepare/dataset"},
+    }
+    first = run(running, short)
+    second = run(running, short)
+    assert reused(second) == {name: stage.job for name, stage in first.stages.items()}
+    assert hashes(running, second) == hashes(running, first)
+    folder = running.folder / "better"
+    running.client.download(second.outputs["compare/model"], folder)
+    assert json.loads((folder / "chosen.json").read_text())["chosen_from"] == ["trained", "base"]
+    assert "model.safetensors" in {path.name for path in folder.iterdir()}
