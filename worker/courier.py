@@ -5,10 +5,11 @@ import hashlib
 import hmac
 import logging
 import socket
+import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,12 +18,14 @@ import httpcore
 from core.errors import Unavailable
 from core.settings import Settings
 from core.spec.requests import SECRET_PREFIX, is_public_address
-from core.store.webhooks import Outgoing, WebhookStore
+from core.store.webhooks import MOST_OF_ONE, Outgoing, WebhookStore
 
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 8
 _SECONDS = 15.0
+"""Of one try, from the name of the host to the end of the answer."""
+
 _MOST_ANSWER_BYTES = 65_536
 _TIDY_SECONDS = 3600.0
 
@@ -34,11 +37,50 @@ def sign(secret: str, message_id: str, timestamp: int, body: str) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
 
 
-class _PublicOnly(httpcore.NetworkBackend):
+class _Deadline:
+    """The end of a try. A receiver that sends a byte now and then gains no time by it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds. Raises httpcore's `ReadTimeout` when there are none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("The time of the try is over")
+        return left
+
+
+class _Stream(httpcore.NetworkStream):
+    """Every operation ends with the try."""
+
+    def __init__(self, inner: httpcore.NetworkStream, deadline: _Deadline) -> None:
+        self._inner, self._deadline = inner, deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._deadline.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, self._deadline.left())
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        inner = self._inner.start_tls(ssl_context, server_hostname, self._deadline.left())
+        return _Stream(inner, self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend(httpcore.NetworkBackend):
     """Connects to the address that it has checked: a name that is resolved again could lead elsewhere."""
 
-    def __init__(self) -> None:
-        self._inner = httpcore.SyncBackend()
+    def __init__(self, deadline: _Deadline, *, private_addresses: bool) -> None:
+        self._inner, self._deadline, self._private = httpcore.SyncBackend(), deadline, private_addresses
 
     def connect_tcp(
         self,
@@ -50,16 +92,27 @@ class _PublicOnly(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from error
-        addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
-        public = [address for address in addresses if is_public_address(address)]
-        if not public:
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(f"{host} cannot be resolved") from error
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        usable = [address for address in addresses if self._private or is_public_address(address)]
+        if not usable:
+            _log.warning("Webhook: %s leads to %s", host, ", ".join(addresses))  # not for the one who asks
             raise httpcore.ConnectError(
-                f"{host} is a private address ({', '.join(addresses)}); set REASON_WEBHOOK_PRIVATE_ADDRESSES "
-                "to allow it"
+                f"{host} leads to a private address: REASON_WEBHOOK_PRIVATE_ADDRESSES allows it"
             )
-        return self._inner.connect_tcp(public[0], port, timeout, local_address, socket_options)
+        for address in usable[:-1]:
+            try:
+                return self._connect(address, port, len(usable), local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return self._connect(usable[-1], port, 1, local_address, socket_options)
+
+    def _connect(
+        self, address: str, port: int, shared: int, local: str | None, options: Iterable[Any] | None
+    ) -> httpcore.NetworkStream:
+        left = self._deadline.left() / shared
+        return _Stream(self._inner.connect_tcp(address, port, left, local, options), self._deadline)
 
 
 def post(outgoing: Outgoing, *, private_addresses: bool, seconds: float = _SECONDS) -> int:
@@ -73,73 +126,93 @@ def post(outgoing: Outgoing, *, private_addresses: bool, seconds: float = _SECON
         "webhook-timestamp": str(timestamp),
         "webhook-signature": sign(outgoing.secret, outgoing.id, timestamp, outgoing.body),
     }
-    timeout = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
-    backend = httpcore.SyncBackend() if private_addresses else _PublicOnly()
-    end = time.monotonic() + seconds
+    backend = _Backend(_Deadline(seconds), private_addresses=private_addresses)
     with (
         httpcore.ConnectionPool(network_backend=backend) as pool,
-        pool.stream(
-            "POST",
-            outgoing.url,
-            headers=headers,
-            content=outgoing.body.encode(),
-            extensions={"timeout": timeout},
-        ) as answer,
+        pool.stream("POST", outgoing.url, headers=headers, content=outgoing.body.encode()) as answer,
     ):
         read = 0
         for block in answer.iter_stream():  # some servers see a reset where nobody reads their answer
             read += len(block)
-            if read > _MOST_ANSWER_BYTES or time.monotonic() > end:
+            if read > _MOST_ANSWER_BYTES:
                 break
         return int(answer.status)
 
 
 class Courier:
-    """A thread of a worker that sends what is due."""
+    """A thread of a worker that sends what is due, each delivery in a thread of its own.
+
+    They are daemons: a worker that ends waits for none. What was being sent is sent again by another.
+    """
 
     def __init__(self, settings: Settings, store: WebhookStore) -> None:
         self._settings, self._store = settings, store
-        self._done = threading.Event()
+        self._done, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhook")
+        self._sending: Counter[str] = Counter()  # by webhook
+        self._counting = threading.Lock()
         self._tidied = 0.0
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """What is being sent is finished; the rest waits for another worker."""
         self._done.set()
-        self._thread.join(_SECONDS)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._wake.set()
+        self._thread.join(5)
 
     def _run(self) -> None:
-        while not self._done.wait(self._settings.sweep_seconds):
+        while not self._done.is_set():
             try:
-                while not self._done.is_set() and self.round():
-                    pass
+                self.begin()
             except Unavailable as error:
                 _log.warning("Webhooks wait for the database: %s", error)
             except Exception:  # noqa: BLE001 - without its courier a worker sends nothing more
                 _log.exception("Webhooks could not be sent; it is tried again")
+            # A delivery that ends makes room for another: then it looks again at once.
+            self._wake.wait(self._settings.sweep_seconds)
+            self._wake.clear()
 
-    def round(self) -> int:
-        """Send what is due now, at most a few. Returns how many."""
+    def begin(self) -> list[threading.Thread]:
+        """Start to send what is due now, as far as there is room."""
         if time.monotonic() - self._tidied > _TIDY_SECONDS:
             self._store.forget_old()
             self._tidied = time.monotonic()
-        due = self._store.take(_AT_ONCE, private=self._settings.private_jobs)
-        list(self._pool.map(self._send, due))
-        return len(due)
+        with self._counting:
+            room = _AT_ONCE - self._sending.total()
+            busy = [hook for hook, count in self._sending.items() if count >= MOST_OF_ONE]
+        if room <= 0:
+            return []
+        threads = []
+        for outgoing in self._store.take(room, private=self._settings.private_jobs, busy=busy):
+            with self._counting:
+                self._sending[outgoing.webhook_id] += 1
+            threads.append(
+                threading.Thread(target=self._send, args=(outgoing,), name=outgoing.id, daemon=True)
+            )
+            threads[-1].start()
+        return threads
 
     def _send(self, outgoing: Outgoing) -> None:
-        status, problem = None, None
         try:
-            status = post(outgoing, private_addresses=self._settings.webhook_private_addresses)
+            status, problem = self._try(outgoing)
+            if problem or (status is not None and not 200 <= status < 300):
+                _log.warning("Webhook %s, try %d: %s", outgoing.id, outgoing.attempt, problem or status)
+            self._store.record(outgoing, status=status, error=problem)
+        except Unavailable as error:
+            _log.warning("Webhook %s was sent and is sent again: %s", outgoing.id, error)
+        finally:
+            with self._counting:
+                self._sending[outgoing.webhook_id] -= 1
+            self._wake.set()
+
+    def _try(self, outgoing: Outgoing) -> tuple[int | None, str | None]:
+        try:
+            return post(outgoing, private_addresses=self._settings.webhook_private_addresses), None
         except (httpcore.TimeoutException, TimeoutError):
-            problem = f"No answer within {_SECONDS:g} s."
+            return None, f"No answer within {_SECONDS:g} s."
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError, ValueError) as error:
-            problem = f"{type(error).__name__}: {error}"[:500]
-        if problem or (status is not None and not 200 <= status < 300):
-            _log.warning("Webhook %s, try %d: %s", outgoing.id, outgoing.attempt, problem or status)
-        self._store.record(outgoing.id, status=status, error=problem)
+            return None, f"{type(error).__name__}: {error}"[:500]
+        except Exception as error:  # noqa: BLE001 - a try that is not recorded would be made for ever
+            _log.exception("Webhook %s", outgoing.id)
+            return None, f"It cannot be sent: {type(error).__name__}"

@@ -27,8 +27,10 @@ class Begun:
     contents: Contents | None = None
 
     def inputs_changed(self) -> bool:
-        """Whether the inputs are no longer what they were at the beginning."""
-        return self.contents is not None and not self.contents.unchanged()
+        """Whether the inputs, or the code, are no longer what they were at the beginning."""
+        if self.contents is None:
+            return False
+        return not (is_code_unchanged() and self.contents.unchanged())
 
 
 class Reuse:

@@ -23,7 +23,19 @@ def code_sha256(kind: str) -> str:
     digest = hashlib.sha256()
     for name in sorted(reached_modules(kind)):
         digest.update(f"{name}\n{ast.dump(_without_docstrings(_parse(name)))}\n".encode())
+        for other in _other_files(name):
+            digest.update(f"{other.name}\n".encode() + other.read_bytes())
     return digest.hexdigest()
+
+
+def _other_files(name: str) -> list[Path]:
+    """Of a package, what lies beside its modules: a template."""
+    path = _file(name)
+    if path is None or path.name != "__init__.py":
+        return []
+    return sorted(
+        file for file in path.parent.iterdir() if file.is_file() and file.suffix not in (".py", ".pyc")
+    )
 
 
 @cache
@@ -33,7 +45,7 @@ def _state() -> str:
 
 
 def _look() -> str:
-    files = sorted((_ROOT / core.__name__).rglob("*.py"))
+    files = sorted(file for file in (_ROOT / core.__name__).rglob("*.*") if file.suffix != ".pyc")
     return repr([(str(file), (state := file.stat()).st_size, state.st_mtime_ns) for file in files])
 
 

@@ -37,6 +37,8 @@ WEBHOOK_EVENT = rf"^(\*|(job|pipeline)\.(\*|{_STATES}))$"
 
 
 def _url(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must be plain ASCII: write other characters as %XX, and names of hosts as xn--...")
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an http or https URL")
@@ -76,9 +78,18 @@ class NewWebhook(Strict):
     )
 
 
+_GLOBAL = ipaddress.ip_network("2000::/3")
+"""What of IPv6 is given out for the public internet; all else is local, or some translation of IPv4."""
+
+_NOT_PUBLIC = [
+    ipaddress.ip_network(text)
+    for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3ffe::/16", "3fff::/20")
+]
+
+
 def is_public_address(text: str) -> bool:
-    """Whether an IP address is one of the public internet."""
+    """Whether an IP address is one of the public internet. Raises `ValueError` for what is none."""
     address = ipaddress.ip_address(text)
-    mapped = getattr(address, "ipv4_mapped", None)
-    address = mapped or address
+    if isinstance(address, ipaddress.IPv6Address):
+        return address in _GLOBAL and not any(address in network for network in _NOT_PUBLIC)
     return address.is_global and not address.is_multicast

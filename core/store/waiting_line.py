@@ -71,6 +71,8 @@ class WaitingLine:
             assert now is not None
             slots = sum(worker.slots for worker, _ in alive_workers(self._database, session, _ALIVE_SECONDS))
             taken = _durations(session, {job.kind for job in ahead.values()})
+        if not ahead:
+            return 0.0
         left: dict[str, float] = {}
         for name, job in ahead.items():
             takes = _left(job, taken, now) if job.state == JobState.RUNNING else taken.get(job.kind)
@@ -84,7 +86,7 @@ class WaitingLine:
         for name in order.static_order():
             begins = max((ends[need] for need in needs.get(name, ()) if need in ends), default=0.0)
             ends[name] = begins + left[name]
-        return round(max([*ends.values(), sum(left.values()) / slots], default=0.0), 1)
+        return round(max([*ends.values(), sum(left.values()) / slots]), 1)
 
 
 def _durations(session: Session, kinds: Iterable[str]) -> dict[str, float]:

@@ -7,12 +7,12 @@ is. Workers send (`worker/courier.py`); for one job or pipeline in the order of 
 import base64
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from core.errors import Conflict, NotFound
@@ -27,7 +27,12 @@ from core.store.schema.tables import ApiKey, Delivery, Job, Pipeline, Webhook
 RETRY_SECONDS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Before each further try, as Standard Webhooks suggests: about three days together."""
 
-_MOST_HOOKS = 100
+_MOST_HOOKS = 50
+"""Of one owner."""
+
+MOST_OF_ONE = 2
+"""Deliveries of one webhook that a worker sends at once."""
+
 _SENDING_SECONDS = 60.0
 """For so long nobody else takes a delivery that somebody sends."""
 
@@ -40,6 +45,7 @@ class Outgoing:
     """A delivery that is to be sent now."""
 
     id: str
+    webhook_id: str
     url: str
     secret: str
     body: str
@@ -53,6 +59,7 @@ def note_change(
 
     ``number`` rises with the changes of one subject.
     """
+    # Not locked: a webhook that is deleted meanwhile must not hold up a job, nor a job the deletion.
     hooks = session.scalars(select(Webhook).where(Webhook.disabled_at.is_(None))).all()
     kind = "job" if isinstance(subject, Job) else "pipeline"
     event = f"{kind}.{subject.state}"
@@ -112,9 +119,10 @@ class WebhookStore:
 
     def create(self, asked: NewWebhook, access: Access) -> Webhook:
         """Raises `Conflict` when there are too many."""
+        own = Webhook.owner.is_(None) if access.owner is None else Webhook.owner == access.owner
         with self._database.write() as session:
-            if len(session.scalars(select(Webhook.id)).all()) >= _MOST_HOOKS:
-                raise Conflict(f"There are {_MOST_HOOKS} webhooks: delete one first")
+            if len(session.scalars(select(Webhook.id).where(own)).all()) >= _MOST_HOOKS:
+                raise Conflict(f"There are {_MOST_HOOKS} webhooks of this key: delete one first")
             hook = Webhook(
                 id=new_id("hook"),
                 owner=access.owner,
@@ -162,6 +170,8 @@ class WebhookStore:
     ) -> tuple[list[Delivery], str | None]:
         """Newest first."""
         query = select(Delivery).where(Delivery.webhook_id == hook_id).order_by(Delivery.id.desc())
+        if not access.sees_all:
+            query = query.where(Delivery.owner == access.owner)
         if cursor is not None:
             query = query.where(Delivery.id < checked_cursor(cursor, DELIVERY_ID))
         with self._database.read() as session:
@@ -171,33 +181,35 @@ class WebhookStore:
 
     # -- sending ---------------------------------------------------------------------------------
 
-    def take(self, limit: int, *, private: bool) -> list[Outgoing]:
+    def take(self, limit: int, *, private: bool, busy: Collection[str] = ()) -> list[Outgoing]:
         """Deliveries that are due, each with a try more. Nobody else takes them for a minute.
 
-        ``private``: a webhook is told of its owner's jobs alone, unless an administrator made it.
+        ``private``: a webhook is told of its owner's jobs alone, unless an administrator made it. ``busy``:
+        ids of webhooks of which nothing is taken, so that a slow receiver does not hold up the others.
         """
         earlier = aliased(Delivery)
-        now = self._database.time()
-        due = (Delivery.state == "waiting") & (Delivery.not_before <= now)
-        first = ~exists().where(
-            earlier.webhook_id == Delivery.webhook_id,
-            earlier.subject == Delivery.subject,
-            earlier.state == "waiting",
-            earlier.number < Delivery.number,
+        waits = (
+            (Delivery.state == "waiting")
+            & (Delivery.not_before <= self._database.time())
+            & Delivery.webhook_id.not_in(list(busy))
+            & ~exists().where(
+                earlier.webhook_id == Delivery.webhook_id,
+                earlier.subject == Delivery.subject,
+                earlier.state == "waiting",
+                earlier.number < Delivery.number,
+            )
         )
-        query = (
-            select(Delivery)
-            .where(due, first)
-            .order_by(Delivery.not_before, Delivery.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
+        turn = func.row_number().over(partition_by=Delivery.webhook_id, order_by=Delivery.not_before)
+        ranked = select(Delivery.id, turn.label("turn")).where(waits).subquery()
+        in_turn = select(ranked.c.id).where(ranked.c.turn <= MOST_OF_ONE).limit(limit)
         while True:
             with self._database.read() as session:  # the common case costs no write lock
-                if not session.scalar(select(exists().where(due))):
-                    return []
+                ids = list(session.scalars(in_turn))
+            if not ids:
+                return []
             with self._database.write() as session:
-                rows = session.scalars(query).all()
+                query = select(Delivery).where(Delivery.id.in_(ids), waits).order_by(Delivery.id)
+                rows = session.scalars(query.with_for_update(skip_locked=True)).all()
                 found = [self._begin(session, row) for row in rows if not self._refuse(session, row, private)]
             if found or not rows:  # what was refused makes way for what follows it
                 return found
@@ -206,17 +218,19 @@ class WebhookStore:
         hook = session.get_one(Webhook, row.webhook_id)
         row.attempts += 1
         row.not_before = self._database.time(_SENDING_SECONDS)
-        return Outgoing(row.id, hook.url, hook.secret, row.body, row.attempts)
+        return Outgoing(row.id, hook.id, hook.url, hook.secret, row.body, row.attempts)
 
     def _refuse(self, session: Session, row: Delivery, private: bool) -> bool:
         """End a delivery that must not be sent. Returns whether it is one."""
-        problem = self._refused(session, session.get_one(Webhook, row.webhook_id), row, private)
+        problem = self._refused(session, session.get(Webhook, row.webhook_id), row, private)
         if problem is not None:
             self._end(session, row, "failed", problem)
         return problem is not None
 
     @staticmethod
-    def _refused(session: Session, hook: Webhook, row: Delivery, private: bool) -> str | None:
+    def _refused(session: Session, hook: Webhook | None, row: Delivery, private: bool) -> str | None:
+        if hook is None:
+            return "The webhook was deleted."
         if hook.disabled_at is not None:
             return "The webhook is disabled."
         key = session.get(ApiKey, hook.owner) if hook.owner else None
@@ -226,16 +240,19 @@ class WebhookStore:
             return "It belongs to another key."
         return None
 
-    def record(self, delivery_id: str, *, status: int | None, error: str | None) -> None:
+    def record(self, sent: Outgoing, *, status: int | None, error: str | None) -> None:
         """How a try went: ``status`` of the answer, or the ``error`` where there was none."""
         delivered = status is not None and 200 <= status < 300
         with self._database.write() as session:
-            row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
-            if row is None or row.state != "waiting":  # deleted, or sent by another in the meantime
+            row = session.scalar(select(Delivery).where(Delivery.id == sent.id).with_for_update())
+            if row is None or row.state != "waiting":
                 return
-            hook = session.scalars(
-                select(Webhook).where(Webhook.id == row.webhook_id).with_for_update()
-            ).one()
+            if row.attempts != sent.attempt and not delivered:
+                return  # too late: another worker tries it now
+            hook = session.scalar(select(Webhook).where(Webhook.id == row.webhook_id).with_for_update())
+            if hook is None:
+                self._end(session, row, "failed", "The webhook was deleted.")
+                return
             row.status, row.error = status, error
             now = session.scalar(select(self._database.time()))
             assert now is not None
@@ -244,19 +261,25 @@ class WebhookStore:
                 self._end(session, row, "delivered", None)
                 return
             hook.failing_since = hook.failing_since or now
+            given_up = row.attempts > len(RETRY_SECONDS)
             if status == 410:
-                self._disable(hook, now, "The receiver answered 410 Gone.")
-            elif (now - hook.failing_since).total_seconds() > _DISABLED_AFTER_SECONDS:
-                self._disable(hook, now, "No delivery has succeeded for five days.")
-            if row.attempts > len(RETRY_SECONDS) or hook.disabled_at is not None:
+                self._disable(session, hook, now, "The receiver answered 410 Gone.")
+            elif given_up and (now - hook.failing_since).total_seconds() > _DISABLED_AFTER_SECONDS:
+                self._disable(session, hook, now, "No delivery has succeeded for five days.")
+            if given_up or hook.disabled_at is not None:
                 self._end(session, row, "failed", error or f"The receiver answered {status}.")
                 return
             pause = float(RETRY_SECONDS[row.attempts - 1])
             row.not_before = self._database.time(pause * _jitter())
 
-    @staticmethod
-    def _disable(hook: Webhook, now: datetime, reason: str) -> None:
+    def _disable(self, session: Session, hook: Webhook, now: datetime, reason: str) -> None:
         hook.disabled_at, hook.disabled_reason = now, reason
+        session.execute(
+            update(Delivery)
+            .where(Delivery.webhook_id == hook.id, Delivery.state == "waiting")
+            .values(state="failed", error="The webhook is disabled.", ended_at=now)
+            .execution_options(synchronize_session=False)
+        )
 
     def _end(self, session: Session, row: Delivery, state: str, error: str | None) -> None:
         row.state, row.error = state, error

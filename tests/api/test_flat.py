@@ -106,6 +106,7 @@ def test_a_job_says_what_the_flat_form_is(http):
         ("beir:scifact", "beir:scifact"),
         ("o/pairs-v1.5", "hf:o/pairs-v1.5"),
         ("data/pairs.v2/rows.jsonl.gz", "file:data/pairs.v2/rows.jsonl.gz"),
+        ("data/pairs.ndjson", "file:data/pairs.ndjson"),
     ],
 )
 def test_names_of_datasets(name, reference):

@@ -135,7 +135,7 @@ def ids(count: int) -> list[str]:
     return [f"job_{number:04}" for number in range(count)]
 
 
-@pytest.mark.parametrize("count", [20, 30, 1_000, 50_000, 5_000_000, None])
+@pytest.mark.parametrize("count", [20, 30, 1_000, 50_000, 5_000_000, 80_000_000, None])
 @pytest.mark.parametrize("name", list(RECIPES))
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_every_size_gives_a_pipeline_that_validates(count, name, device):
@@ -144,6 +144,7 @@ def test_every_size_gives_a_pipeline_that_validates(count, name, device):
     stages = plan_stages(PipelineSpec(stages=made.stages), ids)
     assert {stage.name for stage in stages} == set(made.stages)
     assert {choice.stage for choice in made.choices} <= set(made.stages)
+    assert min(made.stages["prepare"]["split"][name] for name in ("dev", "test")) > 0
 
 
 def split(count) -> dict:

@@ -48,6 +48,8 @@ def test_a_secret_of_the_users_own(http):
         ({"url": "http://[::1]/x"}, "url"),
         ({"url": "http://169.254.169.254/latest"}, "url"),
         ({"url": "http://localhost/x"}, "url"),
+        ({"url": "https://ex\u00e4mple.org/x"}, "url"),
+        ({"url": "https://example.org/a b"}, "url"),
         ({"url": "https://example.org", "events": []}, "events"),
         ({"url": "https://example.org", "events": ["job.exploded"]}, "events.0"),
         ({"url": "https://example.org", "secret": "short"}, "secret"),

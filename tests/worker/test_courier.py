@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,8 +22,10 @@ from core.store.attempts.leases import Capacity
 from core.store.new_jobs import NewJob
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.tables import Delivery
-from core.store.webhooks import RETRY_SECONDS, Outgoing
+from core.store.webhooks import MOST_OF_ONE, RETRY_SECONDS, Outgoing
 from worker.courier import Courier, post, sign
+
+SECRET = "whsec_" + "A" * 32
 
 
 class Receiver:
@@ -79,8 +82,9 @@ def run_job(store: Store, reason: EndReason = EndReason.SUCCEEDED, access: Acces
 
 
 def send_all(courier: Courier, store: Store) -> None:
-    while courier.round():
-        pass
+    while threads := courier.begin():
+        for thread in threads:
+            thread.join(30)
 
 
 def make_due(store: Store) -> None:
@@ -131,7 +135,7 @@ def test_pipelines_tell_their_changes(store, courier, receiver):
     store.pipelines.create("search", {}, ["train"], [NewJob(spec=spec, stage="train")])
     store.leases.finish(store.leases.claim(Capacity("w"), 60), EndReason.SUCCEEDED)
     send_all(courier, store)
-    assert receiver.types == ["pipeline.running", "pipeline.succeeded"]
+    assert receiver.types == ["pipeline.queued", "pipeline.running", "pipeline.succeeded"]
     assert json.loads(receiver.seen[-1][1])["data"]["name"] == "search"
 
 
@@ -194,7 +198,12 @@ def test_after_five_days_without_success_it_is_disabled(store, courier, receiver
         session.execute(text("UPDATE webhooks SET failing_since = '2020-01-01 00:00:00+00:00'"))
     make_due(store)
     send_all(courier, store)
+    assert store.webhooks.get(made.id, EVERYTHING).disabled_at is None, "a single try says little"
+    for _ in range(len(RETRY_SECONDS)):
+        make_due(store)
+        send_all(courier, store)
     assert "five days" in store.webhooks.get(made.id, EVERYTHING).disabled_reason
+    assert {row.state for row in rows(store)} == {"failed"}
 
 
 def test_a_worker_that_dies_while_it_sends_loses_nothing(store, courier, receiver):
@@ -244,6 +253,12 @@ def test_a_deleted_webhook_takes_its_deliveries_with_it(store, courier, receiver
         ("::1", False),
         ("::ffff:127.0.0.1", False),
         ("fd00::1", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b:1::1", False),
+        ("2002:7f00:1::", False),
+        ("::a9fe:a9fe", False),
+        ("fec0::1", False),
+        ("2001:db8::1", False),
         ("2606:4700::1111", True),
         ("224.0.0.1", False),
     ],
@@ -255,7 +270,7 @@ def test_public_addresses(address, public):
 def test_a_name_that_leads_to_a_private_address_is_not_called(receiver):
     port = receiver.server.server_port
     for host in ("localhost", "127.0.0.1"):
-        outgoing = Outgoing("msg_1", f"http://{host}:{port}/", "whsec_" + "A" * 32, "{}", 1)
+        outgoing = Outgoing("msg_1", "hook_1", f"http://{host}:{port}/", SECRET, "{}", 1)
         with pytest.raises(httpcore.ConnectError, match="private address"):
             post(outgoing, private_addresses=False)
     assert receiver.seen == []
@@ -268,3 +283,83 @@ def test_a_receiver_that_is_not_there_is_told_in_the_log_of_deliveries(store, co
     [row] = rows(store)
     assert row.state == "waiting"
     assert "ConnectError" in row.error
+
+
+def test_a_receiver_that_drips_does_not_gain_time():
+    """Each byte would begin the time anew, if it were that of an operation."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = threading.Event()
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not done.wait(0.2):
+                    try:
+                        connection.sendall(b"x: y\r\n")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with pytest.raises(httpcore.TimeoutException):
+            post(Outgoing("msg_1", "hook_1", url, SECRET, "{}", 1), private_addresses=True, seconds=1)
+        done.set()
+        thread.join(10)
+
+
+def test_a_slow_receiver_holds_up_nobody_else(store, courier, receiver):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        store.webhooks.create(NewWebhook(url=url, events=["job.succeeded"]), EVERYTHING)
+        for _ in range(20):
+            run_job(store)
+        first = courier.begin()
+        assert len(first) == MOST_OF_ONE
+        hook(store, receiver, "job.failed")
+        run_job(store, EndReason.BAD_DATA)
+        for thread in courier.begin():
+            thread.join(30)
+        assert receiver.types == ["job.failed"]
+        assert all(thread.is_alive() for thread in first)
+        silent.close()
+
+
+def test_a_try_that_was_overtaken_is_not_recorded(store, receiver):
+    hook(store, receiver, "job.succeeded")
+    run_job(store)
+    [late] = store.webhooks.take(8, private=False)
+    make_due(store)
+    [newer] = store.webhooks.take(8, private=False)
+    store.webhooks.record(late, status=500, error=None)
+    [row] = rows(store)
+    assert (row.status, row.attempts) == (None, 2)
+    store.webhooks.record(newer, status=204, error=None)
+    assert rows(store)[0].state == "delivered"
+
+
+def test_a_webhook_that_is_deleted_holds_up_no_job(store, receiver, courier):
+    """Its deliveries may be written while it goes."""
+    made = hook(store, receiver)
+    job_id = run_job(store)
+    with store.database.write() as session:
+        session.execute(text("DELETE FROM webhooks"))
+    send_all(courier, store)
+    assert {row.error for row in rows(store)} == {"The webhook was deleted."}
+    assert store.jobs.get(job_id).state == "succeeded"
+    with pytest.raises(NotFound):
+        store.webhooks.get(made.id, EVERYTHING)
+
+
+def test_what_cannot_be_sent_at_all_is_recorded(store, courier, receiver, monkeypatch):
+    hook(store, receiver, "job.succeeded")
+    run_job(store)
+
+    def broken(*_: object, **__: object) -> int:
+        raise TypeError("of some library")
+
+    monkeypatch.setattr("worker.courier.post", broken)
+    send_all(courier, store)
+    [row] = rows(store)
+    assert (row.state, row.error) == ("waiting", "It cannot be sent: TypeError")

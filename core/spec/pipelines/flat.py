@@ -178,7 +178,8 @@ def _is_reference(name: str) -> bool:
     return re.match(r"[a-z0-9]+:", name) is not None
 
 
-_DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx", ".gz", ".zst", ".zip", ".tar")
+_ROWS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx", ".xlsm")
+_DATA_ENDINGS = (*_ROWS, ".md", ".rst", ".txt", ".gz", ".zst", ".tgz", ".zip", ".tar")
 
 
 def _is_path(name: str) -> bool:

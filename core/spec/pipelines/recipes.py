@@ -188,7 +188,7 @@ def _as_it_is(made: Expanded, inputs: RecipeInputs, facts: DataFacts) -> _Data:
 def _share(pairs: int, usual: float, fewest: int, enough: int, *, most: float) -> float:
     """The share of the pairs that gives a sensible number of queries."""
     queries = min(enough, max(fewest, usual * pairs))
-    return round(min(most, queries / max(1, pairs)), 4)
+    return float(f"{min(most, queries / max(1, pairs)):.3g}")
 
 
 def _own_test(inputs: RecipeInputs) -> dict[str, Any] | None:

@@ -42,7 +42,7 @@ class ReuseStore:
             job = held_job(session, claim)
             if key is not None and job.result_scope is not None:
                 key = hashlib.sha256(f"{job.result_scope} {key}".encode()).hexdigest()
-            if self._goes_on(session, job) and job.result_key != key:
+            if job.origin is not None and job.result_key != key and self._goes_on(session, job):
                 key = None  # a part of the result was made by other code, on another device, of other inputs
             job.origin, job.result_key = origin or job.origin, key
             # Who asks it to stop is answered by its supervisor: from the queue the request would be gone.
@@ -57,9 +57,12 @@ class ReuseStore:
     @staticmethod
     def _goes_on(session: Session, job: Job) -> bool:
         """Whether this attempt begins with what an earlier one has left."""
+        if job.attempt == 1:
+            return False
+        if job.kind == "evaluate":  # it keeps each measurement
+            return True
         saved = exists().where(EventRow.job_id == job.id, EventRow.type == EventType.CHECKPOINT.value)
-        measured = exists().where(EventRow.job_id == job.id, EventRow.type == EventType.METRIC.value)
-        return job.attempt > 1 and bool(session.scalar(select(saved | measured)))
+        return bool(session.scalar(select(saved)))
 
     def made_by(self, job: Job) -> str | None:
         """The id of the running job for whose outputs a queued one waits."""

@@ -20,6 +20,7 @@ from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
 from core.store.schema.database import Database
 from core.store.schema.tables import Artifact, Dependency, EventRow, Job, Pipeline, PipelineEvent
+from core.store.webhooks import note_change, pipeline_data
 
 
 class PipelineStore:
@@ -60,6 +61,7 @@ class PipelineStore:
             )
             session.add(pipeline)
             session.flush()
+            note_change(self._database, session, pipeline, 0, pipeline_data(pipeline))
             for new in jobs:
                 job = insert_job(
                     self._database, session, new.within(pipeline_id) if new.stage else new, access

@@ -257,7 +257,7 @@ class Delivery(Base):
     __tablename__ = "webhook_deliveries"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id"))
+    webhook_id: Mapped[str]  # no foreign key: a job's change must not wait for a deletion, or fail by it
     subject: Mapped[str]  # id of the job or pipeline
     number: Mapped[int]  # rises with the changes of a subject
     owner: Mapped[str | None]  # of the subject
