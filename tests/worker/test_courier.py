@@ -7,7 +7,6 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpcore
 import pytest
@@ -23,46 +22,16 @@ from core.store.new_jobs import NewJob
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.tables import Delivery
 from core.store.webhooks import MOST_OF_ONE, RETRY_SECONDS, Outgoing
+from tests.receiver import Receiver
 from worker.courier import Courier, post, sign
 
 SECRET = "whsec_" + "A" * 32
 
 
-class Receiver:
-    """Keeps what it is sent; answers with ``status``."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[dict[str, str], str]] = []
-        self.status = 200
-        received = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                received.seen.append(({name.lower(): value for name, value in self.headers.items()}, body))
-                self.send_response(received.status)
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"ok")
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def types(self) -> list[str]:
-        return [json.loads(body)["type"] for _, body in self.seen]
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    with Receiver() as made:
+        yield made
 
 
 @pytest.fixture
