@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from core.jobs.lineage import LineageArtifact, LineageJob, LineageView
 from core.jobs.protocol import ArtifactInput
-from core.jobs.views import LineageArtifact, LineageJob, LineageView
 from core.spec.parse import SPEC_BY_KIND
 from core.spec.parts.reference_places import replace_references
 from core.spec.parts.refs import parse_ref

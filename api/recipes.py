@@ -21,15 +21,8 @@ from core.spec.parse import SPEC_BY_KIND
 from core.spec.parts.reference_places import replace_references
 from core.spec.parts.refs import BENCHMARKS, parse_ref
 from core.spec.pipelines.plan import PipelineSpec, plan_stages
-from core.spec.pipelines.recipes import (
-    RECIPES,
-    DataFacts,
-    Expanded,
-    RecipeInputs,
-    RecipeName,
-    Surroundings,
-    expand,
-)
+from core.spec.pipelines.recipe_facts import DataFacts, Expanded, RecipeInputs, RecipeName, Surroundings
+from core.spec.pipelines.recipes import RECIPES, expand
 
 _LOOKED_AT_BYTES = 256 << 20
 """Files of the server are read by the request up to this size; an upload was read when it was sent."""

@@ -19,7 +19,7 @@ from core.jobs.views import (
     WebhookView,
     WorkerView,
 )
-from core.spec.pipelines.recipes import RecipeChoice
+from core.spec.pipelines.recipe_facts import RecipeChoice
 from core.store import Store
 from core.store.pipelines.pipelines import end_reason_of
 from core.store.schema.tables import ApiKey, Artifact, Delivery, Job, Pipeline, Webhook, Worker

@@ -16,13 +16,13 @@ import httpx
 from client.connection import ATTEMPTS, Connection, error_of, is_known, quoted, wait_for
 from client.pipelines import Pipelines
 from core.errors import NotFound, ReasonError
+from core.jobs.lineage import LineageView
 from core.jobs.views import (
     ArtifactView,
     DeliveryView,
     EstimateView,
     EventView,
     JobView,
-    LineageView,
     MetricSeries,
     NewWebhookView,
     Page,

@@ -11,7 +11,8 @@ from api.routing import Route
 from api.views import artifact_view
 from core.data.io.packing import PACKED
 from core.errors import NotFound
-from core.jobs.views import ArtifactView, LineageView
+from core.jobs.lineage import LineageView
+from core.jobs.views import ArtifactView
 from core.spec.parts.forms import PLAIN
 
 router = APIRouter(route_class=Route, tags=["artifacts"])

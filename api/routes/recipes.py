@@ -10,7 +10,8 @@ from api.routing import Route
 from api.submission import Checker
 from core.jobs.views import RecipeListView, RecipeView
 from core.spec.parts.base import Strict
-from core.spec.pipelines.recipes import RECIPES, RecipeInputs, RecipeName
+from core.spec.pipelines.recipe_facts import RecipeInputs, RecipeName
+from core.spec.pipelines.recipes import RECIPES
 
 router = APIRouter(route_class=Route, prefix="/recipes", tags=["recipes"])
 

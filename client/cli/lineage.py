@@ -8,8 +8,9 @@ import typer
 from client.cli.shared import Json, app, console, exit_with, open_client, print_json
 from client.watch import watch_pipeline
 from core.errors import InvalidRequest
+from core.jobs.lineage import LineageArtifact, LineageJob
 from core.jobs.state import JobState
-from core.jobs.views import ArtifactView, LineageArtifact, LineageJob
+from core.jobs.views import ArtifactView
 
 _OF_THE_RUN = ("README.md", "dataset.json", "embeddings.json", "report.json", "report.html", "report.md")
 

@@ -8,7 +8,8 @@ import pytest
 
 from core.errors import InvalidRequest
 from core.spec.pipelines.plan import PipelineSpec, plan_stages
-from core.spec.pipelines.recipes import RECIPES, DataFacts, RecipeInputs, Surroundings, expand
+from core.spec.pipelines.recipe_facts import DataFacts, RecipeInputs, Surroundings
+from core.spec.pipelines.recipes import RECIPES, expand
 
 ROWS = "".join(
     json.dumps({"query": f"what is {number}", "positive": f"it is number {number}"}) + "\n"

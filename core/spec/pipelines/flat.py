@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from core.spec.parts.base import Strict
 from core.spec.parts.options import Sampling, Seed
-from core.spec.pipelines.recipes import Expanded
+from core.spec.pipelines.recipe_facts import Expanded
 
 _RECOGNISED = {"dataset_name", "model_name", "mining_model_name"}
 """Of these names no other form has any."""

@@ -20,7 +20,7 @@ from core.spec.job import JobName, JobSpec, Labels
 from core.spec.parse import KINDS, SPEC_BY_KIND, AnyJobSpec, AnySpec, problems_of, validate_spec
 from core.spec.parts.base import Strict
 from core.spec.parts.reference_places import FoundReference, find_references, replace_references
-from core.spec.pipelines.recipes import RecipeInputs, RecipeName
+from core.spec.pipelines.recipe_facts import RecipeInputs, RecipeName
 
 MOST_STAGES = 500
 

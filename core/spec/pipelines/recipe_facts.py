@@ -1,0 +1,109 @@
+"""What a recipe is given, what it knows, and what it makes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field
+
+from core.errors import InvalidRequest, Problem
+from core.spec.job import JobName
+from core.spec.parts.base import Lenient, Strict
+from core.spec.parts.models import ModelOrWords
+from core.spec.parts.options import MaxLength, Seed
+from core.spec.parts.refs import DatasetReference, ModelReference
+
+RecipeName = Literal["documents", "pairs", "reranker", "late_interaction"]
+
+Stages = dict[str, dict[str, Any]]
+
+
+class RecipeInputs(Strict):
+    """What a recipe is given."""
+
+    data: DatasetReference = Field(
+        description="Documents (a folder or an upload of Markdown, reStructuredText, ...), or rows with "
+        "query and positive."
+    )
+    base_model: ModelReference | None = Field(
+        None, description="Default: a small model of the recipe's family."
+    )
+    name: JobName | None = Field(None, description="Name of the trained model and of the other outputs.")
+    test: DatasetReference | None = Field(
+        None,
+        description="A retrieval set of your own to measure on. Default: a part of the data that is not "
+        "trained on.",
+    )
+    retriever: ModelOrWords = Field(
+        "bm25", description="reranker only: finds the candidates, for negatives and for the evaluation."
+    )
+    max_length: MaxLength | None = Field(
+        None,
+        description="Longest document in tokens, in all stages: less is faster. Default: what the base model "
+        "reads.",
+    )
+    seed: Seed = 42
+
+
+class RecipeChoice(Lenient):
+    """A value that a recipe has chosen."""
+
+    stage: str
+    field: str
+    value: Any
+    why: str
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What is known of the data before it is prepared.
+
+    ``count``: documents or rows; None: unknown. ``characters``: mean length of a document. ``splits``: rows
+    by split, of data that is split already.
+    """
+
+    kind: Literal["documents", "rows"]
+    count: int | None = None
+    characters: float = 0
+    splits: Mapping[str, int] = field(default_factory=dict)
+    judged: bool = False  # queries with judgments on a corpus, which a prepare job leaves as they are
+
+    @property
+    def is_split(self) -> bool:
+        """Whether there is something to train on, and something else to measure on."""
+        return {"train", "test"} <= set(self.splits)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Of the base model and the workers. ``tokens``: the longest text that the model reads."""
+
+    tokens: int = 256
+    device: Literal["cuda", "cpu"] = "cpu"
+
+
+@dataclass
+class Expanded:
+    """The stages that a recipe stands for, and why they are as they are.
+
+    ``pairs``: about how many are trained on. ``characters``: about those of a document.
+    """
+
+    stages: Stages = field(default_factory=dict)
+    choices: list[RecipeChoice] = field(default_factory=list)
+    pairs: int = 0
+    characters: float = 1000.0
+
+    def as_dict(self, name: str, inputs: Strict) -> dict[str, Any]:
+        """What a pipeline keeps of the recipe that made it."""
+        choices = [choice.model_dump(mode="json") for choice in self.choices]
+        return {"name": name, "inputs": inputs.model_dump(mode="json"), "choices": choices}
+
+    def choose(self, stage: str, path: str, value: Any, why: str) -> Any:
+        """Note a choice. Returns the value."""
+        self.choices.append(RecipeChoice(stage=stage, field=path, value=value, why=why))
+        return value
+
+
+def refusal(path: str, message: str) -> InvalidRequest:
+    return InvalidRequest(message, [Problem(f"inputs.{path}", message)])

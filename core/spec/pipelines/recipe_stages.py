@@ -1,0 +1,268 @@
+"""The stages that recipes share. Each function adds its stage, and notes what it has chosen and why."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from core.spec.pipelines.recipe_facts import DataFacts, Expanded, RecipeInputs, Surroundings, refusal
+
+_CHARACTERS_PER_TOKEN = 4
+_TEST_QUERIES = (300, 2000)
+_DEV_QUERIES = (100, 500)
+"""At least, and at most where a fiftieth of the pairs (a hundredth) would be more."""
+
+_UNKNOWN = 10_000
+"""Pairs, where nothing is known of the data."""
+
+_FEWEST = 20
+"""Rows: of fewer, nothing is left to train on or to measure with."""
+
+_SECTION = 1000
+"""Characters of a section of documentation, about."""
+
+_BATCHES = 10
+"""An epoch has at least so many steps."""
+
+
+@dataclass(frozen=True)
+class PreparedPairs:
+    """The data after its preparation: about how many pairs are trained on, where they lie, what is measured
+    on. Without ``dev``, a part of the pairs is held out."""
+
+    pairs: int
+    corpus: str
+    train: dict[str, Any]
+    test: dict[str, Any]
+    dev: dict[str, Any] | None
+
+
+def _as_it_is(made: Expanded, inputs: RecipeInputs, facts: DataFacts) -> PreparedPairs:
+    """Data that is split already keeps its splits."""
+    dev = next((name for name in ("dev", "validation", "val") if name in facts.splits), None)
+    listed = ", ".join(f"{name} {rows:,}" for name, rows in facts.splits.items())
+    made.choose("train", "dataset.split", "train", f"The data has splits of its own: {listed}.")
+    return PreparedPairs(
+        facts.splits["train"],
+        inputs.data,
+        {"ref": inputs.data, "split": "train"},
+        _own_test(inputs) or {"ref": inputs.data, "split": "test", "name": "test"},
+        {"ref": inputs.data, "split": dev, "name": "dev"} if dev else None,
+    )
+
+
+def _share(pairs: int, usual: float, fewest: int, enough: int, *, most: float) -> float:
+    """The share of the pairs that gives a sensible number of queries."""
+    queries = min(enough, max(fewest, usual * pairs))
+    return float(f"{min(most, queries / max(1, pairs)):.3g}")
+
+
+def _own_test(inputs: RecipeInputs) -> dict[str, Any] | None:
+    return {"ref": inputs.test, "name": "test"} if inputs.test else None
+
+
+def prepare_data(
+    made: Expanded, inputs: RecipeInputs, facts: DataFacts, around: Surroundings
+) -> PreparedPairs:
+    """The stage that makes pairs, a corpus, and a split that does not leak."""
+    if facts.is_split or (facts.judged and inputs.test and "train" in facts.splits):
+        return _as_it_is(made, inputs, facts)
+    listed = ", ".join(facts.splits) or "none"
+    if facts.judged:
+        raise refusal(
+            "data", f"{inputs.data} is a judged set: it must have the splits train and test, and has {listed}"
+        )
+    if len(facts.splits) > 1 and "train" not in facts.splits:
+        raise refusal("data", f"{inputs.data} has no split train; it has {listed}")
+    stage: dict[str, Any] = {
+        "kind": "prepare",
+        "source": inputs.data,
+        "task": "retrieval",
+        "seed": inputs.seed,
+    }
+    made.characters = facts.characters or made.characters
+    if facts.count is not None and facts.kind == "rows" and facts.count < _FEWEST:
+        raise refusal("data", f"{inputs.data} has {facts.count} rows: at least {_FEWEST} are needed")
+    count = _UNKNOWN if facts.count is None else facts.count
+    pairs = count
+    if facts.kind == "documents":
+        most = max(100, min(5000, around.tokens * _CHARACTERS_PER_TOKEN))
+        least = max(50, most * 3 // 10)
+        made.choose(
+            "prepare",
+            "chunking.max_characters",
+            most,
+            f"{'max_length is' if inputs.max_length == around.tokens else 'The base model reads'} "
+            f"{around.tokens} tokens, about {most} characters of English: what is longer would be cut.",
+        )
+        stage["chunking"] = {"min_characters": least, "max_characters": most}
+        made.characters = (least + most) / 2
+        # Headings become queries: about one for each section, and a passage is a section or a part of one.
+        pairs = max(count, round(count * facts.characters / max(_SECTION, (least + most) / 2)))
+    by = "auto" if facts.kind == "documents" else "text"
+    size = (
+        f"About {pairs:,} pairs"
+        if facts.count is not None
+        else f"The size is not known: as for {pairs:,} pairs"
+    )
+    dev = _share(pairs, 0.01, *_DEV_QUERIES, most=0.1)
+    test = 0.0
+    if inputs.test is None:
+        test = _share(pairs, 0.02, *_TEST_QUERIES, most=0.3)
+        why = (
+            f"{size}: a test of about {round(test * pairs):,} queries. Rows that share a text, or nearly "
+            "share it, stay in one split, so nothing that is tested was trained on"
+            + ("; where possible, all passages of a document do." if by == "auto" else ".")
+        )
+    else:
+        why = f"The test is {inputs.test}; a part of the data only decides when to stop."
+    stage["split"] = {"dev": dev, "test": test, "by": by}
+    made.choose("prepare", "split", stage["split"], why)
+    made.stages["prepare"] = stage
+    whole = "stage:prepare/dataset"
+    return PreparedPairs(
+        max(1, round(pairs * (1 - test - dev))),
+        whole,
+        {"ref": whole, "split": "train"},
+        _own_test(inputs) or {"ref": whole, "split": "test", "name": "test"},
+        {"ref": whole, "split": "dev", "name": "dev"},
+    )
+
+
+def train_model(
+    made: Expanded,
+    inputs: RecipeInputs,
+    data: PreparedPairs,
+    around: Surroundings,
+    *,
+    learning_rate: float,
+    **fields: Any,
+) -> None:
+    """The stage that trains on the mined negatives, and stops when the dev split no longer improves."""
+    gpu = around.device == "cuda"
+    batch = 2 ** int(math.log2(min(64, max(8, data.pairs // _BATCHES))))
+    made.choose("train", "batch_size", batch, f"About {data.pairs:,} pairs to train on.")
+    epochs = 1 if data.pairs >= 20_000 or not gpu else 3
+    made.choose(
+        "train",
+        "epochs",
+        epochs,
+        "One epoch, since the workers have no GPU."
+        if not gpu
+        else f"About {data.pairs:,} pairs to train on.",
+    )
+    made.pairs = data.pairs
+    steps = math.ceil(data.pairs * epochs / batch)
+    every = max(5, steps // 8)
+    stage: dict[str, Any] = {
+        "kind": "train",
+        "base_model": inputs.base_model,
+        "dataset": "stage:mine/dataset",
+        "batch_size": batch,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "evaluation": {
+            **({"datasets": [data.dev]} if data.dev else {"holdout": 0.05}),
+            "every_steps": every,
+            "early_stopping": {"metric": "ndcg@10", "patience": 3},
+        },
+        "seed": inputs.seed,
+        **fields,
+    }
+    made.choose(
+        "train",
+        "evaluation.every_steps",
+        every,
+        f"About {steps:,} steps: dev is measured about eight times, and the best weights are kept.",
+    )
+    if inputs.max_length is not None:
+        stage["lengths"] = {"document": inputs.max_length}
+    elif not gpu and around.tokens > _CPU_TOKENS:
+        stage["lengths"] = {"document": _CPU_TOKENS}
+        made.choose(
+            "train",
+            "lengths.document",
+            _CPU_TOKENS,
+            "The workers have no GPU: longer documents would take much longer to train on. The saved model "
+            "still reads as much as the base model.",
+        )
+    made.stages["train"] = stage
+
+
+_CPU_TOKENS = 128
+
+
+def mine_negatives(
+    made: Expanded, inputs: RecipeInputs, data: PreparedPairs, around: Surroundings, **fields: Any
+) -> None:
+    """The stage that finds hard negatives."""
+    negatives = 4 if around.device == "cuda" else 1
+    made.choose(
+        "mine",
+        "num_negatives",
+        negatives,
+        "Each negative is encoded in every epoch: "
+        + ("four, since a worker has a GPU." if negatives > 1 else "one, since the workers have no GPU."),
+    )
+    made.stages["mine"] = {
+        "kind": "mine",
+        "dataset": data.train,
+        "num_negatives": negatives,
+        "seed": inputs.seed,
+        **fields,
+    }
+
+
+def measure_base(made: Expanded, inputs: RecipeInputs, data: PreparedPairs, **fields: Any) -> None:
+    """The stage that measures the base model."""
+    base = {"ref": inputs.base_model, "name": "base", **limits_of(inputs)}
+    common = {"kind": "evaluate", "datasets": [data.test], "seed": inputs.seed, **fields}
+    made.stages["baseline"] = {**common, "models": [base]}
+
+
+def compare_models(made: Expanded, inputs: RecipeInputs) -> None:
+    """The stage that measures both models in the same way, with a significance test."""
+    common = made.stages["baseline"]
+    [base] = common["models"]
+    trained = {**base, "ref": "stage:train/model", "name": "trained"}
+    stage = {**common, "models": [trained, base], "publish_best": True}
+    made.stages["compare"] = _named(stage, inputs)
+    made.choose(
+        "compare",
+        "publish_best",
+        True,
+        "The output compare/model is the trained model if it is significantly better on the test, else the "
+        "base model.",
+    )
+
+
+def index_corpus(made: Expanded, inputs: RecipeInputs, facts: DataFacts, data: PreparedPairs) -> None:
+    """The stage that encodes the corpus with the better model, to search in it."""
+    corpus = data.corpus
+    if facts.kind == "documents":
+        corpus = "stage:passages/dataset"
+        prepare = made.stages["prepare"]
+        made.stages["passages"] = {
+            "kind": "prepare",
+            "source": inputs.data,
+            "task": "chunks",
+            "chunking": prepare["chunking"],
+            "seed": inputs.seed,
+        }
+        made.choose(
+            "passages",
+            "task",
+            "chunks",
+            "The index holds the passages as they are; in the pairs, the words of a query are removed from "
+            "its passage.",
+        )
+    stage = {"kind": "embed", "model": "stage:compare/model", "corpus": corpus, **limits_of(inputs)}
+    made.stages["index"] = _named(stage, inputs)
+
+
+def limits_of(inputs: RecipeInputs) -> dict[str, Any]:
+    """``max_length`` for a stage that reads texts, where it was given."""
+    return {} if inputs.max_length is None else {"max_length": inputs.max_length}
+
+
+def _named(stage: dict[str, Any], inputs: RecipeInputs) -> dict[str, Any]:
+    return {**stage, "name": inputs.name} if inputs.name else stage
