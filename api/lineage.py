@@ -1,13 +1,14 @@
 """The lineage of an artifact as the wire shows it, and the pipeline that makes the artifact again."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from core.jobs.lineage import LineageArtifact, LineageJob, LineageView
 from core.jobs.protocol import ArtifactInput
 from core.spec.parse import SPEC_BY_KIND
 from core.spec.parts.reference_places import replace_references
-from core.spec.parts.refs import parse_ref
+from core.spec.parts.refs import artifact_reference, free_name, parse_ref
 from core.spec.stored import read_stored_spec
 from core.store.lineage import Lineage
 from core.store.schema.tables import Artifact, Job
@@ -69,12 +70,9 @@ def _names(jobs: Mapping[str, Job]) -> dict[str, str]:
     """job -> the name of its stage. Parts of a divided job have none: the whole one is divided again."""
     names: dict[str, str] = {}
     for job in jobs.values():
-        if "part" in job.spec and job.spec["part"] is not None:
+        if job.spec.get("part") is not None:
             continue
-        name, number = job.stage or job.kind, 2
-        while name in names.values():
-            name, number = f"{job.stage or job.kind}-{number}", number + 1
-        names[job.id] = name
+        names[job.id] = free_name(job.stage or job.kind, set(names.values()))
     return names
 
 
@@ -91,14 +89,11 @@ def _stage(job: Job, names: Mapping[str, str], found: Lineage) -> dict[str, Any]
             artifact, _ = found.artifacts[known.artifact]
             if (maker := names.get(artifact.job_id or "")) is not None:
                 return f"stage:{maker}/{artifact.output}"
-            scheme = artifact.kind if artifact.kind in ("model", "dataset") else "artifact"
-            return f"{scheme}:{artifact.id}"
+            return artifact_reference(artifact.kind, artifact.id)
         content = contents.get(text) or ""
         if content.startswith("commit:"):
-            ref = parse_ref(text)
             commit = content.removeprefix("commit:").partition(" ")[0]
-            part = (f":{ref.config}" if ref.config else "") + (f"/{ref.split}" if ref.split else "")
-            return f"hf:{ref.target}@{commit}{part}"
+            return str(replace(parse_ref(text), revision=commit))
         return text
 
     return replace_references(spec, SPEC_BY_KIND[job.kind].REFERENCES, again)

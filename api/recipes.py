@@ -11,8 +11,8 @@ from api.references import find_input
 from api.submission import Checker
 from core.data.sources.formats import documents_by_name
 from core.data.uploads.upload import inspect
-from core.errors import BadData, BadModel, InvalidRequest, Problem
-from core.ids import new_id
+from core.errors import BadData, BadModel
+from core.ids import new_ids
 from core.jobs.protocol import ArtifactInput, Input
 from core.jobs.views import EstimateView, RecipeView
 from core.models.description import Description
@@ -21,8 +21,15 @@ from core.spec.parse import SPEC_BY_KIND
 from core.spec.parts.reference_places import replace_references
 from core.spec.parts.refs import BENCHMARKS, parse_ref
 from core.spec.pipelines.plan import PipelineSpec, plan_stages
-from core.spec.pipelines.recipe_facts import DataFacts, Expanded, RecipeInputs, RecipeName, Surroundings
-from core.spec.pipelines.recipes import RECIPES, expand
+from core.spec.pipelines.recipe_facts import (
+    DataFacts,
+    Expanded,
+    RecipeInputs,
+    RecipeName,
+    Surroundings,
+    refusal,
+)
+from core.spec.pipelines.recipes import expand, with_base_model
 
 _LOOKED_AT_BYTES = 256 << 20
 """Files of the server are read by the request up to this size; an upload was read when it was sent."""
@@ -59,21 +66,22 @@ class RecipeBook:
 
     def __init__(self, checker: Checker) -> None:
         self._checker = checker
+        self._found: dict[str, Input | None] = {}
 
     def expand(self, name: RecipeName, inputs: RecipeInputs) -> Expanded:
         """The stages. Raises `InvalidRequest`, `NotFound` and `Forbidden` for the inputs."""
-        inputs = self._with_base(name, inputs)
+        inputs = with_base_model(name, inputs)
         known = self._find(inputs.data, "inputs.data")
         if inputs.test is not None:
             test = self._find(inputs.test, "inputs.test")
             if self._facts("pairs", inputs.test, test, "test").kind == "documents":
-                raise _refusal("test", f"{inputs.test} holds documents: give rows, or queries with judgments")
+                raise refusal("test", f"{inputs.test} holds documents: give rows, or queries with judgments")
         self._check_family(name, inputs)
         return expand(name, inputs, self._facts(name, inputs.data, known), self._surroundings(inputs))
 
     def view(self, name: RecipeName, inputs: RecipeInputs) -> RecipeView:
         """The stages with their estimates."""
-        inputs = self._with_base(name, inputs)
+        inputs = with_base_model(name, inputs)
         made = self.expand(name, inputs)
         estimates = self._estimates(made, inputs)
         times = [found.seconds for found in estimates.values()]
@@ -86,13 +94,12 @@ class RecipeBook:
             seconds=None if None in times else round(sum(filter(None, times)), 1),
         )
 
-    @staticmethod
-    def _with_base(name: RecipeName, inputs: RecipeInputs) -> RecipeInputs:
-        return inputs.model_copy(update={"base_model": inputs.base_model or RECIPES[name].base_model})
-
     def _find(self, reference: str, path: str) -> Input | None:
-        own = self._checker
-        return find_input(reference, path, own.store, own.settings, own.access)
+        """What a reference means, looked up once."""
+        if reference not in self._found:
+            own = self._checker
+            self._found[reference] = find_input(reference, path, own.store, own.settings, own.access)
+        return self._found[reference]
 
     def _check_family(self, name: RecipeName, inputs: RecipeInputs) -> None:
         """Raises `InvalidRequest` for a base model whose files name another family than the recipe's."""
@@ -109,7 +116,7 @@ class RecipeBook:
                 return
         if family is not None and family not in _FAMILIES[name]:
             told = f"{inputs.base_model} is a {family} model: use the recipe {_RECIPE_OF[family]}"
-            raise _refusal("base_model", told)
+            raise refusal("base_model", told)
 
     # -- what is known ---------------------------------------------------------------------------
 
@@ -144,7 +151,7 @@ class RecipeBook:
             if (found := self._find(text, path)) is not None:
                 known[text] = found
         own, estimates = self._checker, {}
-        for stage in plan_stages(PipelineSpec(stages=made.stages), _some_ids):
+        for stage in plan_stages(PipelineSpec(stages=made.stages), partial(new_ids, "job")):
             spec = stage.spec
             if spec.kind == "prepare":
                 continue
@@ -176,14 +183,6 @@ def _replaced(stand_ins: Mapping[str, str], text: str) -> str:
     return stand_ins[text] if text.startswith("job:") else text
 
 
-def _refusal(path: str, message: str) -> InvalidRequest:
-    return InvalidRequest(message, [Problem(f"inputs.{path}", message)])
-
-
-def _some_ids(count: int) -> list[str]:
-    return sorted(new_id("job") for _ in range(count))
-
-
 def _facts_of_page(page: dict[str, Any]) -> DataFacts:
     """Of an upload, or of what a job has made."""
     splits = {name: rows for name, rows in (page.get("splits") or {}).items() if rows}
@@ -198,16 +197,13 @@ def _facts_of_page(page: dict[str, Any]) -> DataFacts:
 
 def _facts_of_files(path: Path, field: str) -> DataFacts:
     """Read them once, if they are not too many for a request. Raises `InvalidRequest`."""
-    size = sum(
-        file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()
-    )
-    if size > _LOOKED_AT_BYTES:
-        names = (file.name for file in ([path] if path.is_file() else path.rglob("*")))
-        return DataFacts("documents" if documents_by_name(names) else "rows")
+    files = [file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+    if sum(file.stat().st_size for file in files) > _LOOKED_AT_BYTES:
+        return DataFacts("documents" if documents_by_name(file.name for file in files) else "rows")
     try:
         found = inspect(path)
     except BadData as error:
-        raise _refusal(field, str(error)) from error
+        raise refusal(field, str(error)) from error
     return _facts_of_page(
         {"splits": found.splits, "statistics": found.statistics.page(), "format": found.format}
     )

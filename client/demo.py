@@ -109,8 +109,7 @@ def _show(
         shutil.rmtree(target, ignore_errors=True)
     client.download(ended.outputs["compare/model"], model)
     client.download(ended.outputs["compare/report"], report)
-    training = ended.stages["train"].job
-    training = ended.stages["train"].reused_from or training
+    training = ended.stages["train"].reused_from or ended.stages["train"].job
     curves = folder / "curves.png"
     plot(client.metrics(training), curves, "stdlib-demo")
     scores = json.loads((report / "report.json").read_text(encoding="utf-8"))["scores"]

@@ -18,6 +18,7 @@ from client.serve import Service
 from core.errors import InvalidRequest, NotFound, ReasonError, ServiceUnreachable
 from core.jobs.views import PipelineView, RecipeView
 from core.settings import Settings
+from core.spec.parts.refs import has_scheme
 
 _LABEL = "improve"
 """Of pipelines that this command makes: a hash of what was asked for."""
@@ -37,8 +38,7 @@ def service_here(settings: Settings, console: Console, port: int = 0, **environm
     )
     service.start()
     try:
-        key = settings.api_key.get_secret_value() if settings.api_key else None
-        with Client(f"http://127.0.0.1:{service.port}", key) as client:
+        with Client(f"http://127.0.0.1:{service.port}", settings.client_key) as client:
             _await_worker(client, service)
             yield client
     finally:
@@ -87,7 +87,7 @@ def find_data(client: Client, text: str, console: Console) -> tuple[str, str]:
         listed = ", ".join(f"{count:,} {name}" for name, count in splits.items())
         console.print(f"  dataset:{made.name}@{made.version}: {listed}", highlight=False)
         return f"dataset:{made.name}@{made.version}", "documents" if "documents" in splits else "pairs"
-    if not _is_reference(text):
+    if not has_scheme(text):
         raise InvalidRequest(f"File or folder not found: {text}")
     with contextlib.suppress(NotFound, InvalidRequest):
         found = client.find(text)
@@ -104,10 +104,6 @@ def find_model(client: Client, text: str, console: Console) -> str:
     console.print(f"Uploading {path} ...", highlight=False, soft_wrap=True)
     made = client.upload_model(path, _name_of(path))
     return f"model:{made.name}@{made.version}"
-
-
-def _is_reference(text: str) -> bool:
-    return re.match(r"[a-z0-9]+:", text) is not None
 
 
 def _name_of(path: Path) -> str:

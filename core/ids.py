@@ -14,3 +14,8 @@ def new_id(prefix: str) -> str:
     value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     digits = [_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5)]
     return f"{prefix}_{''.join(digits)}"
+
+
+def new_ids(prefix: str, count: int) -> list[str]:
+    """So many, in rising order."""
+    return sorted(new_id(prefix) for _ in range(count))

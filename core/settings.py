@@ -131,3 +131,8 @@ class Settings(BaseSettings):
     def runs_dir(self) -> Path:
         """The folder of the run folders: ``runs/<job>/attempt-<n>/``."""
         return self.data_dir / "runs"
+
+    @property
+    def client_key(self) -> str | None:
+        """The key that the client sends, as text."""
+        return self.api_key.get_secret_value() if self.api_key else None

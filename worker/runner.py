@@ -181,13 +181,8 @@ class Runner:
 
     def _take(self, claim: Claim, equal: EqualJob, lease: Lease, folder: Path) -> None:
         """End the job with the outputs of an equal one."""
-        outputs = {
-            found.output: Output(kind=found.kind, uri=found.uri, sha256=found.sha256, bytes=found.bytes)
-            for found in equal.outputs
-        }
         message = f"Took the outputs of job {equal.job_id}, which made the same result."
-        ended = Ended(EndReason.SUCCEEDED, message, outputs)
-        self._finish(claim, ended, lease, folder, equal=equal)
+        self._finish(claim, Ended(EndReason.SUCCEEDED, message), lease, folder, equal=equal)
 
     def _finish(
         self,
@@ -201,11 +196,11 @@ class Runner:
         equal: EqualJob | None = None,
     ) -> None:
         """Writes the last lines and the end, however long the database takes, while the lease holds."""
-        outputs: list[NewArtifact] = []
+        outputs = list(equal.outputs) if equal is not None else []  # these have been checked
         changed = False
         if ended.reason is EndReason.SUCCEEDED:
             try:
-                outputs = [self._checked(name, output) for name, output in ended.outputs.items()]
+                outputs += [self._checked(name, output) for name, output in ended.outputs.items()]
             except (NotFound, StorageFailure) as error:
                 ended = Ended(EndReason.STORAGE_FAILED, f"An output is incomplete: {error}")
             changed = begun is not None and begun.inputs_changed()

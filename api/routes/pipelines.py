@@ -28,7 +28,7 @@ from api.stream import Followed, follow, last_seen, page_of_events
 from api.submission import Checker, wake_for
 from api.views import pipeline_view
 from core.errors import InvalidRequest, Problem, ReasonError
-from core.ids import new_id
+from core.ids import new_ids
 from core.jobs.state import JobState
 from core.jobs.views import Page, PipelineEventView, PipelineView
 from core.spec.parts.forms import PLAIN, PipelineId
@@ -96,23 +96,12 @@ def submit(
         pipeline, new = known, False
     else:
         checker = Checker(store, settings, library, principal.access)
-        recipe, name = None, None if isinstance(spec, FlatSpec) else spec.name
-        if isinstance(spec, FlatSpec):
-            name = short_name(spec.dataset_name)
-            made = expand_flat(spec)
-            recipe = made.as_dict("flat", spec)
-            spec = PipelineSpec(stages=made.stages)
-        elif spec.recipe is not None and spec.inputs is not None:
-            name = name or spec.inputs.name or short_name(spec.inputs.data)
-            made = RecipeBook(checker).expand(spec.recipe, spec.inputs)
-            recipe = made.as_dict(spec.recipe, spec.inputs)
-            spec = PipelineSpec(name=spec.name, labels=spec.labels, reuse=spec.reuse, stages=made.stages)
-        stages = plan_stages(spec, _new_job_ids)
-        jobs = _check(stages, checker, reuse=spec.reuse)
+        whole, recipe = _expanded(spec, checker)
+        jobs = _check(plan_stages(whole, partial(new_ids, "job")), checker, reuse=whole.reuse)
         pipeline, new = store.pipelines.create(
-            name,
-            spec.labels,
-            list(spec.stages),
+            whole.name,
+            whole.labels,
+            list(whole.stages),
             jobs,
             recipe=recipe,
             access=principal.access,
@@ -124,8 +113,19 @@ def submit(
     return _view(pipeline, store, partial(wake_for, background, queue))
 
 
-def _new_job_ids(count: int) -> list[str]:
-    return sorted(new_id("job") for _ in range(count))
+def _expanded(spec: PipelineSpec | FlatSpec, checker: Checker) -> tuple[PipelineSpec, dict[str, Any] | None]:
+    """The pipeline with its stages, and what it keeps of the recipe that has made them."""
+    if isinstance(spec, FlatSpec):
+        made, name = expand_flat(spec), short_name(spec.dataset_name)
+        recipe, whole = made.as_dict("flat", spec), PipelineSpec(stages=made.stages)
+    elif spec.recipe is not None and spec.inputs is not None:
+        made = RecipeBook(checker).expand(spec.recipe, spec.inputs)
+        name = spec.name or spec.inputs.name or short_name(spec.inputs.data)
+        recipe = made.as_dict(spec.recipe, spec.inputs)
+        whole = PipelineSpec(labels=spec.labels, reuse=spec.reuse, stages=made.stages)
+    else:
+        return spec, None
+    return whole.model_copy(update={"name": name}), recipe  # a name of ours has not the form of a user's
 
 
 def _check(stages: list[Stage], checker: Checker, *, reuse: bool) -> list[NewJob]:

@@ -11,6 +11,7 @@ from core.errors import InvalidRequest
 from core.jobs.lineage import LineageArtifact, LineageJob
 from core.jobs.state import JobState
 from core.jobs.views import ArtifactView
+from core.spec.parts.refs import artifact_reference
 
 _OF_THE_RUN = ("README.md", "dataset.json", "embeddings.json", "report.json", "report.html", "report.md")
 
@@ -111,7 +112,7 @@ def reproduce(reference: Reference, as_json: Json = False) -> None:
             {"pipeline": ended.id, "artifact": after.id, "same": same, "different": different, "pages": pages}
         )
     else:
-        print(f"{after.kind}:{after.id}" if after.kind in ("model", "dataset") else f"artifact:{after.id}")
+        print(artifact_reference(after.kind, after.id))
         print(f"{len(same)} files are the same, byte for byte.")
         if pages:
             print(f"Not compared, as they name the jobs of their own run: {', '.join(pages)}")

@@ -34,8 +34,7 @@ Set = Annotated[
 def open_client(**options: Any) -> Client:
     """A client of the service that the settings name."""
     settings = Settings()
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    return Client(settings.api_url, key, **options)
+    return Client(settings.api_url, settings.client_key, **options)
 
 
 def print_json(value: Any) -> None:

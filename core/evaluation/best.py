@@ -31,8 +31,8 @@ def choose_best(found: Evaluated, leading: Sequence[Compared]) -> str:
 
 def publish_best(
     spec: EvaluateSpec, context: RunContext, found: Evaluated, leading: Sequence[Compared]
-) -> None:
-    """The output ``model``: the files of the best model."""
+) -> str:
+    """The output ``model``: the files of the best model. Returns its name."""
     name = choose_best(found, leading)
     reference = spec.models[list(found.models).index(name)].ref
     known = context.request.inputs.get(reference)
@@ -53,6 +53,7 @@ def publish_best(
         f"The output model is {name}"
         + (": no other model is significantly better than it." if name == baseline else ".")
     )
+    return name
 
 
 def _copy(source: Path, folder: Path, *, link: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from core.artifacts import fresh_folder
 from core.data.retrieval_sets.judgments import RetrievalSet
-from core.evaluation.best import choose_best, publish_best
+from core.evaluation.best import publish_best
 from core.evaluation.page import (
     ByModel,
     CategoryScores,
@@ -72,8 +72,7 @@ def publish(spec: EvaluateSpec, context: RunContext, found: Evaluated) -> None:
         "inputs": dump_inputs(context.request.inputs),
     }
     if spec.publish_best:
-        summary["best"] = choose_best(found, leading)
-        publish_best(spec, context, found, leading)
+        summary["best"] = publish_best(spec, context, found, leading)
     context.publish("report", "report", folder, summary)
     if any(runs.iterdir()):
         context.publish("run", "run", runs, {"name": spec.name or "runs", "models": list(found.models)})

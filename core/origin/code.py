@@ -22,9 +22,16 @@ def code_sha256(kind: str) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(reached_modules(kind)):
-        digest.update(f"{name}\n{ast.dump(_without_docstrings(_parse(name)))}\n".encode())
-        for other in _other_files(name):
-            digest.update(f"{other.name}\n".encode() + other.read_bytes())
+        digest.update(f"{name}\n{_module_sha256(name)}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _module_sha256(name: str) -> str:
+    """Of one module, which several kinds may reach."""
+    digest = hashlib.sha256(ast.dump(_without_docstrings(_parse(name))).encode())
+    for other in _other_files(name):
+        digest.update(f"{other.name}\n".encode() + other.read_bytes())
     return digest.hexdigest()
 
 
@@ -76,6 +83,7 @@ def reached_modules(kind: str) -> set[str]:
     return found
 
 
+@cache
 def _imports(name: str) -> set[str]:
     """The project's modules that a module imports, anywhere in it, and the packages that they are in."""
     found: set[str] = set()

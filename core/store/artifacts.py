@@ -12,7 +12,7 @@ from core.ids import new_id
 from core.jobs.protocol import ArtifactInput
 from core.jobs.state import JobState
 from core.spec.parts.forms import ARTIFACT_ID, NUMBER, matches
-from core.spec.parts.refs import Ref
+from core.spec.parts.refs import Ref, artifact_reference
 from core.store.moves import get_job
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
@@ -35,8 +35,7 @@ class NewArtifact:
 def add_artifact(session: Session, job: Job, new: NewArtifact, now: ColumnElement[datetime]) -> str:
     """Inserts the row, with the next version of its name, and returns its reference (``model:art_...``)."""
     artifact = _add(session, new, job.name, job.id, job.owner, now)
-    scheme = new.kind if new.kind in ("model", "dataset") else "artifact"
-    return f"{scheme}:{artifact.id}"
+    return artifact_reference(new.kind, artifact.id)
 
 
 def _add(

@@ -8,12 +8,11 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
-from core.jobs.events import Notice
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
 from core.spec.job import PART_OF, JobChanges
 from core.spec.parts.forms import JOB_ID
-from core.store.moves import add_event, end_parts, get_job, move, request, tell_dependents, unmet
+from core.store.moves import end_parts, get_job, move, request, tell, tell_dependents, unmet
 from core.store.new_jobs import NewJob, add_once, insert_job, replay
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
@@ -189,9 +188,8 @@ class JobStore:
                     .where(Job.id.in_(parts), Job.labels[PART_OF].as_string() == job_id)
                     .values(priority=job.priority, rank=job.rank)
                 )
-            job.event_seq += 1
             told = ", ".join(f"{name} {value!r}" for name, value in given.items())
-            add_event(self._database, session, job, Notice(message=f"Changed on request: {told}"))
+            tell(self._database, session, job, f"Changed on request: {told}")
         return job
 
     @staticmethod

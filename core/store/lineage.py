@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sqlalchemy import ColumnElement, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from core.jobs.protocol import ArtifactInput, Input
@@ -24,8 +22,7 @@ def note_inputs(database: Database, session: Session, job_id: str, inputs: Mappi
     known = {found.artifact for found in inputs.values() if isinstance(found, ArtifactInput)}
     rows = [{"job_id": job_id, "artifact_id": artifact} for artifact in sorted(filter(None, known))]
     if rows:
-        insert = sqlite_insert if database.sqlite else postgresql_insert
-        session.execute(insert(JobInput).values(rows).on_conflict_do_nothing())
+        session.execute(database.insert(JobInput).values(rows).on_conflict_do_nothing())
 
 
 @dataclass

@@ -134,9 +134,14 @@ def request(database: Database, session: Session, job: Job, column: str, message
     """Asks a running job for something; its supervisor sees it within a second. Asked once, told once."""
     if not getattr(job, column):
         setattr(job, column, True)
-        job.event_seq += 1
-        add_event(database, session, job, Notice(message=message))
+        tell(database, session, job, message)
     return job
+
+
+def tell(database: Database, session: Session, job: Job, message: str) -> None:
+    """Write a sentence for the user among the job's events. The caller holds the row's lock."""
+    job.event_seq += 1
+    add_event(database, session, job, Notice(message=message))
 
 
 def unmet(session: Session, job_id: str) -> list[Job]:

@@ -7,7 +7,7 @@ is. Workers send (`worker/courier.py`); for one job or pipeline in the order of 
 import base64
 import json
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -293,15 +293,6 @@ class WebhookStore:
                 return
         with self._database.write() as session:
             session.execute(delete(Delivery).where(old))
-
-    def send_now(self, ids: Sequence[str]) -> None:
-        """Make waiting deliveries due at once."""
-        with self._database.write() as session:
-            session.execute(
-                update(Delivery)
-                .where(Delivery.id.in_(ids), Delivery.state == "waiting")
-                .values(not_before=self._database.time())
-            )
 
 
 def _jitter() -> float:

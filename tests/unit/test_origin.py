@@ -229,15 +229,17 @@ def project(tmp_path, monkeypatch):
         path.write_text(text)
     monkeypatch.setattr(code, "_ROOT", tmp_path)
 
-    def hashes() -> tuple[str, str]:
-        for remembered in (code.code_sha256, code._file, code._parse):
+    def forget() -> None:
+        for remembered in (code.code_sha256, code._module_sha256, code._imports, code._file, code._parse):
             remembered.cache_clear()
+
+    def hashes() -> tuple[str, str]:
+        forget()
         return code.code_sha256("a"), code.code_sha256("b")
 
     yield tmp_path / "core", hashes
     monkeypatch.undo()
-    for remembered in (code.code_sha256, code._file, code._parse):
-        remembered.cache_clear()
+    forget()
 
 
 def test_code_counts_for_the_kinds_that_reach_it(project):

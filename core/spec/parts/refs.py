@@ -153,6 +153,16 @@ def short_name(reference: str) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "unnamed"
 
 
+def artifact_reference(kind: str, artifact_id: str) -> str:
+    """How an artifact is named: as a model or dataset where it is one."""
+    return f"{kind if kind in ('model', 'dataset') else 'artifact'}:{artifact_id}"
+
+
+def has_scheme(text: str) -> bool:
+    """Whether a text begins as a reference with a scheme does, and is no path and no ORG/NAME."""
+    return re.match(r"[a-z0-9]+:", text) is not None
+
+
 def free_name(name: str, taken: Container[str]) -> str:
     """The name, or with a number behind it when it is taken."""
     number, free = 2, name

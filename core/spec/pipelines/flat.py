@@ -4,7 +4,6 @@ It is recognised by the names of its fields. Its fields keep their meaning: rows
 split, the base model is measured, negatives are mined on the CPU, the model is trained and measured again.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from pydantic import Field, model_validator
 
 from core.spec.parts.base import Strict
 from core.spec.parts.options import Sampling, Seed
+from core.spec.parts.refs import has_scheme
 from core.spec.pipelines.recipe_facts import Expanded
 
 _RECOGNISED = {"dataset_name", "model_name", "mining_model_name"}
@@ -165,17 +165,13 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 def _dataset(name: str) -> str:
     """A reference as it is; a path as file:, ORG/NAME as a hub's dataset."""
-    if _is_reference(name):
+    if has_scheme(name):
         return name
     return f"file:{name}" if _is_path(name) or name.lower().endswith(_DATA_ENDINGS) else f"hf:{name}"
 
 
 def _model(name: str) -> str:
-    return f"file:{name}" if _is_path(name) and not _is_reference(name) else name
-
-
-def _is_reference(name: str) -> bool:
-    return re.match(r"[a-z0-9]+:", name) is not None
+    return f"file:{name}" if _is_path(name) and not has_scheme(name) else name
 
 
 _ROWS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx", ".xlsm")

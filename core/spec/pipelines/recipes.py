@@ -38,8 +38,7 @@ class Recipe:
 
 def expand(name: RecipeName, inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expanded:
     """The stages of a recipe. Raises `InvalidRequest` for data that it is not for."""
-    recipe = RECIPES[name]
-    inputs = inputs.model_copy(update={"base_model": inputs.base_model or recipe.base_model})
+    inputs = with_base_model(name, inputs)
     if inputs.max_length is not None:
         around = replace(around, tokens=min(around.tokens, inputs.max_length))
     if name != "reranker" and inputs.retriever != "bm25":
@@ -48,7 +47,12 @@ def expand(name: RecipeName, inputs: RecipeInputs, facts: DataFacts, around: Sur
         raise refusal("data", f"{inputs.data} holds rows, not documents: use the recipe pairs")
     if name == "pairs" and facts.kind == "documents":
         raise refusal("data", f"{inputs.data} holds documents, not rows: use the recipe documents")
-    return recipe.expand(inputs, facts, around)
+    return RECIPES[name].expand(inputs, facts, around)
+
+
+def with_base_model(name: RecipeName, inputs: RecipeInputs) -> RecipeInputs:
+    """The inputs with the recipe's base model, where they name none."""
+    return inputs.model_copy(update={"base_model": inputs.base_model or RECIPES[name].base_model})
 
 
 def _dense(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expanded:

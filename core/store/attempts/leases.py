@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, not_, or_, select, true, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from core.errors import StaleLease
@@ -254,11 +252,10 @@ class LeaseStore:
 
     def _hold_gpus(self, session: Session, job_id: str, free: dict[str, int], count: int) -> list[str]:
         """The smallest ones, as the job's own until it stops running; none when there are too few."""
-        insert = sqlite_insert if self._database.sqlite else postgresql_insert
         held: list[str] = []
         for uuid in sorted(free, key=lambda uuid: (free[uuid], uuid)):  # one order for all: no deadlock
             # A row that another transaction is just inserting is waited for.
-            hold = insert(GpuHold).values(uuid=uuid, job_id=job_id).on_conflict_do_nothing()
+            hold = self._database.insert(GpuHold).values(uuid=uuid, job_id=job_id).on_conflict_do_nothing()
             if session.scalar(hold.returning(GpuHold.uuid)):
                 held.append(uuid)
             if len(held) == count:

@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from core.errors import StaleLease
@@ -109,10 +108,9 @@ class ProgressStore:
                 {"job_id": claim.job_id, "name": name, "step": step, "value": value, "at": at}
                 for (name, step), (value, at) in points.items()
             ]
-            insert_into: Any = sqlite.insert if self._database.sqlite else postgresql.insert
             # Many rows a statement: see `_prepare_postgres`. SQLAlchemy does so by itself for plain INSERTs.
             for begin in range(0, len(values), _ROWS_AT_ONCE):
-                statement = insert_into(Metric).values(values[begin : begin + _ROWS_AT_ONCE])
+                statement = self._database.insert(Metric).values(values[begin : begin + _ROWS_AT_ONCE])
                 session.execute(
                     statement.on_conflict_do_update(
                         index_elements=["job_id", "name", "step"],

@@ -4,16 +4,14 @@ import hashlib
 from dataclasses import dataclass
 
 from sqlalchemy import exists, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
-from core.jobs.events import EventType, Notice
+from core.jobs.events import EventType
 from core.jobs.origin import Origin
 from core.jobs.state import JobState
 from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Claim, EqualJob, held_job
-from core.store.moves import add_event, move
+from core.store.moves import move, tell
 from core.store.schema.database import Database
 from core.store.schema.tables import Artifact, EventRow, Job, ResultHold
 
@@ -73,21 +71,15 @@ class ReuseStore:
             return session.scalar(query)
 
     def _hold(self, session: Session, key: str, job_id: str) -> bool:
-        insert = sqlite_insert if self._database.sqlite else postgresql_insert
         # A row that another transaction is just inserting or deleting is waited for.
-        hold = insert(ResultHold).values(key=key, job_id=job_id).on_conflict_do_nothing()
+        hold = self._database.insert(ResultHold).values(key=key, job_id=job_id).on_conflict_do_nothing()
         return session.scalar(hold.returning(ResultHold.key)) is not None
 
     def _put_back(self, session: Session, job: Job, key: str) -> None:
         holder = session.scalar(select(ResultHold.job_id).where(ResultHold.key == key))
         other = f"Job {holder}" if holder else "Another job"
-        job.event_seq += 1
-        add_event(
-            self._database,
-            session,
-            job,
-            Notice(message=f"{other} is making the same result now: this job waits for it."),
-        )
+        told = f"{other} is making the same result now: this job waits for it."
+        tell(self._database, session, job, told)
         moved = move(
             self._database,
             session,

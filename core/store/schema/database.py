@@ -21,6 +21,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
@@ -102,6 +103,10 @@ class Database:
         if not offset_seconds:
             return clock
         return clock + func.make_interval(0, 0, 0, 0, 0, 0, float(offset_seconds), type_=Interval())
+
+    def insert(self, table: type[Any]) -> Any:
+        """An INSERT that knows ON CONFLICT: both databases have it, and SQLAlchemy a class for each."""
+        return (sqlite if self.sqlite else postgresql).insert(table)
 
     def ping(self) -> None:
         """Raises `Unavailable` unless the database answers."""
