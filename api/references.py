@@ -2,15 +2,19 @@
 
 import os
 from collections.abc import Container
+from dataclasses import replace
 from pathlib import Path
 
 from core.data.fetching.remote import check_allowed, look
 from core.errors import BadData, BadSpec, Forbidden, InvalidRequest, NotFound, Problem
 from core.jobs.protocol import Input, UrlInput
 from core.settings import Settings
-from core.spec import AnySpec
+from core.spec import AnySpec, ExportSpec
+from core.spec.parse import validate_spec
+from core.spec.parts.reference_places import replace_references
 from core.spec.parts.refs import Ref, parse_ref
 from core.store import Store
+from core.store.retention.deleting import step_of
 from core.store.schema.access import Access
 
 
@@ -20,7 +24,7 @@ def resolve_references(
     """Checks every reference. Returns (inputs by reference, ids of jobs that must end first).
 
     ``planned``: ids of jobs that are added together with this one. What a job that has not ended will have
-    made is looked up by the worker that starts this one.
+    made is looked up by the worker that starts this one; so is the model of a checkpoint.
 
     Raises `Forbidden` for files outside ALLOWED_PATHS, `NotFound` for what does not exist, or not for the
     caller.
@@ -32,10 +36,28 @@ def resolve_references(
         if ref.scheme == "job" and ref.target in planned:
             parents.append(ref.target)
         elif (known := find_input(text, path, store, settings, access)) is not None:
-            inputs[text] = known
+            if not ref.is_checkpoint or isinstance(spec, ExportSpec):
+                inputs[text] = known
         elif ref.scheme == "job":
             parents.append(ref.target)
     return inputs, parents
+
+
+def pin_checkpoints(spec: AnySpec, store: Store, access: Access) -> AnySpec:
+    """The spec with the steps of the checkpoints that are the best and the last now, whatever comes later.
+
+    Raises `NotFound` and `Conflict`.
+    """
+
+    def pinned(text: str) -> str:
+        ref = parse_ref(text) if text.startswith("job:") else None
+        if ref is None or not ref.is_checkpoint:
+            return text
+        return str(replace(ref, revision=str(step_of(store.artifacts.checkpoint(ref, access)))))
+
+    before = spec.model_dump(mode="json")
+    after = replace_references(before, spec.REFERENCES, pinned)
+    return spec if after == before else validate_spec(after)
 
 
 def find_input(text: str, path: str, store: Store, settings: Settings, access: Access) -> Input | None:

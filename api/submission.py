@@ -7,14 +7,17 @@ from fastapi import BackgroundTasks
 
 from api.estimates import check_memory
 from api.reading_estimates import check_reading_memory
-from api.references import resolve_references
+from api.references import pin_checkpoints, resolve_references
 from core.artifacts import Library
 from core.errors import InvalidRequest, Problem
 from core.ids import new_id
+from core.jobs.protocol import Input
 from core.jobs.state import JobState
 from core.queue.wakeups import Queue
 from core.settings import Settings
-from core.spec import AnySpec, JobSpec, MineSpec, TrainSpec
+from core.spec import AnySpec, ExportSpec, JobSpec, MineSpec, TrainSpec
+from core.spec.job import PART_OF
+from core.spec.parts.refs import parse_ref
 from core.store import Store
 from core.store.new_jobs import NewJob
 from core.store.schema.access import Access
@@ -45,6 +48,7 @@ class Checker:
         `InvalidRequest`, `NotFound`, `Forbidden` or `Conflict`.
         """
         _check_fleet(spec, self.store)
+        spec = pin_checkpoints(spec, self.store, self.access)
         inputs, parents = resolve_references(spec, self.store, self.settings, self.access, planned)
         least = None
         if isinstance(spec, TrainSpec):
@@ -53,16 +57,17 @@ class Checker:
             check_reading_memory(spec, inputs, self.store, self.library)
         # Decided here and not by the workers, whose settings may differ.
         scope = (self.access.owner or "") if self.settings.private_jobs else None
-        parts: list[NewJob] = []
         job_id = job_id or new_id("job")
+        parts = self._exports(spec, job_id, scope)
+        exported = [part.id for part in parts]
         if isinstance(spec, MineSpec) and spec.parts > 1:
             spec, divided = spec.divided(job_id, [new_id("job") for _ in range(spec.parts)])
-            parts = [
+            parts += [
                 NewJob(
                     spec=part,
                     id=part_id,
                     inputs=inputs,
-                    depends_on=parents,
+                    depends_on=[*parents, *exported],
                     reuse=reuse,
                     result_scope=scope,
                 )
@@ -80,11 +85,39 @@ class Checker:
         )
         return [*parts, whole]
 
+    def _exports(self, spec: AnySpec, job_id: str, scope: str | None) -> list[NewJob]:
+        """Jobs that make models of the checkpoints that a spec names, if it is no such job itself."""
+        if isinstance(spec, ExportSpec):
+            return []
+        named = {text for text in spec.references().values() if parse_ref(text).is_checkpoint}
+        return [
+            NewJob(
+                spec=ExportSpec(
+                    kind="export",
+                    model=text,
+                    labels={PART_OF: job_id},
+                    priority=spec.priority,
+                    resources=spec.resources,
+                    device=spec.device,
+                ),
+                inputs=self._weights(text),
+                reuse=True,
+                result_scope=scope,
+            )
+            for text in sorted(named)
+        ]
+
+    def _weights(self, text: str) -> dict[str, Input]:
+        """Of a checkpoint, as the input of the job that makes a model of it."""
+        known = self.store.artifacts.lineage(parse_ref(text), self.access)
+        assert known is not None, "a checkpoint is there or refused"
+        return {text: known}
+
 
 def wake_for(background: BackgroundTasks, queue: Queue, job: Job) -> None:
     """After the commit and after the answer: a slow broker holds nobody up."""
     # One that waits may wait for parts of its own, which are queued.
-    if job.state == JobState.QUEUED or (job.state == JobState.WAITING and job.spec.get("candidates")):
+    if job.state in (JobState.QUEUED, JobState.WAITING):
         background.add_task(queue.wake, "gpu" if job.wants_gpu == "yes" else "cpu")
 
 

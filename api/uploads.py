@@ -24,7 +24,16 @@ from core.data.rows.kept_reading import read_reading, write_reading
 from core.data.rows.statistics import PREVIEW, write_preview
 from core.data.uploads.inspected import Inspected
 from core.data.uploads.upload import ending_of, inspect, unpack
-from core.errors import BadData, BadRequest, InvalidRequest, Problem, StorageFailure, TooLarge
+from core.errors import (
+    BadData,
+    BadRequest,
+    InvalidRequest,
+    NotFound,
+    Problem,
+    StorageFailure,
+    TooLarge,
+    Unavailable,
+)
 from core.native_errors import first_line
 from core.settings import Settings
 from core.spec.parse import problems_of
@@ -32,6 +41,7 @@ from core.spec.parts.forms import NUMBER, matches
 from core.spec.parts.rows import READING, RowOptions
 from core.store import Store
 from core.store.artifacts import NewArtifact
+from core.store.retention.files import NotHeld
 from core.store.schema.access import Access
 from core.store.schema.tables import Artifact
 from core.text import escaped_json
@@ -233,7 +243,15 @@ def keep_as(
     new = NewArtifact(
         kind, kind, published.uri, published.manifest.sha256, published.manifest.bytes, manifest
     )
-    return store.artifacts.add_upload(new, name, access)
+    while True:
+        store.folders.hold([published.uri])
+        try:
+            library.check(published.uri)
+            return store.artifacts.add_upload(new, name, access)
+        except NotHeld:  # a row for the same files has just been added
+            continue
+        except NotFound as error:  # removed since it was published: nothing needed the same content
+            raise Unavailable(f"Equal files were just being removed: send them again. ({error})") from error
 
 
 def _as_parameters(message: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from core.jobs.state import JobState
 from core.jobs.views import (
     ArtifactView,
+    CheckpointView,
     DeliveryView,
     EndReasonView,
     JobView,
@@ -22,6 +23,7 @@ from core.jobs.views import (
 from core.spec.pipelines.recipe_facts import RecipeChoice
 from core.store import Store
 from core.store.pipelines.pipelines import end_reason_of
+from core.store.retention.deleting import best_of, step_of
 from core.store.schema.tables import ApiKey, Artifact, Delivery, Job, Pipeline, Webhook, Worker
 from core.store.waiting_line import Waiting
 
@@ -146,6 +148,24 @@ def pipeline_view(
             for name, tail in {"self": "", "events": "/events", "stream": "/stream"}.items()
         },
     )
+
+
+def checkpoint_views(job_id: str, found: Sequence[Artifact]) -> list[CheckpointView]:
+    """``found``: the checkpoints of a job, by step."""
+    best = best_of(found)
+    return [
+        CheckpointView(
+            step=step_of(one),
+            reference=f"job:{job_id}/checkpoint@{step_of(one)}",
+            metrics=one.manifest["metadata"].get("metrics"),
+            best=one is best,
+            last=one is found[-1],
+            artifact=one.id,
+            bytes=one.bytes,
+            created_at=one.created_at,
+        )
+        for one in found
+    ]
 
 
 def _end_reason(code: str | None, message: str | None) -> EndReasonView | None:

@@ -96,6 +96,7 @@ def _fill(store: Store, settings: Settings) -> dict[str, str]:
     made = NewArtifact(
         "model", "model", published.uri, manifest.sha256, manifest.bytes, manifest.model_dump(mode="json")
     )
+    store.folders.hold([made.uri])
     ended = store.leases.finish(claim, EndReason.SUCCEEDED, outputs=[made])
     return {
         "pipeline_id": pipeline.id,

@@ -4,16 +4,30 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from pydantic import ValidationError
 
-from core.jobs.events import Event, EventType, Memory, Metrics, PhaseChange, Progress, StateChange
-from core.jobs.protocol import EVENTS, LOG, RunResult
+from core.errors import NotFound, StorageFailure
+from core.jobs.events import (
+    Event,
+    EventType,
+    Memory,
+    Metrics,
+    OutputPublished,
+    PhaseChange,
+    Progress,
+    StateChange,
+)
+from core.jobs.protocol import EVENTS, LOG, Output, RunResult
 from core.jobs.reasons import lost_run_folder
+from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Claim, Requests
 from core.store.attempts.progress import ProgressStore, ProgressUpdate
+from core.store.retention.deleting import CHECKPOINT
+from core.store.retention.files import NotHeld
 
 _log = logging.getLogger(__name__)
 _MAX_LOG_READ = 1 << 20
@@ -74,18 +88,27 @@ class Tail:
 class Crossing:
     """Tails a run's events and log, and writes them in batches, about one a second.
 
-    A batch that could not be written (the database was away) stays and goes with the next. ``lost`` is a
-    sentence once the events can no longer be read: the run folder was deleted or replaced.
+    A batch that could not be written (the database was away) stays and goes with the next. ``check`` looks at
+    the files of a checkpoint's weights. ``lost`` is a sentence once the events can no longer be read: the run
+    folder was deleted or replaced.
     """
 
-    def __init__(self, store: ProgressStore, claim: Claim, folder: Path, seconds: float = 1.0) -> None:
-        self._store, self._claim, self._folder = store, claim, folder
+    def __init__(
+        self,
+        store: ProgressStore,
+        claim: Claim,
+        folder: Path,
+        check: Callable[[str, Output], NewArtifact],
+        seconds: float = 1.0,
+    ) -> None:
+        self._store, self._claim, self._folder, self._check = store, claim, folder, check
         self._events, self._log = Tail(folder / EVENTS), Tail(folder / LOG)
         for path in (folder / EVENTS, folder / LOG):
             path.touch()  # from here on a file that is missing was deleted
         self.lost: str | None = None
         self._seconds = seconds
         self._pending = ProgressUpdate()
+        self._weights: list[OutputPublished] = []  # of checkpoints, whose rows are not yet written
         self._latest: dict[str, float | None] = dict(claim.latest)
         self._flushed = 0.0
         self._urgent = False
@@ -121,6 +144,8 @@ class Crossing:
                     self._pending.metrics.append((name, step, value, event.at))
                 self._latest |= values
                 self._pending.latest = dict(self._latest)
+            case OutputPublished(kind=kind) if kind == CHECKPOINT:
+                self._weights.append(event.data)
         if event.type in (EventType.PROGRESS, EventType.MEMORY) and self._replaces_last(event):
             self._pending.events[-1] = event
         else:
@@ -139,10 +164,22 @@ class Crossing:
         """Writes what waits. Raises `StaleLease` or `Unavailable`; then it still waits."""
         if not self._pending:
             return None
-        requests = self._store.record(self._claim, self._pending)
-        self._pending, self._urgent = ProgressUpdate(), False
+        self._pending.checkpoints = [found for weights in self._weights if (found := self._checked(weights))]
+        try:
+            requests = self._store.record(self._claim, self._pending)
+        except NotHeld:  # a row for the same files has just been added: the next flush looks again
+            return None
+        self._pending, self._weights, self._urgent = ProgressUpdate(), [], False
         self._flushed = time.monotonic()
         return requests
+
+    def _checked(self, weights: OutputPublished) -> NewArtifact | None:
+        """What a model can be made of; None where files are missing, which ends no training."""
+        try:
+            return self._check(weights.name, Output.model_validate(weights.model_dump()))
+        except (NotFound, StorageFailure) as error:
+            _log.warning("Job %s: %s cannot be used: %s", self._claim.job_id, weights.name, error)
+            return None
 
     def close(self) -> None:
         self._events.close()

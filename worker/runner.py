@@ -11,7 +11,7 @@ from pathlib import Path
 from core.artifacts import Library
 from core.errors import Conflict, InvalidRequest, NotFound, StaleLease, StorageFailure, Unavailable
 from core.jobs.hosts import Gpu
-from core.jobs.protocol import REQUEST, RESULT, Output, RunRequest
+from core.jobs.protocol import REQUEST, RESULT, RunRequest
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
 from core.settings import Settings
@@ -21,7 +21,9 @@ from core.store import Store
 from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Capacity, Claim, EqualJob
 from core.store.attempts.progress import ProgressUpdate
+from core.store.retention.files import BeingRemoved, NotHeld
 from worker.launch import Launcher
+from worker.outputs import Outputs
 from worker.progress import Crossing, read_result
 from worker.reuse import Begun, Reuse
 from worker.supervisor import Ended, Lease, Supervisor
@@ -39,6 +41,7 @@ class Runner:
         self._worker = worker_id
         self._gpus = gpus
         self._library = Library(settings.artifact_url)
+        self._outputs = Outputs(self._library, store.folders)
         self._reuse = Reuse(settings, store.reuse, gpus)
         self._busy = 0
         self._counting = threading.Lock()
@@ -105,7 +108,7 @@ class Runner:
                         return
                     self._make_folder(claim, folder)
                     crossing = stack.enter_context(
-                        contextlib.closing(Crossing(self._store.progress, claim, folder))
+                        contextlib.closing(Crossing(self._store.progress, claim, folder, self._outputs.check))
                     )
                     ended = self._attempt(claim, folder, crossing, lease)
                 except (NotFound, Conflict, InvalidRequest) as error:  # the last: an older version's spec
@@ -124,6 +127,9 @@ class Runner:
         for text in read_stored_spec(claim.spec, claim.spec_version).spec.references().values():
             ref = parse_ref(text)
             if ref.scheme == "job" and text not in inputs:
+                if ref.is_checkpoint:
+                    inputs[text] = self._store.artifacts.exported(claim.job_id, text)
+                    continue
                 lineage = self._store.artifacts.lineage(ref)
                 if lineage is None:
                     raise Conflict(f"{text}: job {ref.target} has not ended yet")
@@ -172,9 +178,8 @@ class Runner:
     def _is_whole(self, equal: EqualJob) -> bool:
         """Whether all files of its outputs are there."""
         try:
-            for output in equal.outputs:
-                self._library.check(output.uri)
-        except (NotFound, StorageFailure) as error:
+            self._outputs.check_again(equal.outputs)
+        except (NotFound, StorageFailure, BeingRemoved) as error:
             _log.warning("The outputs of job %s cannot be used again: %s", equal.job_id, error)
             return False
         return True
@@ -196,22 +201,18 @@ class Runner:
         equal: EqualJob | None = None,
     ) -> None:
         """Writes the last lines and the end, however long the database takes, while the lease holds."""
-        outputs = list(equal.outputs) if equal is not None else []  # these have been checked
-        changed = False
-        if ended.reason is EndReason.SUCCEEDED:
-            try:
-                outputs += [self._checked(name, output) for name, output in ended.outputs.items()]
-            except (NotFound, StorageFailure) as error:
-                ended = Ended(EndReason.STORAGE_FAILED, f"An output is incomplete: {error}")
-            changed = begun is not None and begun.inputs_changed()
+        changed = ended.reason is EndReason.SUCCEEDED and begun is not None and begun.inputs_changed()
         while True:
             try:
                 if crossing is not None:
                     crossing.flush()
+                ended, outputs = self._with_outputs(ended, equal)
                 job = self._store.leases.finish(
                     claim, ended.reason, ended.message, outputs, equal=equal, inputs_changed=changed
                 )
                 break
+            except NotHeld:
+                continue  # the files are looked at again
             except Unavailable as error:
                 if lease.lost.is_set():
                     raise StaleLease(
@@ -223,16 +224,17 @@ class Runner:
             self._forget_checkpoints(claim.job_id)
             shutil.rmtree(folder.parent, ignore_errors=True)
 
-    def _checked(self, name: str, output: Output) -> NewArtifact:
-        manifest = self._library.check(output.uri)
-        return NewArtifact(
-            output=name,
-            kind=output.kind,
-            uri=output.uri,
-            sha256=manifest.sha256,
-            bytes=manifest.bytes,
-            manifest=manifest.model_dump(mode="json"),
-        )
+    def _with_outputs(self, ended: Ended, equal: EqualJob | None) -> tuple[Ended, list[NewArtifact]]:
+        """The end and the outputs, all of whose files are there: else it is a failure of the storage."""
+        if ended.reason is not EndReason.SUCCEEDED:
+            return ended, []
+        try:
+            if equal is not None:
+                self._outputs.check_again(equal.outputs)
+                return ended, equal.outputs
+            return ended, [self._outputs.check(name, output) for name, output in ended.outputs.items()]
+        except (NotFound, StorageFailure) as error:
+            return Ended(EndReason.STORAGE_FAILED, f"An output is incomplete: {error}"), []
 
     def _forget_checkpoints(self, job_id: str) -> None:
         shutil.rmtree(self._checkpoints(job_id), ignore_errors=True)

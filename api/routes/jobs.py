@@ -22,17 +22,18 @@ from api.deps import (
 )
 from api.estimates import estimate_training
 from api.reading_estimates import estimate_reading
-from api.references import resolve_references
+from api.references import pin_checkpoints, resolve_references
 from api.routing import Route
 from api.series import downsample
 from api.stream import page_of_events
 from api.submission import Checker, wake_for
-from api.views import artifact_view, job_view
+from api.views import artifact_view, checkpoint_views, job_view
 from api.why import explain
 from core.errors import BadRequest, NotFound, Problem
 from core.jobs.state import JobState
 from core.jobs.views import (
     ArtifactView,
+    CheckpointView,
     EstimateView,
     EventView,
     JobView,
@@ -123,6 +124,7 @@ def estimate_job(
     reader: Reader,
 ) -> EstimateView:
     """Estimate memory, steps and seconds, and the workers that are large enough. Nothing is queued."""
+    spec = pin_checkpoints(spec, store, reader.access)
     inputs, _parents = resolve_references(spec, store, settings, reader.access)
     if isinstance(spec, TrainSpec):
         return estimate_training(spec, inputs, store, library)
@@ -293,6 +295,16 @@ def logs(
     if tail is not None:
         text = "".join(text.splitlines(keepends=True)[-tail:])
     return PlainTextResponse(text, headers={"X-Log-Cursor": str(chunks[-1].seq if chunks else after)})
+
+
+@router.get("/{job_id}/checkpoints", summary="Checkpoints of a training that can be used as models")
+def checkpoints(job: VisibleJob, store: StoreDep) -> Page[CheckpointView]:
+    """The newest ones (`checkpoint.keep`), the best one, and those that are pinned or in use; by step.
+
+    `job:ID/checkpoint@STEP`, `@best` or `@last` stands wherever a spec names a model, also while the job runs
+    and after it has failed.
+    """
+    return Page(items=checkpoint_views(job.id, store.artifacts.checkpoints(job.id)))
 
 
 @router.get("/{job_id}/artifacts", summary="Outputs of a job")

@@ -53,11 +53,12 @@ class LineageView(Lenient):
     artifacts: list[LineageArtifact]
     jobs: list[LineageJob]
     whole: bool = Field(
-        description="false: jobs were left out, because there are more than 500 or they belong to others."
+        description="false: something was left out, because there are more than 500 jobs, because it belongs "
+        "to others, or because it was deleted."
     )
     stages: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="The stages of a pipeline that makes it again. Empty for an upload, or if jobs were left "
-        "out.",
+        description="The stages of a pipeline that makes it again. Empty for an upload, or if something "
+        "was left out.",
     )
     stage: str | None = Field(None, description="The stage whose output the artifact is.")

@@ -208,6 +208,21 @@ class ArtifactView(Lenient):
     links: dict[str, str] = Field(default_factory=dict)
 
 
+class CheckpointView(Lenient):
+    """A checkpoint of a training that can be used as a model, also while the job runs."""
+
+    step: int
+    reference: str = Field(description="How other jobs name it: job:ID/checkpoint@STEP.")
+    metrics: dict[str, dict[str, float | None]] | None = Field(
+        None, description="Dataset -> metric -> value. Null: the model was not evaluated at this step."
+    )
+    best: bool = Field(description="The best so far, by the metric of evaluation.early_stopping.")
+    last: bool
+    artifact: str
+    bytes: int
+    created_at: datetime
+
+
 class PreviewView(Lenient):
     """The first rows of a split of a dataset. Long texts are shortened."""
 

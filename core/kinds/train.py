@@ -1,7 +1,7 @@
 """A training job, from its spec to a published model."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -23,6 +23,7 @@ from core.training.callbacks import Decide, Evaluate, Mine, Report, Save, Throug
 from core.training.checkpoints.checkpoint import Checkpoints, Scores, TrainingState
 from core.training.checkpoints.remote_copies import Copies
 from core.training.checkpoints.resuming import check_resumable
+from core.training.checkpoints.weights import WeightsPublisher
 from core.training.judging import compare_with_base, evaluate, flatten, make_judge
 from core.training.negatives.mined_dataset import mined_folder
 from core.training.negatives.remining import Remining
@@ -74,10 +75,9 @@ def _train(
         mined_folder(context) if spec.remine is not None or spec.mine is not None else None,
         owner=ranks.first,
     )
-    try:
-        _train_from(checkpoints, spec, context, ranks, begun)
-    finally:
-        checkpoints.close()  # a job that stops leaves its copy whole
+    with ExitStack() as at_the_end:
+        at_the_end.callback(checkpoints.close)  # a job that stops leaves its copy whole
+        _train_from(checkpoints, spec, context, ranks, begun, at_the_end)
 
 
 def _train_from(
@@ -86,8 +86,10 @@ def _train_from(
     context: RunContext,
     ranks: Ranks,
     begun: list[tuple[Prepared, PairTrainer]],
+    at_the_end: ExitStack,
 ) -> None:
-    """``begun`` gets what is trained, for whoever explains why it ended."""
+    """``begun`` gets what is trained, for whoever explains why it ended; ``at_the_end`` what must be waited
+    for."""
     resume_from = ranks.broadcast_from_rank0(checkpoints.latest)
     state = checkpoints.state(resume_from) if resume_from else TrainingState()
     prepared = prepare(spec, context, ranks, mine_rows)
@@ -102,8 +104,18 @@ def _train_from(
         _shard(spec, context, ranks, prepared)
     throughput = Throughput()
     remining = Remining(spec, context, ranks, prepared, state) if spec.remine else None
+    weights = None
+    if ranks.first and context.library is not None:
+        weights = WeightsPublisher(
+            spec,
+            context,
+            checkpoints,
+            base_model_sha256=prepared.base_model_sha256,
+            lengths=prepared.lengths.limits,
+        )
+        at_the_end.callback(weights.wait)
     trainer, evaluation = build_trainer(
-        spec, context, ranks, prepared, checkpoints, state, throughput, remining
+        spec, context, ranks, prepared, checkpoints, state, throughput, remining, weights
     )
     if not state.evaluations and spec.evaluation.baseline and prepared.rows.evaluated:
         context.phase("evaluating")
@@ -190,6 +202,7 @@ def build_trainer(
     state: TrainingState,
     throughput: Throughput,
     remining: Remining | None,
+    weights: WeightsPublisher | None,
 ) -> tuple[PairTrainer, Evaluate]:
     """The trainer with everything that happens between its steps, in that order."""
     guide, guided = prepared.guide, None
@@ -237,7 +250,9 @@ def build_trainer(
         callbacks.append(Mine(throughput, decided, remining))
     if ranks.saves:
         callbacks.append(
-            Save(context, state, throughput, decided, checkpoints, spec.checkpoint, owner=ranks.first)
+            Save(
+                context, state, throughput, decided, checkpoints, spec.checkpoint, weights, owner=ranks.first
+            )
         )
     if ranks.first:
         callbacks.append(TensorBoard(checkpoints.folder / "tensorboard", state))

@@ -16,7 +16,7 @@ from core.ranking.negatives.filters import Candidates, bar_of
 from core.ranking.negatives.starvation import CHECKED, Tally
 from core.retrieval.encoders import packing_for
 from core.runtime.context import RunContext
-from core.spec.filters import CrossEncoderCheck
+from core.spec.parts.filters import CrossEncoderCheck
 
 
 class Checker:

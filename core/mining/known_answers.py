@@ -7,7 +7,7 @@ import numpy as np
 
 from core.data.dedup.alike import Alike
 from core.mining.read_input import Gathered
-from core.spec.filters import Filters
+from core.spec.parts.filters import Filters
 
 
 class Answers:

@@ -25,8 +25,8 @@ from core.reports import Details, Document, Figure, Heading, Listing, Table, Tex
 from core.reports.plots import plot_histograms
 from core.retrieval.system_facts import SystemFacts
 from core.runtime.context import RunContext
-from core.spec.filters import RankFilters
 from core.spec.mine import MineSpec
+from core.spec.parts.filters import RankFilters
 
 MINED = pa.schema([*SCHEMA, ("ranks", pa.large_list(pa.int32()))])
 """``ranks`` of the negatives, from 0 among the documents that are no answers, -1 of a row's own; ``scores``

@@ -39,3 +39,7 @@ def run_job(context: RunContext) -> None:
             from core.kinds.embed import embed
 
             embed(spec, context)
+        case "export":
+            from core.kinds.export import export
+
+            export(spec, context)

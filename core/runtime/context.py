@@ -272,6 +272,23 @@ class RunContext:
         self.outputs[name] = output
         self._emit(OutputPublished(name=name, **output.model_dump()))
 
+    def publish_checkpoint(self, step: int, folder: Path, metadata: dict[str, Any]) -> None:
+        """Hand over the weights of a checkpoint, from any thread. The folder is gone afterwards.
+
+        Within the service only. Raises `StorageFailure`.
+        """
+        assert self._library is not None, "outside the service nobody can refer to a checkpoint"
+        published = self._library.publish(folder, "checkpoint", {"job": self.request.job_id, **metadata})
+        self._emit(
+            OutputPublished(
+                name=f"checkpoint@{step}",
+                kind=published.manifest.kind,
+                uri=published.uri,
+                sha256=published.manifest.sha256,
+                bytes=published.manifest.bytes,
+            )
+        )
+
     def _publish(self, library: Library, folder: Path, kind: str, metadata: dict[str, Any]) -> Published:
         end = time.monotonic() + _PATIENCE_SECONDS
         pause = 1.0

@@ -2,6 +2,7 @@
 
 from core.spec.embed import EmbedSpec
 from core.spec.evaluate import EvaluateSpec
+from core.spec.export import ExportSpec
 from core.spec.job import JobSpec, Resources
 from core.spec.mine import MineSpec
 from core.spec.parse import SPEC_VERSION, AnyJobSpec, AnySpec, parse_spec
@@ -14,6 +15,7 @@ __all__ = [
     "AnySpec",
     "EmbedSpec",
     "EvaluateSpec",
+    "ExportSpec",
     "JobSpec",
     "MineSpec",
     "PrepareSpec",

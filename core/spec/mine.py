@@ -4,10 +4,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from core.spec.filters import Filters, KeepOwn
 from core.spec.job import PART_OF, JobSpec, Resources
 from core.spec.parts.base import BARE_REFERENCES, Strict
 from core.spec.parts.evaluation import RankedSource
+from core.spec.parts.filters import Filters, KeepOwn
 from core.spec.parts.models import ModelOrWords, Prompts
 from core.spec.parts.options import Arithmetic, EncodingBatchSize, MaxLength, RejectShare, Sampling, Seed
 from core.spec.parts.reference_places import ReferencePlace, find_references

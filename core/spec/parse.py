@@ -9,6 +9,7 @@ from pydantic import BaseModel, Discriminator, Tag, TypeAdapter, ValidationError
 from core.errors import InvalidRequest, Problem
 from core.spec.embed import EmbedSpec
 from core.spec.evaluate import EvaluateSpec
+from core.spec.export import ExportSpec
 from core.spec.job import JobSpec
 from core.spec.mine import MineSpec
 from core.spec.parts.forms import describe_form
@@ -24,6 +25,7 @@ SPEC_BY_KIND: dict[str, type[JobSpec]] = {
     "train": TrainSpec,
     "evaluate": EvaluateSpec,
     "embed": EmbedSpec,
+    "export": ExportSpec,
 }
 
 KINDS = tuple(SPEC_BY_KIND)
@@ -39,12 +41,13 @@ AnyJobSpec = Annotated[
     | Annotated[PrepareSpec, Tag("<prepare>")]
     | Annotated[MineSpec, Tag("<mine>")]
     | Annotated[EvaluateSpec, Tag("<evaluate>")]
-    | Annotated[EmbedSpec, Tag("<embed>")],
+    | Annotated[EmbedSpec, Tag("<embed>")]
+    | Annotated[ExportSpec, Tag("<export>")],
     Discriminator(_kind_of),
 ]
 """Every kind of job, told apart by ``kind``."""
 
-AnySpec = TrainSpec | PrepareSpec | MineSpec | EvaluateSpec | EmbedSpec
+AnySpec = TrainSpec | PrepareSpec | MineSpec | EvaluateSpec | EmbedSpec | ExportSpec
 
 _ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnyJobSpec)
 

@@ -124,6 +124,7 @@ _RULES: dict[str, Sequence[_Rule]] = {
         ("max_reject_share", lambda spec: spec.corpus is None, "texts cannot be unreadable"),
     ),
     "prepare": (),
+    "export": (),
 }
 
 

@@ -14,10 +14,12 @@ from core.jobs.state import JobState
 from core.spec.parts.forms import ARTIFACT_ID, NUMBER, matches
 from core.spec.parts.refs import Ref, artifact_reference
 from core.store.moves import get_job
+from core.store.retention.deleting import CHECKPOINT, best_of, drop_superseded, step_of
+from core.store.retention.files import refer_to
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
 from core.store.schema.database import Database
-from core.store.schema.tables import Artifact, Job
+from core.store.schema.tables import Artifact, Dependency, Job
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,24 @@ class NewArtifact:
 
 
 def add_artifact(session: Session, job: Job, new: NewArtifact, now: ColumnElement[datetime]) -> str:
-    """Inserts the row, with the next version of its name, and returns its reference (``model:art_...``)."""
+    """Inserts the row, with the next version of its name, and returns its reference (``model:art_...``).
+
+    Raises `NotHeld` for files that are not held (`FolderStore.hold`).
+    """
     artifact = _add(session, new, job.name, job.id, job.owner, now)
     return artifact_reference(new.kind, artifact.id)
+
+
+def add_checkpoint(
+    database: Database, session: Session, job: Job, new: NewArtifact, now: ColumnElement[datetime]
+) -> None:
+    """Inserts the row of a checkpoint's weights, and deletes what it supersedes. Raises as `add_artifact`."""
+    known = select(Artifact.id).where(
+        Artifact.job_id == job.id, Artifact.output == new.output, Artifact.sha256 == new.sha256
+    )
+    if session.scalar(known.limit(1)) is None:  # else an earlier attempt has come to the same
+        _add(session, new, None, job.id, job.owner, now)
+        drop_superseded(database, session, job)
 
 
 def _add(
@@ -69,6 +86,7 @@ def _add(
     )
     session.add(artifact)
     session.flush()
+    refer_to(session, new.uri)
     return artifact
 
 
@@ -76,6 +94,16 @@ def _hold_name(session: Session, kind: str, name: str) -> None:
     """Until the transaction ends: two that end at once must not draw the same version."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"{kind}/{name}"})
+
+
+def _input(found: Artifact) -> ArtifactInput:
+    return ArtifactInput(
+        artifact=found.id,
+        uri=found.uri,
+        sha256=found.sha256,
+        name=found.name,
+        version=found.version,
+    )
 
 
 class ArtifactStore:
@@ -86,7 +114,7 @@ class ArtifactStore:
         """Add a row for what no job has made. Returns (row, whether it is new).
 
         Content that is the newest of this name, among rows that the caller may see, stays the one row. Older
-        content sent again is a new version: what was sent last is what the name means.
+        content sent again is a new version: what was sent last is what the name means. Raises `NotHeld`.
         """
         with self._database.write() as session:
             _hold_name(session, new.kind, name)
@@ -134,23 +162,20 @@ class ArtifactStore:
     def lineage(self, ref: Ref, access: Access = EVERYTHING) -> ArtifactInput | None:
         """What a job keeps about an artifact that it reads; None while the job that makes it may still do so.
 
-        Raises `NotFound` when there is no such artifact, or none that the caller may see, and `Conflict` when
-        there will never be one.
+        Of a checkpoint, its weights. Raises `NotFound` when there is no such artifact, or none that the
+        caller may see, and `Conflict` when there will never be one.
         """
-        if ref.scheme == "job":
-            found = self._output(ref, access)
-            if found is None:
+        if ref.is_checkpoint:
+            found = self.checkpoint(ref, access)
+        elif ref.scheme == "job":
+            output = self._output(ref, access)
+            if output is None:
                 return None
+            found = output
         else:
             kind = None if ref.scheme == "artifact" else ref.scheme
             found = self.find(kind, ref.target, ref.revision, access)
-        return ArtifactInput(
-            artifact=found.id,
-            uri=found.uri,
-            sha256=found.sha256,
-            name=found.name,
-            version=found.version,
-        )
+        return _input(found)
 
     def _output(self, ref: Ref, access: Access) -> Artifact | None:
         with self._database.read() as session:
@@ -167,10 +192,58 @@ class ArtifactStore:
         return None
 
     def of_job(self, job_id: str) -> list[Artifact]:
+        """What a job has put out, without its checkpoints."""
+        query = select(Artifact).where(Artifact.job_id == job_id, Artifact.kind != CHECKPOINT)
         with self._database.read() as session:
-            return list(
-                session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.id))
+            return list(session.scalars(query.order_by(Artifact.id)))
+
+    def checkpoints(self, job_id: str) -> list[Artifact]:
+        """The checkpoints of a job that can be used as models, by step."""
+        query = select(Artifact).where(Artifact.job_id == job_id, Artifact.kind == CHECKPOINT)
+        with self._database.read() as session:
+            by_step = {step_of(found): found for found in session.scalars(query.order_by(Artifact.id))}
+        return [by_step[step] for step in sorted(by_step)]
+
+    def checkpoint(self, ref: Ref, access: Access = EVERYTHING) -> Artifact:
+        """The weights of the checkpoint that a reference names. Raises `NotFound`, and `Conflict` for a
+        training that has saved none yet."""
+        with self._database.read() as session:
+            job = get_job(session, ref.target, access)
+        found = self.checkpoints(job.id)
+        chosen: Artifact | None
+        if ref.revision == "best":
+            chosen = best_of(found)
+        elif ref.revision == "last":
+            chosen = found[-1] if found else None
+        else:
+            chosen = next((one for one in found if step_of(one) == int(ref.revision or 0)), None)
+        if chosen is not None:
+            return chosen
+        if job.kind != "train":
+            raise NotFound(f"{ref}: job {job.id} is no training and has no checkpoints")
+        has = ", ".join(f"@{step_of(one)}" for one in found) or "none"
+        if ref.revision == "best" and found:
+            raise NotFound(
+                f"{ref}: this training does not say which checkpoint is the best "
+                f"(evaluation.early_stopping does); it has {has}"
             )
+        if not JobState(job.state).final:
+            raise Conflict(f"{ref}: the training has not saved this checkpoint yet; it has {has}")
+        raise NotFound(f"{ref}: there is no such checkpoint, or it was deleted; there is {has}")
+
+    def exported(self, job_id: str, reference: str) -> ArtifactInput:
+        """The model that was made of a checkpoint for a job. Raises `NotFound`."""
+        made = (
+            select(Artifact, Job.spec)
+            .join(Job, Job.id == Artifact.job_id)
+            .join(Dependency, Dependency.depends_on == Job.id)
+            .where(Dependency.job_id == job_id, Job.kind == "export", Artifact.output == "model")
+        )
+        with self._database.read() as session:
+            for artifact, spec in session.execute(made):
+                if spec["model"] == reference:
+                    return _input(artifact)
+        raise NotFound(f"{reference}: no model was made of the checkpoint")
 
     def page(
         self, kind: str, *, access: Access = EVERYTHING, cursor: str | None = None, limit: int = 50

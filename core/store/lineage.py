@@ -7,6 +7,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
+from core.errors import NotFound
 from core.jobs.protocol import ArtifactInput, Input
 from core.store.schema.access import Access
 from core.store.schema.database import Database
@@ -18,19 +19,31 @@ _MOST_JOBS = 500
 
 
 def note_inputs(database: Database, session: Session, job_id: str, inputs: Mapping[str, Input]) -> None:
-    """Remember which artifacts a job reads."""
-    known = {found.artifact for found in inputs.values() if isinstance(found, ArtifactInput)}
-    rows = [{"job_id": job_id, "artifact_id": artifact} for artifact in sorted(filter(None, known))]
-    if rows:
+    """Remember which artifacts a job reads. Raises `NotFound` for one that was deleted."""
+    known = _artifacts_of(inputs)
+    if known:
+        # Locked, so that none of them is deleted between this look and our commit.
+        query = select(Artifact.id).where(Artifact.id.in_(known)).order_by(Artifact.id)
+        there = session.scalars(query.with_for_update(read=True, key_share=True)).all()
+        if missing := sorted(known - set(there)):
+            raise NotFound(f"Deleted meanwhile: {', '.join(missing)}")
+        rows = [{"job_id": job_id, "artifact_id": artifact} for artifact in sorted(known)]
         session.execute(database.insert(JobInput).values(rows).on_conflict_do_nothing())
+
+
+def _artifacts_of(inputs: Mapping[str, Input]) -> set[str]:
+    """Ids of the artifacts among a job's inputs."""
+    return {
+        found.artifact for found in inputs.values() if isinstance(found, ArtifactInput) and found.artifact
+    }
 
 
 @dataclass
 class Lineage:
     """``artifacts`` and ``jobs`` by id, each with its direction as seen from the artifact that was asked for.
 
-    ``whole_above``, ``whole_below``: nothing was left out there because there was too much of it, or because
-    the caller may not see it.
+    ``whole_above``, ``whole_below``: nothing was left out there because there was too much of it, because the
+    caller may not see it, or because it was deleted.
     """
 
     artifacts: dict[str, tuple[Artifact, Direction]] = field(default_factory=dict)
@@ -56,9 +69,8 @@ class LineageStore:
         while waiting:
             makers = {one.job_id for one in waiting if one.job_id} - set(found.jobs)
             jobs = self._jobs(session, makers, access, found, "up")
-            read = set(
-                session.scalars(select(JobInput.artifact_id).where(JobInput.job_id.in_(list(jobs))))
-            ) - set(found.artifacts)
+            named = (_artifacts_of(job.inputs) for job in jobs.values())
+            read = set[str]().union(*named) - set(found.artifacts)
             waiting = self._artifacts(session, Artifact.id.in_(list(read)), access, found, "up")
             found.whole_above &= len(waiting) == len(read)
 

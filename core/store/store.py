@@ -11,6 +11,8 @@ from core.store.fleet import KeyStore, WorkerStore
 from core.store.jobs import JobStore
 from core.store.lineage import LineageStore
 from core.store.pipelines.pipelines import PipelineStore
+from core.store.retention.deleting import RetentionStore
+from core.store.retention.files import FolderStore
 from core.store.schema.database import Database, open_database
 from core.store.statistics import StatisticsStore
 from core.store.waiting_line import WaitingLine
@@ -27,6 +29,8 @@ class Store:
     reuse: ReuseStore
     artifacts: ArtifactStore
     lineage: LineageStore
+    retention: RetentionStore
+    folders: FolderStore
     workers: WorkerStore
     keys: KeyStore
     webhooks: WebhookStore
@@ -50,6 +54,8 @@ def open_store(settings: Settings) -> Store:
         reuse=ReuseStore(database),
         artifacts=ArtifactStore(database),
         lineage=LineageStore(database),
+        retention=RetentionStore(database),
+        folders=FolderStore(database),
         workers=WorkerStore(database),
         keys=KeyStore(database),
         webhooks=WebhookStore(database),

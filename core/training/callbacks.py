@@ -12,6 +12,7 @@ from core.runtime.context import RunContext
 from core.spec.parts.evaluation import EarlyStopping, rises
 from core.spec.parts.training import Checkpointing
 from core.training.checkpoints.checkpoint import Checkpoints, Evaluation, Scores, TrainingState
+from core.training.checkpoints.weights import WeightsPublisher
 from core.training.negatives.remining import Remining
 from core.training.recovery import AGAINST_DIVERGENCE
 
@@ -254,7 +255,8 @@ class Mine(TrainerCallback):
 class Save(TrainerCallback):
     """Checkpoints by steps and by time, and one more when the job is asked to stop.
 
-    ``owner``: the first rank. Others of a sharded model have this callback to give their shards.
+    ``owner``: the first rank. Others of a sharded model have this callback to give their shards. ``weights``
+    publishes what a model can be made of.
     """
 
     def __init__(
@@ -265,12 +267,13 @@ class Save(TrainerCallback):
         decided: Decide,
         checkpoints: Checkpoints,
         asked: Checkpointing,
+        weights: WeightsPublisher | None,
         *,
         owner: bool,
     ) -> None:
         self._context, self._state, self._throughput = context, state, throughput
         self._decided, self._checkpoints, self._asked = decided, checkpoints, asked
-        self._owner = owner
+        self._weights, self._owner = weights, owner
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -295,3 +298,6 @@ class Save(TrainerCallback):
         self._decided.saved_at = time.monotonic()
         self._throughput.start()
         self._context.checkpointed(state.global_step, size, seconds)
+        if self._weights is not None:
+            checkpoint = self._checkpoints.attempt_folder / f"checkpoint-{state.global_step}"
+            self._weights.push(checkpoint, state.global_step, self._state)

@@ -33,6 +33,7 @@ from core.runtime.devices import release_memory
 from core.runtime.orphans import end_with_parent
 from core.training.adapters import restore_trained_state, trained_state
 from core.training.callbacks import Throughput
+from core.training.checkpoints.checkpoint import WEIGHTS
 from core.training.recovery import (
     AGAINST_DIVERGENCE,
     NO_SECOND_TRY,
@@ -44,7 +45,6 @@ from core.training.recovery import (
     free_memory_in_step,
 )
 
-_WEIGHTS = "weights.safetensors"
 _PATIENCE = 3
 _LEAST_SCALE = 1.0
 
@@ -341,7 +341,7 @@ class PairTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.save_weights(folder / _WEIGHTS)
+        self.save_weights(folder / WEIGHTS)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
@@ -354,7 +354,7 @@ class PairTrainer(Trainer):
 
     def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
         with _loading(checkpoint_path):
-            self._restore(Path(checkpoint_path) / _WEIGHTS)
+            self._restore(Path(checkpoint_path) / WEIGHTS)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self._sharded:

@@ -41,6 +41,7 @@ def finished(http: TestClient, settings: Settings, tmp_path, text: bytes = b"012
     output = NewArtifact(
         "model", "model", published.uri, manifest.sha256, manifest.bytes, manifest.model_dump(mode="json")
     )
+    store.folders.hold([output.uri])
     store.leases.finish(held, EndReason.SUCCEEDED, outputs=[output])
     return http.get(f"/jobs/{held.job_id}").json()
 

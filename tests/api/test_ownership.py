@@ -59,6 +59,7 @@ class Service:
             made.manifest.bytes,
             made.manifest.model_dump(mode="json"),
         )
+        store.folders.hold([output.uri])
         store.leases.finish(claim, EndReason.SUCCEEDED, outputs=[output])
         return self.call(who, "GET", f"/jobs/{job['id']}").json()
 

@@ -57,6 +57,7 @@ def run_next(http, reason=EndReason.SUCCEEDED, message=None):
                 claim.kind, ["report"]
             )
         ]
+    store.folders.hold(output.uri for output in outputs)
     store.leases.finish(claim, reason, message, outputs)
     return claim.job_id
 

@@ -12,7 +12,7 @@ from core.ranking.negatives.filters import Candidates, bar_of, filter_candidates
 from core.ranking.search import search, shard_vectors
 from core.retrieval import encode as encode_room
 from core.retrieval.encode import encode_to_shards
-from core.spec.filters import Bar, Filters
+from core.spec.parts.filters import Bar, Filters
 
 
 @given(

@@ -14,7 +14,7 @@ from core.ranking.negatives.filters import TOO_NEAR, filter_candidates, in_turn
 from core.ranking.negatives.starvation import CHECKED, Tally
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
-from core.spec.filters import Fallback, RankFilters
+from core.spec.parts.filters import Fallback, RankFilters
 from tests.data.running import write
 from tests.mining.running import made, mine, page
 from tests.tiny import WORDS, make_cross_encoder

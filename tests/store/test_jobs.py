@@ -57,6 +57,7 @@ def test_from_submission_to_success(store: Store):
     assert (held.job_id, held.attempt) == (job.id, 1)
     assert store.leases.claim(CPU, 30) is None
     output = NewArtifact("model", "model", "file:///x", "a" * 64, 10, {"files": []})
+    store.folders.hold([output.uri])
     ended = store.leases.finish(held, EndReason.SUCCEEDED, outputs=[output])
     assert (ended.state, ended.end_code) == ("succeeded", "succeeded")
     assert ended.finished_at >= ended.started_at >= ended.created_at
@@ -68,6 +69,7 @@ def test_versions_of_one_name_count_up(store: Store):
     for expected in (1, 2):
         submit(store, name="search")
         held = claim(store)
+        store.folders.hold(["file:///x"])
         store.leases.finish(
             held, EndReason.SUCCEEDED, outputs=[NewArtifact("model", "model", "file:///x", "a" * 64, 1, {})]
         )

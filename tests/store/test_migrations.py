@@ -31,6 +31,7 @@ def test_what_jobs_read_becomes_rows(database_url: str):
     upgrade(database_url)
     store = open_store(Settings(database_url=database_url))
     made = NewArtifact("dataset", "dataset", "file:///x", "a" * 64, 1, {})
+    store.folders.hold([made.uri])
     artifact, _ = store.artifacts.add_upload(made, "rows")
     known = ArtifactInput(uri="file:///x", artifact=artifact.id)
     gone = ArtifactInput(uri="file:///y", artifact="art_gone")

@@ -35,6 +35,7 @@ def begin(store: Store, held: Claim, key: str | None = KEY):
 
 
 def succeed(store: Store, held: Claim, **more):
+    store.folders.hold([OUTPUT.uri])
     return store.leases.finish(held, EndReason.SUCCEEDED, outputs=[OUTPUT], **more)
 
 

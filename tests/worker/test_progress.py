@@ -27,6 +27,10 @@ def claim(store):
     return store.leases.claim(Capacity(worker="w"), 30)
 
 
+def no_outputs(name, output):
+    raise AssertionError(name)
+
+
 def line(type: str, **data) -> str:
     return json.dumps({"type": type, "at": "2026-01-01T00:00:00Z", "data": data}) + "\n"
 
@@ -51,7 +55,7 @@ def test_an_endless_line_does_not_stop_the_log(tmp_path):
 
 def test_lines_become_rows_and_columns(store, claim, tmp_path):
     events, log = tmp_path / "events.jsonl", tmp_path / "log.txt"
-    crossing = Crossing(store.progress, claim, tmp_path)
+    crossing = Crossing(store.progress, claim, tmp_path, no_outputs)
     events.write_text(
         line("phase", phase="training")
         + line("metric", step=1, values={"loss": 0.5, "grad_norm": None})
@@ -77,7 +81,7 @@ def test_lines_become_rows_and_columns(store, claim, tmp_path):
 
 def test_a_batch_that_could_not_be_written_goes_with_the_next(store, claim, tmp_path, monkeypatch):
     events = tmp_path / "events.jsonl"
-    crossing = Crossing(store.progress, claim, tmp_path)
+    crossing = Crossing(store.progress, claim, tmp_path, no_outputs)
     events.write_text(line("notice", level="info", message="first"))
     crossing.look()
 
@@ -98,7 +102,7 @@ def test_a_batch_that_could_not_be_written_goes_with_the_next(store, claim, tmp_
 
 def test_nothing_is_written_after_the_end(store, claim, tmp_path):
     events = tmp_path / "events.jsonl"
-    crossing = Crossing(store.progress, claim, tmp_path)
+    crossing = Crossing(store.progress, claim, tmp_path, no_outputs)
     store.leases.finish(claim, EndReason.SUCCEEDED)
     events.write_text(line("phase", phase="training"))
     crossing.look()

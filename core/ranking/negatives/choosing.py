@@ -10,7 +10,7 @@ import numpy as np
 
 from core.ranking.negatives.filters import Candidates, filter_candidates, in_turn
 from core.ranking.negatives.starvation import Tally
-from core.spec.filters import RankFilters
+from core.spec.parts.filters import RankFilters
 
 
 class Choose(Protocol):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.spec.filters import Bar, RankFilters
+from core.spec.parts.filters import Bar, RankFilters
 
 
 def bar_of(asked: Bar, positive: float) -> float:
@@ -30,7 +30,7 @@ def bar_of(asked: Bar, positive: float) -> float:
 @dataclass(frozen=True)
 class Candidates:
     """What is left for a query, nearest first: document numbers, scores, and ranks among those that are no
-    answers. ``by_rank`` marks those that only their rank allows (`core.spec.filters.Fallback`)."""
+    answers. ``by_rank`` marks those that only their rank allows (`core.spec.parts.filters.Fallback`)."""
 
     documents: np.ndarray
     scores: np.ndarray

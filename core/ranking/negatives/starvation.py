@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.ranking.negatives.filters import TOO_NEAR
-from core.spec.filters import RankFilters
+from core.spec.parts.filters import RankFilters
 
 REPEATS = "repeats another"
 CHECKED = "cross-encoder"

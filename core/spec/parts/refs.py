@@ -1,6 +1,7 @@
 """References: how a spec names a dataset or a model that lies somewhere else.
 
-``dataset:ID`` and ``model:ID`` (or ``NAME@VERSION``), ``job:ID/OUTPUT``, ``file:PATH``,
+``dataset:ID`` and ``model:ID`` (or ``NAME@VERSION``), ``job:ID/OUTPUT``, ``job:ID/checkpoint@STEP`` (or
+``@best``, ``@last``), ``file:PATH``,
 ``hf:REPO[@REV][:CONFIG][/SPLIT]``, ``beir:NAME``, ``nanobeir:NAME``, ``bright:DOMAIN``, ``mteb:TASK``, and
 fsspec URLs such as ``s3://bucket/key``. A bare ``org/name``
 as a base model means ``hf:org/name``.
@@ -22,7 +23,11 @@ Scheme = Literal[
     "dataset", "model", "artifact", "job", "file", "hf", "url", "beir", "nanobeir", "bright", "mteb"
 ]
 
-_JOB = re.compile(r"(?P<job>job_[0-9a-z]{1,60})/(?P<output>[A-Za-z0-9_.-]{1,100})")
+_JOB = re.compile(
+    r"(?P<job>job_[0-9a-z]{1,60})/(?P<output>[A-Za-z0-9_.-]{1,100})(@(?P<revision>[A-Za-z0-9_.-]{0,100}))?"
+)
+_CHECKPOINT = "checkpoint"
+_STEP = r"^(best|last|[0-9]{1,9})$"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_DATASET = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<revision>refs/\w+/[\w.-]+|[\w.-]+))?(:(?P<config>[\w.-]+))?(/(?P<split>[\w.-]+))?"
@@ -33,7 +38,7 @@ _URL = re.compile(r"(s3|gs|gcs|az|abfs|https?)://\S+")
 @dataclass(frozen=True)
 class Ref:
     """A parsed reference. ``target`` is the path, URL, repository or id; ``output`` belongs to ``job:``,
-    ``config`` and ``split`` to a hub's dataset."""
+    ``config`` and ``split`` to a hub's dataset. ``revision`` of a checkpoint is its step, best or last."""
 
     scheme: Scheme
     target: str
@@ -41,6 +46,11 @@ class Ref:
     revision: str | None = None
     config: str | None = None
     split: str | None = None
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it names a checkpoint of a training."""
+        return self.scheme == "job" and self.output == _CHECKPOINT and self.revision is not None
 
     def __str__(self) -> str:
         if self.scheme == "url":
@@ -64,9 +74,7 @@ def parse_ref(text: str) -> Ref:
         case "dataset" | "model" | "artifact":
             return _kept(scheme, rest)
         case "job":
-            if not (match := _JOB.fullmatch(rest)):
-                raise ValueError(f"{text!r} must have the form job:ID/OUTPUT")
-            return Ref("job", match["job"], output=match["output"])
+            return _output_of_job(rest, text)
         case "hf":
             return _of_hub(rest, text)
         case "beir" | "nanobeir" | "bright" | "mteb":
@@ -79,6 +87,19 @@ def parse_ref(text: str) -> Ref:
     raise ValueError(
         f"{text!r} is not a reference: write file:PATH, model:ID, dataset:ID, job:ID/OUTPUT, hf:ORG/NAME or s3://..."
     )
+
+
+def _output_of_job(rest: str, text: str) -> Ref:
+    if not (match := _JOB.fullmatch(rest)):
+        raise ValueError(f"{text!r} must have the form job:ID/OUTPUT")
+    output, revision = match["output"], match["revision"]
+    if output == _CHECKPOINT and revision is None:
+        raise ValueError(f"{text!r} must say which one: {text}@STEP, {text}@best or {text}@last")
+    if output == _CHECKPOINT and not matches(_STEP, revision):
+        raise ValueError(f"{text!r}: after @ stands a step, best or last")
+    if output != _CHECKPOINT and revision is not None:
+        raise ValueError(f"{text!r}: an output of a job has no versions; only checkpoints have an @")
+    return Ref("job", match["job"], output=output, revision=revision)
 
 
 def _kept(scheme: str, rest: str) -> Ref:
@@ -111,7 +132,7 @@ def _dataset_reference(text: str) -> str:
             f"{text!r} is not a dataset reference: write file:{text} for a file, or hf:{text} for "
             "a dataset of the hub"
         )
-    if ref.scheme == "model":
+    if ref.scheme == "model" or ref.is_checkpoint:
         raise ValueError(f"{text!r} names a model where a dataset is needed")
     return text
 

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from core.spec.filters import KeepOwn, NearDuplicates, RankFilters
 from core.spec.job import LONGEST_SECONDS, Difficulty
 from core.spec.parts.base import BARE_REFERENCES, BY_SHAPE, Strict
 from core.spec.parts.evaluation import DatasetSource
+from core.spec.parts.filters import KeepOwn, NearDuplicates, RankFilters
 from core.spec.parts.options import Dimension, EncodingBatchSize, Sampling, Seed
 from core.spec.parts.refs import ModelReference
 from core.spec.prepare import Near

@@ -14,6 +14,7 @@ from core.jobs.events import Event, Memory, Progress
 from core.jobs.protocol import Input
 from core.jobs.state import JobState
 from core.jobs.views import EventView
+from core.store.artifacts import NewArtifact, add_checkpoint
 from core.store.attempts.leases import Claim, Requests
 from core.store.lineage import note_inputs
 from core.store.pipelines.events import note_events
@@ -38,6 +39,7 @@ class ProgressUpdate:
     latest: Mapping[str, float | None] | None = None
     memory: Memory | None = None
     inputs: Mapping[str, Input] | None = None
+    checkpoints: list[NewArtifact] = field(default_factory=list)  # whose weights were published
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -46,7 +48,7 @@ class ProgressUpdate:
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def __bool__(self) -> bool:
-        return bool(self.events or self.metrics or self.log or self.columns)
+        return bool(self.events or self.metrics or self.log or self.checkpoints or self.columns)
 
 
 class ProgressStore:
@@ -55,7 +57,8 @@ class ProgressStore:
         self._max_log_bytes = max_log_bytes
 
     def record(self, claim: Claim, update: ProgressUpdate) -> Requests:
-        """Writes all of it or nothing, under the lease. Raises `StaleLease`."""
+        """Writes all of it or nothing, under the lease. Raises `StaleLease`, and `NotHeld` for weights of a
+        checkpoint whose files are not held."""
         with self._database.write() as session:
             row = session.execute(
                 sql_update(Job)
@@ -78,6 +81,10 @@ class ProgressStore:
             event_seq, log_seq, cancel, pause, pipeline_id = row
             if update.inputs is not None:
                 note_inputs(self._database, session, claim.job_id, update.inputs)
+            if update.checkpoints:
+                job = session.get_one(Job, claim.job_id)
+                for checkpoint in update.checkpoints:
+                    add_checkpoint(self._database, session, job, checkpoint, self._database.time())
             before = event_seq - len(update.events)
             self._insert(session, claim, update, before, log_seq)
             if update.events:

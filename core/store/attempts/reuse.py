@@ -1,6 +1,7 @@
 """Results that are made once: a job takes the outputs of an equal one, or waits for the one that runs."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import exists, select
@@ -96,23 +97,25 @@ class ReuseStore:
 
     @staticmethod
     def _equal(session: Session, job: Job, key: str) -> EqualJob | None:
-        """The newest job that has made this result."""
+        """The newest job that has made this result, and of whose outputs none was deleted."""
         query = select(Job).where(Job.result_key == key, Job.state == JobState.SUCCEEDED, Job.id != job.id)
-        found = session.scalar(query.order_by(Job.finished_at.desc(), Job.id.desc()).limit(1))
-        if found is None:
-            return None
-        made = session.scalars(
-            select(Artifact).where(Artifact.job_id == found.id).order_by(Artifact.id)
-        ).all()
-        outputs = [
-            NewArtifact(
-                output=artifact.output,
-                kind=artifact.kind,
-                uri=artifact.uri,
-                sha256=artifact.sha256,
-                bytes=artifact.bytes,
-                manifest=artifact.manifest,
-            )
-            for artifact in made
-        ]
-        return EqualJob(found.reused_from or found.id, outputs, found.latest)
+        for found in session.scalars(query.order_by(Job.finished_at.desc(), Job.id.desc())):
+            of_job = select(Artifact).where(Artifact.job_id == found.id, Artifact.output.in_(found.outputs))
+            made = session.scalars(of_job.order_by(Artifact.id)).all()
+            if {artifact.output for artifact in made} == set(found.outputs):
+                return EqualJob(found.reused_from or found.id, _outputs(made), found.latest)
+        return None
+
+
+def _outputs(made: Sequence[Artifact]) -> list[NewArtifact]:
+    return [
+        NewArtifact(
+            output=artifact.output,
+            kind=artifact.kind,
+            uri=artifact.uri,
+            sha256=artifact.sha256,
+            bytes=artifact.bytes,
+            manifest=artifact.manifest,
+        )
+        for artifact in made
+    ]

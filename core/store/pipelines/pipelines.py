@@ -79,15 +79,7 @@ class PipelineStore:
     def get(self, pipeline_id: str, access: Access = EVERYTHING) -> Pipeline:
         """Raises `NotFound`."""
         with self._database.read() as session:
-            return self._get(session, pipeline_id, access)
-
-    @staticmethod
-    def _get(session: Session, pipeline_id: str, access: Access) -> Pipeline:
-        query = select(Pipeline).where(Pipeline.id == pipeline_id, access.visible(Pipeline))
-        pipeline = session.scalar(query)
-        if pipeline is None:
-            raise NotFound(f"Pipeline not found: {pipeline_id!r}")
-        return pipeline
+            return get_pipeline(session, pipeline_id, access)
 
     def jobs_of(self, pipeline_ids: Sequence[str]) -> dict[str, dict[str, Job]]:
         """pipeline -> stage -> its job"""
@@ -203,7 +195,7 @@ class PipelineStore:
     @staticmethod
     def _locked_jobs(session: Session, pipeline_id: str, access: Access) -> list[Job]:
         """In the order of their ids, which is one in which each comes after what it depends on."""
-        access.check_change(PipelineStore._get(session, pipeline_id, access))
+        access.check_change(get_pipeline(session, pipeline_id, access))
         query = select(Job).where(Job.pipeline_id == pipeline_id).order_by(Job.id).with_for_update()
         return list(session.scalars(query))
 
@@ -231,6 +223,15 @@ class PipelineStore:
         )
         with self._database.read() as session:
             return [PipelineEventView.model_validate(dict(row)) for row in session.execute(query).mappings()]
+
+
+def get_pipeline(session: Session, pipeline_id: str, access: Access = EVERYTHING) -> Pipeline:
+    """Raises `NotFound`, also for a pipeline that the caller may not see."""
+    query = select(Pipeline).where(Pipeline.id == pipeline_id, access.visible(Pipeline))
+    pipeline = session.scalar(query)
+    if pipeline is None:
+        raise NotFound(f"Pipeline not found: {pipeline_id!r}")
+    return pipeline
 
 
 def _part(job: Job) -> bool:

@@ -28,8 +28,8 @@ class Access:
         """Whether the caller may see a row."""
         return self.sees_all or row.owner == self.owner
 
-    def check_change(self, row: Job | Pipeline) -> None:
-        """Raises `Forbidden` unless the caller may cancel, pause, resume and retry the job or pipeline."""
+    def check_change(self, row: Job | Pipeline | Artifact) -> None:
+        """Raises `Forbidden` unless the caller may change the row: stop, retry, pin or delete it."""
         if not self.changes_all and row.owner != self.owner:
             raise Forbidden(
                 f"{type(row).__name__} {row.id} belongs to another API key. Use that key, or one with the "

@@ -227,11 +227,55 @@ class Artifact(Base):
     bytes: Mapped[int] = mapped_column(BigInteger)
     manifest: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+    pinned_at: Mapped[datetime | None]  # until it is unpinned, nobody deletes it
 
     __table_args__ = (
+        Index("ix_artifacts_uri", "uri"),
         Index("uq_artifacts_version", "kind", "name", "version", unique=True),
         Index("ix_artifacts_owner", "owner", "kind", "id"),
     )
+
+
+class CurrentVersion(Base):
+    """Which version of a name is ``NAME@current``: the last one that was promoted."""
+
+    __tablename__ = "current_versions"
+
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    artifact_id: Mapped[str] = mapped_column(ForeignKey("artifacts.id"), index=True)
+    promoted_at: Mapped[datetime]
+
+
+class UnreferencedFolder(Base):
+    """A folder of the artifact storage to which no row refers (`core.store.retention.files`)."""
+
+    __tablename__ = "unreferenced_folders"
+
+    uri: Mapped[str] = mapped_column(String(2048), primary_key=True)
+    until: Mapped[datetime] = mapped_column(index=True)  # it is kept
+    removing: Mapped[bool] = mapped_column(Boolean)
+
+
+class Schedule(Base):
+    """A pipeline that is submitted again and again. ``sees_all`` as for webhooks."""
+
+    __tablename__ = "schedules"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    owner: Mapped[str | None]  # id of the key that made it
+    sees_all: Mapped[bool] = mapped_column(Boolean)
+    cron: Mapped[str]
+    timezone: Mapped[str] = mapped_column(String(64))
+    request: Mapped[dict[str, Any]]  # the pipeline, as it was posted
+    created_at: Mapped[datetime]
+    next_at: Mapped[datetime] = mapped_column(index=True)
+    last_at: Mapped[datetime | None]
+    last_pipeline: Mapped[str | None]
+    last_problem: Mapped[str | None] = mapped_column(Text)  # why no pipeline was submitted the last time
+
+    __table_args__ = (Index("ix_schedules_owner", "owner", "id"),)
 
 
 class Webhook(Base):

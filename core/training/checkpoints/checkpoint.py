@@ -17,6 +17,7 @@ from core.native_errors import writing
 from core.training.checkpoints.remote_copies import Copies, number_of
 from core.training.recovery import Limits
 
+WEIGHTS = "weights.safetensors"
 _STATE = "training_state.json"
 _BEST = "best.safetensors"
 _REJECTED = "rejected-"

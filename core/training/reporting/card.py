@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -15,27 +16,12 @@ from core.training.reporting.report import comparison_table
 
 def write_model_card(path: Path, spec: TrainSpec, facts: TrainingFacts) -> None:
     """README.md of the model's folder."""
-    about = _FAMILIES[spec.family]
-    base = parse_ref(spec.base_model)
-    of_hub = [ref.target for ref in (parse_ref(source.ref) for source in spec.datasets) if ref.scheme == "hf"]
-    data = ModelCardData(
-        library_name=about.library,
-        pipeline_tag=about.task,
-        tags=list(about.tags),
-        base_model=base.target if base.scheme == "hf" else None,
-        base_model_relation="finetune" if base.scheme == "hf" else None,
-        datasets=sorted(set(of_hub)) or None,
-        license="other" if facts.licences else None,
-        license_name="as-its-training-data" if facts.licences else None,
-        model_name=spec.name or about.title,
-        eval_results=_results(facts) or None,
-    )
-    datasets = ", ".join(f"`{source.ref}`" for source in spec.datasets)
-    body = Document(
-        spec.name or about.title,
+    _write(
+        path,
+        spec,
         [
             Text(
-                f"Fine-tuned from `{spec.base_model}` on {datasets}: {facts.rows} pairs, "
+                f"Fine-tuned from `{spec.base_model}` on {_datasets(spec)}: {facts.rows} pairs, "
                 f"{facts.steps} steps, batch size {spec.batch_size}, learning rate "
                 f"{spec.learning_rate:g}, {_LOSSES[spec.loss.name]} at temperature {spec.loss.temperature:g}."
             ),
@@ -62,9 +48,50 @@ def write_model_card(path: Path, spec: TrainSpec, facts: TrainingFacts) -> None:
                 words=2,
             ),
         ],
+        license="other" if facts.licences else None,
+        license_name="as-its-training-data" if facts.licences else None,
+        eval_results=_results(facts) or None,
     )
+
+
+def write_checkpoint_card(path: Path, reference: str, spec: TrainSpec, step: int) -> None:
+    """README.md of a model that was made of a checkpoint of a training."""
+    _write(
+        path,
+        spec,
+        [
+            Text(
+                f"`{reference}`: as it was after step {step} of a training from `{spec.base_model}` on "
+                f"{_datasets(spec)}. The training may not have been at its end."
+            ),
+            Heading("Where it comes from"),
+            Table(["", ""], [["seed", str(spec.seed)], ["prompts", spec.prompts.said()]], words=2),
+        ],
+    )
+
+
+def _write(path: Path, spec: TrainSpec, blocks: list[Block], **facts: Any) -> None:
+    """The card of a trained model. ``facts`` are further fields of its metadata."""
+    about = _FAMILIES[spec.family]
+    base = parse_ref(spec.base_model)
+    of_hub = [ref.target for ref in (parse_ref(source.ref) for source in spec.datasets) if ref.scheme == "hf"]
+    data = ModelCardData(
+        library_name=about.library,
+        pipeline_tag=about.task,
+        tags=list(about.tags),
+        base_model=base.target if base.scheme == "hf" else None,
+        base_model_relation="finetune" if base.scheme == "hf" else None,
+        datasets=sorted(set(of_hub)) or None,
+        model_name=spec.name or about.title,
+        **facts,
+    )
+    body = Document(spec.name or about.title, blocks)
     usage = f"```python\n{about.usage}\n```\n"
     path.write_text(f"---\n{data.to_yaml()}\n---\n\n{body.markdown()}\n## Use\n\n{usage}", encoding="utf-8")
+
+
+def _datasets(spec: TrainSpec) -> str:
+    return ", ".join(f"`{source.ref}`" for source in spec.datasets)
 
 
 def _trained_lengths(facts: TrainingFacts) -> str:

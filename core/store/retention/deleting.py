@@ -1,0 +1,242 @@
+"""Deleting jobs, pipelines and artifacts: rows at once, files afterwards (`core.store.retention.files`)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from core.errors import Conflict, NotFound
+from core.jobs.state import JobState
+from core.spec.job import PART_OF
+from core.store.moves import get_job
+from core.store.pipelines.pipelines import get_pipeline
+from core.store.retention.files import leave
+from core.store.retention.needs import need_of
+from core.store.schema.access import EVERYTHING, Access
+from core.store.schema.database import Database
+from core.store.schema.tables import (
+    Artifact,
+    Dependency,
+    EventRow,
+    IdempotencyKey,
+    Job,
+    JobInput,
+    LogChunk,
+    Metric,
+    Pipeline,
+    PipelineEvent,
+)
+
+CHECKPOINT = "checkpoint"
+"""Kind of the artifacts that models can be made of: weights of a training's checkpoints."""
+
+
+class RetentionStore:
+    """Deletes what nothing needs. Whatever something needs stays, whoever asks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # -- on request --------------------------------------------------------------------------------
+
+    def pin(self, artifact_id: str, access: Access = EVERYTHING, *, pinned: bool = True) -> Artifact:
+        """Keep an artifact until it is unpinned. Raises `NotFound` or `Forbidden`."""
+        with self._database.write() as session:
+            artifact = self._own(session, artifact_id, access)
+            if pinned and artifact.pinned_at is None:
+                artifact.pinned_at = session.scalar(select(self._database.time()))
+            elif not pinned:
+                artifact.pinned_at = None
+            return artifact
+
+    def delete_artifact(self, artifact_id: str, access: Access = EVERYTHING) -> None:
+        """Raises `NotFound`, `Forbidden`, and `Conflict` while something needs it."""
+        with self._database.write() as session:
+            artifact = self._own(session, artifact_id, access)
+            if need := need_of(session, artifact):
+                raise Conflict(f"Artifact {artifact_id} cannot be deleted: {need}")
+            self._forget(session, artifact)
+
+    def delete_job(self, job_id: str, access: Access = EVERYTHING) -> None:
+        """Delete an ended job, its parts, and what they have made.
+
+        Raises `NotFound`, `Forbidden`, and `Conflict` for one that has not ended, for a stage of a pipeline,
+        and while something needs one of its outputs.
+        """
+        with self._database.write() as session:
+            job = get_job(session, job_id, access, lock=True)
+            access.check_change(job)
+            if job.pipeline_id is not None:
+                raise Conflict(
+                    f"Job {job_id} belongs to pipeline {job.pipeline_id}: it is deleted with the pipeline"
+                )
+            self._delete_jobs(session, [job, *self._parts(session, job)])
+
+    def delete_pipeline(self, pipeline_id: str, access: Access = EVERYTHING) -> None:
+        """Delete an ended pipeline with all its jobs and what they have made. Raises as `delete_job` does."""
+        with self._database.write() as session:
+            pipeline = get_pipeline(session, pipeline_id, access)
+            access.check_change(pipeline)
+            query = select(Job).where(Job.pipeline_id == pipeline_id).order_by(Job.id).with_for_update()
+            stages = session.scalars(query).all()
+            self._delete_jobs(
+                session, [*stages, *(part for job in stages for part in self._parts(session, job))]
+            )
+            session.execute(delete(Pipeline).where(Pipeline.id == pipeline_id))
+
+    # -- by age ------------------------------------------------------------------------------------
+
+    def expired(
+        self, *, artifact_days: float | None, checkpoint_days: float | None, limit: int = 1000
+    ) -> list[Artifact]:
+        """Artifacts that are old enough to go, oldest first: weights of checkpoints whose job has ended, and
+        outputs of jobs that are not the newest version of their name. Uploads never are.
+
+        Some of them may be needed: `delete_expired` looks.
+        """
+        conditions = []
+        if checkpoint_days is not None:
+            ended = exists().where(
+                Job.id == Artifact.job_id, Job.finished_at < self._ago(checkpoint_days), _FINAL
+            )
+            conditions.append(and_(Artifact.kind == CHECKPOINT, ended))
+        if artifact_days is not None:
+            newer = aliased(Artifact)
+            old = and_(
+                Artifact.kind != CHECKPOINT,
+                Artifact.job_id.is_not(None),
+                Artifact.created_at < self._ago(artifact_days),
+                exists().where(Job.id == Artifact.job_id, _FINAL),
+                or_(
+                    Artifact.name.is_(None),
+                    exists().where(
+                        newer.kind == Artifact.kind,
+                        newer.name == Artifact.name,
+                        newer.version > Artifact.version,
+                    ),
+                ),
+            )
+            conditions.append(old)
+        if not conditions:
+            return []
+        query = select(Artifact).where(or_(*conditions), Artifact.pinned_at.is_(None))
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(Artifact.id).limit(limit)))
+
+    def need(self, artifact: Artifact) -> str | None:
+        """What needs an artifact now, for whoever only wants to look."""
+        with self._database.read() as session:
+            return need_of(session, artifact)
+
+    def delete_unless_needed(self, artifact_id: str) -> bool:
+        """Whether it is gone now."""
+        try:
+            self.delete_artifact(artifact_id)
+        except Conflict:
+            return False
+        except NotFound:
+            pass
+        return True
+
+    def _ago(self, days: float) -> ColumnElement[datetime]:
+        return self._database.time(-days * 86_400)
+
+    # -- rows --------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _own(session: Session, artifact_id: str, access: Access) -> Artifact:
+        """The artifact's row, locked after that of its job: jobs that come meanwhile wait for us."""
+        maker = session.scalar(select(Artifact.job_id).where(Artifact.id == artifact_id))
+        if maker is not None:
+            session.scalar(select(Job.id).where(Job.id == maker).with_for_update())
+        query = select(Artifact).where(Artifact.id == artifact_id, access.visible(Artifact))
+        artifact = session.scalar(query.with_for_update())
+        if artifact is None:
+            raise NotFound(f"Artifact not found: {artifact_id!r}")
+        access.check_change(artifact)
+        return artifact
+
+    @staticmethod
+    def _parts(session: Session, whole: Job) -> list[Job]:
+        query = (
+            select(Job)
+            .join(Dependency, Dependency.depends_on == Job.id)
+            .where(Dependency.job_id == whole.id, Job.labels[PART_OF].as_string() == whole.id)
+        )
+        return list(session.scalars(query.order_by(Job.id).with_for_update(of=Job)))
+
+    def _delete_jobs(self, session: Session, jobs: Sequence[Job]) -> None:
+        """Jobs whose rows the caller has locked."""
+        ids = [job.id for job in jobs]
+        for job in jobs:
+            if not JobState(job.state).final:
+                raise Conflict(f"Job {job.id} is {job.state}: only ended jobs can be deleted")
+        waiting = (
+            select(Job)
+            .join(Dependency, Dependency.job_id == Job.id)
+            .where(Dependency.depends_on.in_(ids), Job.id.not_in(ids), Job.state.in_(_ACTIVE))
+        )
+        if (child := session.scalar(waiting.limit(1))) is not None:
+            raise Conflict(f"Job {child.id} ({child.state}) depends on it: it cannot be deleted yet")
+        made = select(Artifact).where(Artifact.job_id.in_(ids)).order_by(Artifact.id.desc()).with_for_update()
+        # The last one first: of the jobs that go together one may have made what another has read.
+        for artifact in session.scalars(made).all():
+            if need := need_of(session, artifact):
+                raise Conflict(f"Its output {artifact.output} ({artifact.id}) cannot be deleted: {need}")
+            self._forget(session, artifact)
+        of_jobs: list[ColumnElement[bool]] = [
+            PipelineEvent.job_id.in_(ids),
+            EventRow.job_id.in_(ids),
+            Metric.job_id.in_(ids),
+            LogChunk.job_id.in_(ids),
+            IdempotencyKey.job_id.in_(ids),
+            JobInput.job_id.in_(ids),
+            or_(Dependency.job_id.in_(ids), Dependency.depends_on.in_(ids)),
+        ]
+        tables = (PipelineEvent, EventRow, Metric, LogChunk, IdempotencyKey, JobInput, Dependency)
+        for table, condition in zip(tables, of_jobs, strict=True):
+            session.execute(delete(table).where(condition))
+        session.execute(delete(Job).where(Job.id.in_(ids)))
+
+    def _forget(self, session: Session, artifact: Artifact) -> None:
+        forget_artifact(self._database, session, artifact)
+
+
+def forget_artifact(database: Database, session: Session, artifact: Artifact) -> None:
+    """Delete the row of an artifact that nothing needs. Its files go later, unless another row has them."""
+    session.execute(delete(JobInput).where(JobInput.artifact_id == artifact.id))
+    session.execute(delete(Artifact).where(Artifact.id == artifact.id))
+    leave(database, session, artifact.uri)
+
+
+def drop_superseded(database: Database, session: Session, job: Job) -> None:
+    """Delete the weights of a job's checkpoints that are neither among its newest nor the best ones, unless
+    something needs them. The caller has locked the job's row."""
+    query = select(Artifact).where(Artifact.job_id == job.id, Artifact.kind == CHECKPOINT)
+    found = sorted(
+        session.scalars(query.order_by(Artifact.id.desc()).with_for_update()).all(),
+        key=step_of,
+        reverse=True,
+    )
+    keep = int(job.spec.get("checkpoint", {}).get("keep", 1))
+    newest = {artifact.id for artifact in found[:keep]}
+    best = best_of(found)
+    for artifact in found:
+        if artifact.id not in newest and artifact is not best and need_of(session, artifact) is None:
+            forget_artifact(database, session, artifact)
+
+
+def step_of(artifact: Artifact) -> int:
+    """The step of a checkpoint's weights."""
+    return int(artifact.manifest["metadata"]["step"])
+
+
+def best_of(found: Sequence[Artifact]) -> Artifact | None:
+    """The one that was the best when it was published, the last of these."""
+    marked = [artifact for artifact in found if artifact.manifest["metadata"].get("best")]
+    return max(marked, key=lambda artifact: artifact.id, default=None)
+
+
+_ACTIVE = [state for state in JobState if not state.final]
+_FINAL = Job.state.in_([state for state in JobState if state.final])
