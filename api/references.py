@@ -14,7 +14,7 @@ from core.spec.parse import validate_spec
 from core.spec.parts.reference_places import replace_references
 from core.spec.parts.refs import Ref, parse_ref
 from core.store import Store
-from core.store.retention.deleting import step_of
+from core.store.retention.checkpoints import step_of
 from core.store.schema.access import Access
 
 

@@ -80,7 +80,7 @@ class Checker:
             depends_on=[*parents, *(part.id for part in parts)],
             least_gpu_memory=least,
             stage=stage,
-            reuse=reuse,
+            reuse=reuse or isinstance(spec, ExportSpec),
             result_scope=scope,
         )
         return [*parts, whole]

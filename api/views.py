@@ -22,8 +22,8 @@ from core.jobs.views import (
 )
 from core.spec.pipelines.recipe_facts import RecipeChoice
 from core.store import Store
+from core.store.artifacts import Checkpoint
 from core.store.pipelines.pipelines import end_reason_of
-from core.store.retention.deleting import best_of, step_of
 from core.store.schema.tables import ApiKey, Artifact, Delivery, Job, Pipeline, Webhook, Worker
 from core.store.waiting_line import Waiting
 
@@ -91,6 +91,7 @@ def artifact_view(artifact: Artifact, *, listed: bool = False) -> ArtifactView:
         sha256=artifact.sha256,
         bytes=artifact.bytes,
         created_at=artifact.created_at,
+        pinned_at=artifact.pinned_at,
         files=[] if listed else files,
         file_count=len(files),
         metadata=metadata,
@@ -150,19 +151,18 @@ def pipeline_view(
     )
 
 
-def checkpoint_views(job_id: str, found: Sequence[Artifact]) -> list[CheckpointView]:
+def checkpoint_views(job_id: str, found: Sequence[Checkpoint]) -> list[CheckpointView]:
     """``found``: the checkpoints of a job, by step."""
-    best = best_of(found)
     return [
         CheckpointView(
-            step=step_of(one),
-            reference=f"job:{job_id}/checkpoint@{step_of(one)}",
-            metrics=one.manifest["metadata"].get("metrics"),
-            best=one is best,
+            step=one.step,
+            reference=f"job:{job_id}/checkpoint@{one.step}",
+            metrics=one.metrics,
+            best=one.best,
             last=one is found[-1],
-            artifact=one.id,
-            bytes=one.bytes,
-            created_at=one.created_at,
+            artifact=one.artifact.id,
+            bytes=one.artifact.bytes,
+            created_at=one.artifact.created_at,
         )
         for one in found
     ]

@@ -17,8 +17,10 @@ from client.connection import ATTEMPTS, Connection, error_of, is_known, quoted, 
 from client.pipelines import Pipelines
 from core.errors import NotFound, ReasonError
 from core.jobs.lineage import LineageView
+from core.jobs.state import JobState
 from core.jobs.views import (
     ArtifactView,
+    CheckpointView,
     DeliveryView,
     EstimateView,
     EventView,
@@ -111,6 +113,15 @@ class Client:
 
     def retry(self, job_id: str) -> JobView:
         return self._act(job_id, "retry")
+
+    def delete_job(self, job_id: str) -> None:
+        """Delete an ended job and its outputs. Raises `Conflict` while one of them is needed."""
+        self._connection.request("DELETE", f"/jobs/{quoted(job_id)}")
+
+    def checkpoints(self, job_id: str) -> list[CheckpointView]:
+        """Return the checkpoints of a training that can be used as models, by step."""
+        found = self._connection.json("GET", f"/jobs/{quoted(job_id)}/checkpoints")
+        return Page[CheckpointView].model_validate(found).items
 
     def _act(self, job_id: str, verb: str) -> JobView:
         return JobView.model_validate(self._connection.json("POST", f"/jobs/{quoted(job_id)}/{verb}"))
@@ -239,14 +250,32 @@ class Client:
         for page in self._connection.pages(f"/webhooks/{quoted(webhook_id)}/deliveries", limit=limit):
             yield from Page[DeliveryView].model_validate(page).items
 
+    def delete_artifact(self, artifact_id: str) -> None:
+        """Raises `Conflict` while something needs it."""
+        self._connection.request("DELETE", f"/artifacts/{quoted(artifact_id)}")
+
+    def pin(self, artifact_id: str) -> ArtifactView:
+        """Keep an artifact until it is unpinned."""
+        return ArtifactView.model_validate(
+            self._connection.json("PUT", f"/artifacts/{quoted(artifact_id)}/pin")
+        )
+
+    def unpin(self, artifact_id: str) -> None:
+        self._connection.request("DELETE", f"/artifacts/{quoted(artifact_id)}/pin")
+
     def workers(self) -> list[WorkerView]:
         return Page[WorkerView].model_validate(self._connection.json("GET", "/workers")).items
 
     def find(self, reference: str) -> ArtifactView:
-        """``job:ID/OUTPUT``, ``model:ID``, ``dataset:ID``, their ``NAME[@VERSION]``, or ``artifact:ID``."""
+        """``job:ID/OUTPUT``, ``model:ID``, ``dataset:ID``, their ``NAME[@VERSION]``, or ``artifact:ID``.
+
+        Of a checkpoint (``job:ID/checkpoint@STEP``), its weights.
+        """
         scheme, _, target = reference.rpartition(":")
         if scheme == "job":
             job_id, _, output = target.partition("/")
+            if output.startswith("checkpoint@"):
+                return self._weights(job_id, output.removeprefix("checkpoint@"))
             for artifact in self.artifacts(job_id):
                 if artifact.output == output:
                     return artifact
@@ -263,6 +292,14 @@ class Client:
             raise NotFound(f"Model not found: {target!r}")
         return ArtifactView.model_validate(self._connection.json("GET", f"/artifacts/{quoted(target)}"))
 
+    def _weights(self, job_id: str, which: str) -> ArtifactView:
+        for one in self.checkpoints(job_id):
+            if which == str(one.step) or (which == "best" and one.best) or (which == "last" and one.last):
+                return ArtifactView.model_validate(
+                    self._connection.json("GET", f"/artifacts/{quoted(one.artifact)}")
+                )
+        raise NotFound(f"Job {job_id} has no checkpoint @{which}: see reason checkpoints {job_id}")
+
     def lineage(self, reference: str) -> LineageView:
         """Return what an artifact was made from, and what was made of it."""
         artifact = self.find(reference)
@@ -271,7 +308,16 @@ class Client:
         )
 
     def download(self, reference: str, folder: Path) -> ArtifactView:
-        """Download all files of an artifact and verify their sha256. Resumes an earlier, interrupted call."""
+        """Download all files of an artifact and verify their sha256. Resumes an earlier, interrupted call.
+
+        Of a checkpoint a job makes a model first, which is waited for. Raises `ReasonError` if it fails.
+        """
+        if _is_checkpoint(reference):
+            made = self.wait(self.submit({"kind": "export", "model": reference}).id)
+            if made.state != JobState.SUCCEEDED:
+                why = made.end_reason.message if made.end_reason else made.state
+                raise ReasonError(f"No model could be made of {reference} (job {made.id}): {why}")
+            reference = f"job:{made.id}/model"
         artifact = self.find(reference)
         for entry in artifact.files:
             self._download_file(artifact.id, entry, folder / entry["path"])
@@ -312,6 +358,10 @@ class Client:
             with partial.open("ab" if response.status_code == 206 else "wb") as file:
                 for block in response.iter_bytes(1 << 20):
                     file.write(block)
+
+
+def _is_checkpoint(reference: str) -> bool:
+    return reference.startswith("job:") and "/checkpoint@" in reference
 
 
 def _visible(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

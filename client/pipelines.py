@@ -51,6 +51,10 @@ class Pipelines:
         """Queue the failed and cancelled stages again. What has succeeded is not run again."""
         return self._act(pipeline_id, "retry")
 
+    def delete(self, pipeline_id: str) -> None:
+        """Delete an ended pipeline, its jobs and their outputs. Raises `Conflict` while one is needed."""
+        self._connection.request("DELETE", f"/pipelines/{quoted(pipeline_id)}")
+
     def _act(self, pipeline_id: str, verb: str) -> PipelineView:
         return PipelineView.model_validate(
             self._connection.json("POST", f"/pipelines/{quoted(pipeline_id)}/{verb}")

@@ -21,9 +21,10 @@ def localized(arguments: list[str], client: Client, settings: Settings) -> list[
         found.append(str(folder))
         page = folder / "embeddings.json"
         if page.exists() and "--model" not in arguments:
-            reference = json.loads(page.read_text(encoding="utf-8"))["reference"]
-            if _KEPT_THERE.fullmatch(reference):
-                extra = ["--model", str(_fetch(reference, client, settings))]
+            told = json.loads(page.read_text(encoding="utf-8"))
+            # By the id of what was used: a name, or a checkpoint, may mean something else by now.
+            if used := told.get("inputs", {}).get(told["reference"], {}).get("artifact"):
+                extra = ["--model", str(_fetch(f"artifact:{used}", client, settings))]
     return extra + found
 
 

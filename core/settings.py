@@ -16,6 +16,9 @@ def _split(value: object, separators: str) -> object:
     return [part.strip() for part in value.split(separators[0]) if part.strip()]
 
 
+_DAYS = ("run_folder_days", "checkpoint_days", "artifact_days", "cache_days")
+
+
 class Settings(BaseSettings):
     """All settings. Defaults: the embedded service (SQLite, filesystem broker, local files)."""
 
@@ -92,6 +95,28 @@ class Settings(BaseSettings):
         description="File that a worker touches after each heartbeat that the database has stored; for "
         "health checks.",
     )
+    run_folder_days: float | None = Field(
+        7.0,
+        gt=0,
+        description="Days after its end for which a failed or cancelled job's run folder is kept. null: "
+        "forever.",
+    )
+    checkpoint_days: float | None = Field(
+        14.0,
+        gt=0,
+        description="Days after a job's end for which its checkpoints are kept. null: forever.",
+    )
+    artifact_days: float | None = Field(
+        None,
+        gt=0,
+        description="Days for which outputs of jobs are kept. Uploads, the newest version of a name and what "
+        "is pinned or in use stay. null: forever.",
+    )
+    cache_days: float | None = Field(
+        30.0,
+        ge=1,
+        description="Days after its last use for which an entry of a cache is kept. null: forever.",
+    )
     max_body_bytes: int = Field(1_048_576, gt=0, description="Largest JSON body.")
     max_upload_bytes: int = Field(
         4_294_967_296,
@@ -107,6 +132,11 @@ class Settings(BaseSettings):
     @classmethod
     def _paths(cls, value: object) -> object:
         return _split(value, os.pathsep + ",")
+
+    @field_validator(*_DAYS, mode="before")
+    @classmethod
+    def _forever(cls, value: object) -> object:
+        return None if value in ("", "null") else value
 
     @field_validator("queues", "allowed_urls", mode="before")
     @classmethod

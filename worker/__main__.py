@@ -1,12 +1,15 @@
-"""``python -m worker``: one worker on this host."""
+"""``python -m worker``: one worker on this host; ``python -m worker gc``: remove what is old, once."""
 
 import argparse
 import sys
 
 from core.settings import Settings
 from worker.celery_app import main
+from worker.garbage import collect_once
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["gc"]:
+        sys.exit(collect_once(sys.argv[2:]))
     parser = argparse.ArgumentParser(
         prog="reason worker",
         description="Run jobs on this host. Ctrl-C: running jobs save a checkpoint and go back to the queue.",

@@ -19,6 +19,7 @@ from core.settings import Settings
 from core.spec.parse import KINDS
 from core.store import open_store
 from migrations import is_current
+from worker.collector import Collector, CollectorThread
 from worker.courier import Courier
 from worker.inventory import read_inventory
 from worker.launch import Launcher
@@ -57,6 +58,7 @@ def main(settings: Settings | None = None) -> int:
     app = celery_for(settings)
     runner = Runner(settings, store, launcher, worker_id, inventory.gpus)
     courier = Courier(settings, store.webhooks)
+    collector = CollectorThread(Collector(settings, store))
     sweeper = Sweeper(settings, store, Queue(settings, app), runner, worker_id, inventory.slots)
     register(app, runner)
 
@@ -66,6 +68,7 @@ def main(settings: Settings | None = None) -> int:
     def ready(**_: Any) -> None:
         sweeper.start()
         courier.start()
+        collector.start()
         _log.info("Worker %s is ready: %d slots, %d GPUs", worker_id, inventory.slots, len(inventory.gpus))
 
     signals.worker_shutting_down.connect(shutting_down, weak=False)
@@ -90,6 +93,7 @@ def main(settings: Settings | None = None) -> int:
     )
     sweeper.stop()
     courier.stop()
+    collector.stop()
     try:
         store.workers.remove(worker_id)
     except Unavailable as error:

@@ -26,7 +26,7 @@ from core.jobs.reasons import lost_run_folder
 from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Claim, Requests
 from core.store.attempts.progress import ProgressStore, ProgressUpdate
-from core.store.retention.deleting import CHECKPOINT
+from core.store.retention.checkpoints import CHECKPOINT
 from core.store.retention.files import NotHeld
 
 _log = logging.getLogger(__name__)

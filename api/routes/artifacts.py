@@ -1,10 +1,10 @@
 """Finished outputs: manifests and files."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from api.deps import LibraryDep, Reader, StoreDep, VisibleArtifact
+from api.deps import LibraryDep, Reader, StoreDep, Submitter, VisibleArtifact
 from api.lineage import lineage_view
 from api.ranges import FILE_RESPONSES, RANGE_HEADERS, serve
 from api.routing import Route
@@ -13,7 +13,7 @@ from core.data.io.packing import PACKED
 from core.errors import NotFound
 from core.jobs.lineage import LineageView
 from core.jobs.views import ArtifactView
-from core.spec.parts.forms import PLAIN
+from core.spec.parts.forms import PLAIN, ArtifactId
 
 router = APIRouter(route_class=Route, tags=["artifacts"])
 
@@ -21,6 +21,46 @@ router = APIRouter(route_class=Route, tags=["artifacts"])
 @router.get("/artifacts/{artifact_id}", summary="An artifact and its manifest")
 def get_artifact(artifact: VisibleArtifact) -> ArtifactView:
     return artifact_view(artifact)
+
+
+PathArtifact = Annotated[ArtifactId, Path()]
+
+_CHANGE: dict[int | str, dict[str, Any]] = {
+    403: {"description": "The artifact belongs to another key, and this key does not have the scope admin."}
+}
+
+
+@router.delete(
+    "/artifacts/{artifact_id}",
+    status_code=204,
+    summary="Delete an artifact",
+    responses={
+        **_CHANGE,
+        409: {
+            "description": "Something needs it: a job that has not ended, embeddings or checkpoints that are "
+            "of no use without it, a schedule, its name (`@current`), or a pin."
+        },
+    },
+)
+def delete(artifact_id: PathArtifact, store: StoreDep, principal: Submitter) -> Response:
+    """The job that made it stays. Files are removed within minutes, unless an equal artifact has the same
+    ones."""
+    store.retention.delete_artifact(artifact_id, principal.access)
+    return Response(status_code=204)
+
+
+@router.put("/artifacts/{artifact_id}/pin", summary="Pin an artifact", responses=_CHANGE)
+def pin(artifact_id: PathArtifact, store: StoreDep, principal: Submitter) -> ArtifactView:
+    """Nobody deletes it until it is unpinned, however old it becomes."""
+    return artifact_view(store.retention.pin(artifact_id, principal.access))
+
+
+@router.delete(
+    "/artifacts/{artifact_id}/pin", status_code=204, summary="Unpin an artifact", responses=_CHANGE
+)
+def unpin(artifact_id: PathArtifact, store: StoreDep, principal: Submitter) -> Response:
+    store.retention.pin(artifact_id, principal.access, pinned=False)
+    return Response(status_code=204)
 
 
 @router.get("/artifacts/{artifact_id}/lineage", summary="What an artifact was made from, and what of it")

@@ -207,6 +207,25 @@ def change(
     return job_view(store.jobs.change(job_id, changes, principal.access), store)
 
 
+@router.delete(
+    "/{job_id}",
+    status_code=204,
+    summary="Delete an ended job and its outputs",
+    responses={
+        403: _ACTION[403],
+        409: {
+            "description": "The job has not ended, belongs to a pipeline, or one of its outputs is needed: "
+            "by a job that has not ended, by embeddings that were made with it, or because it is pinned."
+        },
+    },
+)
+def delete(job_id: PathJob, store: StoreDep, principal: Submitter) -> Response:
+    """Its events, metrics, log and outputs are gone. Files are removed within minutes, unless an equal output
+    of another job has the same ones."""
+    store.retention.delete_job(job_id, principal.access)
+    return Response(status_code=204)
+
+
 @router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=_ACTION)
 def cancel(job_id: PathJob, store: StoreDep, principal: Submitter) -> JobView:
     """End the job, and the jobs of its parts. A running job first saves a checkpoint, from which a retry
@@ -304,7 +323,7 @@ def checkpoints(job: VisibleJob, store: StoreDep) -> Page[CheckpointView]:
     `job:ID/checkpoint@STEP`, `@best` or `@last` stands wherever a spec names a model, also while the job runs
     and after it has failed.
     """
-    return Page(items=checkpoint_views(job.id, store.artifacts.checkpoints(job.id)))
+    return Page(items=checkpoint_views(job.id, store.artifacts.checkpoints(job)))
 
 
 @router.get("/{job_id}/artifacts", summary="Outputs of a job")

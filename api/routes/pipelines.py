@@ -192,6 +192,21 @@ _ACTION: dict[int | str, dict[str, Any]] = {
 }
 
 
+@router.delete(
+    "/{pipeline_id}",
+    status_code=204,
+    summary="Delete an ended pipeline with its jobs and their outputs",
+    responses={
+        403: _ACTION[403],
+        409: {"description": "The pipeline has not ended, or one of its outputs is needed or pinned."},
+    },
+)
+def delete(pipeline_id: PathPipeline, store: StoreDep, principal: Submitter) -> Response:
+    """All of it or nothing. Files are removed within minutes."""
+    store.retention.delete_pipeline(pipeline_id, principal.access)
+    return Response(status_code=204)
+
+
 @router.post("/{pipeline_id}/cancel", status_code=202, summary="Cancel a pipeline", responses=_ACTION)
 def cancel(pipeline_id: PathPipeline, store: StoreDep, principal: Submitter) -> PipelineView:
     """Cancel all stages that have not ended. Running jobs first save a checkpoint."""

@@ -12,12 +12,13 @@ from client.cli import (  # each adds its commands to the application
     lineage,
     machine,
     pipelines,
+    retention,
     webhooks,
 )
 from client.cli.shared import app
 from core.errors import InvalidRequest, ReasonError, ServiceUnreachable
 
-__all__ = ["artifacts", "improve", "jobs", "lineage", "machine", "main", "pipelines", "webhooks"]
+__all__ = ["artifacts", "improve", "jobs", "lineage", "machine", "main", "pipelines", "retention", "webhooks"]
 
 
 def main() -> None:
@@ -48,6 +49,7 @@ _PASSED_ON = {
     "api": ["api"],
     "worker": ["worker"],
     "keys": ["api", "keys"],
+    "gc": ["worker", "gc"],
     "run": ["core.cli.run"],
 }
 

@@ -111,7 +111,13 @@ def datasets(as_json: Json = False) -> None:
 
 @app.command(epilog="example: reason download job:job_01k9.../model data/my-model")
 def download(
-    reference: Annotated[str, typer.Argument(help="job:ID/OUTPUT, model:ID or model:NAME@VERSION.")],
+    reference: Annotated[
+        str,
+        typer.Argument(
+            help="job:ID/OUTPUT, model:ID or model:NAME@VERSION; or a checkpoint, job:ID/checkpoint@best, of "
+            "which a job makes a model first."
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(help="Folder to write the files to.")],
     as_json: Json = False,
 ) -> None:

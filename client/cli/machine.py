@@ -98,5 +98,10 @@ def worker() -> None:
 
 
 @app.command(add_help_option=False)
+def gc() -> None:
+    """Remove what is old and needed by nothing."""
+
+
+@app.command(add_help_option=False)
 def keys() -> None:
     """Create, list and revoke API keys."""

@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 import fsspec
 from fsspec.core import url_to_fs
 
+from core.artifacts.cache import touch
 from core.artifacts.folders import (
     MANIFEST,
     Manifest,
@@ -138,6 +139,7 @@ class Library:
         manifest = self.manifest(uri)
         final = cache / self._place(manifest)
         if is_whole(final):
+            touch(final)
             return final
         staging = fresh_folder(cache / "staging" / uuid.uuid4().hex)
         try:
@@ -180,10 +182,62 @@ class Library:
 
     def remove(self, place: str) -> None:
         """A folder and all in it; nothing when it is not there. Raises `StorageFailure`."""
+        self.discard(place)()
+
+    def discard(self, place: str) -> Callable[[], None]:
+        """Make a folder count for nothing, at once; returns what removes it, which may take long.
+
+        What others put at the same place afterwards stays. Both raise `StorageFailure`.
+        """
         with self._answering(f"removing {place}"):
+            if self.local is not None:
+                aside = self.local / "staging" / uuid.uuid4().hex
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    (self.local / place).rename(aside)
+                return lambda: shutil.rmtree(aside, ignore_errors=True)
             self._fs.invalidate_cache()
-            if self._fs.exists(f"{self._path}/{place}"):
-                self._fs.rm(f"{self._path}/{place}", recursive=True)
+            found = self._fs.find(f"{self._path}/{place}")
+            if manifests := [path for path in found if path.endswith(f"/{MANIFEST}")]:
+                self._fs.rm(manifests)
+
+        def remove() -> None:
+            with self._answering(f"removing {place}"):
+                if others := [path for path in found if path not in manifests]:
+                    self._fs.rm(others)
+
+        return remove
+
+    def place_of(self, uri: str) -> str:
+        """The path of an artifact under the root. Raises `NotFound` for one of another storage."""
+        return self._inside(uri).removeprefix(f"{self._path}/")
+
+    def folders(self) -> Iterator[str]:
+        """The URI of every artifact's folder. Raises `StorageFailure`."""
+        with self._answering("listing artifacts"):
+            self._fs.invalidate_cache()
+            for kind in self._names(""):
+                for start in self._names(kind):
+                    if len(start) == 2:
+                        for name in self._names(f"{kind}/{start}"):
+                            yield f"{self.root}/{kind}/{start}/{name}"
+
+    def names(self, place: str) -> list[str]:
+        """What lies in a folder, by its names; nothing when it is not there. Raises `StorageFailure`."""
+        with self._answering(f"listing {place}"):
+            self._fs.invalidate_cache()
+            return self._names(place)
+
+    def _names(self, place: str) -> list[str]:
+        top = f"{self._path}/{place}".rstrip("/")
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(top, detail=False))
+        return []
+
+    def size(self, place: str) -> int:
+        """Bytes of all files below a place. Raises `StorageFailure`."""
+        with self._answering(f"measuring {place}"):
+            return int(self._fs.du(f"{self._path}/{place}"))
 
     @contextlib.contextmanager
     def _answering(self, doing: str) -> Iterator[None]:

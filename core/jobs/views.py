@@ -202,6 +202,7 @@ class ArtifactView(Lenient):
     sha256: str
     bytes: int
     created_at: datetime
+    pinned_at: datetime | None = None
     files: list[dict[str, Any]]
     file_count: int = 0
     metadata: dict[str, Any]
@@ -213,10 +214,10 @@ class CheckpointView(Lenient):
 
     step: int
     reference: str = Field(description="How other jobs name it: job:ID/checkpoint@STEP.")
-    metrics: dict[str, dict[str, float | None]] | None = Field(
-        None, description="Dataset -> metric -> value. Null: the model was not evaluated at this step."
+    metrics: dict[str, float | None] = Field(
+        description="What was measured at this step: metric, or DATASET/metric -> value."
     )
-    best: bool = Field(description="The best so far, by the metric of evaluation.early_stopping.")
+    best: bool = Field(description="The best of these, by the metric of evaluation.early_stopping.")
     last: bool
     artifact: str
     bytes: int

@@ -14,7 +14,13 @@ from core.jobs.state import JobState
 from core.spec.parts.forms import ARTIFACT_ID, NUMBER, matches
 from core.spec.parts.refs import Ref, artifact_reference
 from core.store.moves import get_job
-from core.store.retention.deleting import CHECKPOINT, best_of, drop_superseded, step_of
+from core.store.retention.checkpoints import (
+    CHECKPOINT,
+    best_of,
+    drop_superseded,
+    metrics_at,
+    step_of,
+)
 from core.store.retention.files import refer_to
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
@@ -94,6 +100,16 @@ def _hold_name(session: Session, kind: str, name: str) -> None:
     """Until the transaction ends: two that end at once must not draw the same version."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"{kind}/{name}"})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that can be used as a model. ``metrics`` are those that were measured after its step."""
+
+    step: int
+    artifact: Artifact
+    metrics: dict[str, float | None]
+    best: bool
 
 
 def _input(found: Artifact) -> ArtifactInput:
@@ -197,31 +213,35 @@ class ArtifactStore:
         with self._database.read() as session:
             return list(session.scalars(query.order_by(Artifact.id)))
 
-    def checkpoints(self, job_id: str) -> list[Artifact]:
+    def checkpoints(self, job: Job) -> list[Checkpoint]:
         """The checkpoints of a job that can be used as models, by step."""
-        query = select(Artifact).where(Artifact.job_id == job_id, Artifact.kind == CHECKPOINT)
+        query = select(Artifact).where(Artifact.job_id == job.id, Artifact.kind == CHECKPOINT)
         with self._database.read() as session:
             by_step = {step_of(found): found for found in session.scalars(query.order_by(Artifact.id))}
-        return [by_step[step] for step in sorted(by_step)]
+            best = best_of(session, job, list(by_step.values()))
+            measured = metrics_at(session, job.id, list(by_step))
+        return [
+            Checkpoint(step, by_step[step], measured.get(step, {}), by_step[step] is best)
+            for step in sorted(by_step)
+        ]
 
     def checkpoint(self, ref: Ref, access: Access = EVERYTHING) -> Artifact:
         """The weights of the checkpoint that a reference names. Raises `NotFound`, and `Conflict` for a
         training that has saved none yet."""
         with self._database.read() as session:
             job = get_job(session, ref.target, access)
-        found = self.checkpoints(job.id)
-        chosen: Artifact | None
+        found = self.checkpoints(job)
         if ref.revision == "best":
-            chosen = best_of(found)
+            chosen = [one for one in found if one.best]
         elif ref.revision == "last":
-            chosen = found[-1] if found else None
+            chosen = found[-1:]
         else:
-            chosen = next((one for one in found if step_of(one) == int(ref.revision or 0)), None)
-        if chosen is not None:
-            return chosen
+            chosen = [one for one in found if one.step == int(ref.revision or 0)]
+        if chosen:
+            return chosen[0].artifact
         if job.kind != "train":
             raise NotFound(f"{ref}: job {job.id} is no training and has no checkpoints")
-        has = ", ".join(f"@{step_of(one)}" for one in found) or "none"
+        has = ", ".join(f"@{one.step}" for one in found) or "none"
         if ref.revision == "best" and found:
             raise NotFound(
                 f"{ref}: this training does not say which checkpoint is the best "

@@ -1,6 +1,6 @@
 """Deleting jobs, pipelines and artifacts: rows at once, files afterwards (`core.store.retention.files`)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
@@ -11,7 +11,8 @@ from core.jobs.state import JobState
 from core.spec.job import PART_OF
 from core.store.moves import get_job
 from core.store.pipelines.pipelines import get_pipeline
-from core.store.retention.files import leave
+from core.store.retention.checkpoints import CHECKPOINT, checkpoints_of
+from core.store.retention.files import forget, leave
 from core.store.retention.needs import need_of
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.database import Database
@@ -27,9 +28,6 @@ from core.store.schema.tables import (
     Pipeline,
     PipelineEvent,
 )
-
-CHECKPOINT = "checkpoint"
-"""Kind of the artifacts that models can be made of: weights of a training's checkpoints."""
 
 
 class RetentionStore:
@@ -88,12 +86,12 @@ class RetentionStore:
     # -- by age ------------------------------------------------------------------------------------
 
     def expired(
-        self, *, artifact_days: float | None, checkpoint_days: float | None, limit: int = 1000
+        self, *, artifact_days: float | None, checkpoint_days: float | None, after: str = "", limit: int = 500
     ) -> list[Artifact]:
-        """Artifacts that are old enough to go, oldest first: weights of checkpoints whose job has ended, and
-        outputs of jobs that are not the newest version of their name. Uploads never are.
+        """Artifacts that are old enough to go, by id: weights of checkpoints whose job has ended, and outputs
+        of jobs that are not the newest version of their name. Uploads never are.
 
-        Some of them may be needed: `delete_expired` looks.
+        Some of them may be needed: `delete_unless_needed` looks. ``after``: an id, for the next page.
         """
         conditions = []
         if checkpoint_days is not None:
@@ -120,7 +118,7 @@ class RetentionStore:
             conditions.append(old)
         if not conditions:
             return []
-        query = select(Artifact).where(or_(*conditions), Artifact.pinned_at.is_(None))
+        query = select(Artifact).where(or_(*conditions), Artifact.pinned_at.is_(None), Artifact.id > after)
         with self._database.read() as session:
             return list(session.scalars(query.order_by(Artifact.id).limit(limit)))
 
@@ -138,6 +136,28 @@ class RetentionStore:
         except NotFound:
             pass
         return True
+
+    def ended_for(self, job_ids: Sequence[str]) -> dict[str, float | None]:
+        """Days since each job has ended; None where it has not. Jobs that do not exist are not in it."""
+        with self._database.read() as session:
+            now = session.scalar(select(self._database.time()))
+            assert now is not None
+            query = select(Job.id, Job.state, Job.finished_at).where(Job.id.in_(job_ids))
+            return {
+                job_id: (now - finished).total_seconds() / 86_400
+                if JobState(state).final and finished is not None
+                else None
+                for job_id, state, finished in session.execute(query)
+            }
+
+    def while_ended(self, job_id: str, days: float, do: Callable[[], None]) -> bool:
+        """Do something short while a job that ended that long ago cannot be tried again. Returns whether."""
+        with self._database.write() as session:
+            old = select(Job.id).where(Job.id == job_id, _FINAL, Job.finished_at < self._ago(days))
+            if session.scalar(old.with_for_update()) is None:
+                return False
+            do()
+            return True
 
     def _ago(self, days: float) -> ColumnElement[datetime]:
         return self._database.time(-days * 86_400)
@@ -198,44 +218,11 @@ class RetentionStore:
         for table, condition in zip(tables, of_jobs, strict=True):
             session.execute(delete(table).where(condition))
         session.execute(delete(Job).where(Job.id.in_(ids)))
+        for job_id in ids:
+            leave(self._database, session, checkpoints_of(job_id))
 
     def _forget(self, session: Session, artifact: Artifact) -> None:
-        forget_artifact(self._database, session, artifact)
-
-
-def forget_artifact(database: Database, session: Session, artifact: Artifact) -> None:
-    """Delete the row of an artifact that nothing needs. Its files go later, unless another row has them."""
-    session.execute(delete(JobInput).where(JobInput.artifact_id == artifact.id))
-    session.execute(delete(Artifact).where(Artifact.id == artifact.id))
-    leave(database, session, artifact.uri)
-
-
-def drop_superseded(database: Database, session: Session, job: Job) -> None:
-    """Delete the weights of a job's checkpoints that are neither among its newest nor the best ones, unless
-    something needs them. The caller has locked the job's row."""
-    query = select(Artifact).where(Artifact.job_id == job.id, Artifact.kind == CHECKPOINT)
-    found = sorted(
-        session.scalars(query.order_by(Artifact.id.desc()).with_for_update()).all(),
-        key=step_of,
-        reverse=True,
-    )
-    keep = int(job.spec.get("checkpoint", {}).get("keep", 1))
-    newest = {artifact.id for artifact in found[:keep]}
-    best = best_of(found)
-    for artifact in found:
-        if artifact.id not in newest and artifact is not best and need_of(session, artifact) is None:
-            forget_artifact(database, session, artifact)
-
-
-def step_of(artifact: Artifact) -> int:
-    """The step of a checkpoint's weights."""
-    return int(artifact.manifest["metadata"]["step"])
-
-
-def best_of(found: Sequence[Artifact]) -> Artifact | None:
-    """The one that was the best when it was published, the last of these."""
-    marked = [artifact for artifact in found if artifact.manifest["metadata"].get("best")]
-    return max(marked, key=lambda artifact: artifact.id, default=None)
+        forget(self._database, session, artifact)
 
 
 _ACTIVE = [state for state in JobState if not state.final]

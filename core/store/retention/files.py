@@ -6,7 +6,7 @@ all files are there, then adds the row, in one transaction with the end of the h
 marks it first, which fails while it is held and where a row refers to it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import Unavailable
 from core.store.schema.database import Database
-from core.store.schema.tables import Artifact, UnreferencedFolder
+from core.store.schema.tables import Artifact, JobInput, UnreferencedFolder
 
 HOLD_SECONDS = 900.0
 """From the look at the files to the row that refers to them; a longer one holds them anew."""
@@ -25,6 +25,9 @@ REST_SECONDS = 60.0
 
 _REMOVAL_SECONDS = 3600.0
 """After so long whoever was removing a folder is taken for dead."""
+
+
+_AT_ONCE = 500
 
 
 class BeingRemoved(Unavailable):
@@ -50,6 +53,13 @@ def refer_to(session: Session, uri: str) -> None:
     )
     if session.scalar(held.returning(UnreferencedFolder.uri)) is None:
         raise NotHeld(uri)
+
+
+def forget(database: Database, session: Session, artifact: Artifact) -> None:
+    """Delete the row of an artifact that nothing needs. Its folder goes later, unless another row has it."""
+    session.execute(delete(JobInput).where(JobInput.artifact_id == artifact.id))
+    session.execute(delete(Artifact).where(Artifact.id == artifact.id))
+    leave(database, session, artifact.uri)
 
 
 def leave(database: Database, session: Session, uri: str) -> None:
@@ -85,21 +95,22 @@ class FolderStore:
                 if not _keep(self._database, session, uri, HOLD_SECONDS):
                     raise BeingRemoved(f"{uri} is just being removed: try again")
 
-    def note_unknown(self, uris: Iterable[str], seconds: float) -> list[str]:
-        """Note folders that are in the storage and that no row knows: what an attempt that died has left.
+    def unknown(self, uris: Sequence[str]) -> list[str]:
+        """Those that no row knows: what an attempt that died has left in the storage."""
+        known = set[str]()
+        with self._database.read() as session:
+            for begin in range(0, len(uris), _AT_ONCE):
+                some = uris[begin : begin + _AT_ONCE]
+                known.update(session.scalars(select(Artifact.uri).where(Artifact.uri.in_(some))))
+                rows = select(UnreferencedFolder.uri).where(UnreferencedFolder.uri.in_(some))
+                known.update(session.scalars(rows))
+        return sorted(set(uris) - known)
 
-        They are removed after ``seconds``. Returns those that were not known before.
-        """
-        found = []
-        with self._database.write() as session:
-            for uri in sorted(set(uris)):
-                if session.get(UnreferencedFolder, uri) or session.scalar(
-                    select(exists().where(Artifact.uri == uri))
-                ):
-                    continue
+    def note_unknown(self, uris: Iterable[str], seconds: float) -> None:
+        """Have folders removed after so long, unless a row refers to them by then."""
+        for uri in uris:
+            with self._database.write() as session:
                 _keep(self._database, session, uri, seconds)
-                found.append(uri)
-        return found
 
     def removable(self) -> list[str]:
         """Folders that could be removed now, for whoever only wants to look."""

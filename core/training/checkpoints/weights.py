@@ -88,9 +88,9 @@ class WeightsPublisher:
         """Begin to publish a whole checkpoint's weights, and the best ones if there are better ones than
         before. Waits for those of the checkpoint before."""
         self.wait()
-        waiting = [self._stage(checkpoint / WEIGHTS, step, state)]
+        waiting = [self._stage(checkpoint / WEIGHTS, step)]
         if state.best_step not in (None, step, self._best):
-            waiting.append(self._stage(self._checkpoints.best, int(state.best_step or 0), state))
+            waiting.insert(0, self._stage(self._checkpoints.best, int(state.best_step or 0)))
         self._best = state.best_step
         self._thread = threading.Thread(target=self._publish, args=(waiting,), daemon=True, name="weights")
         self._thread.start()
@@ -101,15 +101,13 @@ class WeightsPublisher:
             self._thread.join()
             self._thread = None
 
-    def _stage(self, weights: Path, step: int, state: TrainingState) -> Callable[[], None]:
+    def _stage(self, weights: Path, step: int) -> Callable[[], None]:
         """A folder of its own now, which a newer checkpoint cannot take away; returns what publishes it."""
         folder = fresh_folder(self._checkpoints.attempt_folder / f"weights-{step}")
         link(weights, folder / WEIGHTS)
         saved = self._saved.model_copy(update={"step": step})
         (folder / _TRAINING).write_text(saved.model_dump_json(indent=2), encoding="utf-8")
-        scores = next((found.scores for found in state.evaluations if found.step == step), None)
-        metadata = {"step": step, "metrics": scores, "best": step == state.best_step}
-        return lambda: self._context.publish_checkpoint(step, folder, metadata)
+        return lambda: self._context.publish_checkpoint(step, folder, {"step": step})
 
     def _publish(self, waiting: list[Callable[[], None]]) -> None:
         try:
