@@ -240,13 +240,12 @@ def keep_as(
     # Another upload of the same content may have been first, under another name: its page stays in the
     # storage, ours is in the row.
     manifest["metadata"] = escaped_json(metadata)
-    new = NewArtifact(
-        kind, kind, published.uri, published.manifest.sha256, published.manifest.bytes, manifest
-    )
+    uri, sha256, size = published.uri, published.manifest.sha256, published.manifest.bytes
     while True:
-        store.folders.hold([published.uri])
+        hold = store.folders.hold(uri)
         try:
-            library.check(published.uri)
+            library.check(uri)
+            new = NewArtifact(kind, kind, uri, sha256, size, manifest, hold)
             return store.artifacts.add_upload(new, name, access)
         except NotHeld:  # a row for the same files has just been added
             continue

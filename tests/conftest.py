@@ -82,6 +82,7 @@ def s3_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A bucket of moto's server, reached as any other S3: by the environment."""
     import boto3
     from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -90,6 +91,7 @@ def s3_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    S3FileSystem.clear_instance_cache()  # of the server of another test
     bucket = uuid.uuid4().hex
     boto3.client("s3").create_bucket(Bucket=bucket)
     yield f"s3://{bucket}/reason"

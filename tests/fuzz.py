@@ -30,6 +30,7 @@ from core.store.attempts.leases import Capacity
 from core.store.attempts.progress import ProgressUpdate
 from core.store.new_jobs import NewJob
 from migrations import upgrade
+from tests.held import held_by
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,7 @@ def _fill(store: Store, settings: Settings) -> dict[str, str]:
     made = NewArtifact(
         "model", "model", published.uri, manifest.sha256, manifest.bytes, manifest.model_dump(mode="json")
     )
-    store.folders.hold([made.uri])
-    ended = store.leases.finish(claim, EndReason.SUCCEEDED, outputs=[made])
+    ended = store.leases.finish(claim, EndReason.SUCCEEDED, outputs=[held_by(store, made)])
     return {
         "pipeline_id": pipeline.id,
         "job_id": ended.id,

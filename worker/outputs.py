@@ -1,5 +1,7 @@
 """Outputs of jobs on their way into rows: their files are held, then looked at."""
 
+from dataclasses import replace
+
 from core.artifacts import Library
 from core.jobs.protocol import Output
 from core.store.artifacts import NewArtifact
@@ -17,7 +19,7 @@ class Outputs:
 
         Raises `NotFound`, `StorageFailure` and `Unavailable`.
         """
-        self._folders.hold([output.uri])
+        hold = self._folders.hold(output.uri)
         manifest = self._library.check(output.uri)
         return NewArtifact(
             output=name,
@@ -26,10 +28,12 @@ class Outputs:
             sha256=manifest.sha256,
             bytes=manifest.bytes,
             manifest=manifest.model_dump(mode="json"),
+            hold=hold,
         )
 
-    def check_again(self, outputs: list[NewArtifact]) -> None:
+    def check_again(self, outputs: list[NewArtifact]) -> list[NewArtifact]:
         """The same of outputs that another job has made. Raises as `check` does."""
-        self._folders.hold([output.uri for output in outputs])
+        held = [replace(output, hold=self._folders.hold(output.uri)) for output in outputs]
         for output in outputs:
             self._library.check(output.uri)
+        return held

@@ -230,8 +230,7 @@ class Runner:
             return ended, []
         try:
             if equal is not None:
-                self._outputs.check_again(equal.outputs)
-                return ended, equal.outputs
+                return ended, self._outputs.check_again(equal.outputs)
             return ended, [self._outputs.check(name, output) for name, output in ended.outputs.items()]
         except (NotFound, StorageFailure) as error:
             return Ended(EndReason.STORAGE_FAILED, f"An output is incomplete: {error}"), []

@@ -147,9 +147,30 @@ def publish_folder(source: Path, final: Path, manifest: Manifest) -> None:
         else:
             _fsync(final.parent)
             return
-        if not is_whole(final):  # files are missing that were there once: it counts for nothing
-            shutil.rmtree(final, ignore_errors=True)
+        _remove_broken(final)
     raise OSError(f"{final} is made and removed by others all the time")
+
+
+def _remove_broken(final: Path) -> None:
+    """Remove a folder that files are missing from. One that others put in its place meanwhile stays."""
+    try:
+        looked_at = os.open(final, os.O_RDONLY)  # while it is open, no other folder gets its number
+    except FileNotFoundError:
+        return
+    try:
+        before = os.fstat(looked_at)
+        if is_whole(final) or not os.path.samestat(before, final.stat()):
+            return
+        aside = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
+        final.rename(aside)
+        if not os.path.samestat(before, aside.stat()):
+            with contextlib.suppress(OSError):  # there is a third one by now
+                aside.rename(final)
+        shutil.rmtree(aside, ignore_errors=True)
+    except FileNotFoundError:
+        return
+    finally:
+        os.close(looked_at)
 
 
 def inspect_folder_and_place(source: Path, final: Path, kind: str, metadata: dict[str, Any]) -> Manifest:

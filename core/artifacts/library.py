@@ -119,7 +119,10 @@ class Library:
         for entry in manifest.files:
             path = f"{self._inside(uri)}/{entry.path}"
             with self._answering(f"checking {uri}"):
-                whole = self._fs.exists(path) and self._fs.size(path) == entry.bytes
+                try:
+                    whole = self._fs.size(path) == entry.bytes
+                except FileNotFoundError:
+                    whole = False
             if not whole:
                 raise NotFound(f"{entry.path} of the artifact at {uri} is missing or incomplete")
         return manifest

@@ -30,7 +30,10 @@ from core.store.schema.tables import Artifact, Dependency, Job
 
 @dataclass(frozen=True)
 class NewArtifact:
-    """An output as the job's process reported it and the worker has checked it."""
+    """An output as the job's process reported it and the worker has checked it, while its folder was held.
+
+    ``hold`` is the token of `FolderStore.hold`.
+    """
 
     output: str
     kind: str
@@ -38,6 +41,7 @@ class NewArtifact:
     sha256: str
     bytes: int
     manifest: dict[str, Any] = field(default_factory=dict)
+    hold: str = ""
 
 
 def add_artifact(session: Session, job: Job, new: NewArtifact, now: ColumnElement[datetime]) -> str:
@@ -92,7 +96,7 @@ def _add(
     )
     session.add(artifact)
     session.flush()
-    refer_to(session, new.uri)
+    refer_to(session, new.uri, new.hold)
     return artifact
 
 

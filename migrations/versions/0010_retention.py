@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("uri", sa.String(length=2048), nullable=False),
         sa.Column("until", moment, nullable=False),
         sa.Column("removing", sa.Boolean(), nullable=False),
+        sa.Column("token", sa.String(length=32), nullable=False),
         sa.PrimaryKeyConstraint("uri", name=op.f("pk_unreferenced_folders")),
     )
     op.create_index(op.f("ix_unreferenced_folders_until"), "unreferenced_folders", ["until"])

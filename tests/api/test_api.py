@@ -15,6 +15,7 @@ from core.store.artifacts import NewArtifact
 from core.store.attempts.progress import ProgressUpdate
 from migrations import upgrade
 from tests.api.submitting import CPU, post
+from tests.held import held_by
 
 
 @pytest.fixture
@@ -41,8 +42,7 @@ def finished(http: TestClient, settings: Settings, tmp_path, text: bytes = b"012
     output = NewArtifact(
         "model", "model", published.uri, manifest.sha256, manifest.bytes, manifest.model_dump(mode="json")
     )
-    store.folders.hold([output.uri])
-    store.leases.finish(held, EndReason.SUCCEEDED, outputs=[output])
+    store.leases.finish(held, EndReason.SUCCEEDED, outputs=[held_by(store, output)])
     return http.get(f"/jobs/{held.job_id}").json()
 
 

@@ -12,6 +12,7 @@ from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Capacity
 from core.store.fleet import Inventory
 from tests.api.submitting import CPU, post
+from tests.held import held_by
 
 
 @pytest.fixture
@@ -79,8 +80,7 @@ def test_seconds_come_from_earlier_trainings(http, spec):
     held = store.leases.claim(CPU, 30)
     facts = {"device": "cpu", "operations": 4e9, "training_seconds": 2.0}
     made = NewArtifact("model", "model", "file:///x", "0" * 64, 1, {"metadata": facts})
-    store.folders.hold([made.uri])
-    store.leases.finish(held, EndReason.SUCCEEDED, outputs=[made])
+    store.leases.finish(held, EndReason.SUCCEEDED, outputs=[held_by(store, made)])
     one, two = (estimate(http, {**spec, "max_steps": steps})["seconds"] for steps in (1000, 2000))
     assert two == pytest.approx(2 * one, rel=0.01)
     assert one > 0

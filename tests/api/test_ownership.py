@@ -15,6 +15,7 @@ from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Capacity
 from core.store.new_jobs import NewJob
 from migrations import upgrade
+from tests.held import held_by
 from tests.specs import MINIMAL
 
 ROWS = b'{"query": "a", "positive": "b"}\n' * 3
@@ -59,8 +60,7 @@ class Service:
             made.manifest.bytes,
             made.manifest.model_dump(mode="json"),
         )
-        store.folders.hold([output.uri])
-        store.leases.finish(claim, EndReason.SUCCEEDED, outputs=[output])
+        store.leases.finish(claim, EndReason.SUCCEEDED, outputs=[held_by(store, output)])
         return self.call(who, "GET", f"/jobs/{job['id']}").json()
 
 

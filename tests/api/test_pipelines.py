@@ -11,6 +11,7 @@ from core.jobs.reasons import EndReason
 from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Capacity
 from core.store.attempts.progress import ProgressUpdate
+from tests.held import held_by
 from tests.specs import MINIMAL
 
 TRAIN = {"kind": "train", "base_model": "o/m", "dataset": "stage:mine/dataset"}
@@ -57,8 +58,7 @@ def run_next(http, reason=EndReason.SUCCEEDED, message=None):
                 claim.kind, ["report"]
             )
         ]
-    store.folders.hold(output.uri for output in outputs)
-    store.leases.finish(claim, reason, message, outputs)
+    store.leases.finish(claim, reason, message, [held_by(store, output) for output in outputs])
     return claim.job_id
 
 

@@ -17,6 +17,7 @@ from core.store.attempts.progress import ProgressUpdate
 from core.store.new_jobs import NewJob
 from core.store.schema.access import Access
 from core.store.schema.tables import Job
+from tests.held import held_by
 
 CPU = Capacity(worker="w1")
 GPU = Capacity(worker="w2", gpus={"GPU-80": 80_000_000_000})
@@ -57,8 +58,7 @@ def test_from_submission_to_success(store: Store):
     assert (held.job_id, held.attempt) == (job.id, 1)
     assert store.leases.claim(CPU, 30) is None
     output = NewArtifact("model", "model", "file:///x", "a" * 64, 10, {"files": []})
-    store.folders.hold([output.uri])
-    ended = store.leases.finish(held, EndReason.SUCCEEDED, outputs=[output])
+    ended = store.leases.finish(held, EndReason.SUCCEEDED, outputs=[held_by(store, output)])
     assert (ended.state, ended.end_code) == ("succeeded", "succeeded")
     assert ended.finished_at >= ended.started_at >= ended.created_at
     assert states(store, job.id) == ["queued", "running", "succeeded"]
@@ -69,10 +69,8 @@ def test_versions_of_one_name_count_up(store: Store):
     for expected in (1, 2):
         submit(store, name="search")
         held = claim(store)
-        store.folders.hold(["file:///x"])
-        store.leases.finish(
-            held, EndReason.SUCCEEDED, outputs=[NewArtifact("model", "model", "file:///x", "a" * 64, 1, {})]
-        )
+        output = NewArtifact("model", "model", "file:///x", "a" * 64, 1, {})
+        store.leases.finish(held, EndReason.SUCCEEDED, outputs=[held_by(store, output)])
         assert store.artifacts.find("model", "search").version == expected
     with pytest.raises(NotFound):
         store.artifacts.find("model", "search", "3")

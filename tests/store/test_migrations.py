@@ -14,6 +14,7 @@ from core.store.new_jobs import NewJob, insert_job
 from core.store.schema.access import Access
 from core.store.schema.tables import Base, JobInput
 from migrations import config, is_current, upgrade
+from tests.held import held_by
 
 
 def test_migrations_equal_the_tables(database_url: str):
@@ -31,8 +32,7 @@ def test_what_jobs_read_becomes_rows(database_url: str):
     upgrade(database_url)
     store = open_store(Settings(database_url=database_url))
     made = NewArtifact("dataset", "dataset", "file:///x", "a" * 64, 1, {})
-    store.folders.hold([made.uri])
-    artifact, _ = store.artifacts.add_upload(made, "rows")
+    artifact, _ = store.artifacts.add_upload(held_by(store, made), "rows")
     known = ArtifactInput(uri="file:///x", artifact=artifact.id)
     gone = ArtifactInput(uri="file:///y", artifact="art_gone")
     spec = parse_spec({"kind": "train", "base_model": "o/m", "dataset": "dataset:rows"})

@@ -15,6 +15,7 @@ from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Capacity, Claim
 from core.store.attempts.progress import ProgressUpdate
 from core.store.new_jobs import NewJob
+from tests.held import held_by
 
 ORIGIN = Origin(code="c")
 KEY = "k" * 64
@@ -35,8 +36,7 @@ def begin(store: Store, held: Claim, key: str | None = KEY):
 
 
 def succeed(store: Store, held: Claim, **more):
-    store.folders.hold([OUTPUT.uri])
-    return store.leases.finish(held, EndReason.SUCCEEDED, outputs=[OUTPUT], **more)
+    return store.leases.finish(held, EndReason.SUCCEEDED, outputs=[held_by(store, OUTPUT)], **more)
 
 
 def test_the_second_waits_for_the_first_and_takes_its_outputs(store: Store):

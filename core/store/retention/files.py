@@ -6,6 +6,7 @@ all files are there, then adds the row, in one transaction with the end of the h
 marks it first, which fails while it is held and where a row refers to it.
 """
 
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,10 +47,16 @@ class Removal:
     until: datetime
 
 
-def refer_to(session: Session, uri: str) -> None:
-    """End the hold of a folder, to which a row refers from the same transaction on. Raises `NotHeld`."""
+def refer_to(session: Session, uri: str, token: str) -> None:
+    """End the hold of a folder, to which a row refers from the same transaction on.
+
+    ``token`` is that of the hold: after another one the files may be others than those that were looked at.
+    Raises `NotHeld`.
+    """
     held = delete(UnreferencedFolder).where(
-        UnreferencedFolder.uri == uri, UnreferencedFolder.removing.is_(False)
+        UnreferencedFolder.uri == uri,
+        UnreferencedFolder.token == token,
+        UnreferencedFolder.removing.is_(False),
     )
     if session.scalar(held.returning(UnreferencedFolder.uri)) is None:
         raise NotHeld(uri)
@@ -68,10 +75,14 @@ def leave(database: Database, session: Session, uri: str) -> None:
         _keep(database, session, uri, REST_SECONDS)
 
 
-def _keep(database: Database, session: Session, uri: str, seconds: float) -> bool:
-    """Keep a folder for that long, or longer if it was kept longer already. False if it is being removed."""
+def _keep(database: Database, session: Session, uri: str, seconds: float) -> str | None:
+    """Keep a folder for that long, or longer if it was kept longer already.
+
+    Returns the token of its row; None if it is being removed.
+    """
     until = session.scalar(select(database.time(seconds)))
-    row = database.insert(UnreferencedFolder).values(uri=uri, until=until, removing=False)
+    values = {"uri": uri, "until": until, "removing": False, "token": secrets.token_hex(16)}
+    row = database.insert(UnreferencedFolder).values(values)
     kept = row.on_conflict_do_update(
         index_elements=["uri"],
         set_={"until": until},
@@ -79,7 +90,7 @@ def _keep(database: Database, session: Session, uri: str, seconds: float) -> boo
     )
     session.execute(kept)
     found = session.get(UnreferencedFolder, uri, populate_existing=True)
-    return found is not None and not found.removing
+    return found.token if found is not None and not found.removing else None
 
 
 class FolderStore:
@@ -88,12 +99,14 @@ class FolderStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def hold(self, uris: Iterable[str]) -> None:
-        """Keep folders while their files are looked at and a row is added. Raises `BeingRemoved`."""
+    def hold(self, uri: str) -> str:
+        """Keep a folder while its files are looked at and a row is added, which needs the token that this
+        returns. Raises `BeingRemoved`."""
         with self._database.write() as session:
-            for uri in sorted(set(uris)):  # one order for all: no deadlock
-                if not _keep(self._database, session, uri, HOLD_SECONDS):
-                    raise BeingRemoved(f"{uri} is just being removed: try again")
+            token = _keep(self._database, session, uri, HOLD_SECONDS)
+        if token is None:
+            raise BeingRemoved(f"{uri} is just being removed: try again")
+        return token
 
     def unknown(self, uris: Sequence[str]) -> list[str]:
         """Those that no row knows: what an attempt that died has left in the storage."""

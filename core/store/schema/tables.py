@@ -255,6 +255,7 @@ class UnreferencedFolder(Base):
     uri: Mapped[str] = mapped_column(String(2048), primary_key=True)
     until: Mapped[datetime] = mapped_column(index=True)  # it is kept
     removing: Mapped[bool] = mapped_column(Boolean)
+    token: Mapped[str] = mapped_column(String(32))  # of this row: a later one for the folder has another
 
 
 class Schedule(Base):
