@@ -163,9 +163,29 @@ def test_what_is_another_key_s_is_not_there(private, settings):
             assert private.call("bob", method, path, **body).status_code == 404, (method, path)
             allowed = 404 if method == "get" else 403
             assert private.call("viewer", method, path, **body).status_code == allowed, (method, path)
+            if method == "delete":
+                continue
             for who in ("alice", "boss"):
                 status = private.call(who, method, path, **body).status_code
                 assert status in (200, 202, 409), (who, method, path)
+    for artifact in (model, dataset):
+        assert private.call("boss", "DELETE", f"/artifacts/{artifact}/pin").status_code == 204
+    assert private.call("bob", "DELETE", f"/artifacts/{model}").status_code == 404
+    assert private.call("alice", "DELETE", f"/artifacts/{model}").status_code == 204
+    assert private.call("boss", "DELETE", f"/artifacts/{dataset}").status_code == 204
+    assert private.call("alice", "DELETE", f"/pipelines/{job['pipeline']}").status_code == 204
+
+
+def test_reading_another_key_s_rows_gives_no_right_to_delete_them(shared, settings):
+    job = shared.finished("alice", settings)
+    model = job["outputs"]["model"].partition(":")[2]
+    paths = (f"/artifacts/{model}", f"/artifacts/{model}/pin", f"/pipelines/{job['pipeline']}")
+    for path in paths:
+        assert shared.call("bob", "DELETE", path).status_code == 403, path
+    assert shared.call("bob", "PUT", f"/artifacts/{model}/pin").status_code == 403
+    assert shared.call("alice", "PUT", f"/artifacts/{model}/pin").json()["pinned_at"]
+    refused = shared.call("boss", "DELETE", f"/artifacts/{model}")
+    assert (refused.status_code, "pinned" in refused.json()["detail"]) == (409, True)
 
 
 def test_lists_show_the_caller_s_own(private, settings):

@@ -192,7 +192,7 @@ def test_json_has_several_names(http, content_type):
         ("PUT", "/jobs", "GET, POST"),
         ("OPTIONS", "/datasets", "GET, POST"),
         ("GET", "/jobs/estimate", "POST"),
-        ("DELETE", "/jobs/job_1", "GET, PATCH"),
+        ("PUT", "/jobs/job_1", "DELETE, GET, PATCH"),
         ("GET", "/jobs/job_1/cancel", "POST"),
         ("POST", "/artifacts/art_1/files/a/b", "GET, HEAD"),
     ],
