@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 from fastapi import FastAPI
@@ -11,7 +12,20 @@ from api import docs, errors, openapi, stream
 from api.auth import Authenticator
 from api.limits import BodyLimit
 from api.monitoring import CallTimes, ServiceCollector
-from api.routes import artifacts, datasets, fleet, health, jobs, models, pipelines, recipes, webhooks
+from api.routes import (
+    artifacts,
+    datasets,
+    fleet,
+    health,
+    jobs,
+    models,
+    pipelines,
+    recipes,
+    schedules,
+    webhooks,
+)
+from api.scheduler import Scheduler
+from api.submission import wake
 from api.throttle import Throttle
 from core import __version__
 from core.artifacts import Library
@@ -36,8 +50,12 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        state = app.state
+        scheduler = Scheduler(settings, state.store, state.library, partial(wake, state.queue))
+        scheduler.start()
         yield
-        app.state.store.close()
+        await anyio.to_thread.run_sync(scheduler.stop)
+        state.store.close()
 
     app = FastAPI(
         title="reason",
@@ -59,7 +77,7 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
     sent = dict.fromkeys(("/datasets", "/models"), settings.max_upload_bytes)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=sent)
     app.add_middleware(CallTimes, registry=app.state.registry)
-    first = (health, docs, jobs, stream, pipelines, recipes)  # in the order of the documentation
+    first = (health, docs, jobs, stream, pipelines, schedules, recipes)  # in the order of the documentation
     others = (artifacts, datasets, models, webhooks, fleet)
     routers = [module.router for module in (*first, *others)]
     for router in routers:

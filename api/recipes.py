@@ -11,7 +11,7 @@ from api.references import find_input
 from api.submission import Checker
 from core.data.sources.formats import documents_by_name
 from core.data.uploads.upload import inspect
-from core.errors import BadData, BadModel
+from core.errors import BadData, BadModel, NotFound
 from core.ids import new_ids
 from core.jobs.protocol import ArtifactInput, Input
 from core.jobs.views import EstimateView, RecipeView
@@ -30,6 +30,7 @@ from core.spec.pipelines.recipe_facts import (
     refusal,
 )
 from core.spec.pipelines.recipes import expand, with_base_model
+from core.store.artifacts import CURRENT
 
 _LOOKED_AT_BYTES = 256 << 20
 """Files of the server are read by the request up to this size; an upload was read when it was sent."""
@@ -139,7 +140,19 @@ class RecipeBook:
         limits = [limit for limit in (shape.set_length, shape.positions) if limit] if shape else [_TOKENS]
         workers = [worker for worker, _ in self._checker.store.workers.alive(_ALIVE_SECONDS)]
         on_gpu = device_of(Resources(), workers) == "cuda"
-        return Surroundings(min([*limits, _MOST_TOKENS]), "cuda" if on_gpu else "cpu")
+        return Surroundings(
+            min([*limits, _MOST_TOKENS]), "cuda" if on_gpu else "cpu", self._has_current(inputs)
+        )
+
+    def _has_current(self, inputs: RecipeInputs) -> bool:
+        """Whether a version of the name was promoted, which the caller may see."""
+        if inputs.promote is None or inputs.name is None:
+            return False
+        try:
+            self._checker.store.artifacts.find("model", inputs.name, CURRENT, self._checker.access)
+        except NotFound:
+            return False
+        return True
 
     # -- estimates -------------------------------------------------------------------------------
 

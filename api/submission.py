@@ -1,7 +1,8 @@
 """From a spec to job rows: everything that is checked before a job is added, alone or in a pipeline."""
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from fastapi import BackgroundTasks
 
@@ -41,11 +42,12 @@ class Checker:
         stage: str | None = None,
         planned: Container[str] = (),
         reuse: bool = False,
+        not_before: datetime | None = None,
     ) -> list[NewJob]:
         """The job that a spec becomes, last, after the jobs of its parts.
 
-        ``planned``: ids of jobs that will be added together with it. ``reuse`` as in `NewJob`. Raises
-        `InvalidRequest`, `NotFound`, `Forbidden` or `Conflict`.
+        ``planned``: ids of jobs that will be added together with it. ``reuse`` and ``not_before`` as in
+        `NewJob`. Raises `InvalidRequest`, `NotFound`, `Forbidden` or `Conflict`.
         """
         _check_fleet(spec, self.store)
         spec = pin_checkpoints(spec, self.store, self.access)
@@ -83,7 +85,7 @@ class Checker:
             reuse=reuse or isinstance(spec, ExportSpec),
             result_scope=scope,
         )
-        return [*parts, whole]
+        return [replace(job, not_before=not_before) for job in (*parts, whole)]
 
     def _exports(self, spec: AnySpec, job_id: str, scope: str | None) -> list[NewJob]:
         """Jobs that make models of the checkpoints that a spec names, if it is no such job itself."""
@@ -116,9 +118,15 @@ class Checker:
 
 def wake_for(background: BackgroundTasks, queue: Queue, job: Job) -> None:
     """After the commit and after the answer: a slow broker holds nobody up."""
-    # One that waits may wait for parts of its own, which are queued.
-    if job.state in (JobState.QUEUED, JobState.WAITING):
-        background.add_task(queue.wake, "gpu" if job.wants_gpu == "yes" else "cpu")
+    background.add_task(wake, queue, job)
+
+
+def wake(queue: Queue, job: Job) -> None:
+    """Tell a worker of a job that it may claim; one that waits may wait for parts of its own, which are
+    queued."""
+    divided = bool(job.spec.get("candidates")) or "/checkpoint@" in str(job.spec)
+    if job.state == JobState.QUEUED or (job.state == JobState.WAITING and divided):
+        queue.wake("gpu" if job.wants_gpu == "yes" else "cpu")
 
 
 def _check_fleet(spec: JobSpec, store: Store) -> None:

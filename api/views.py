@@ -14,6 +14,7 @@ from core.jobs.views import (
     KeyView,
     PipelineProgress,
     PipelineView,
+    ScheduleView,
     StageView,
     VerdictView,
     WaitingView,
@@ -24,7 +25,7 @@ from core.spec.pipelines.recipe_facts import RecipeChoice
 from core.store import Store
 from core.store.artifacts import Checkpoint
 from core.store.pipelines.pipelines import end_reason_of
-from core.store.schema.tables import ApiKey, Artifact, Delivery, Job, Pipeline, Webhook, Worker
+from core.store.schema.tables import ApiKey, Artifact, Delivery, Job, Pipeline, Schedule, Webhook, Worker
 from core.store.waiting_line import Waiting
 
 
@@ -75,8 +76,21 @@ def job_view(job: Job, store: Store | None = None) -> JobView:
 _LISTED_SPLITS = 100
 
 
-def artifact_view(artifact: Artifact, *, listed: bool = False) -> ArtifactView:
+def artifact_views(
+    artifacts: Sequence[Artifact], store: Store, *, listed: bool = False
+) -> list[ArtifactView]:
     """``listed``: without what grows with the number of files and splits."""
+    current = store.artifacts.current(artifacts)
+    return [artifact_view(one, current=one.id in current, listed=listed) for one in artifacts]
+
+
+def known_artifact_view(artifact: Artifact, store: Store) -> ArtifactView:
+    """Of an artifact that was there before the call."""
+    return artifact_views([artifact], store)[0]
+
+
+def artifact_view(artifact: Artifact, *, current: bool = False, listed: bool = False) -> ArtifactView:
+    """``current``: whether it is the current version of its name. ``listed`` as above."""
     files = artifact.manifest.get("files", [])
     metadata = artifact.manifest.get("metadata", {})
     if listed and len(splits := metadata.get("splits", {})) > _LISTED_SPLITS:
@@ -92,6 +106,7 @@ def artifact_view(artifact: Artifact, *, listed: bool = False) -> ArtifactView:
         bytes=artifact.bytes,
         created_at=artifact.created_at,
         pinned_at=artifact.pinned_at,
+        current=current,
         files=[] if listed else files,
         file_count=len(files),
         metadata=metadata,
@@ -223,6 +238,25 @@ def delivery_view(row: Delivery) -> DeliveryView:
         next_attempt_at=row.not_before if row.state == "waiting" else None,
         created_at=row.created_at,
         ended_at=row.ended_at,
+    )
+
+
+def schedule_view(schedule: Schedule) -> ScheduleView:
+    return ScheduleView(
+        id=schedule.id,
+        name=schedule.name,
+        cron=schedule.cron,
+        timezone=schedule.timezone,
+        next_at=schedule.next_at,
+        last_at=schedule.last_at,
+        last_pipeline=schedule.last_pipeline,
+        last_problem=schedule.last_problem,
+        pipeline=schedule.request,
+        created_at=schedule.created_at,
+        links={
+            "self": f"/schedules/{schedule.id}",
+            **({"last_pipeline": f"/pipelines/{schedule.last_pipeline}"} if schedule.last_pipeline else {}),
+        },
     )
 
 

@@ -260,6 +260,12 @@ class Client:
             self._connection.json("PUT", f"/artifacts/{quoted(artifact_id)}/pin")
         )
 
+    def promote(self, artifact_id: str) -> ArtifactView:
+        """Let ``NAME@current`` mean this version of its name."""
+        return ArtifactView.model_validate(
+            self._connection.json("PUT", f"/artifacts/{quoted(artifact_id)}/current")
+        )
+
     def unpin(self, artifact_id: str) -> None:
         self._connection.request("DELETE", f"/artifacts/{quoted(artifact_id)}/pin")
 
@@ -285,11 +291,7 @@ class Client:
                 return ArtifactView.model_validate(
                     self._connection.json("GET", f"/datasets/{quoted(target)}")
                 )
-            name, _, version = target.partition("@")
-            for artifact in self.models():
-                if artifact.name == name and (not version or str(artifact.version) == version):
-                    return artifact
-            raise NotFound(f"Model not found: {target!r}")
+            return ArtifactView.model_validate(self._connection.json("GET", f"/models/{quoted(target)}"))
         return ArtifactView.model_validate(self._connection.json("GET", f"/artifacts/{quoted(target)}"))
 
     def _weights(self, job_id: str, which: str) -> ArtifactView:

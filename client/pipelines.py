@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from client.connection import Connection, quoted, wait_for
-from core.jobs.views import Page, PipelineEventView, PipelineView, RecipeListView, RecipeView
+from core.jobs.views import Page, PipelineEventView, PipelineView, RecipeListView, RecipeView, ScheduleView
 from core.spec.pipelines.plan import PipelineSpec
 
 
@@ -18,12 +18,36 @@ class Pipelines:
     def submit(
         self, spec: PipelineSpec | dict[str, Any], *, idempotency_key: str | None = None
     ) -> PipelineView:
-        """Queue a pipeline. Retries create no second one: by default the key is random."""
+        """Queue a pipeline. Retries create no second one: by default the key is random.
+
+        One with a ``schedule`` belongs to `schedule`.
+        """
         body = spec.model_dump(mode="json") if isinstance(spec, PipelineSpec) else spec
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return PipelineView.model_validate(
             self._connection.json("POST", "/pipelines", json=body, headers=headers)
         )
+
+    def schedule(self, spec: PipelineSpec | dict[str, Any]) -> ScheduleView:
+        """Have a pipeline with a ``schedule`` submitted again and again. Equal schedules are one."""
+        body = spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, PipelineSpec) else spec
+        return ScheduleView.model_validate(self._connection.json("POST", "/pipelines", json=body))
+
+    def schedules(self) -> Sequence[ScheduleView]:
+        return Page[ScheduleView].model_validate(self._connection.json("GET", "/schedules")).items
+
+    def get_schedule(self, schedule_id: str) -> ScheduleView:
+        return ScheduleView.model_validate(self._connection.json("GET", f"/schedules/{quoted(schedule_id)}"))
+
+    def run_schedule(self, schedule_id: str) -> ScheduleView:
+        """Submit the pipeline of a schedule now."""
+        return ScheduleView.model_validate(
+            self._connection.json("POST", f"/schedules/{quoted(schedule_id)}/run")
+        )
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        """Pipelines that it has submitted stay."""
+        self._connection.request("DELETE", f"/schedules/{quoted(schedule_id)}")
 
     def recipes(self) -> Sequence[RecipeListView]:
         return [

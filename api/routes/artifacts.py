@@ -8,7 +8,7 @@ from api.deps import LibraryDep, Reader, StoreDep, Submitter, VisibleArtifact
 from api.lineage import lineage_view
 from api.ranges import FILE_RESPONSES, RANGE_HEADERS, serve
 from api.routing import Route
-from api.views import artifact_view
+from api.views import artifact_view, known_artifact_view
 from core.data.io.packing import PACKED
 from core.errors import NotFound
 from core.jobs.lineage import LineageView
@@ -19,8 +19,8 @@ router = APIRouter(route_class=Route, tags=["artifacts"])
 
 
 @router.get("/artifacts/{artifact_id}", summary="An artifact and its manifest")
-def get_artifact(artifact: VisibleArtifact) -> ArtifactView:
-    return artifact_view(artifact)
+def get_artifact(artifact: VisibleArtifact, store: StoreDep) -> ArtifactView:
+    return known_artifact_view(artifact, store)
 
 
 PathArtifact = Annotated[ArtifactId, Path()]
@@ -52,7 +52,7 @@ def delete(artifact_id: PathArtifact, store: StoreDep, principal: Submitter) -> 
 @router.put("/artifacts/{artifact_id}/pin", summary="Pin an artifact", responses=_CHANGE)
 def pin(artifact_id: PathArtifact, store: StoreDep, principal: Submitter) -> ArtifactView:
     """Nobody deletes it until it is unpinned, however old it becomes."""
-    return artifact_view(store.retention.pin(artifact_id, principal.access))
+    return known_artifact_view(store.retention.pin(artifact_id, principal.access), store)
 
 
 @router.delete(
@@ -60,6 +60,28 @@ def pin(artifact_id: PathArtifact, store: StoreDep, principal: Submitter) -> Art
 )
 def unpin(artifact_id: PathArtifact, store: StoreDep, principal: Submitter) -> Response:
     store.retention.pin(artifact_id, principal.access, pinned=False)
+    return Response(status_code=204)
+
+
+@router.put(
+    "/artifacts/{artifact_id}/current",
+    summary="Promote a version of a name",
+    responses={**_CHANGE, 409: {"description": "The artifact has no name."}},
+)
+def promote(artifact_id: PathArtifact, store: StoreDep, principal: Submitter) -> ArtifactView:
+    """`NAME@current` means this version from now on. Jobs that were submitted before keep what they have."""
+    return artifact_view(store.artifacts.promote(artifact_id, principal.access), current=True)
+
+
+@router.delete(
+    "/artifacts/{artifact_id}/current",
+    status_code=204,
+    summary="Undo the promotion of a version",
+    responses=_CHANGE,
+)
+def demote(artifact_id: PathArtifact, store: StoreDep, principal: Submitter) -> Response:
+    """If it was `NAME@current`, no version is that until another is promoted."""
+    store.artifacts.promote(artifact_id, principal.access, current=False)
     return Response(status_code=204)
 
 

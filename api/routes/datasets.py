@@ -21,7 +21,7 @@ from api.deps import (
 from api.disconnects import while_connected
 from api.routing import Route
 from api.uploads import BINARY, keep, options_of, receive
-from api.views import artifact_view
+from api.views import artifact_view, artifact_views, known_artifact_view
 from core.data.rows.statistics import PREVIEW, PREVIEW_ROWS
 from core.errors import NotFound
 from core.jobs.views import ArtifactView, Page, PreviewView
@@ -121,13 +121,13 @@ def datasets(
     In the list `files` is empty and `metadata.splits` has at most 100 splits. GET /datasets/{id} has all.
     """
     rows, following = store.artifacts.page("dataset", access=reader.access, cursor=cursor, limit=limit)
-    return Page(items=[artifact_view(row, listed=True) for row in rows], next_cursor=following)
+    return Page(items=artifact_views(rows, store, listed=True), next_cursor=following)
 
 
 @router.get("/{dataset}", summary="A dataset: splits, statistics, lineage")
-def get_dataset(artifact: VisibleDataset) -> ArtifactView:
-    """By id, or as NAME or NAME@VERSION."""
-    return artifact_view(artifact)
+def get_dataset(artifact: VisibleDataset, store: StoreDep) -> ArtifactView:
+    """By id, or as NAME (the newest version), NAME@VERSION or NAME@current (the promoted one)."""
+    return known_artifact_view(artifact, store)
 
 
 @router.get("/{dataset}/preview", summary="First rows of a dataset")

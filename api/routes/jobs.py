@@ -27,7 +27,7 @@ from api.routing import Route
 from api.series import downsample
 from api.stream import page_of_events
 from api.submission import Checker, wake_for
-from api.views import artifact_view, checkpoint_views, job_view
+from api.views import artifact_views, checkpoint_views, job_view
 from api.why import explain
 from core.errors import BadRequest, NotFound, Problem
 from core.jobs.state import JobState
@@ -328,4 +328,4 @@ def checkpoints(job: VisibleJob, store: StoreDep) -> Page[CheckpointView]:
 
 @router.get("/{job_id}/artifacts", summary="Outputs of a job")
 def artifacts(job: VisibleJob, store: StoreDep) -> Page[ArtifactView]:
-    return Page(items=[artifact_view(artifact) for artifact in store.artifacts.of_job(job.id)])
+    return Page(items=artifact_views(store.artifacts.of_job(job.id), store))

@@ -19,7 +19,7 @@ from api.disconnects import while_connected
 from api.model_uploads import keep_model
 from api.routing import Route
 from api.uploads import BINARY, receive
-from api.views import artifact_view
+from api.views import artifact_view, artifact_views, known_artifact_view
 from core.jobs.views import ArtifactView, Page
 from core.spec.parts.forms import NAME, PLAIN
 
@@ -84,10 +84,10 @@ def models(
 ) -> Page[ArtifactView]:
     """Uploaded models, and outputs of train jobs."""
     rows, following = store.artifacts.page("model", access=reader.access, cursor=cursor, limit=limit)
-    return Page(items=[artifact_view(row) for row in rows], next_cursor=following)
+    return Page(items=artifact_views(rows, store), next_cursor=following)
 
 
 @router.get("/{model}", summary="A model: files, scores, lineage")
-def get_model(artifact: VisibleModel) -> ArtifactView:
-    """By id, or as NAME or NAME@VERSION."""
-    return artifact_view(artifact)
+def get_model(artifact: VisibleModel, store: StoreDep) -> ArtifactView:
+    """By id, or as NAME (the newest version), NAME@VERSION or NAME@current (the promoted one)."""
+    return known_artifact_view(artifact, store)

@@ -1,13 +1,11 @@
 """Pipelines: submit, look, stop."""
 
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import Discriminator, Tag
 
 from api.deps import (
     MAX_NUMBER,
@@ -21,30 +19,21 @@ from api.deps import (
     Submitter,
     VisiblePipeline,
 )
-from api.recipes import RecipeBook
+from api.pipeline_submission import PostedPipeline, add_schedule, submit_pipeline
 from api.routes.jobs import LabelFilter, labels_of
 from api.routing import Route
 from api.stream import Followed, follow, last_seen, page_of_events
 from api.submission import Checker, wake_for
-from api.views import pipeline_view
-from core.errors import InvalidRequest, Problem, ReasonError
-from core.ids import new_ids
+from api.views import pipeline_view, schedule_view
 from core.jobs.state import JobState
-from core.jobs.views import Page, PipelineEventView, PipelineView
+from core.jobs.views import Page, PipelineEventView, PipelineView, ScheduleView
 from core.spec.parts.forms import PLAIN, PipelineId
-from core.spec.parts.refs import short_name
-from core.spec.pipelines.flat import FlatSpec, expand_flat, is_flat
-from core.spec.pipelines.plan import PipelineSpec, Stage, plan_stages
+from core.spec.pipelines.plan import PipelineSpec
 from core.store import Store
-from core.store.new_jobs import NewJob
 from core.store.schema.tables import Job, Pipeline
 
 router = APIRouter(route_class=Route, prefix="/pipelines", tags=["pipelines"])
 
-PostedPipeline = Annotated[
-    Annotated[PipelineSpec, Tag("<stages>")] | Annotated[FlatSpec, Tag("<flat>")],
-    Discriminator(lambda body: "<flat>" if is_flat(body) else "<stages>"),
-]
 PathPipeline = Annotated[PipelineId, Path()]
 
 
@@ -54,8 +43,9 @@ PathPipeline = Annotated[PipelineId, Path()]
     summary="Submit a pipeline",
     responses={
         200: {
-            "model": PipelineView,
-            "description": "Repeated call with the same Idempotency-Key and body: the existing pipeline.",
+            "model": PipelineView | ScheduleView,
+            "description": "Repeated call with the same Idempotency-Key and body: the existing pipeline. Or "
+            "an equal schedule exists: that schedule.",
         },
         403: {
             "description": "The key does not have the scope submit, or a file is outside "
@@ -78,7 +68,7 @@ def submit(
     queue: QueueDep,
     principal: Submitter,
     idempotency_key: Annotated[str | None, Header(pattern=PLAIN, min_length=1, max_length=200)] = None,
-) -> PipelineView:
+) -> PipelineView | ScheduleView:
     """Validate all stages, and add their jobs together: all of them or none.
 
     A stage names an output of another as `stage:NAME/OUTPUT`, and starts when that stage has succeeded. When
@@ -88,68 +78,21 @@ def submit(
     With `recipe` and `inputs` instead of `stages` the recipe makes the stages: see POST
     /recipes/{name}/expand. The flat form of earlier training scripts (`dataset_name`, `model_name`, ...)
     becomes a pipeline of split, baseline, mining, training and comparison.
+
+    With `schedule` the answer is a schedule, which submits the pipeline again and again (GET /schedules).
+    Equal schedules are one.
     """
-    request = hashlib.sha256(f"pipeline {spec.model_dump_json()}".encode()).hexdigest()
-    idempotency = (idempotency_key, request) if idempotency_key else None
-    known = store.pipelines.replay(principal.key_id, *idempotency) if idempotency else None
-    if known is not None:
-        pipeline, new = known, False
-    else:
-        checker = Checker(store, settings, library, principal.access)
-        whole, recipe = _expanded(spec, checker)
-        jobs = _check(plan_stages(whole, partial(new_ids, "job")), checker, reuse=whole.reuse)
-        pipeline, new = store.pipelines.create(
-            whole.name,
-            whole.labels,
-            list(whole.stages),
-            jobs,
-            recipe=recipe,
-            access=principal.access,
-            idempotency=idempotency,
-        )
+    checker = Checker(store, settings, library, principal.access)
+    if isinstance(spec, PipelineSpec) and spec.schedule is not None:
+        schedule, new = add_schedule(spec, spec.schedule, checker)
+        response.headers["Location"] = f"/schedules/{schedule.id}"
+        response.status_code = 201 if new else 200
+        return schedule_view(schedule)
+    pipeline, new = submit_pipeline(spec, checker, idempotency_key)
     if not new:
         response.status_code = 200
     response.headers["Location"] = f"/pipelines/{pipeline.id}"
     return _view(pipeline, store, partial(wake_for, background, queue))
-
-
-def _expanded(spec: PipelineSpec | FlatSpec, checker: Checker) -> tuple[PipelineSpec, dict[str, Any] | None]:
-    """The pipeline with its stages, and what it keeps of the recipe that has made them."""
-    if isinstance(spec, FlatSpec):
-        made, name = expand_flat(spec), short_name(spec.dataset_name)
-        recipe, whole = made.as_dict("flat", spec), PipelineSpec(stages=made.stages)
-    elif spec.recipe is not None and spec.inputs is not None:
-        made = RecipeBook(checker).expand(spec.recipe, spec.inputs)
-        name = spec.name or spec.inputs.name or short_name(spec.inputs.data)
-        recipe = made.as_dict(spec.recipe, spec.inputs)
-        whole = PipelineSpec(labels=spec.labels, reuse=spec.reuse, stages=made.stages)
-    else:
-        return spec, None
-    return whole.model_copy(update={"name": name}), recipe  # a name of ours has not the form of a user's
-
-
-def _check(stages: list[Stage], checker: Checker, *, reuse: bool) -> list[NewJob]:
-    """The jobs of all stages, in their order. Raises the first stage's error, with the stage in its path."""
-    planned = {stage.job_id for stage in stages}
-    jobs: list[NewJob] = []
-    for stage in stages:
-        try:
-            jobs += checker.check(
-                stage.spec, job_id=stage.job_id, stage=stage.name, planned=planned, reuse=reuse
-            )
-        except ReasonError as error:
-            raise _within(error, stage.name) from error
-    return jobs
-
-
-def _within(error: ReasonError, stage: str) -> ReasonError:
-    """The same error, about a stage."""
-    found = type(error)(f"stages.{stage}: {error}")
-    found.extra = error.extra
-    found.problems = [Problem(f"stages.{stage}.{item.path}", item.message) for item in error.problems]
-    if isinstance(error, InvalidRequest) and not found.problems:
-        found.problems = [Problem(f"stages.{stage}", str(error))]
-    return found
 
 
 def _view(pipeline: Pipeline, store: Store, wake: Callable[[Job], None] = lambda _job: None) -> PipelineView:

@@ -13,12 +13,24 @@ from client.cli import (  # each adds its commands to the application
     machine,
     pipelines,
     retention,
+    schedules,
     webhooks,
 )
 from client.cli.shared import app
 from core.errors import InvalidRequest, ReasonError, ServiceUnreachable
 
-__all__ = ["artifacts", "improve", "jobs", "lineage", "machine", "main", "pipelines", "retention", "webhooks"]
+__all__ = [
+    "artifacts",
+    "improve",
+    "jobs",
+    "lineage",
+    "machine",
+    "main",
+    "pipelines",
+    "retention",
+    "schedules",
+    "webhooks",
+]
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ def models(as_json: Json = False) -> None:
     table = Table(Column("reference", no_wrap=True), "name", "size", "job", "created", box=None)
     for model in found:
         name = f"{model.name}@{model.version}" if model.name else ""
+        name += " (current)" if model.current else ""
         size = f"{model.bytes / 1e6:.1f} MB"
         table.add_row(f"model:{model.id}", name, size, model.job_id, f"{model.created_at:%Y-%m-%d %H:%M:%S}")
     print_table(table)

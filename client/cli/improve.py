@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
+from client.cli.schedules import print_schedule
 from client.cli.shared import Json, app, console, exit_with, open_client, print_json, print_table
 from client.client import Client
 from client.improve import (
@@ -42,6 +43,20 @@ def improve(
     ] = None,
     retriever: Annotated[str | None, typer.Option(help="reranker: the model that finds candidates.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    promote: Annotated[
+        str | None,
+        typer.Option(
+            help="With --name: publish the model as NAME@current only if it is better than the present one "
+            "(if_better), or not worse (if_not_worse)."
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="Cron expression, such as '0 3 * * SUN': do this again and again on the newest upload of the "
+            "data's name."
+        ),
+    ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=8, help="Longest document in tokens: less is faster.")
     ] = None,
@@ -65,13 +80,17 @@ def improve(
         raise InvalidRequest(f"--recipe must be one of {', '.join(RECIPES)}, not {recipe!r}")
     for text in filter(None, (path, base_model, retriever)):
         check_here(text)
-    with _client(needed_later=not watch) as (client, here):
+    why = "--schedule" if schedule else None if watch else "--no-watch"
+    with _client(why) as (client, here):
         data, fitting = find_data(client, path, console)
+        if schedule:
+            data = data.partition("@")[0]  # whatever is the newest version by then
         inputs = {
             "data": data,
             "base_model": find_model(client, base_model, console) if base_model else None,
             "test": test,
             "name": name,
+            "promote": promote,
             "max_length": max_length,
             "seed": seed,
         }
@@ -84,6 +103,10 @@ def improve(
             print_json({"name": name or chosen, "stages": expanded.stages})
             return
         show_plan(expanded, console)
+        if schedule:
+            body = {"recipe": chosen, "inputs": inputs, "reuse": reuse, "schedule": schedule}
+            print_schedule(client.pipelines.schedule(body), as_json)
+            return
         made, new = submit_once(client, chosen, inputs, name=name, reuse=reuse)
         if not new:
             console.print(f"Continuing {made.id}, which was begun before.", highlight=False)
@@ -107,10 +130,11 @@ def improve(
 
 
 @contextlib.contextmanager
-def _client(*, needed_later: bool) -> Iterator[tuple[Client, bool]]:
+def _client(needed_later: str | None) -> Iterator[tuple[Client, bool]]:
     """The service of the settings; where none answers at the usual place, one of this command's own.
 
-    Yields (client, whether the service is of this command).
+    ``needed_later``: the option that needs a service which goes on running. Yields (client, whether the
+    service is of this command).
     """
     settings = Settings()
     with open_client(retries=1) as client:
@@ -121,7 +145,7 @@ def _client(*, needed_later: bool) -> Iterator[tuple[Client, bool]]:
             answered = False
             if needed_later:
                 raise ServiceUnreachable(
-                    f"--no-watch needs a service that goes on running. {error}"
+                    f"{needed_later} needs a service that goes on running. {error}"
                 ) from error
             if "api_url" in settings.model_fields_set:
                 raise

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
+from client.cli.schedules import print_schedule
 from client.cli.shared import (
     Json,
     Set,
@@ -45,9 +46,12 @@ def submit(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Queue a pipeline: all of its stages, or none."""
+    """Queue a pipeline: all of its stages, or none. With schedule in the file: again and again."""
     data = apply_settings(read_spec(spec), settings or [])
     with open_client() as client:
+        if data.get("schedule") is not None:
+            print_schedule(client.pipelines.schedule(data), as_json)
+            return
         made = client.pipelines.submit(data, idempotency_key=key)
         if not watch:
             print_json(made.model_dump(mode="json")) if as_json else print(made.id)

@@ -1,4 +1,4 @@
-"""Commands about what is kept: checkpoints, pins, deletion."""
+"""Commands about what is kept: checkpoints, pins, deletion, the current version."""
 
 import sys
 from functools import partial
@@ -73,6 +73,14 @@ def pin(reference: Kept) -> None:
     with open_client() as client:
         found = client.pin(client.find(reference).id)
     console.print(f"{found.kind} {found.id} is pinned", highlight=False)
+
+
+@app.command(epilog="example: reason promote model:my-search@3")
+def promote(reference: Kept) -> None:
+    """Let NAME@current mean this version, for example to go back to an earlier one."""
+    with open_client() as client:
+        found = client.promote(client.find(reference).id)
+    console.print(f"{found.kind}:{found.name}@current is version {found.version}", highlight=False)
 
 
 @app.command(epilog="example: reason unpin model:my-search@3")

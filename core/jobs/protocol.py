@@ -11,6 +11,10 @@ from core.spec.parts.base import Lenient
 REQUEST, RESULT, EVENTS, LOG = "request.json", "result.json", "events.jsonl", "log.txt"
 
 
+PROMOTED = "promoted"
+"""In a manifest's metadata, of an output that is to be a version of its name only if this is true."""
+
+
 class ArtifactInput(Lenient):
     """The artifact of a reference, found when the job was submitted or when the job that makes it ended."""
 

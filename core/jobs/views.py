@@ -203,6 +203,7 @@ class ArtifactView(Lenient):
     bytes: int
     created_at: datetime
     pinned_at: datetime | None = None
+    current: bool = Field(False, description="Whether it is NAME@current, the version that was promoted.")
     files: list[dict[str, Any]]
     file_count: int = 0
     metadata: dict[str, Any]
@@ -355,6 +356,24 @@ class DeliveryView(Lenient):
     next_attempt_at: datetime | None = None
     created_at: datetime
     ended_at: datetime | None = None
+
+
+class ScheduleView(Lenient):
+    """A pipeline that is submitted again and again."""
+
+    id: str
+    name: str | None
+    cron: str
+    timezone: str
+    next_at: datetime
+    last_at: datetime | None = None
+    last_pipeline: str | None = Field(None, description="Id of the last pipeline that was submitted.")
+    last_problem: str | None = Field(
+        None, description="Why the last time no pipeline was submitted. Null: one was."
+    )
+    pipeline: dict[str, Any] = Field(description="What is submitted.")
+    created_at: datetime
+    links: dict[str, str] = Field(default_factory=dict)
 
 
 class KeyView(Lenient):

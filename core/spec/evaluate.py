@@ -10,7 +10,7 @@ from core.spec.job import JobSpec
 from core.spec.parts.base import BARE_REFERENCES, Strict
 from core.spec.parts.evaluation import JudgedSource, LateInteractionIndex, Metric, Rerank
 from core.spec.parts.models import EmbeddingPruning, ModelOrWords, Prompts
-from core.spec.parts.options import Dimension, MaxLength, RejectShare, ReportName, Seed
+from core.spec.parts.options import Dimension, MaxLength, Promote, RejectShare, ReportName, Seed
 from core.spec.parts.reference_places import ReferencePlace, Role
 from core.spec.parts.refs import DatasetReference
 
@@ -114,6 +114,12 @@ class EvaluateSpec(JobSpec):
         description="Also publish the model to use as the output model: the one with the largest significant "
         "gain over the baseline by the first metric, else the baseline.",
     )
+    promote: Promote | None = Field(
+        None,
+        description="With publish_best: the output model becomes a version of the job's name, and "
+        "NAME@current, only if it is not the baseline. if_better: it must be significantly better than the "
+        "baseline. if_not_worse: the first model also wins where it is not significantly worse.",
+    )
     latency_queries: int = Field(
         0,
         ge=0,
@@ -137,6 +143,8 @@ class EvaluateSpec(JobSpec):
     def _consistent(self) -> "EvaluateSpec":
         if self.publish_best and (len(self.models) < 2 or any(model.ref == "bm25" for model in self.models)):
             raise ValueError("publish_best needs at least two models, and bm25 is none that can be published")
+        if self.promote is not None and not (self.publish_best and self.name):
+            raise ValueError("promote needs publish_best: true, and a name")
         for what, items in (("models", self.models), ("datasets", self.datasets)):
             names = [item.name for item in items if item.name]
             if len(set(names)) != len(names):

@@ -1,15 +1,16 @@
 """Rows of finished outputs. Their files are the business of `core.artifacts`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy import ColumnElement, delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
 from core.ids import new_id
-from core.jobs.protocol import ArtifactInput
+from core.jobs.protocol import PROMOTED, ArtifactInput
 from core.jobs.state import JobState
 from core.spec.parts.forms import ARTIFACT_ID, NUMBER, matches
 from core.spec.parts.refs import Ref, artifact_reference
@@ -25,7 +26,10 @@ from core.store.retention.files import refer_to
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
 from core.store.schema.database import Database
-from core.store.schema.tables import Artifact, Dependency, Job
+from core.store.schema.tables import Artifact, CurrentVersion, Dependency, Job
+
+CURRENT = "current"
+"""Instead of a number: the version of a name that was promoted last."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,28 @@ def add_artifact(session: Session, job: Job, new: NewArtifact, now: ColumnElemen
 
     Raises `NotHeld` for files that are not held (`FolderStore.hold`).
     """
-    artifact = _add(session, new, job.name, job.id, job.owner, now)
+    promoted = new.manifest.get("metadata", {}).get(PROMOTED) if job.kind == "evaluate" else None
+    artifact = _add(session, new, None if promoted is False else job.name, job.id, job.owner, now)
+    if promoted is True:
+        make_current(session, artifact, now)
     return artifact_reference(new.kind, artifact.id)
+
+
+def make_current(session: Session, artifact: Artifact, now: ColumnElement[datetime]) -> None:
+    """Let ``NAME@current`` mean this version from now on. Raises `Conflict` for one without a name."""
+    if artifact.name is None:
+        raise Conflict(f"Artifact {artifact.id} has no name: only a version of a name can be its current one")
+    _hold_name(session, artifact.kind, artifact.name)
+    session.execute(
+        delete(CurrentVersion).where(
+            CurrentVersion.kind == artifact.kind, CurrentVersion.name == artifact.name
+        )
+    )
+    session.execute(
+        insert(CurrentVersion).values(
+            kind=artifact.kind, name=artifact.name, artifact_id=artifact.id, promoted_at=now
+        )
+    )
 
 
 def add_checkpoint(
@@ -159,7 +183,10 @@ class ArtifactStore:
     def find(
         self, kind: str | None, target: str, version: str | None = None, access: Access = EVERYTHING
     ) -> Artifact:
-        """By id, or by name and version (the newest without one). Raises `NotFound`."""
+        """By id, or by name and version (the newest without one, the promoted one with ``current``).
+
+        Raises `NotFound`.
+        """
         query = select(Artifact).where(access.visible(Artifact))
         if kind:
             query = query.where(Artifact.kind == kind)
@@ -167,17 +194,46 @@ class ArtifactStore:
             query = query.where(Artifact.id == target)
         else:
             query = query.where(Artifact.name == target).order_by(Artifact.version.desc()).limit(1)
-            if version is not None:
+            if version == CURRENT:
+                query = query.join(CurrentVersion, CurrentVersion.artifact_id == Artifact.id)
+            elif version is not None:
                 if not matches(NUMBER, version):
-                    raise NotFound(f"{target}@{version}: a version must be a number of at most 9 digits")
+                    raise NotFound(
+                        f"{target}@{version}: a version must be a number of at most 9 digits, or current"
+                    )
                 query = query.where(Artifact.version == int(version))
         with self._database.read() as session:
             artifact = session.scalar(query)
         if artifact is None:
-            raise NotFound(
+            told = (
                 f"{(kind or 'artifact').capitalize()} not found: {target}{'@' + version if version else ''}"
             )
+            raise NotFound(f"{told} (no version was promoted)" if version == CURRENT else told)
         return artifact
+
+    def promote(self, artifact_id: str, access: Access = EVERYTHING, *, current: bool = True) -> Artifact:
+        """Let ``NAME@current`` mean this version, or no longer.
+
+        Raises `NotFound`, `Forbidden`, and `Conflict` for an artifact without a name.
+        """
+        with self._database.write() as session:
+            query = select(Artifact).where(Artifact.id == artifact_id, access.visible(Artifact))
+            artifact = session.scalar(query.with_for_update())
+            if artifact is None:
+                raise NotFound(f"Artifact not found: {artifact_id!r}")
+            access.check_change(artifact)
+            if current:
+                make_current(session, artifact, self._database.time())
+            else:
+                session.execute(delete(CurrentVersion).where(CurrentVersion.artifact_id == artifact_id))
+            return artifact
+
+    def current(self, artifacts: Sequence[Artifact]) -> set[str]:
+        """Ids of those that are the current version of their name."""
+        ids = [artifact.id for artifact in artifacts]
+        query = select(CurrentVersion.artifact_id).where(CurrentVersion.artifact_id.in_(ids))
+        with self._database.read() as session:
+            return set(session.scalars(query))
 
     def lineage(self, ref: Ref, access: Access = EVERYTHING) -> ArtifactInput | None:
         """What a job keeps about an artifact that it reads; None while the job that makes it may still do so.

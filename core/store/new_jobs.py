@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -27,7 +28,8 @@ class NewJob:
 
     ``depends_on``: ids of jobs that must succeed first, beside those that the spec names.
     ``least_gpu_memory``: bytes that a GPU must have for it, where its spec does not say.
-    ``reuse``: whether it takes the outputs of an equal job instead of running. ``result_scope``: only jobs of
+    ``not_before``: the moment before which nobody claims it, if it depends on nothing. ``reuse``: whether it
+    takes the outputs of an equal job instead of running. ``result_scope``: only jobs of
     the same one are equal.
     """
 
@@ -40,6 +42,7 @@ class NewJob:
     stage: str | None = None
     reuse: bool = False
     result_scope: str | None = None
+    not_before: datetime | None = None
 
     def within(self, pipeline_id: str) -> "NewJob":
         """The same job in a pipeline."""
@@ -53,6 +56,7 @@ def insert_job(database: Database, session: Session, new: NewJob, access: Access
     Raises `NotFound` for an unknown dependency and `Conflict` for one that did not succeed.
     """
     spec, now = new.spec, session.scalar(select(database.time()))
+    assert now is not None
     parents = dict.fromkeys([*spec.depends_on, *new.depends_on])
     # Locked, so that a parent cannot end between this look and our commit and leave us waiting for ever.
     found = session.scalars(
@@ -79,7 +83,7 @@ def insert_job(database: Database, session: Session, new: NewJob, access: Access
         wants_gpu="auto" if gpus == "auto" else "yes" if gpus else "no",
         gpu_count=max(1, gpus) if gpus != "auto" else 1,
         gpu_memory_bytes=new.least_gpu_memory if memory == "auto" else int(memory * 1e9),
-        not_before=now,
+        not_before=max(now, new.not_before) if new.not_before else now,
         max_attempts=spec.max_attempts,
         inputs=new.inputs,
         event_seq=1,

@@ -11,6 +11,7 @@ from core.store.fleet import KeyStore, WorkerStore
 from core.store.jobs import JobStore
 from core.store.lineage import LineageStore
 from core.store.pipelines.pipelines import PipelineStore
+from core.store.pipelines.schedules import ScheduleStore
 from core.store.retention.deleting import RetentionStore
 from core.store.retention.files import FolderStore
 from core.store.schema.database import Database, open_database
@@ -24,6 +25,7 @@ class Store:
     database: Database
     jobs: JobStore
     pipelines: PipelineStore
+    schedules: ScheduleStore
     leases: LeaseStore
     progress: ProgressStore
     reuse: ReuseStore
@@ -49,6 +51,7 @@ def open_store(settings: Settings) -> Store:
         database=database,
         jobs=jobs,
         pipelines=PipelineStore(database, jobs),
+        schedules=ScheduleStore(database),
         leases=LeaseStore(database, RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds)),
         progress=ProgressStore(database, settings.max_log_bytes),
         reuse=ReuseStore(database),

@@ -28,6 +28,7 @@ ROLE_AND_COLUMN = r"^[a-z]+:[^\x00]+$"
 JOB_ID = r"^job_[0-9a-z]{1,60}$"
 ARTIFACT_ID = r"^art_[0-9a-z]{1,60}$"
 PIPELINE_ID = r"^pipe_[0-9a-z]{1,60}$"
+SCHEDULE_ID = r"^sch_[0-9a-z]{1,60}$"
 KEY_ID = r"^key_[0-9a-z]{1,60}$"
 WEBHOOK_ID = r"^hook_[0-9a-z]{1,60}$"
 DELIVERY_ID = r"^msg_[0-9a-z]{1,60}$"
@@ -38,11 +39,12 @@ API_KEY = r"^key_[0-9a-z]{1,60}\.[A-Za-z0-9_-]{1,100}$"
 NUMBER = r"^[0-9]{1,9}$"
 """A version, or the number of an event, in a text."""
 
-KEPT = r"^[A-Za-z0-9][\w. -]{0,199}(@[0-9]{1,9})?$"
-"""A dataset in a path: its id, NAME, or NAME@VERSION."""
+KEPT = r"^[A-Za-z0-9][\w. -]{0,199}(@([0-9]{1,9}|current))?$"
+"""A dataset or model in a path: its id, NAME, NAME@VERSION or NAME@current."""
 
 JobId = Annotated[str, Field(pattern=JOB_ID, examples=["job_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
 ArtifactId = Annotated[str, Field(pattern=ARTIFACT_ID, examples=["art_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
+ScheduleId = Annotated[str, Field(pattern=SCHEDULE_ID, examples=["sch_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
 PipelineId = Annotated[str, Field(pattern=PIPELINE_ID, examples=["pipe_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
 KeyId = Annotated[str, Field(pattern=KEY_ID, examples=["key_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
 WebhookId = Annotated[str, Field(pattern=WEBHOOK_ID, examples=["hook_01k9zq5m2w8r4t6y0b3d5f7h9j"])]
@@ -56,6 +58,7 @@ _SENTENCES = {
     LABEL: "must have the form key:value",
     JOB_ID: "is not a job id, which looks like job_01k9zq5m2w8r4t6y0b3d5f7h9j",
     ARTIFACT_ID: "is not an artifact id, which looks like art_01k9zq5m2w8r4t6y0b3d5f7h9j",
+    SCHEDULE_ID: "is not a schedule id, which looks like sch_01k9zq5m2w8r4t6y0b3d5f7h9j",
     PIPELINE_ID: "is not a pipeline id, which looks like pipe_01k9zq5m2w8r4t6y0b3d5f7h9j",
     KEY_ID: "is not a key id, which looks like key_01k9zq5m2w8r4t6y0b3d5f7h9j",
     WEBHOOK_ID: "is not a webhook id, which looks like hook_01k9zq5m2w8r4t6y0b3d5f7h9j",

@@ -36,3 +36,6 @@ EncodingBatchSize = Annotated[
         description="Number of texts encoded at once. Default: as many as the token budget allows.",
     ),
 ]
+
+Promote = Literal["if_better", "if_not_worse"]
+"""Which model becomes ``NAME@current``: one that is significantly better, or one that is not worse."""

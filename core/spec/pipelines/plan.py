@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any
 
-from pydantic import Field, GetJsonSchemaHandler, TypeAdapter, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, GetJsonSchemaHandler, TypeAdapter, ValidationError, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -19,8 +19,10 @@ from core.errors import InvalidRequest, Problem
 from core.spec.job import JobName, JobSpec, Labels
 from core.spec.parse import KINDS, SPEC_BY_KIND, AnyJobSpec, AnySpec, problems_of, validate_spec
 from core.spec.parts.base import Strict
+from core.spec.parts.options import Promote
 from core.spec.parts.reference_places import FoundReference, find_references, replace_references
 from core.spec.pipelines.recipe_facts import RecipeInputs, RecipeName
+from core.spec.pipelines.schedule import CronSchedule
 
 MOST_STAGES = 500
 
@@ -54,6 +56,21 @@ class PipelineSpec(Strict):
         "names), the same content of all inputs, the same code, libraries and device. false: every stage "
         "runs.",
     )
+    not_before: AwareDatetime | None = Field(
+        None,
+        description="Moment before which no stage starts, with a time zone: 2027-01-31T03:00:00+01:00.",
+    )
+    schedule: CronSchedule | None = Field(
+        None,
+        description="Submit the pipeline again and again: a cron expression, or {cron, timezone}. References "
+        "such as dataset:NAME are resolved anew each time.",
+    )
+    promote: Promote | None = Field(
+        None,
+        description="Which trained model becomes a version of its name, and NAME@current: one that is "
+        "significantly better than the baseline of the comparison (if_better), or not significantly worse "
+        "(if_not_worse). Sets promote of the evaluate stage with publish_best.",
+    )
     recipe: RecipeName | None = Field(
         None, description="Instead of stages: the recipe that makes them from inputs. See GET /recipes."
     )
@@ -81,6 +98,8 @@ class PipelineSpec(Strict):
             raise ValueError("give either stages or a recipe")
         if (self.recipe is None) != (self.inputs is None):
             raise ValueError("recipe and inputs belong together")
+        if self.schedule is not None and self.not_before is not None:
+            raise ValueError("schedule says when each run starts: leave not_before out")
         return self
 
 
@@ -91,6 +110,26 @@ class Stage:
     name: str
     job_id: str
     spec: AnySpec
+
+
+def with_promotion(pipeline: PipelineSpec) -> PipelineSpec:
+    """The pipeline whose comparing stage says what is promoted, where the pipeline says it.
+
+    Raises `InvalidRequest` unless there is one such stage, with a name.
+    """
+    if pipeline.promote is None:
+        return pipeline
+    choosing = [
+        name
+        for name, spec in pipeline.stages.items()
+        if spec.get("kind") == "evaluate" and spec.get("publish_best") is True
+    ]
+    if len(choosing) != 1:
+        told = "needs one evaluate stage with publish_best: true, whose output model is promoted"
+        raise _refusal([Problem("promote", f"{told}; there are {len(choosing)}")])
+    [name] = choosing
+    spec = {"promote": pipeline.promote, **pipeline.stages[name]}
+    return pipeline.model_copy(update={"stages": {**pipeline.stages, name: spec}})
 
 
 def plan_stages(pipeline: PipelineSpec, new_ids: Callable[[int], list[str]]) -> list[Stage]:

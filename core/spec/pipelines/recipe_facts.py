@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.errors import InvalidRequest, Problem
 from core.spec.job import JobName
 from core.spec.parts.base import Lenient, Strict
 from core.spec.parts.models import ModelOrWords
-from core.spec.parts.options import MaxLength, Seed
+from core.spec.parts.options import MaxLength, Promote, Seed
 from core.spec.parts.refs import DatasetReference, ModelReference
 
 RecipeName = Literal["documents", "pairs", "reranker", "late_interaction"]
@@ -34,6 +34,11 @@ class RecipeInputs(Strict):
         description="A retrieval set of your own to measure on. Default: a part of the data that is not "
         "trained on.",
     )
+    promote: Promote | None = Field(
+        None,
+        description="Publish the trained model under the name, as NAME@current, only if it is better than "
+        "the baseline (if_better) or not worse (if_not_worse). The baseline is NAME@current, if there is one.",
+    )
     retriever: ModelOrWords = Field(
         "bm25", description="reranker only: finds the candidates, for negatives and for the evaluation."
     )
@@ -43,6 +48,20 @@ class RecipeInputs(Strict):
         "reads.",
     )
     seed: Seed = 42
+
+    def promoting(self, promote: Promote | None) -> "RecipeInputs":
+        """With what the pipeline says of promotion, where the inputs say nothing. Raises `InvalidRequest`."""
+        if promote is None or self.promote is not None:
+            return self
+        if self.name is None:
+            raise refusal("name", "promote needs a name, of which the model becomes a version")
+        return self.model_copy(update={"promote": promote})
+
+    @model_validator(mode="after")
+    def _named(self) -> "RecipeInputs":
+        if self.promote is not None and self.name is None:
+            raise ValueError("promote needs a name, of which the model becomes a version")
+        return self
 
 
 class RecipeChoice(Lenient):
@@ -76,10 +95,12 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Of the base model and the workers. ``tokens``: the longest text that the model reads."""
+    """Of the base model and the workers. ``tokens``: the longest text that the model reads. ``current``:
+    whether a version of the name was promoted before."""
 
     tokens: int = 256
     device: Literal["cuda", "cpu"] = "cpu"
+    current: bool = False
 
 
 @dataclass

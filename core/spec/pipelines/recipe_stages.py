@@ -219,12 +219,24 @@ def measure_base(made: Expanded, inputs: RecipeInputs, data: PreparedPairs, **fi
     made.stages["baseline"] = {**common, "models": [base]}
 
 
-def compare_models(made: Expanded, inputs: RecipeInputs) -> None:
+def compare_models(made: Expanded, inputs: RecipeInputs, around: Surroundings) -> None:
     """The stage that measures both models in the same way, with a significance test."""
     common = made.stages["baseline"]
     [base] = common["models"]
     trained = {**base, "ref": "stage:train/model", "name": "trained"}
-    stage = {**common, "models": [trained, base], "publish_best": True}
+    models = [trained, base]
+    if inputs.promote is not None and around.current:
+        models[-1] = {**base, "ref": f"model:{inputs.name}@current", "name": "current"}
+        made.choose(
+            "compare",
+            "models",
+            ["trained", "current"],
+            f"The trained model must pass against {inputs.name}@current, which may have been trained on rows "
+            "of this test where the data have changed much: that makes it harder to pass, never easier.",
+        )
+    stage = {**common, "models": models, "publish_best": True}
+    if inputs.promote is not None:
+        stage["promote"] = inputs.promote
     made.stages["compare"] = _named(stage, inputs)
     made.choose(
         "compare",

@@ -61,7 +61,7 @@ def _dense(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expa
     measure_base(made, inputs, data)
     mine_negatives(made, inputs, data, around, model=inputs.base_model, **limits_of(inputs))
     train_model(made, inputs, data, around, learning_rate=5e-5)
-    compare_models(made, inputs)
+    compare_models(made, inputs, around)
     index_corpus(made, inputs, facts, data)
     return made
 
@@ -75,7 +75,7 @@ def _late_interaction(inputs: RecipeInputs, facts: DataFacts, around: Surroundin
         "mine", "model", "bm25", "Token vectors of a whole corpus are large; words find hard negatives too."
     )
     train_model(made, inputs, data, around, family="late_interaction", learning_rate=1e-5)
-    compare_models(made, inputs)
+    compare_models(made, inputs, around)
     index_corpus(made, inputs, facts, data)
     return made
 
@@ -89,7 +89,7 @@ def _reranker(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> E
     mine_negatives(made, inputs, data, around, model=inputs.retriever)
     train_model(made, inputs, data, around, family="cross_encoder", learning_rate=2e-5)
     made.stages["train"]["evaluation"]["rerank"] = rerank
-    compare_models(made, inputs)
+    compare_models(made, inputs, around)
     return made
 
 

@@ -1,0 +1,52 @@
+"""When a pipeline is submitted again: cron expressions, as Debian's cron reads them."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, Field, model_validator
+
+from core.spec.parts.base import Strict
+
+
+def _cron(text: str) -> str:
+    if len(text.split()) != 5:
+        raise ValueError("must have five fields: minute, hour, day of month, month, day of week")
+    try:
+        next(CronSim(text, datetime.now(UTC)))
+    except CronSimError as error:
+        raise ValueError(f"is no cron expression: {error}") from error
+    except StopIteration as error:
+        raise ValueError("names a moment that never comes") from error
+    return text
+
+
+def _timezone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{text!r} is no time zone: write a name such as Europe/Berlin") from error
+    return text
+
+
+class CronSchedule(Strict):
+    """Moments that come again and again. The cron expression may be written alone."""
+
+    cron: Annotated[str, Field(min_length=9, max_length=200), AfterValidator(_cron)] = Field(
+        description="Minute, hour, day of month, month, day of week: 0 3 * * SUN is every Sunday at 3 am.",
+        examples=["0 3 * * SUN"],
+    )
+    timezone: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_timezone)] = Field(
+        "UTC", description="Name in the IANA database, such as Europe/Berlin."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alone(cls, value: Any) -> Any:
+        return {"cron": value} if isinstance(value, str) else value
+
+    def next_after(self, moment: datetime) -> datetime:
+        """The first moment after another, in UTC. Hours that clocks skip or have twice count as in Debian's
+        cron."""
+        return next(CronSim(self.cron, moment.astimezone(ZoneInfo(self.timezone)))).astimezone(UTC)
