@@ -72,7 +72,7 @@ class Scheduler:
         return outcome
 
     def _submit(self, schedule: Schedule, moment: datetime | None) -> Outcome:
-        access = self._store.schedules.access_of(schedule)
+        access = self._store.schedules.access_of(schedule, private=self._settings.private_jobs)
         if access is None:
             return Outcome(problem=f"The API key {schedule.owner} that made the schedule was revoked")
         checker = Checker(self._store, self._settings, self._library, access)

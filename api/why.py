@@ -61,9 +61,10 @@ def _of_queued(job: Job, position: int, alive: Sequence[tuple[Worker, int]], del
     def add(code: str, message: str) -> None:
         found.append(WhyReason(code=code, message=message))
 
-    if delay > 0:
-        after = f" after attempt {job.attempt}" if job.attempt else ""
-        add("delayed", f"Will be tried again in {delay:.0f} s{after}.")
+    if delay > 0 and not job.attempt:
+        add("not_before", f"Does not start before {job.not_before:%Y-%m-%d %H:%M:%S} UTC (in {delay:.0f} s).")
+    elif delay > 0:
+        add("delayed", f"Will be tried again in {delay:.0f} s after attempt {job.attempt}.")
     if not alive:
         add("no_worker", "No worker has sent a heartbeat in the last minute: start one (reason worker).")
         return found

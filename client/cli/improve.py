@@ -53,8 +53,8 @@ def improve(
     schedule: Annotated[
         str | None,
         typer.Option(
-            help="Cron expression, such as '0 3 * * SUN': do this again and again on the newest upload of the "
-            "data's name."
+            help="Cron expression, such as '0 3 * * SUN': do this again and again on the newest upload of "
+            "the data's name."
         ),
     ] = None,
     max_length: Annotated[

@@ -8,10 +8,9 @@ import pytest
 
 from core.jobs.events import Event, Notice
 from core.jobs.reasons import EndReason
-from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Capacity
 from core.store.attempts.progress import ProgressUpdate
-from tests.held import held_by
+from tests.api.submitting import run_next
 from tests.specs import MINIMAL
 
 TRAIN = {"kind": "train", "base_model": "o/m", "dataset": "stage:mine/dataset"}
@@ -36,30 +35,6 @@ def create(http, stages=STAGES, **more):
 
 def show(http, pipeline):
     return http.get(f"/pipelines/{pipeline['id']}").json()
-
-
-def run_next(http, reason=EndReason.SUCCEEDED, message=None):
-    """What a worker does to the next job. Returns its id."""
-    store = http.app.state.store
-    claim = store.leases.claim(Capacity("w"), 60)
-    assert claim is not None
-    outputs = []
-    if reason is EndReason.SUCCEEDED:
-        outputs = [
-            NewArtifact(
-                output=name,
-                kind=name,
-                uri=f"file:///{claim.job_id}/{name}",
-                sha256="0" * 64,
-                bytes=1,
-                manifest={},
-            )
-            for name in {"mine": ["dataset", "report"], "train": ["model", "report"]}.get(
-                claim.kind, ["report"]
-            )
-        ]
-    store.leases.finish(claim, reason, message, [held_by(store, output) for output in outputs])
-    return claim.job_id
 
 
 def states(view) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Recipes over HTTP: what they choose from the data, what they refuse, and what becomes of them."""
 
 import io
-import json
 import tarfile
 
 import pytest
@@ -10,17 +9,7 @@ from core.errors import InvalidRequest
 from core.spec.pipelines.plan import PipelineSpec, plan_stages
 from core.spec.pipelines.recipe_facts import DataFacts, RecipeInputs, Surroundings
 from core.spec.pipelines.recipes import RECIPES, expand
-
-ROWS = "".join(
-    json.dumps({"query": f"what is {number}", "positive": f"it is number {number}"}) + "\n"
-    for number in range(400)
-)
-
-
-def upload_rows(http, name="pairs", text=ROWS) -> str:
-    answer = http.post("/datasets", params={"name": name, "filename": "rows.jsonl"}, content=text.encode())
-    assert answer.status_code == 201, answer.text
-    return f"dataset:{name}"
+from tests.api.submitting import ROWS, upload_rows
 
 
 def upload_documents(http) -> str:

@@ -8,10 +8,19 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, Field, GetJsonSchemaHandler, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -45,6 +54,15 @@ class _AsJobSpec:
         return handler(TypeAdapter(AnyJobSpec).core_schema)
 
 
+def _written(value: Any) -> Any:
+    """A number would be read as seconds since 1970, and milliseconds if it is large."""
+    if not isinstance(value, str | datetime):
+        raise ValueError(  # noqa: TRY004 - what pydantic makes a problem of
+            "must be a date and a time with a zone, such as 2027-01-31T03:00:00+01:00"
+        )
+    return value
+
+
 class PipelineSpec(Strict):
     """Jobs that are created together and depend on each other."""
 
@@ -56,7 +74,7 @@ class PipelineSpec(Strict):
         "names), the same content of all inputs, the same code, libraries and device. false: every stage "
         "runs.",
     )
-    not_before: AwareDatetime | None = Field(
+    not_before: Annotated[AwareDatetime, BeforeValidator(_written)] | None = Field(
         None,
         description="Moment before which no stage starts, with a time zone: 2027-01-31T03:00:00+01:00.",
     )

@@ -37,7 +37,8 @@ class RecipeInputs(Strict):
     promote: Promote | None = Field(
         None,
         description="Publish the trained model under the name, as NAME@current, only if it is better than "
-        "the baseline (if_better) or not worse (if_not_worse). The baseline is NAME@current, if there is one.",
+        "the baseline (if_better) or not worse (if_not_worse). The baseline is NAME@current, if there is "
+        "one.",
     )
     retriever: ModelOrWords = Field(
         "bm25", description="reranker only: finds the candidates, for negatives and for the evaluation."

@@ -94,15 +94,16 @@ class ScheduleStore:
             query = select(Schedule).where(Schedule.next_at <= self._database.time())
             return session.scalars(query.order_by(Schedule.next_at)).all()
 
-    def access_of(self, schedule: Schedule) -> Access | None:
-        """The rights that it was made with; None if its key was revoked."""
+    def access_of(self, schedule: Schedule, *, private: bool) -> Access | None:
+        """The rights that it was made with; None if its key was revoked. ``private``: whether keys see their
+        own rows alone."""
         if schedule.owner is None:
             return EVERYTHING
         valid = exists().where(ApiKey.id == schedule.owner, ApiKey.revoked_at.is_(None))
         with self._database.read() as session:
             if not session.scalar(select(valid)):
                 return None
-        return Access(schedule.owner, schedule.sees_all, schedule.sees_all)
+        return Access(schedule.owner, schedule.sees_all or not private, schedule.sees_all)
 
     def note(self, schedule: Schedule, outcome: Outcome, *, moment: datetime | None = None) -> bool:
         """Remember what has become of it. With ``moment``, the one that was due, the next one is settled; of
