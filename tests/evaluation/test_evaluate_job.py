@@ -380,6 +380,38 @@ def test_the_better_model_is_published(models, beir, tmp_path, broken, first, ch
     SentenceTransformer(str(tmp_path / "out" / "model"), device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("first", "promote", "chosen"),
+    [
+        ("better", "if_better", "better"),
+        ("same", "if_better", "base"),
+        ("same", "if_not_worse", "same"),
+        ("worse", "if_not_worse", "base"),
+    ],
+)
+def test_what_is_promoted(models, beir, tmp_path, broken, first, promote, chosen):
+    good = models["one"]
+    trained, base = {"better": (good, broken), "same": (good, good), "worse": (broken, good)}[first]
+    result, events = evaluate(
+        tmp_path / "out",
+        [{"ref": f"file:{trained}", "name": first}, {"ref": f"file:{base}", "name": "base"}],
+        [beir],
+        publish_best=True,
+        promote=promote,
+        name="search",
+    )
+    assert result.state == "succeeded", result.end_reason
+    manifest = json.loads((tmp_path / "out" / "model" / "manifest.json").read_text())
+    assert manifest["metadata"]["promoted"] is (chosen != "base")
+    assert manifest["metadata"]["name"] == chosen
+    # In a file as well: equal files share one manifest in the storage.
+    assert json.loads((tmp_path / "out" / "model" / "chosen.json").read_text())["promoted"] is (
+        chosen != "base"
+    )
+    told = [data["message"] for data in of(events, EventType.NOTICE)]
+    assert any("search@current" in line for line in told)
+
+
 @pytest.mark.parametrize("others", [[], ["bm25"]])
 def test_the_better_model_needs_two_models(models, beir, others):
     with pytest.raises(InvalidRequest, match="publish_best needs at least two models"):
