@@ -60,17 +60,17 @@ fuzz: install
 kills: install
 	$(BIN)/python -m benchmarks.kills 20
 
-# A training on configs/run_embedding_mnrl.yaml, with no service. Again after Ctrl-C: goes on.
-# SET="epochs=2 seed=7" changes fields, ARGS=--overwrite begins anew.
+# The pipeline of configs/train_embed.yaml, with a service of its own if none runs. Again: what has not changed is
+# taken from the first run, and after Ctrl-C it goes on. SET="num_epochs=2 seed=7" changes fields.
 setup-embed-dirs: install
 	mkdir -p data/input data/output
 	$(BIN)/python -m client.demo data/demo
 
 train-embed: setup-embed-dirs
-	$(BIN)/reason run configs/run_embedding_mnrl.yaml --out data/output/embedding-mnrl $(foreach pair,$(SET),--set $(pair)) $(ARGS)
+	$(BIN)/reason pipeline run configs/train_embed.yaml --out data/output/train-embed $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 
 train-embed-tb: setup-embed-dirs
-	$(BIN)/tensorboard --logdir data/output & board=$$!; trap "kill $$board" EXIT; \
+	$(BIN)/tensorboard --logdir data/artifacts & board=$$!; trap "kill $$board" EXIT; \
 	$(MAKE) --no-print-directory train-embed
 
 # The trained model against its base, and its vectors of a corpus: `reason search data/output/embeddings "..."`.

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -112,20 +113,18 @@ def _name_of(path: Path) -> str:
     return name or "data"
 
 
-def submit_once(
-    client: Client, recipe: str, inputs: dict[str, Any], *, name: str | None, reuse: bool
-) -> tuple[PipelineView, bool]:
+def submit_once(client: Client, body: dict[str, Any]) -> tuple[PipelineView, bool]:
     """The pipeline; one that was asked for in the same way and has not ended is taken up again.
 
     Returns (pipeline, whether it is new).
     """
-    asked = hashlib.sha256(json.dumps([recipe, inputs, reuse], sort_keys=True).encode()).hexdigest()[:16]
+    asked = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
     for known in client.pipelines.list(label=[f"{_LABEL}:{asked}"]):
         if not known.state.final:
             return known, False
-    labels = {_LABEL: asked}
-    body = {"recipe": recipe, "inputs": inputs, "labels": labels, "reuse": reuse}
-    return client.pipelines.submit({**body, **({"name": name} if name else {})}), True
+    labels = body.get("labels")
+    labelled = {**(labels if isinstance(labels, dict) else {}), _LABEL: asked}
+    return client.pipelines.submit({**body, "labels": labelled}), True
 
 
 def show_plan(plan: RecipeView, console: Console) -> None:
@@ -143,6 +142,26 @@ def show_plan(plan: RecipeView, console: Console) -> None:
     else:
         told.append("the time is unknown until a training has finished here")
     console.print(f"Estimate: {', '.join(told)}.", highlight=False)
+
+
+def fetch_outputs(client: Client, ended: PipelineView, folder: Path, console: Console) -> None:
+    """Download every output to ``folder/STAGE/OUTPUT``, in place of what an earlier run has left there."""
+    for name, reference in ended.outputs.items():
+        final = folder / name
+        fresh = final.with_name(f".{final.name}.new")
+        client.download(reference, fresh)
+        shutil.rmtree(final, ignore_errors=True)
+        fresh.replace(final)
+        console.print(f"{final}", highlight=False, soft_wrap=True)
+
+
+def show_interrupted(made: PipelineView, console: Console, *, later: bool) -> None:
+    """After Ctrl-C. ``later``: the service ends with this command."""
+    ending = f"reason pipeline cancel {made.id} ends it"
+    if later:
+        ending = f"its running stage saves a checkpoint, and with a service (reason serve) {ending}"
+    told = f"\nStopped watching {made.id}. The same command continues it; {ending}."
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 def show_end(ended: PipelineView, console: Console, *, later: bool) -> None:

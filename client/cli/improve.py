@@ -1,28 +1,25 @@
 """``reason improve``, and the list of recipes."""
 
-import contextlib
 import sys
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 from rich.table import Column, Table
 
+from client.cli.here import service_or_own
 from client.cli.schedules import print_schedule
 from client.cli.shared import Json, app, console, exit_with, open_client, print_json, print_table
-from client.client import Client
 from client.improve import (
     check_here,
     find_data,
     find_model,
-    service_here,
     show_end,
+    show_interrupted,
     show_plan,
     submit_once,
 )
 from client.watch import watch_pipeline
-from core.errors import InvalidRequest, ServiceUnreachable
-from core.settings import Settings
+from core.errors import InvalidRequest
 from core.spec.pipelines.recipes import RECIPES
 
 
@@ -81,7 +78,7 @@ def improve(
     for text in filter(None, (path, base_model, retriever)):
         check_here(text)
     why = "--schedule" if schedule else None if watch else "--no-watch"
-    with _client(why) as (client, here):
+    with service_or_own(why) as (client, here):
         data, fitting = find_data(client, path, console)
         if schedule:
             data = data.partition("@")[0]  # whatever is the newest version by then
@@ -103,11 +100,12 @@ def improve(
             print_json({"name": name or chosen, "stages": expanded.stages})
             return
         show_plan(expanded, console)
+        body = {"recipe": chosen, "inputs": inputs, "reuse": reuse}
+        body |= {"name": name} if name else {}
         if schedule:
-            body = {"recipe": chosen, "inputs": inputs, "reuse": reuse, "schedule": schedule}
-            print_schedule(client.pipelines.schedule(body), as_json)
+            print_schedule(client.pipelines.schedule({**body, "schedule": schedule}), as_json)
             return
-        made, new = submit_once(client, chosen, inputs, name=name, reuse=reuse)
+        made, new = submit_once(client, body)
         if not new:
             console.print(f"Continuing {made.id}, which was begun before.", highlight=False)
         if not watch:
@@ -117,44 +115,12 @@ def improve(
         try:
             ended = watch_pipeline(client, made.id, console)
         except KeyboardInterrupt:
-            ending = f"reason pipeline cancel {made.id} ends it"
-            if here:
-                ending = f"its running stage saves a checkpoint, and with a service (reason serve) {ending}"
-            told = f"\nStopped watching {made.id}. The same command continues it; {ending}."
-            console.print(told, highlight=False, soft_wrap=True)
+            show_interrupted(made, console, later=here)
             raise typer.Exit(130) from None
         if as_json:
             print_json(ended.model_dump(mode="json"))
         show_end(ended, console, later=here)
     exit_with(ended.state)
-
-
-@contextlib.contextmanager
-def _client(needed_later: str | None) -> Iterator[tuple[Client, bool]]:
-    """The service of the settings; where none answers at the usual place, one of this command's own.
-
-    ``needed_later``: the option that needs a service which goes on running. Yields (client, whether the
-    service is of this command).
-    """
-    settings = Settings()
-    with open_client(retries=1) as client:
-        try:
-            client.workers()
-            answered = True
-        except ServiceUnreachable as error:
-            answered = False
-            if needed_later:
-                raise ServiceUnreachable(
-                    f"{needed_later} needs a service that goes on running. {error}"
-                ) from error
-            if "api_url" in settings.model_fields_set:
-                raise
-    if answered:
-        with open_client() as client:
-            yield client, False
-        return
-    with service_here(settings, console) as client:
-        yield client, True
 
 
 @app.command(epilog="example: reason recipes")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
+from client.cli.here import service_or_own
 from client.cli.schedules import print_schedule
 from client.cli.shared import (
     Json,
@@ -23,6 +24,7 @@ from client.cli.shared import (
     print_table,
 )
 from client.client import Client
+from client.improve import fetch_outputs, show_end, show_interrupted, submit_once
 from client.watch import watch_pipeline
 from core.jobs.views import PipelineView
 from core.spec.files import apply_settings, read_spec
@@ -58,6 +60,40 @@ def submit(
             return
         print(made.id, file=sys.stderr)
         _watch(client, made.id, as_json)
+
+
+@pipeline.command(
+    epilog="example: reason pipeline run configs/train_embed.yaml --out data/output/train-embed"
+)
+def run(
+    spec: Annotated[Path, typer.Argument(help="YAML or JSON file with the stages, or the flat form.")],
+    settings: Set = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to download the outputs to: OUT/STAGE/OUTPUT, replaced.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a pipeline to its end. Starts a service on this machine for that time when none is running.
+
+    The same command again continues an interrupted run, and takes the stages that have not changed.
+    """
+    data = apply_settings(read_spec(spec), settings or [])
+    with service_or_own() as (client, here):
+        made, new = submit_once(client, data)
+        if not new:
+            console.print(f"Continuing {made.id}, which was begun before.", highlight=False)
+        print(made.id, file=sys.stderr)
+        try:
+            ended = watch_pipeline(client, made.id, console)
+        except KeyboardInterrupt:
+            show_interrupted(made, console, later=here)
+            raise typer.Exit(130) from None
+        if as_json:
+            print_json(ended.model_dump(mode="json"))
+        show_end(ended, console, later=here)
+        if out is not None:
+            fetch_outputs(client, ended, out, console)
+    exit_with(ended.state)
 
 
 @pipeline.command(epilog="example: reason pipeline watch pipe_01k9...")

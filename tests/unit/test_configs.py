@@ -7,11 +7,24 @@ import pytest
 
 from core.spec import parse_spec
 from core.spec.files import read_spec
+from core.spec.pipelines.flat import FlatSpec, expand_flat
+from core.spec.pipelines.plan import PipelineSpec, plan_stages
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+FLAT = "train_embed.yaml"
+"""A pipeline, and no job."""
+
+
+def test_the_flat_form_becomes_a_pipeline():
+    flat = FlatSpec.model_validate(read_spec(CONFIGS[0].parent / FLAT))
+    stages = PipelineSpec(stages=expand_flat(flat).stages)
+    planned = plan_stages(stages, lambda count: [f"job_{number}" for number in range(count)])
+    assert [stage.spec.kind for stage in planned] == ["prepare", "evaluate", "mine", "train", "evaluate"]
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.name != FLAT], ids=lambda path: path.name)
 def test_it_validates(path: Path):
     kind = next(
         (kind for kind in ("prepare", "mine", "evaluate", "embed") if path.name.startswith(kind)), "train"
