@@ -71,7 +71,7 @@ def _expanded(spec: PipelineSpec | FlatSpec, checker: Checker) -> tuple[Pipeline
     """The pipeline with its stages, and what it keeps of the recipe that has made them."""
     if isinstance(spec, FlatSpec):
         made, name = expand_flat(spec), short_name(spec.dataset_name)
-        recipe, whole = made.as_dict("flat", spec), PipelineSpec(stages=made.stages)
+        recipe, whole = made.as_dict("flat", spec), PipelineSpec(labels=spec.labels, stages=made.stages)
     elif spec.recipe is not None and spec.inputs is not None:
         inputs = spec.inputs.promoting(spec.promote)
         made = RecipeBook(checker).expand(spec.recipe, inputs)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from core.spec.job import Labels
 from core.spec.parts.base import Strict
 from core.spec.parts.options import Sampling, Seed
 from core.spec.parts.refs import has_scheme
@@ -73,6 +74,7 @@ class FlatSpec(Strict):
     learning_rate: float = Field(5e-5, gt=0, le=10)
     weight_decay: float = Field(0.01, ge=0, le=10)
     warmup_ratio: float = Field(0.1, ge=0, le=1)
+    labels: Labels = Field(default_factory=dict, description="Labels of the pipeline and of all its jobs.")
     cache_dir: str | None = Field(None, description="Has no effect: the service has its own caches.")
     mining: FlatMining = Field(default_factory=FlatMining)
     training: FlatTraining = Field(default_factory=FlatTraining)
