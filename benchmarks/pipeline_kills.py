@@ -2,9 +2,9 @@
 twice?
 
 Run: ``python -m benchmarks.pipeline_kills ROUNDS``. Writes benchmarks/reports/pipeline_kills.json and
-pipeline_kills.md. In each round a pipeline of six stages runs, and in each stage that runs a model all three are
-killed, one after the other, each after a random time. A round passes when every stage has succeeded exactly
-once and after those that it needs, with each output once, and the stream is numbered without gaps.
+pipeline_kills.md. In each round a pipeline of six stages runs, and in each stage all three are killed, one after
+the other, each after a random time. A round passes when every stage has succeeded exactly once and after those
+that it needs, with each output once, and the stream is numbered without gaps.
 """
 
 import contextlib
@@ -134,21 +134,17 @@ def write(found: list[tuple[int, float]], stages: int) -> None:
         "kills_of_running_stages": sum(hits),
         "round_p50_s": round(statistics.median(seconds), 1),
     }
-    lines = [
-        "# SIGKILL in every stage of a pipeline",
-        "",
-        (
-            f"{results['rounds_passed']} rounds passed. In each, a pipeline of {stages} stages ran, and in each "
-            "stage the job's process, the worker and the API were killed in a random order: "
-            f"{results['kills']} kills, of which {sum(hits)} came while the stage ran. In every round each stage "
-            "succeeded exactly once, after those that it needs, with each output once, and the stream of events "
-            "was numbered without gaps."
-        ),
-    ]
+    told = (
+        f"{len(found)} rounds passed. In each, a pipeline of {stages} stages ran, and in each stage the job's "
+        f"process, the worker and the API were killed in a random order: {results['kills']} kills, of which "
+        f"{sum(hits)} came while the stage ran. In every round each stage succeeded exactly once, after those "
+        "that it needs, with each output once, and the stream of events was numbered without gaps."
+    )
+    setting = "SQLite, filesystem broker, lease 3 s."
     write_report(
         "pipeline_kills",
         {"results": results},
-        lambda where: [*lines[:2], f"{where}. SQLite, filesystem broker, lease 3 s.", "", *lines[2:]],
+        lambda where: ["# SIGKILL in every stage of a pipeline", "", f"{where}. {setting}", "", told],
     )
 
 
