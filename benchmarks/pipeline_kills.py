@@ -2,9 +2,9 @@
 twice?
 
 Run: ``python -m benchmarks.pipeline_kills ROUNDS``. Writes benchmarks/reports/pipeline_kills.json and
-pipeline_kills.md. In each round a pipeline of six stages runs, and in each stage all three are killed, one after
-the other, each after a random time. A round passes when every stage has succeeded exactly once and after those
-that it needs, with each output once, and the stream is numbered without gaps.
+pipeline_kills.md. In each round a pipeline of six stages runs, and in each stage all three are killed, one
+after the other, each after a random time. A round passes when every stage has succeeded exactly once and after
+those that it needs, with each output once, and the stream is numbered without gaps.
 """
 
 import contextlib
@@ -136,9 +136,10 @@ def write(found: list[tuple[int, float]], stages: int) -> None:
     }
     told = (
         f"{len(found)} rounds passed. In each, a pipeline of {stages} stages ran, and in each stage the job's "
-        f"process, the worker and the API were killed in a random order: {results['kills']} kills, of which "
-        f"{sum(hits)} came while the stage ran. In every round each stage succeeded exactly once, after those "
-        "that it needs, with each output once, and the stream of events was numbered without gaps."
+        "process, the worker and the API were killed in a random order: "
+        f"{results['kills']} kills, of which {sum(hits)} came while the stage ran. In every round each stage "
+        "succeeded exactly once, after those that it needs, with each output once, and the stream of events "
+        "was numbered without gaps."
     )
     setting = "SQLite, filesystem broker, lease 3 s."
     write_report(
