@@ -135,8 +135,8 @@ def write(found: list[tuple[int, float]], stages: int) -> None:
         "round_p50_s": round(statistics.median(seconds), 1),
     }
     told = (
-        f"{len(found)} rounds passed. In each, a pipeline of {stages} stages ran, and in each stage the job's "
-        "process, the worker and the API were killed in a random order: "
+        f"{len(found)} rounds passed. In each, a pipeline of {stages} stages ran, and in each stage the "
+        "job's process, the worker and the API were killed in a random order: "
         f"{results['kills']} kills, of which {sum(hits)} came while the stage ran. In every round each stage "
         "succeeded exactly once, after those that it needs, with each output once, and the stream of events "
         "was numbered without gaps."
