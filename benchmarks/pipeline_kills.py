@@ -3,8 +3,8 @@ twice?
 
 Run: ``python -m benchmarks.pipeline_kills ROUNDS``. Writes benchmarks/reports/pipeline_kills.json and
 pipeline_kills.md. In each round a pipeline of six stages runs, and in each stage all three are killed, one
-after the other, each after a random time. A round passes when every stage has succeeded exactly once and after
-those that it needs, with each output once, and the stream is numbered without gaps.
+after the other, each after a random time. A round passes when every stage has succeeded exactly once and
+after those that it needs, with each output once, and the stream is numbered without gaps.
 """
 
 import contextlib
