@@ -8,8 +8,9 @@ from pydantic import Discriminator, Tag
 
 from api.recipes import RecipeBook
 from api.submission import Checker
-from core.errors import InvalidRequest, Problem, ReasonError
+from core.errors import Conflict, InvalidRequest, Problem, ReasonError
 from core.ids import new_ids
+from core.jobs.state import JobState
 from core.spec.parts.refs import short_name
 from core.spec.pipelines.flat import FlatSpec, expand_flat, is_flat
 from core.spec.pipelines.plan import PipelineSpec, Stage, plan_stages, with_promotion
@@ -31,7 +32,9 @@ def submit_pipeline(
     Raises `InvalidRequest`, `NotFound`, `Forbidden` and `Conflict`.
     """
     store, access = checker.store, checker.access
-    request = hashlib.sha256(f"pipeline {spec.model_dump_json()}".encode()).hexdigest()
+    # Without defaults: a field that a later version adds changes no request of before.
+    told = spec.model_dump_json(exclude_defaults=True)
+    request = hashlib.sha256(f"pipeline {told}".encode()).hexdigest()
     idempotency = (idempotency_key, request) if idempotency_key else None
     # First of all: what has changed in the world since then does not change the answer.
     known = store.pipelines.replay(access.owner, *idempotency) if idempotency else None
@@ -54,7 +57,12 @@ def add_schedule(spec: PipelineSpec, times: CronSchedule, checker: Checker) -> t
 
     Raises as `submit_pipeline` does: better today than on Sunday night.
     """
-    whole, _, _ = _checked(spec, checker)
+    whole, _, jobs = _checked(spec, checker)
+    own = {job.id for job in jobs}
+    for named in {named for job in jobs for named in job.spec.depends_on} - own:
+        job = checker.store.jobs.get(named, checker.access)
+        if job.state in (JobState.FAILED, JobState.CANCELLED):
+            raise Conflict(f"depends_on: job {named} is {job.state}")
     request = spec.model_dump(mode="json", exclude_unset=True, exclude={"schedule"})
     return checker.store.schedules.create(whole.name, times, request, checker.access)
 

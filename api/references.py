@@ -43,17 +43,20 @@ def resolve_references(
     return inputs, parents
 
 
-def pin_checkpoints(spec: AnySpec, store: Store, access: Access) -> AnySpec:
+def pin_checkpoints(spec: AnySpec, store: Store, access: Access, known: dict[str, str]) -> AnySpec:
     """The spec with the steps of the checkpoints that are the best and the last now, whatever comes later.
 
-    Raises `NotFound` and `Conflict`.
+    ``known``: what was found for other stages of the same submission. Raises `NotFound` and `Conflict`.
     """
 
     def pinned(text: str) -> str:
         ref = parse_ref(text) if text.startswith("job:") else None
         if ref is None or not ref.is_checkpoint:
             return text
-        return str(replace(ref, revision=str(step_of(store.artifacts.checkpoint(ref, access)))))
+        if text not in known:
+            found = store.artifacts.checkpoint(ref, access)
+            known[text] = str(replace(ref, revision=str(step_of(found))))
+        return known[text]
 
     before = spec.model_dump(mode="json")
     after = replace_references(before, spec.REFERENCES, pinned)

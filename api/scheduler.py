@@ -2,16 +2,18 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic import TypeAdapter, ValidationError
 
 from api.pipeline_submission import PostedPipeline, submit_pipeline
 from api.submission import Checker
 from core.artifacts import Library
-from core.errors import ReasonError, StorageFailure, Unavailable
+from core.errors import NotFound, ReasonError, StorageFailure, Unavailable
 from core.jobs.state import JobState
+from core.native_errors import first_line
 from core.settings import Settings
 from core.store import Store
 from core.store.pipelines.schedules import Outcome
@@ -20,6 +22,10 @@ from core.store.schema.tables import Job, Schedule
 _log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 5.0
+
+_PAUSE_SECONDS = 60.0
+_PATIENCE = timedelta(hours=1)
+"""How long after its moment a pipeline is still submitted whose data lie where nobody answers."""
 
 _REQUESTS: TypeAdapter[PostedPipeline] = TypeAdapter(PostedPipeline)
 
@@ -35,6 +41,7 @@ class Scheduler:
         self, settings: Settings, store: Store, library: Library, wake: Callable[[Job], None]
     ) -> None:
         self._settings, self._store, self._library, self._wake = settings, store, library, wake
+        self._again: dict[str, float] = {}  # schedule -> when it is tried again, where a storage was away
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="scheduler", daemon=True)
 
@@ -51,7 +58,7 @@ class Scheduler:
             try:
                 self.run_due()
                 away = False
-            except (Unavailable, StorageFailure) as error:
+            except Unavailable as error:
                 if not away:
                     _log.warning("Schedules wait: %s", error)
                 away = True
@@ -59,16 +66,36 @@ class Scheduler:
                 _log.exception("Schedules could not be looked at; it is tried again")
 
     def run_due(self) -> None:
-        """Submit what is due. Raises `Unavailable` and `StorageFailure`: then it is due still."""
+        """Submit what is due, each for itself: one that fails holds up no other.
+
+        Raises `Unavailable`: then all are due still.
+        """
         for schedule in self._store.schedules.due():
-            outcome = self.run(schedule, schedule.next_at)
-            if outcome.problem is not None:
-                _log.warning("Schedule %s: %s", schedule.id, outcome.problem)
+            if time.monotonic() < self._again.get(schedule.id, 0.0):
+                continue
+            try:
+                self.run(schedule, schedule.next_at)
+            except NotFound:  # deleted since the look
+                continue
 
     def run(self, schedule: Schedule, moment: datetime | None = None) -> Outcome:
-        """Submit its pipeline, now or for the moment that was due, and note what has become of it."""
-        outcome = self._submit(schedule, moment)
-        self._store.schedules.note(schedule, outcome, moment=moment)
+        """Submit its pipeline, now or for the moment that was due, and note what has become of it.
+
+        Raises `Unavailable`, and `NotFound` for a schedule that was deleted.
+        """
+        schedule = self._store.schedules.get(schedule.id)
+        if moment is not None and schedule.next_at != moment:
+            return Outcome(schedule.last_pipeline, schedule.last_problem)  # by another server
+        try:
+            outcome = self._submit(schedule, moment)
+        except StorageFailure as error:
+            outcome = Outcome(problem=f"The pipeline could not be submitted: {error}")
+            if moment is not None and datetime.now(UTC) - moment < _PATIENCE:
+                self._again[schedule.id] = time.monotonic() + _PAUSE_SECONDS
+                moment = None  # it is tried again
+        first = self._store.schedules.note(schedule, outcome, moment=moment)
+        if first and outcome.problem is not None and outcome.problem != schedule.last_problem:
+            _log.warning("Schedule %s: %s", schedule.id, outcome.problem)
         return outcome
 
     def _submit(self, schedule: Schedule, moment: datetime | None) -> Outcome:
@@ -86,6 +113,9 @@ class Scheduler:
             raise
         except (ReasonError, ValidationError) as error:
             return Outcome(problem=f"The pipeline could not be submitted: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, others come behind it
+            _log.exception("Schedule %s", schedule.id)
+            return Outcome(problem=f"The pipeline could not be submitted: {first_line(error)}")
         for job in self._store.pipelines.jobs_of([pipeline.id])[pipeline.id].values():
             self._wake(job)
         return Outcome(pipeline=pipeline.id)
@@ -96,6 +126,6 @@ class Scheduler:
             return None
         try:
             last = self._store.pipelines.get(schedule.last_pipeline)
-        except ReasonError:  # it was deleted
+        except NotFound:  # it was deleted
             return None
         return None if JobState(last.state).final else last.id

@@ -1,8 +1,9 @@
 """From a spec to job rows: everything that is checked before a job is added, alone or in a pipeline."""
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal
 
 from fastapi import BackgroundTasks
 
@@ -33,6 +34,7 @@ class Checker:
     settings: Settings
     library: Library
     access: Access
+    pinned: dict[str, str] = field(default_factory=dict)  # checkpoints that were looked up: the same for all
 
     def check(
         self,
@@ -50,7 +52,7 @@ class Checker:
         `NewJob`. Raises `InvalidRequest`, `NotFound`, `Forbidden` or `Conflict`.
         """
         _check_fleet(spec, self.store)
-        spec = pin_checkpoints(spec, self.store, self.access)
+        spec = pin_checkpoints(spec, self.store, self.access, self.pinned)
         inputs, parents = resolve_references(spec, self.store, self.settings, self.access, planned)
         least = None
         if isinstance(spec, TrainSpec):
@@ -99,8 +101,7 @@ class Checker:
                     model=text,
                     labels={PART_OF: job_id},
                     priority=spec.priority,
-                    resources=spec.resources,
-                    device=spec.device,
+                    device=self._device(text),
                 ),
                 inputs=self._weights(text),
                 reuse=True,
@@ -108,6 +109,11 @@ class Checker:
             )
             for text in sorted(named)
         ]
+
+    def _device(self, text: str) -> Literal["auto", "cpu"]:
+        """Only a base in few bits needs a GPU to be read."""
+        training = self.store.jobs.get(parse_ref(text).target, self.access)
+        return "auto" if training.spec.get("quantization") else "cpu"
 
     def _weights(self, text: str) -> dict[str, Input]:
         """Of a checkpoint, as the input of the job that makes a model of it."""

@@ -17,9 +17,12 @@ from rich.table import Table
 from client.client import Client
 from client.serve import Service
 from core.errors import InvalidRequest, NotFound, ReasonError, ServiceUnreachable
-from core.jobs.views import PipelineView, RecipeView
+from core.jobs.views import ArtifactView, PipelineView, RecipeView
 from core.settings import Settings
 from core.spec.parts.refs import has_scheme
+
+_OUTPUTS = ".pipeline"
+"""In a folder of outputs: the id of the pipeline that they are of."""
 
 _LABEL = "improve"
 """Of pipelines that this command makes: a hash of what was asked for."""
@@ -122,9 +125,10 @@ def submit_once(client: Client, body: dict[str, Any]) -> tuple[PipelineView, boo
     for known in client.pipelines.list(label=[f"{_LABEL}:{asked}"]):
         if not known.state.final:
             return known, False
-    labels = body.get("labels")
-    labelled = {**(labels if isinstance(labels, dict) else {}), _LABEL: asked}
-    return client.pipelines.submit({**body, "labels": labelled}), True
+    labels = body.get("labels") or {}
+    if isinstance(labels, dict):  # else the service says what is wrong with them
+        body = {**body, "labels": {**labels, _LABEL: asked}}
+    return client.pipelines.submit(body), True
 
 
 def show_plan(plan: RecipeView, console: Console) -> None:
@@ -144,15 +148,54 @@ def show_plan(plan: RecipeView, console: Console) -> None:
     console.print(f"Estimate: {', '.join(told)}.", highlight=False)
 
 
+def check_out(folder: Path) -> None:
+    """Raises `InvalidRequest` for a folder that holds something else than the outputs of a pipeline."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidRequest(f"--out: {folder} is a file, not a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / _OUTPUTS).is_file():
+        raise InvalidRequest(
+            f"--out: {folder} holds files that no pipeline has put there. Name a new or empty folder: "
+            "outputs of an earlier run are replaced"
+        )
+
+
 def fetch_outputs(client: Client, ended: PipelineView, folder: Path, console: Console) -> None:
-    """Download every output to ``folder/STAGE/OUTPUT``, in place of what an earlier run has left there."""
-    for name, reference in ended.outputs.items():
-        final = folder / name
-        fresh = final.with_name(f".{final.name}.new")
-        client.download(reference, fresh)
-        shutil.rmtree(final, ignore_errors=True)
-        fresh.replace(final)
-        console.print(f"{final}", highlight=False, soft_wrap=True)
+    """Download every output to ``folder/STAGE/OUTPUT``, in place of what an earlier run has left there.
+
+    Raises `InvalidRequest` where the folder cannot be written.
+    """
+    check_out(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _OUTPUTS).write_text(f"{ended.id}\n", encoding="utf-8")
+        for name, reference in ended.outputs.items():
+            final = folder / name
+            # By the artifact's id: what an interrupted run has left of another one is not gone on with.
+            fresh = final.with_name(f".{final.name}.{reference.rpartition(':')[2]}")
+            client.download(reference, fresh)
+            if final.exists():
+                shutil.rmtree(final)
+            fresh.replace(final)
+            console.print(f"{final}", highlight=False, soft_wrap=True)
+    except OSError as error:
+        raise InvalidRequest(f"--out: {folder} cannot be written: {error.strerror or error}") from error
+
+
+def _chosen(model: ArtifactView) -> str | None:
+    """Which of the compared models it is, and whether it was promoted; None for one that nothing compared."""
+    facts = model.metadata
+    names = facts.get("chosen_from")
+    if not names:
+        return None
+    kept = f"the {facts['name']} model"
+    if facts["name"] == names[-1]:
+        kept += ": no other one passes the comparison" if "promoted" in facts else _NOT_BETTER
+    if model.current:
+        kept += f", which is {model.name}@current (version {model.version})"
+    return kept
+
+
+_NOT_BETTER = ": the trained one is not significantly better"
 
 
 def show_interrupted(made: PipelineView, console: Console, *, later: bool) -> None:
@@ -164,7 +207,7 @@ def show_interrupted(made: PipelineView, console: Console, *, later: bool) -> No
     console.print(told, highlight=False, soft_wrap=True)
 
 
-def show_end(ended: PipelineView, console: Console, *, later: bool) -> None:
+def show_end(client: Client, ended: PipelineView, console: Console, *, later: bool) -> None:
     """The verdict, and where everything is. ``later``: the service ends with this command."""
     reused = [name for name, stage in ended.stages.items() if stage.reused_from]
     if reused:
@@ -175,11 +218,9 @@ def show_end(ended: PipelineView, console: Console, *, later: bool) -> None:
         )
     for found in ended.verdicts:
         console.print(found.verdict, style="bold green" if found.outcome == "better" else "bold")
-        better = found.outcome == "better"
-        kept = (
-            "the trained model" if better else "the base model: the trained one is not significantly better"
-        )
-        console.print(f"compare/model is {kept}.", highlight=False)
+    for output, reference in ended.outputs.items():
+        if output.endswith("/model") and (told := _chosen(client.find(reference))):
+            console.print(f"{output} is {told}.", highlight=False)
     table = Table(box=None, show_header=False)
     for output, reference in ended.outputs.items():
         table.add_row(output, reference)

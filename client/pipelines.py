@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from client.connection import Connection, quoted, wait_for
+from core.errors import InvalidRequest, Problem
 from core.jobs.views import Page, PipelineEventView, PipelineView, RecipeListView, RecipeView, ScheduleView
 from core.spec.pipelines.plan import PipelineSpec
 
@@ -22,7 +23,10 @@ class Pipelines:
 
         One with a ``schedule`` belongs to `schedule`.
         """
-        body = spec.model_dump(mode="json") if isinstance(spec, PipelineSpec) else spec
+        body = _body(spec)
+        if body.get("schedule") is not None:
+            told = "a pipeline with schedule is not submitted now: use schedule()"
+            raise InvalidRequest(told, [Problem("schedule", told)])
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return PipelineView.model_validate(
             self._connection.json("POST", "/pipelines", json=body, headers=headers)
@@ -30,8 +34,7 @@ class Pipelines:
 
     def schedule(self, spec: PipelineSpec | dict[str, Any]) -> ScheduleView:
         """Have a pipeline with a ``schedule`` submitted again and again. Equal schedules are one."""
-        body = spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, PipelineSpec) else spec
-        return ScheduleView.model_validate(self._connection.json("POST", "/pipelines", json=body))
+        return ScheduleView.model_validate(self._connection.json("POST", "/pipelines", json=_body(spec)))
 
     def schedules(self) -> Sequence[ScheduleView]:
         return Page[ScheduleView].model_validate(self._connection.json("GET", "/schedules")).items
@@ -93,3 +96,7 @@ class Pipelines:
     def wait(self, pipeline_id: str, timeout: float | None = None, poll_seconds: float = 0.5) -> PipelineView:
         """Wait until the pipeline has ended or is paused. Raises `TimeoutError`."""
         return wait_for(lambda: self.get(pipeline_id), f"Pipeline {pipeline_id}", timeout, poll_seconds)
+
+
+def _body(spec: PipelineSpec | dict[str, Any]) -> dict[str, Any]:
+    return spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, PipelineSpec) else spec

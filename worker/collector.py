@@ -53,17 +53,27 @@ class Collector:
         self._library = Library(settings.artifact_url)
 
     def collect(self, *, unknown: bool = False) -> Iterator[Item]:
-        """Everything once. ``unknown``: also folders of the storage that no row of this database knows.
+        """Everything once. ``unknown``: also folders of the storage, and of this host, that no row of this
+        database knows.
 
-        Raises `Unavailable` and `StorageFailure`.
+        What one part cannot do holds up no other. Raises `Unavailable`, and `StorageFailure` at the end.
         """
-        yield from self._artifacts()
-        if unknown:
-            yield from self._unknown()
-        yield from self.remove_folders()
-        yield from self._checkpoints()
-        yield from self._run_folders()
-        yield from self._caches()
+        failed: StorageFailure | None = None
+        for part in (
+            self._artifacts(),
+            self._unknown() if unknown else iter(()),
+            self._checkpoints(),
+            self.remove_folders(),
+            self._staging(),
+            self._run_folders(unknown=unknown),
+            self._caches(),
+        ):
+            try:
+                yield from part
+            except StorageFailure as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     def remove_folders(self) -> Iterator[Item]:
         """Folders of the storage whose rows were deleted."""
@@ -80,14 +90,25 @@ class Collector:
         return Item("folder", uri, _quietly(lambda: self._library.size(self._place(uri))), "was deleted")
 
     def _remove(self, removal: Removal) -> bool:
+        """Looks before each step whether it may: who was frozen has perhaps been taken for dead."""
+        mine: Removal | None = removal
+
+        def go_on() -> bool:
+            nonlocal mine
+            mine = self._store.folders.go_on(mine) if mine is not None else None
+            return mine is not None
+
         try:
-            self._library.remove(self._place(removal.uri))
+            if go_on():
+                self._library.discard(self._place(removal.uri))(go_on)
         except (NotFound, StorageFailure) as error:  # the first: of a storage that was in use before
             _log.warning("%s stays: %s", removal.uri, error)
-            self._store.folders.not_removed(removal, _EVERY_SECONDS)
+            if mine is not None:
+                self._store.folders.not_removed(mine, _EVERY_SECONDS)
             return False
-        self._store.folders.removed(removal)
-        return True
+        if mine is not None:
+            self._store.folders.removed(mine)
+        return mine is not None
 
     def _place(self, uri: str) -> str:
         return self._library.place_of(uri) if "://" in uri else uri
@@ -119,44 +140,45 @@ class Collector:
             yield Item("folder", uri, size, f"no row knows it: goes after {_UNKNOWN_DAYS:g} day")
 
     def _checkpoints(self) -> Iterator[Item]:
-        """Those that a retry would go on from. The storage's are everybody's; a host without a shared storage
-        has its own, too."""
+        """Those that a retry would go on from: they are removed as any folder that nothing refers to."""
         if (days := self._settings.checkpoint_days) is None:
             return
-        own = Path(self._settings.runs_dir / "checkpoints")
-        for job_id in self._old(self._library.names("checkpoints"), days, unknown=False):
-            place = checkpoints_of(job_id)
-            size = _quietly(lambda place=place: self._library.size(place))  # type: ignore[misc]
-            if self._dry_run or self._discard(job_id, days, lambda place=place: self._library.discard(place)):  # type: ignore[misc]
-                yield Item("checkpoints", job_id, size, f"the job ended more than {days:g} days ago")
-        for job_id in self._old(_names(own), days, unknown=True):
-            yield from self._folder_of_host("checkpoints", own / job_id, f"of {job_id}")
+        for job_id in self._ended(self._library.names("checkpoints"), days):
+            if self._dry_run:
+                yield self._folder(checkpoints_of(job_id))
+            else:
+                self._store.retention.leave_checkpoints(job_id, days)
 
-    def _discard(self, job_id: str, days: float, discard: Callable[[], Callable[[], None]]) -> bool:
-        rest: list[Callable[[], None]] = []
-        if not self._store.retention.while_ended(job_id, days, lambda: rest.append(discard())):
-            return False
-        rest[0]()
-        return True
+    def _staging(self) -> Iterator[Item]:
+        """What processes that were killed were about to publish, or to remove."""
+        if self._library.local is not None:
+            for folder in _children(self._library.local / "staging"):
+                yield from self._folder_of_host("staging", folder, "left over")
 
-    def _run_folders(self) -> Iterator[Item]:
-        """Of this host."""
-        if (days := self._settings.run_folder_days) is None:
-            return
+    def _run_folders(self, *, unknown: bool) -> Iterator[Item]:
+        """Of this host; and its checkpoints, where those of the storage are only copies."""
         root = self._settings.runs_dir
-        for job_id in self._old(_names(root), days, unknown=True):
-            yield from self._folder_of_host("run folder", root / job_id, f"of {job_id}")
+        for what, place, days in (
+            ("run folder", root, self._settings.run_folder_days),
+            ("checkpoints", root / "checkpoints", self._settings.checkpoint_days),
+        ):
+            names = [path.name for path in _children(place)]
+            old = list(self._ended(names, days)) if days is not None else []
+            for job_id in [*old, *self._gone(names, unknown=unknown)]:
+                yield from self._folder_of_host(what, place / job_id, f"of {job_id}")
 
-    def _old(self, job_ids: list[str], days: float, *, unknown: bool) -> Iterator[str]:
-        """Jobs that ended so long ago; with ``unknown``, also those that are not in the database any more."""
-        job_ids = [name for name in job_ids if name.startswith("job_")]
-        for begin in range(0, len(job_ids), 500):
-            some = job_ids[begin : begin + 500]
-            ended = self._store.retention.ended_for(some)
-            for job_id in some:
-                since = ended.get(job_id)
-                if (since is not None and since > days) or (unknown and job_id not in ended):
+    def _ended(self, names: list[str], days: float) -> Iterator[str]:
+        """Jobs that ended so long ago."""
+        for some in _some_jobs(names):
+            for job_id, since in self._store.retention.ended_for(some).items():
+                if since is not None and since > days:
                     yield job_id
+
+    def _gone(self, names: list[str], *, unknown: bool) -> Iterator[str]:
+        """Jobs that were deleted. With ``unknown``, also those that this database has never had."""
+        for some in _some_jobs(names):
+            missing = sorted(set(some) - set(self._store.retention.ended_for(some)))
+            yield from missing if unknown else sorted(self._store.retention.were_deleted(missing))
 
     def _folder_of_host(self, what: str, folder: Path, name: str) -> Iterator[Item]:
         """A folder of this host, unless it was changed within a day: its job may just be deleted."""
@@ -183,8 +205,15 @@ class Collector:
                 yield Item("cache", str(entry), size, f"not used since {_date(used)}")
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _some_jobs(names: list[str]) -> Iterator[list[str]]:
+    """Those that are ids of jobs, some at once."""
+    jobs = [name for name in names if name.startswith("job_")]
+    for begin in range(0, len(jobs), 500):
+        yield jobs[begin : begin + 500]
 
 
 def _date(moment: float) -> str:

@@ -27,10 +27,12 @@ from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Claim, Requests
 from core.store.attempts.progress import ProgressStore, ProgressUpdate
 from core.store.retention.checkpoints import CHECKPOINT
-from core.store.retention.files import NotHeld
+from core.store.retention.files import BeingRemoved, NotHeld
 
 _log = logging.getLogger(__name__)
 _MAX_LOG_READ = 1 << 20
+_LATER = 4
+"""Weights of checkpoints that are looked at again, the newest ones."""
 _AT_ONCE = frozenset({EventType.PHASE, EventType.OUTPUT, EventType.CHECKPOINT})
 
 
@@ -164,22 +166,34 @@ class Crossing:
         """Writes what waits. Raises `StaleLease` or `Unavailable`; then it still waits."""
         if not self._pending:
             return None
-        self._pending.checkpoints = [found for weights in self._weights if (found := self._checked(weights))]
-        try:
-            requests = self._store.record(self._claim, self._pending)
-        except NotHeld:  # a row for the same files has just been added: the next flush looks again
-            return None
-        self._pending, self._weights, self._urgent = ProgressUpdate(), [], False
+        while True:
+            later = self._look_at_weights()
+            try:
+                requests = self._store.record(self._claim, self._pending)
+                break
+            except NotHeld:  # a row for the same files has just been added: they are looked at again
+                continue
+        self._pending, self._weights, self._urgent = ProgressUpdate(), later, False
         self._flushed = time.monotonic()
         return requests
 
-    def _checked(self, weights: OutputPublished) -> NewArtifact | None:
-        """What a model can be made of; None where files are missing, which ends no training."""
-        try:
-            return self._check(weights.name, Output.model_validate(weights.model_dump()))
-        except (NotFound, StorageFailure) as error:
-            _log.warning("Job %s: %s cannot be used: %s", self._claim.job_id, weights.name, error)
-            return None
+    def _look_at_weights(self) -> list[OutputPublished]:
+        """Take those whose files are all there into the batch. Returns those to look at again with the next.
+
+        Missing files end no training: such a checkpoint is no model.
+        """
+        self._pending.checkpoints, later = [], []
+        for weights in self._weights:
+            try:
+                found = self._check(weights.name, Output.model_validate(weights.model_dump()))
+            except (StorageFailure, BeingRemoved) as error:
+                _log.warning("Job %s: %s is looked at later: %s", self._claim.job_id, weights.name, error)
+                later.append(weights)
+            except NotFound as error:
+                _log.warning("Job %s: %s cannot be used: %s", self._claim.job_id, weights.name, error)
+            else:
+                self._pending.checkpoints.append(found)
+        return later[-_LATER:]
 
     def close(self) -> None:
         self._events.close()

@@ -208,11 +208,18 @@ class Runner:
                     crossing.flush()
                 ended, outputs = self._with_outputs(ended, equal)
                 job = self._store.leases.finish(
-                    claim, ended.reason, ended.message, outputs, equal=equal, inputs_changed=changed
+                    claim,
+                    ended.reason,
+                    ended.message,
+                    outputs,
+                    equal=equal if ended.reason is EndReason.SUCCEEDED else None,
+                    inputs_changed=changed,
                 )
                 break
             except NotHeld:
-                continue  # the files are looked at again
+                if lease.lost.is_set():
+                    raise StaleLease(f"Job {claim.job_id}: the lease is lost") from None
+                # The files are looked at again.
             except Unavailable as error:
                 if lease.lost.is_set():
                     raise StaleLease(

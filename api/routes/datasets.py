@@ -21,7 +21,7 @@ from api.deps import (
 from api.disconnects import while_connected
 from api.routing import Route
 from api.uploads import BINARY, keep, options_of, receive
-from api.views import artifact_view, artifact_views, known_artifact_view
+from api.views import artifact_views, known_artifact_view
 from core.data.rows.statistics import PREVIEW, PREVIEW_ROWS
 from core.errors import NotFound
 from core.jobs.views import ArtifactView, Page, PreviewView
@@ -109,7 +109,7 @@ async def upload(
     if not new:
         response.status_code = 200
     response.headers["Location"] = f"/datasets/{artifact.id}"
-    return artifact_view(artifact)
+    return known_artifact_view(artifact, store)
 
 
 @router.get("", summary="Datasets, newest first")

@@ -92,7 +92,8 @@ def submit(
 
     With an `Idempotency-Key` the call can be repeated safely: it creates at most one job.
     """
-    request = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+    # Without defaults: a field that a later version adds changes no request of before.
+    request = hashlib.sha256(spec.model_dump_json(exclude_defaults=True).encode()).hexdigest()
     idempotency = (idempotency_key, request) if idempotency_key else None
     # First of all: what has changed in the world since then does not change the answer.
     known = store.jobs.replay(principal.key_id, *idempotency) if idempotency else None
@@ -124,7 +125,7 @@ def estimate_job(
     reader: Reader,
 ) -> EstimateView:
     """Estimate memory, steps and seconds, and the workers that are large enough. Nothing is queued."""
-    spec = pin_checkpoints(spec, store, reader.access)
+    spec = pin_checkpoints(spec, store, reader.access, {})
     inputs, _parents = resolve_references(spec, store, settings, reader.access)
     if isinstance(spec, TrainSpec):
         return estimate_training(spec, inputs, store, library)

@@ -19,7 +19,7 @@ from api.disconnects import while_connected
 from api.model_uploads import keep_model
 from api.routing import Route
 from api.uploads import BINARY, receive
-from api.views import artifact_view, artifact_views, known_artifact_view
+from api.views import artifact_views, known_artifact_view
 from core.jobs.views import ArtifactView, Page
 from core.spec.parts.forms import NAME, PLAIN
 
@@ -75,7 +75,7 @@ async def upload(
     if not new:
         response.status_code = 200
     response.headers["Location"] = f"/models/{artifact.id}"
-    return artifact_view(artifact)
+    return known_artifact_view(artifact, store)
 
 
 @router.get("", summary="Models, newest first")

@@ -1,5 +1,6 @@
 """``reason improve``, and the list of recipes."""
 
+import re
 import sys
 from typing import Annotated
 
@@ -81,7 +82,7 @@ def improve(
     with service_or_own(why) as (client, here):
         data, fitting = find_data(client, path, console)
         if schedule:
-            data = data.partition("@")[0]  # whatever is the newest version by then
+            data = re.sub(r"^(dataset:[^@]+)@[0-9]+$", r"\1", data)  # whatever is the newest version by then
         inputs = {
             "data": data,
             "base_model": find_model(client, base_model, console) if base_model else None,
@@ -119,7 +120,7 @@ def improve(
             raise typer.Exit(130) from None
         if as_json:
             print_json(ended.model_dump(mode="json"))
-        show_end(ended, console, later=here)
+        show_end(client, ended, console, later=here)
     exit_with(ended.state)
 
 

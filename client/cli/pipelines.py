@@ -24,8 +24,9 @@ from client.cli.shared import (
     print_table,
 )
 from client.client import Client
-from client.improve import fetch_outputs, show_end, show_interrupted, submit_once
+from client.improve import check_out, fetch_outputs, show_end, show_interrupted, submit_once
 from client.watch import watch_pipeline
+from core.errors import InvalidRequest
 from core.jobs.views import PipelineView
 from core.spec.files import apply_settings, read_spec
 
@@ -78,6 +79,12 @@ def run(
     The same command again continues an interrupted run, and takes the stages that have not changed.
     """
     data = apply_settings(read_spec(spec), settings or [])
+    if data.get("schedule") is not None:
+        raise InvalidRequest(
+            f"{spec} has a schedule: reason pipeline submit makes it, with a running service"
+        )
+    if out is not None:
+        check_out(out)
     with service_or_own() as (client, here):
         made, new = submit_once(client, data)
         if not new:
@@ -90,7 +97,7 @@ def run(
             raise typer.Exit(130) from None
         if as_json:
             print_json(ended.model_dump(mode="json"))
-        show_end(ended, console, later=here)
+        show_end(client, ended, console, later=here)
         if out is not None:
             fetch_outputs(client, ended, out, console)
     exit_with(ended.state)

@@ -36,6 +36,9 @@ class Published:
     manifest: Manifest
 
 
+_REMOVED_AT_ONCE = 500
+
+
 class Library:
     """Publishes, checks, reads and fetches artifacts under one root URL."""
 
@@ -185,12 +188,13 @@ class Library:
 
     def remove(self, place: str) -> None:
         """A folder and all in it; nothing when it is not there. Raises `StorageFailure`."""
-        self.discard(place)()
+        self.discard(place)(lambda: True)
 
-    def discard(self, place: str) -> Callable[[], None]:
+    def discard(self, place: str) -> Callable[[Callable[[], bool]], None]:
         """Make a folder count for nothing, at once; returns what removes it, which may take long.
 
-        What others put at the same place afterwards stays. Both raise `StorageFailure`.
+        It is given a function that it asks between some files whether it may go on. What others put at the
+        same place afterwards stays. Both raise `StorageFailure`.
         """
         with self._answering(f"removing {place}"):
             if self.local is not None:
@@ -198,16 +202,19 @@ class Library:
                 aside.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(FileNotFoundError):
                     (self.local / place).rename(aside)
-                return lambda: shutil.rmtree(aside, ignore_errors=True)
+                return lambda _go_on: shutil.rmtree(aside, ignore_errors=True)
             self._fs.invalidate_cache()
             found = self._fs.find(f"{self._path}/{place}")
             if manifests := [path for path in found if path.endswith(f"/{MANIFEST}")]:
                 self._fs.rm(manifests)
 
-        def remove() -> None:
-            with self._answering(f"removing {place}"):
-                if others := [path for path in found if path not in manifests]:
-                    self._fs.rm(others)
+        def remove(go_on: Callable[[], bool]) -> None:
+            others = [path for path in found if path not in manifests]
+            for begin in range(0, len(others), _REMOVED_AT_ONCE):
+                if not go_on():
+                    return
+                with self._answering(f"removing {place}"):
+                    self._fs.rm(others[begin : begin + _REMOVED_AT_ONCE])
 
         return remove
 

@@ -10,7 +10,7 @@ from typing import Any
 from core.artifacts import MANIFEST, fresh_folder
 from core.evaluation.results import Evaluated
 from core.jobs.protocol import PROMOTED, ArtifactInput
-from core.ranking.comparison import ALL, Compared
+from core.ranking.comparison import ALL, FEWEST, Compared
 from core.runtime.context import RunContext
 from core.spec.evaluate import EvaluateSpec
 from core.spec.parts.options import Promote
@@ -30,7 +30,10 @@ def choose_best(found: Evaluated, leading: Sequence[Compared], promote: Promote 
     if better := [item for item in deciding if item.outcome == "better"]:
         return max(better, key=lambda item: abs(item.comparison.difference)).model
     first, *_, baseline = found.models
-    equal = any(item.model == first and item.outcome != "worse" for item in deciding)
+    equal = any(
+        item.model == first and item.outcome != "worse" and item.comparison.queries >= FEWEST
+        for item in deciding
+    )
     return first if promote == "if_not_worse" and equal else baseline
 
 
@@ -38,8 +41,10 @@ def publish_best(
     spec: EvaluateSpec, context: RunContext, found: Evaluated, leading: Sequence[Compared]
 ) -> str:
     """The output ``model``: the files of the best model. Returns its name."""
-    name = choose_best(found, leading, spec.promote)
     *_, baseline = found.models
+    name = choose_best(found, leading, spec.promote)
+    if spec.promote is not None and _is_same(spec, context, list(found.models).index(name)):
+        name = baseline  # made again of the same data: there is nothing to publish
     reference = spec.models[list(found.models).index(name)].ref
     known = context.request.inputs.get(reference)
     metadata: dict[str, Any] = {}
@@ -61,12 +66,24 @@ def publish_best(
     return name
 
 
+def _is_same(spec: EvaluateSpec, context: RunContext, index: int) -> bool:
+    """Whether a model has the same files as the baseline, without what comparisons have said of them."""
+    sums = []
+    for asked in (spec.models[index], spec.models[-1]):
+        known = context.request.inputs.get(asked.ref)
+        if not isinstance(known, ArtifactInput) or context.library is None:
+            return False
+        files = context.library.manifest(known.uri).files
+        sums.append({entry.path: entry.sha256 for entry in files if entry.path not in (CHOSEN, "README.md")})
+    return sums[0] == sums[1]
+
+
 def _why(spec: EvaluateSpec, name: str, baseline: str) -> str:
     if name != baseline:
-        return f", which becomes {spec.name}@current" if spec.promote else ""
+        return f", which becomes {spec.name}@current" if spec.promote and spec.name else ""
     if spec.promote is None:
         return ": no other model is significantly better than it"
-    return f": no other model passes {spec.promote}, so {spec.name}@current stays as it is"
+    return f": no other model passes {spec.promote}, so nothing is promoted"
 
 
 def _copy(source: Path, folder: Path, *, link: bool) -> None:
@@ -81,5 +98,6 @@ def _copy(source: Path, folder: Path, *, link: bool) -> None:
                 pass
         shutil.copyfile(name, target)
 
-    hidden = shutil.ignore_patterns(MANIFEST, ".*")
+    # What an earlier comparison has said is written anew, and never into a file that another artifact has.
+    hidden = shutil.ignore_patterns(MANIFEST, CHOSEN, ".*")
     shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=one, ignore=hidden)

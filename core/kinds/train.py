@@ -110,7 +110,7 @@ def _train_from(
             spec,
             context,
             checkpoints,
-            base_model_sha256=prepared.base_model_sha256,
+            base_model_sha256=prepared.depends_on["base model"],
             lengths=prepared.lengths.limits,
         )
         at_the_end.callback(weights.wait)

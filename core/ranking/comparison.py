@@ -23,7 +23,7 @@ _DRAWN = 1 << 22
 _POWER = 2.8
 """A difference of so many standard errors is seen four times out of five at the level of 0.05."""
 
-_FEWEST = 10
+FEWEST = 10
 
 _TONES = {"better": "good", "worse": "bad", "no difference": "even"}
 
@@ -113,7 +113,7 @@ def corrected(p_values: Sequence[float]) -> list[float]:
 
 def outcome(comparison: Comparison, p_value: float, level: float, *, rising: bool = True) -> str:
     """``better``, ``worse``, or ``no difference``: one that so many queries could show."""
-    if comparison.queries < _FEWEST or p_value >= level or comparison.difference == 0:
+    if comparison.queries < FEWEST or p_value >= level or comparison.difference == 0:
         return "no difference"
     return "better" if (comparison.difference > 0) == rising else "worse"
 
@@ -132,7 +132,7 @@ def verdict(comparison: Comparison, p_value: float, level: float, metric: str, *
         f"{comparison.high:+.4f}, p {format_p_value(comparison, p_value)}, {comparison.queries} queries: "
         f"{comparison.wins} won, {comparison.losses} lost, {comparison.ties} tied)"
     )
-    if comparison.queries < _FEWEST:
+    if comparison.queries < FEWEST:
         return f"Too few queries to say anything: {numbers}."
     if found != "no difference":
         return f"{found.capitalize()}: {numbers}."

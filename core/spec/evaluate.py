@@ -143,8 +143,8 @@ class EvaluateSpec(JobSpec):
     def _consistent(self) -> "EvaluateSpec":
         if self.publish_best and (len(self.models) < 2 or any(model.ref == "bm25" for model in self.models)):
             raise ValueError("publish_best needs at least two models, and bm25 is none that can be published")
-        if self.promote is not None and not (self.publish_best and self.name):
-            raise ValueError("promote needs publish_best: true, and a name")
+        if self.promote is not None and not self.publish_best:
+            raise ValueError("promote needs publish_best: true")
         for what, items in (("models", self.models), ("datasets", self.datasets)):
             names = [item.name for item in items if item.name]
             if len(set(names)) != len(names):

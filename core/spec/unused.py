@@ -117,6 +117,7 @@ _RULES: dict[str, Sequence[_Rule]] = {
             for name in ("permutations", "level")
         ),
         ("examples", lambda spec: len(spec.models) == 1, "there is only one model"),
+        ("promote", lambda spec: spec.name is None, "without a name nothing becomes a version of it"),
     ),
     "embed": (
         ("calibration", lambda spec: spec.precision != "int8", "only precision int8 is calibrated"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, text
+from sqlalchemy import ColumnElement, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
@@ -17,6 +17,7 @@ from core.spec.parts.refs import Ref, artifact_reference
 from core.store.moves import get_job
 from core.store.retention.checkpoints import (
     CHECKPOINT,
+    age_of,
     best_of,
     drop_superseded,
     metrics_at,
@@ -25,8 +26,8 @@ from core.store.retention.checkpoints import (
 from core.store.retention.files import refer_to
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
-from core.store.schema.database import Database
-from core.store.schema.tables import Artifact, CurrentVersion, Dependency, Job
+from core.store.schema.database import Database, hold_text
+from core.store.schema.tables import Artifact, CurrentVersion, Dependency, Job, LastVersion
 
 CURRENT = "current"
 """Instead of a number: the version of a name that was promoted last."""
@@ -54,39 +55,79 @@ def add_artifact(session: Session, job: Job, new: NewArtifact, now: ColumnElemen
     Raises `NotHeld` for files that are not held (`FolderStore.hold`).
     """
     promoted = new.manifest.get("metadata", {}).get(PROMOTED) if job.kind == "evaluate" else None
+    # The same content is no new version: else a comparison that is repeated would undo what came after it.
+    if promoted is True and _is_version(session, job, new):
+        promoted = False
     artifact = _add(session, new, None if promoted is False else job.name, job.id, job.owner, now)
-    if promoted is True:
+    if promoted is True and artifact.name is not None and _beats_current(session, job, artifact):
         make_current(session, artifact, now)
     return artifact_reference(new.kind, artifact.id)
+
+
+def _is_version(session: Session, job: Job, new: NewArtifact) -> bool:
+    known = select(Artifact.id).where(
+        Artifact.kind == new.kind, Artifact.name == job.name, Artifact.sha256 == new.sha256, _same_owner(job)
+    )
+    return session.scalar(known.limit(1)) is not None
+
+
+def _beats_current(session: Session, job: Job, artifact: Artifact) -> bool:
+    """Whether what was compared with is still what ``NAME@current`` means, if that was compared with: it is
+    not if another was promoted meanwhile, by another job or by hand."""
+    baseline = str(job.spec["models"][-1]["ref"])
+    known = job.inputs.get(baseline)
+    if not baseline.endswith(f"@{CURRENT}") or not isinstance(known, ArtifactInput):
+        return True
+    now = session.scalar(
+        select(CurrentVersion.artifact_id).where(
+            CurrentVersion.kind == artifact.kind,
+            CurrentVersion.name == artifact.name,
+            CurrentVersion.owner == (artifact.owner or ""),
+        )
+    )
+    return now in (None, known.artifact)
+
+
+def _same_owner(row: Job | Artifact) -> ColumnElement[bool]:
+    return Artifact.owner.is_(None) if row.owner is None else Artifact.owner == row.owner
 
 
 def make_current(session: Session, artifact: Artifact, now: ColumnElement[datetime]) -> None:
     """Let ``NAME@current`` mean this version from now on. Raises `Conflict` for one without a name."""
     if artifact.name is None:
         raise Conflict(f"Artifact {artifact.id} has no name: only a version of a name can be its current one")
-    _hold_name(session, artifact.kind, artifact.name)
+    hold_text(session, f"{artifact.kind}/{artifact.name}")
     session.execute(
         delete(CurrentVersion).where(
-            CurrentVersion.kind == artifact.kind, CurrentVersion.name == artifact.name
+            CurrentVersion.kind == artifact.kind,
+            CurrentVersion.name == artifact.name,
+            CurrentVersion.owner == (artifact.owner or ""),
         )
     )
     session.execute(
         insert(CurrentVersion).values(
-            kind=artifact.kind, name=artifact.name, artifact_id=artifact.id, promoted_at=now
+            kind=artifact.kind,
+            name=artifact.name,
+            owner=artifact.owner or "",
+            artifact_id=artifact.id,
+            promoted_at=now,
         )
     )
 
 
-def add_checkpoint(
-    database: Database, session: Session, job: Job, new: NewArtifact, now: ColumnElement[datetime]
+def add_checkpoints(
+    database: Database, session: Session, job_id: str, checkpoints: Sequence[NewArtifact]
 ) -> None:
-    """Inserts the row of a checkpoint's weights, and deletes what it supersedes. Raises as `add_artifact`."""
-    known = select(Artifact.id).where(
-        Artifact.job_id == job.id, Artifact.output == new.output, Artifact.sha256 == new.sha256
-    )
-    if session.scalar(known.limit(1)) is None:  # else an earlier attempt has come to the same
-        _add(session, new, None, job.id, job.owner, now)
-        drop_superseded(database, session, job)
+    """Inserts the rows of checkpoints' weights, and deletes those that they supersede. The caller has locked
+    the job's row. Raises as `add_artifact`."""
+    job = session.get_one(Job, job_id)
+    for new in checkpoints:
+        known = select(Artifact.id).where(
+            Artifact.job_id == job.id, Artifact.output == new.output, Artifact.sha256 == new.sha256
+        )
+        if session.scalar(known.limit(1)) is None:  # else an earlier attempt has come to the same
+            _add(session, new, None, job.id, job.owner, database.time())
+    drop_superseded(database, session, job)
 
 
 def _add(
@@ -99,11 +140,13 @@ def _add(
 ) -> Artifact:
     version = None
     if name is not None:
-        _hold_name(session, new.kind, name)
+        hold_text(session, f"{new.kind}/{name}")
         last = session.scalar(
             select(func.max(Artifact.version)).where(Artifact.kind == new.kind, Artifact.name == name)
         )
-        version = (last or 0) + 1
+        # Numbers of versions that were deleted are not used again: somebody may have noted one.
+        deleted = session.get(LastVersion, (new.kind, name))
+        version = max(last or 0, deleted.version if deleted else 0) + 1
     artifact = Artifact(
         id=new_id("art"),
         job_id=job_id,
@@ -122,12 +165,6 @@ def _add(
     session.flush()
     refer_to(session, new.uri, new.hold)
     return artifact
-
-
-def _hold_name(session: Session, kind: str, name: str) -> None:
-    """Until the transaction ends: two that end at once must not draw the same version."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"{kind}/{name}"})
 
 
 @dataclass(frozen=True)
@@ -161,7 +198,7 @@ class ArtifactStore:
         content sent again is a new version: what was sent last is what the name means. Raises `NotHeld`.
         """
         with self._database.write() as session:
-            _hold_name(session, new.kind, name)
+            hold_text(session, f"{new.kind}/{name}")
             query = select(Artifact).where(
                 Artifact.kind == new.kind,
                 Artifact.name == name,
@@ -193,15 +230,18 @@ class ArtifactStore:
         if target.startswith("art_") and version is None:
             query = query.where(Artifact.id == target)
         else:
-            query = query.where(Artifact.name == target).order_by(Artifact.version.desc()).limit(1)
+            query = query.where(Artifact.name == target).limit(1)
             if version == CURRENT:
                 query = query.join(CurrentVersion, CurrentVersion.artifact_id == Artifact.id)
-            elif version is not None:
-                if not matches(NUMBER, version):
+                query = query.order_by(CurrentVersion.promoted_at.desc())
+            else:
+                query = query.order_by(Artifact.version.desc())
+            if version not in (None, CURRENT):
+                if not matches(NUMBER, str(version)):
                     raise NotFound(
                         f"{target}@{version}: a version must be a number of at most 9 digits, or current"
                     )
-                query = query.where(Artifact.version == int(version))
+                query = query.where(Artifact.version == int(str(version)))
         with self._database.read() as session:
             artifact = session.scalar(query)
         if artifact is None:
@@ -229,7 +269,7 @@ class ArtifactStore:
             return artifact
 
     def current(self, artifacts: Sequence[Artifact]) -> set[str]:
-        """Ids of those that are the current version of their name."""
+        """Ids of those that are the current version of their name, for their owners."""
         ids = [artifact.id for artifact in artifacts]
         query = select(CurrentVersion.artifact_id).where(CurrentVersion.artifact_id.in_(ids))
         with self._database.read() as session:
@@ -262,6 +302,8 @@ class ArtifactStore:
                 return artifact
         if job.state in (JobState.FAILED, JobState.CANCELLED):
             raise Conflict(f"{ref}: job {job.id} is {job.state} and does not have this output")
+        if job.state == JobState.SUCCEEDED and ref.output in job.outputs:
+            raise NotFound(f"{ref}: this output of job {job.id} was deleted")
         if job.state == JobState.SUCCEEDED:
             has = ", ".join(job.outputs) or "none"
             raise NotFound(f"{ref}: job {job.id} has no output {ref.output!r}; it has {has}")
@@ -274,15 +316,15 @@ class ArtifactStore:
             return list(session.scalars(query.order_by(Artifact.id)))
 
     def checkpoints(self, job: Job) -> list[Checkpoint]:
-        """The checkpoints of a job that can be used as models, by step."""
+        """The checkpoints of a job that can be used as models: those of later attempts last, by step."""
         query = select(Artifact).where(Artifact.job_id == job.id, Artifact.kind == CHECKPOINT)
         with self._database.read() as session:
             by_step = {step_of(found): found for found in session.scalars(query.order_by(Artifact.id))}
             best = best_of(session, job, list(by_step.values()))
             measured = metrics_at(session, job.id, list(by_step))
         return [
-            Checkpoint(step, by_step[step], measured.get(step, {}), by_step[step] is best)
-            for step in sorted(by_step)
+            Checkpoint(step_of(one), one, measured.get(step_of(one), {}), one is best)
+            for one in sorted(by_step.values(), key=age_of)
         ]
 
     def checkpoint(self, ref: Ref, access: Access = EVERYTHING) -> Artifact:

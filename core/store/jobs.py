@@ -7,13 +7,16 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
-from core.errors import Conflict
+from core.errors import Conflict, NotFound
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState, can_move
 from core.spec.job import PART_OF, JobChanges
 from core.spec.parts.forms import JOB_ID
-from core.store.moves import end_parts, get_job, move, request, tell, tell_dependents, unmet
+from core.store.lineage import note_inputs
+from core.store.moves import earliest_start, end_parts, get_job, move, request, tell, tell_dependents, unmet
 from core.store.new_jobs import NewJob, add_once, insert_job, replay
+from core.store.retention.checkpoints import checkpoints_of
+from core.store.retention.files import keep_checkpoints
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
 from core.store.schema.database import Database
@@ -92,7 +95,8 @@ class JobStore:
             return None
         ahead = or_(Job.rank < job.rank, and_(Job.rank == job.rank, Job.id < job.id))
         with self._database.read() as session:
-            return session.scalar(select(func.count()).where(Job.state == JobState.QUEUED, ahead)) or 0
+            due = or_(Job.not_before <= self._database.time(), Job.attempt > 0)
+            return session.scalar(select(func.count()).where(Job.state == JobState.QUEUED, ahead, due)) or 0
 
     def unmet(self, job_id: str) -> list[Job]:
         """The jobs that this one still waits for, the oldest first."""
@@ -167,6 +171,7 @@ class JobStore:
                 raise Conflict(
                     f"Job {job_id} depends on {names}: retry that job first, or submit this one again"
                 )
+            check_again(self._database, session, job)
             return self._ask(session, job, JobState.QUEUED, "retry", failures=0, **FRESH)
 
     def change(self, job_id: str, changes: JobChanges, access: Access = EVERYTHING) -> Job:
@@ -203,13 +208,24 @@ class JobStore:
         if not can_move(JobState(job.state), target):
             raise Conflict(f"Job {job.id} is {job.state}: {verb} is not possible in this state")
         if target is JobState.QUEUED:
-            values["not_before"] = self._database.time()
+            values["not_before"] = earliest_start(self._database, session, job)
         moved = move(self._database, session, job.id, JobState(job.state), target, **values)
         assert moved is not None, "the row is locked"
         return moved
 
     def _request(self, session: Session, job: Job, column: str) -> Job:
         return request(self._database, session, job, column, _ASKED[column])
+
+
+def check_again(database: Database, session: Session, job: Job) -> None:
+    """Whether a job can be tried again. Raises `Conflict` if what it reads was deleted, or while its
+    checkpoints are."""
+    try:
+        note_inputs(database, session, job.id, job.inputs)
+    except NotFound as error:
+        raise Conflict(f"Job {job.id} cannot be tried again: what it reads is gone. {error}") from error
+    if not keep_checkpoints(session, checkpoints_of(job.id)):
+        raise Conflict(f"The old checkpoints of job {job.id} are just being removed: try again in a minute")
 
 
 _ASKED = {

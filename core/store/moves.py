@@ -4,6 +4,7 @@ Every move is one guarded UPDATE (``WHERE id AND state AND lease_token``) and on
 transaction. When no row is updated the caller is stale: it gets None and must write nothing more.
 """
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
@@ -79,7 +80,7 @@ def tell_dependents(database: Database, session: Session, parent: Job) -> None:
                     child.id,
                     JobState.WAITING,
                     JobState.QUEUED,
-                    not_before=database.time(),  # from here on it waits for a worker
+                    not_before=earliest_start(database, session, child),  # from here on it waits for a worker
                 )
             continue
         ended = move(
@@ -95,6 +96,14 @@ def tell_dependents(database: Database, session: Session, parent: Job) -> None:
         if ended is not None:
             tell_dependents(database, session, ended)
             end_parts(database, session, ended)
+
+
+def earliest_start(database: Database, session: Session, job: Job) -> datetime:
+    """When a job that goes to the queue may start: now, or at the moment that was set for it."""
+    now = session.scalar(select(database.time()))
+    assert now is not None
+    begins: datetime = max(now, job.not_before) if job.attempt == 0 else now
+    return begins
 
 
 def end_parts(database: Database, session: Session, whole: Job) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from graphlib import TopologicalSorter
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from core.jobs.state import JobState
@@ -48,7 +48,12 @@ class WaitingLine:
             assert now is not None
             slots = sum(worker.slots for worker, _ in alive_workers(self._database, session, _ALIVE_SECONDS))
             running = list(session.scalars(select(Job).where(Job.state == JobState.RUNNING)))
-            of_queue = select(Job).where(Job.state == JobState.QUEUED).order_by(Job.rank, Job.id)
+            # Those whose time has not come yet stand before nobody.
+            of_queue = (
+                select(Job)
+                .where(Job.state == JobState.QUEUED, or_(Job.not_before <= now, Job.attempt > 0))
+                .order_by(Job.rank, Job.id)
+            )
             queued = list(session.scalars(of_queue.limit(_LOOKED_AT)))
             taken = _durations(session, {job.kind for job in (*running, *queued)})
         left = [_left(job, taken, now) for job in running]
@@ -85,6 +90,8 @@ class WaitingLine:
         )
         for name in order.static_order():
             begins = max((ends[need] for need in needs.get(name, ()) if need in ends), default=0.0)
+            if ahead[name].state != JobState.RUNNING:
+                begins = max(begins, (ahead[name].not_before - now).total_seconds())
             ends[name] = begins + left[name]
         return round(max([*ends.values(), sum(left.values()) / slots]), 1)
 

@@ -300,4 +300,4 @@ class Save(TrainerCallback):
         self._context.checkpointed(state.global_step, size, seconds)
         if self._weights is not None:
             checkpoint = self._checkpoints.attempt_folder / f"checkpoint-{state.global_step}"
-            self._weights.push(checkpoint, state.global_step, self._state)
+            self._weights.push(checkpoint, state.global_step, self._state, stopping=self._decided.stop)

@@ -20,9 +20,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("uri", name=op.f("pk_unreferenced_folders")),
     )
     op.create_index(op.f("ix_unreferenced_folders_until"), "unreferenced_folders", ["until"])
+    op.create_table(
+        "last_versions",
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "name", name=op.f("pk_last_versions")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("last_versions")
     op.drop_table("unreferenced_folders")
     op.drop_index("ix_artifacts_uri", "artifacts")
     with op.batch_alter_table("artifacts") as table:

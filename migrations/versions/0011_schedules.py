@@ -13,12 +13,13 @@ def upgrade() -> None:
         "current_versions",
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("owner", sa.String(length=255), nullable=False),
         sa.Column("artifact_id", sa.String(length=255), nullable=False),
         sa.Column("promoted_at", moment, nullable=False),
         sa.ForeignKeyConstraint(
             ["artifact_id"], ["artifacts.id"], name=op.f("fk_current_versions_artifact_id")
         ),
-        sa.PrimaryKeyConstraint("kind", "name", name=op.f("pk_current_versions")),
+        sa.PrimaryKeyConstraint("kind", "name", "owner", name=op.f("pk_current_versions")),
     )
     op.create_index(op.f("ix_current_versions_artifact_id"), "current_versions", ["artifact_id"])
     op.create_table(

@@ -1,12 +1,15 @@
 """Pipelines that begin later, or again and again, and what is promoted of them."""
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import update
 
+import api.scheduler
 from api.scheduler import Scheduler
 from core.artifacts import Library
+from core.errors import StorageFailure
 from core.jobs.reasons import EndReason
 from core.spec.pipelines.schedule import CronSchedule
 from core.store.artifacts import NewArtifact
@@ -69,11 +72,43 @@ def test_a_pipeline_does_not_begin_before_its_time(http):
     assert http.post(f"/pipelines/{made['id']}/cancel").status_code == 202
 
 
-@pytest.mark.parametrize("moment", ["2030-01-01T00:00:00", "tomorrow", 7, "2030-13-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "2030-01-01T00:00:00",
+        "tomorrow",
+        7,
+        "1900000000",
+        "2030-13-01T00:00:00Z",
+        "9999-12-31T23:59:59-12:00",
+        "1066-10-14T09:00:00Z",
+    ],
+)
 def test_a_moment_has_a_time_zone(http, moment):
     answer = http.post("/pipelines", json={"stages": STAGES, "not_before": moment})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["path"] == "not_before"
+
+
+def test_who_waits_for_another_job_waits_for_the_moment_too(http):
+    store = http.app.state.store
+    first = http.post("/jobs", json=MINIMAL["embed"]).json()
+    begin = (datetime.now(UTC) + timedelta(hours=5)).isoformat()
+    stages = {"only": {**MINIMAL["embed"], "depends_on": [first["id"]]}}
+    made = http.post("/pipelines", json={"stages": stages, "not_before": begin}).json()
+    assert run_next(http) == first["id"]
+    job = made["stages"]["only"]["job"]
+    assert http.get(f"/jobs/{job}").json()["state"] == "queued"
+    assert store.leases.claim(CPU, 60) is None
+    other = http.post("/jobs", json=MINIMAL["embed"]).json()
+    assert other["queue_position"] == 0, "one whose time has not come stands before nobody"
+    http.post(f"/jobs/{other['id']}/cancel")
+    http.post(f"/pipelines/{made['id']}/cancel")
+    http.post(f"/pipelines/{made['id']}/retry")
+    http.post(f"/jobs/{job}/pause")
+    http.post(f"/jobs/{job}/resume")
+    assert http.get(f"/jobs/{job}").json()["state"] == "queued"
+    assert store.leases.claim(CPU, 60) is None
 
 
 # -- again and again -----------------------------------------------------------------------------------------
@@ -190,6 +225,49 @@ def test_what_fails_at_its_moment_is_said_and_tried_the_next_time(http, schedule
     assert told["last_pipeline"]
 
 
+def test_one_schedule_that_fails_holds_up_no_other(http, scheduler, monkeypatch):
+    """Also where a storage does not answer: that one is tried again for a while."""
+    first, second = (add(http, name=name).json()["id"] for name in ("first", "second"))
+    for schedule in (first, second):
+        let_its_moment_come(http, schedule, seconds=2.0 if schedule == first else 1.0)
+    submit, error = api.scheduler.submit_pipeline, StorageFailure("s3://away does not answer")
+
+    def failing(spec, *rest):
+        if spec.name == "first":
+            raise error
+        return submit(spec, *rest)
+
+    monkeypatch.setattr(api.scheduler, "submit_pipeline", failing)
+    scheduler.run_due()
+    assert http.get(f"/schedules/{second}").json()["last_pipeline"]
+    told = http.get(f"/schedules/{first}").json()
+    assert "s3://away" in told["last_problem"]
+    assert datetime.fromisoformat(told["next_at"]) < datetime.now(UTC), "still due"
+    let_its_moment_come(http, first, seconds=2 * 3600)
+    scheduler._again.clear()
+    scheduler.run_due()
+    told = http.get(f"/schedules/{first}").json()
+    assert datetime.fromisoformat(told["next_at"]) > datetime.now(UTC), "given up until the next time"
+    let_its_moment_come(http, first)
+    scheduler._again.clear()
+    error = KeyError("unforeseen")
+    scheduler.run_due()
+    assert "unforeseen" in http.get(f"/schedules/{first}").json()["last_problem"]
+    monkeypatch.undo()
+    let_its_moment_come(http, first)
+    scheduler.run_due()
+    assert http.get(f"/schedules/{first}").json()["last_problem"] is None
+
+
+def test_an_hour_that_clocks_have_twice_brings_no_moment_twice():
+    times = CronSchedule(cron="30 2 * * *", timezone="Europe/Berlin")
+    moment = datetime(2026, 10, 25, 1, 5, tzinfo=UTC)
+    for _ in range(200):
+        following = times.next_after(moment)
+        assert following > moment
+        moment = following if following - moment < timedelta(hours=2) else moment + timedelta(minutes=10)
+
+
 def test_a_schedule_has_the_rights_of_its_key_as_long_as_that_is_valid(http, scheduler):
     store = http.app.state.store
     made = {name: store.keys.create(name, ["submit"]) for name in ("alice", "bob")}
@@ -223,11 +301,11 @@ def test_what_a_schedule_names_by_its_id_is_not_deleted(http):
 # -- promotion -----------------------------------------------------------------------------------------------
 
 
-def chosen(http, *, promoted: bool | None, name="search") -> dict:
+def chosen(http, *, promoted: bool | None, name="search", sha256=None, baseline="o/base") -> dict:
     """An evaluate job that has ended with a model that is promoted, or is not."""
     spec = {
         "kind": "evaluate",
-        "models": ["o/trained", "o/base"],
+        "models": ["o/trained", baseline],
         "datasets": ["beir:scifact"],
         "publish_best": True,
         "name": name,
@@ -238,7 +316,8 @@ def chosen(http, *, promoted: bool | None, name="search") -> dict:
     claim = store.leases.claim(CPU, 60)
     assert claim.job_id == job["id"]
     metadata = {} if promoted is None else {"promoted": promoted}
-    output = NewArtifact("model", "model", f"file:///{job['id']}", "0" * 64, 1, {"metadata": metadata})
+    sha256 = sha256 or hashlib.sha256(job["id"].encode()).hexdigest()
+    output = NewArtifact("model", "model", f"file:///{job['id']}", sha256, 1, {"metadata": metadata})
     store.leases.finish(claim, EndReason.SUCCEEDED, outputs=[held_by(store, output)])
     made = http.get(f"/jobs/{job['id']}").json()["outputs"]["model"].partition(":")[2]
     return http.get(f"/artifacts/{made}").json()
@@ -273,6 +352,48 @@ def test_only_what_is_promoted_becomes_a_version_and_the_current_one(http):
     assert http.delete(f"/artifacts/{first['id']}").status_code == 204
 
 
+def test_the_same_content_is_no_new_version_and_undoes_nothing(http):
+    first, second = chosen(http, promoted=True, sha256="1" * 64), chosen(http, promoted=True)
+    http.put(f"/artifacts/{first['id']}/current")
+    again = chosen(http, promoted=True, sha256=second["sha256"])
+    assert (again["name"], again["current"]) == (None, False)
+    assert http.get("/models/search@current").json()["id"] == first["id"]
+    assert http.get("/models/search").json()["id"] == second["id"]
+
+
+def test_what_was_compared_with_another_version_does_not_replace_it(http):
+    """Two runs are compared with the same version: the second that ends has not been compared with the
+    first."""
+    first = chosen(http, promoted=True)
+    store = http.app.state.store
+    spec = {
+        "kind": "evaluate",
+        "models": ["o/trained", "model:search@current"],
+        "datasets": ["beir:scifact"],
+        "publish_best": True,
+        "name": "search",
+        "promote": "if_better",
+    }
+    late = http.post("/jobs", json=spec).json()
+    claim = store.leases.claim(CPU, 60)
+    assert claim.job_id == late["id"]
+    second = chosen(http, promoted=True, baseline="model:search@current")
+    assert http.get("/models/search@current").json()["id"] == second["id"]
+    output = NewArtifact("model", "model", "file:///late", "2" * 64, 1, {"metadata": {"promoted": True}})
+    store.leases.finish(claim, EndReason.SUCCEEDED, outputs=[held_by(store, output)])
+    assert http.get("/models/search").json()["version"] == 3, "it is a version"
+    assert http.get("/models/search@current").json()["id"] == second["id"]
+    assert first["id"] != second["id"]
+
+
+def test_versions_that_were_deleted_are_not_numbered_again(http):
+    chosen(http, promoted=True)
+    second = chosen(http, promoted=None)
+    assert http.delete(f"/artifacts/{second['id']}").status_code == 204
+    assert http.get("/models/search@2").status_code == 404
+    assert chosen(http, promoted=None)["version"] == 3
+
+
 def test_promotion_of_a_pipeline_reaches_its_comparison(http):
     compare = {
         "kind": "evaluate",
@@ -294,7 +415,7 @@ def test_promotion_of_a_pipeline_reaches_its_comparison(http):
         assert says in answer.text
     nameless = {name: value for name, value in compare.items() if name != "name"}
     answer = http.post("/pipelines", json={"stages": {"only": nameless}, "promote": "if_better"})
-    assert (answer.status_code, "and a name" in answer.text) == (422, True)
+    assert (answer.status_code, "promote needs a name" in answer.text) == (422, True)
 
 
 def test_a_recipe_compares_with_the_current_version(http):

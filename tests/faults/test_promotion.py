@@ -73,6 +73,9 @@ def test_a_better_model_becomes_the_current_one_and_an_equal_one_does_not(runnin
     assert [verdict.outcome for verdict in ended.verdicts] == ["no difference"]
     assert client.find("model:promoted-model@current").id == first.id
     assert client.find("model:promoted-model").id == first.id, "no version was published"
+    again = running.folder / "current"
+    client.download("model:promoted-model@current", again)  # checks every file
+    assert json.loads((again / "chosen.json").read_text())["name"] != "current"
     kept = client.find(ended.outputs["compare/model"])
     assert (kept.name, kept.current) == (None, False)
     client.pipelines.delete_schedule(schedule.id)

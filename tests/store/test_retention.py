@@ -1,10 +1,12 @@
 """What is kept and what may go: nothing that something needs is ever deleted, and nothing else stays."""
 
 import contextlib
+import hashlib
 import random
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import select, update
@@ -18,12 +20,15 @@ from core.settings import Settings
 from core.spec import parse_spec
 from core.spec.parts.refs import parse_ref
 from core.store import Store
+from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Capacity, Claim
+from core.store.attempts.progress import ProgressUpdate
 from core.store.new_jobs import NewJob
 from core.store.retention import files
 from core.store.retention.files import NotHeld
 from core.store.schema.access import EVERYTHING
 from core.store.schema.tables import Artifact, Job, UnreferencedFolder
+from tests.held import held_by
 from worker import collector as collecting
 from worker.collector import Collector
 from worker.outputs import Outputs
@@ -399,3 +404,78 @@ def test_a_job_cannot_begin_to_read_what_was_just_deleted(small):
     spec = parse_spec({"kind": "embed", "model": reference, "texts": ["a"]})
     with pytest.raises(NotFound, match="Deleted meanwhile"):
         small.store.jobs.submit(NewJob(spec=spec, inputs={reference: known}))
+
+
+def checkpoint(step: int, attempt: int = 1) -> NewArtifact:
+    uri = f"file:///{attempt}/{step}"
+    told = {"metadata": {"step": step, "attempt": attempt}}
+    sha256 = hashlib.sha256(uri.encode()).hexdigest()
+    return NewArtifact(f"checkpoint@{step}", "checkpoint", uri, sha256, 1, told)
+
+
+TRAINING = {
+    "kind": "train",
+    "base_model": "o/m",
+    "dataset": "hf:o/d",
+    "checkpoint": {"keep": 1},
+    "evaluation": {"datasets": ["hf:o/e"], "every_steps": 25, "early_stopping": {"metric": "ndcg@10"}},
+}
+
+
+def record(store, claim, *checkpoints, **values):
+    """One batch: scores by step, and the checkpoints that came with them."""
+    now = datetime.now(UTC)
+    scores = [("ndcg@10", int(step[1:]), value, now) for step, value in values.items()]
+    held = [held_by(store, one) for one in checkpoints]
+    store.progress.record(claim, ProgressUpdate(metrics=scores, checkpoints=held))
+
+
+def kept_steps(store, job_id):
+    return [(one.step, one.best) for one in store.artifacts.checkpoints(store.jobs.get(job_id))]
+
+
+def test_the_best_checkpoint_stays_though_all_come_in_one_batch(store):
+    """After the database was away, say."""
+    store.jobs.submit(NewJob(spec=parse_spec(TRAINING)))
+    claim = store.leases.claim(CPU, 60)
+    assert claim is not None
+    batch = [checkpoint(step) for step in (25, 50, 75, 100)]
+    record(store, claim, *batch, s25=0.1, s50=0.9, s75=0.2, s100=0.3)
+    assert kept_steps(store, claim.job_id) == [(50, True), (100, False)]
+    record(store, claim, checkpoint(125), s125=None)
+    assert kept_steps(store, claim.job_id) == [(50, True), (125, False)]
+
+
+def test_an_attempt_that_begins_anew_passes_the_checkpoints_before(store):
+    store.jobs.submit(NewJob(spec=parse_spec(TRAINING)))
+    claim = store.leases.claim(CPU, 60)
+    assert claim is not None
+    record(store, claim, checkpoint(400), s400=0.5)
+    pinned = store.artifacts.checkpoints(store.jobs.get(claim.job_id))[0].artifact
+    store.retention.pin(pinned.id)
+    record(store, claim, checkpoint(10, attempt=2), s10=0.1)
+    last = parse_ref(f"job:{claim.job_id}/checkpoint@last")
+    assert store.artifacts.checkpoint(last).output == "checkpoint@10"
+    store.retention.pin(pinned.id, pinned=False)
+    record(store, claim, checkpoint(20, attempt=2), s20=0.2)
+    assert [step for step, _ in kept_steps(store, claim.job_id)] == [20]
+
+
+def test_a_job_whose_inputs_were_deleted_is_not_tried_again(small):
+    uploaded = small.upload("rows", "rows")
+    job = small.submit(reads=uploaded.id)
+    claim = small.store.leases.claim(CPU, 60)
+    small.store.leases.finish(claim, EndReason.BAD_DATA)
+    small.store.retention.delete_artifact(uploaded.id)
+    with pytest.raises(Conflict, match="what it reads is gone"):
+        small.store.jobs.retry(job.id)
+
+
+def test_the_newest_version_is_each_key_s_own(small):
+    """Another key's later version does not make mine an old one."""
+    mine = small.done(small.submit(name="encoder"), content="1")
+    theirs = small.done(small.submit(name="encoder"), content="2")
+    with small.store.database.write() as session:
+        session.execute(update(Artifact).where(Artifact.id == theirs.id).values(owner="key_other"))
+    assert mine.version == 1
+    assert small.store.retention.expired(artifact_days=1e-9, checkpoint_days=None) == []

@@ -1,6 +1,7 @@
 """A checkpoint's model is that of the training at that step, in every family and whatever is trained."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from core.data.sources.inputs import make_context
-from core.errors import BadModel
+from core.errors import BadModel, StorageFailure
 from core.jobs.events import EventType
 from core.jobs.protocol import ArtifactInput, RunRequest
 from core.process.dispatch import run_job
+from core.runtime.context import RunContext
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from tests.tiny import make_model, make_static
@@ -122,8 +124,55 @@ def test_another_base_model_is_refused(training, tmp_path):
     made = run({**training, "base_model": f"file:{base}"}, tmp_path / "train")
     make_model(base, seed=5)
     reference = "job:job_1/checkpoint@4"
-    with pytest.raises(BadModel, match="other weights than when it was trained"):
+    with pytest.raises(BadModel, match="another model than when it was trained"):
         run({"kind": "export", "model": reference}, tmp_path / "export", {reference: made["checkpoint@4"]})
+
+
+def test_another_tokenizer_is_refused_as_well(training, tmp_path):
+    base = make_model(tmp_path / "base")
+    made = run({**training, "base_model": f"file:{base}"}, tmp_path / "train")
+    path = base / "1_Pooling" / "config.json"
+    told = json.loads(path.read_text())
+    turned = {**told, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    path.write_text(json.dumps({**turned, **({"pooling_mode": "cls"} if "pooling_mode" in told else {})}))
+    reference = "job:job_1/checkpoint@4"
+    with pytest.raises(BadModel, match="weights, tokenizer or settings"):
+        run({"kind": "export", "model": reference}, tmp_path / "export", {reference: made["checkpoint@4"]})
+
+
+def test_what_a_reranker_was_measured_with_is_not_needed(bases, training, word_rows, tmp_path):
+    retriever = make_model(tmp_path / "retriever")
+    spec = {
+        **training,
+        "family": "cross_encoder",
+        "base_model": f"file:{bases['lively']['cross_encoder']}",
+        "evaluation": {
+            "datasets": [{"ref": f"file:{word_rows}", "name": "rows"}],
+            "metrics": ["ndcg@10"],
+            "rerank": {"retriever": f"file:{retriever}", "depth": 5},
+        },
+    }
+    made = run(spec, tmp_path / "train")
+    shutil.rmtree(retriever)
+    reference = "job:job_1/checkpoint@4"
+    known = {reference: made["checkpoint@4"]}
+    exported = run({"kind": "export", "model": reference}, tmp_path / "export", known)
+    assert weights(exported["model"]).keys() == weights(made["model"]).keys()
+
+
+def test_a_checkpoint_that_cannot_be_published_ends_no_training(bases, training, tmp_path, monkeypatch):
+    """It is told, the next one is published, and nothing is left over."""
+    publish, failures = RunContext.publish_checkpoint, [StorageFailure("the storage is away")]
+
+    def failing(self, *arguments):
+        if failures:
+            raise failures.pop()
+        publish(self, *arguments)
+
+    monkeypatch.setattr(RunContext, "publish_checkpoint", failing)
+    made = run({**training, "base_model": f"file:{bases['lively']['dense']}"}, tmp_path / "train")
+    assert {name for name in made if "@" in name} == {"checkpoint@4"}
+    assert list((tmp_path / "train").rglob("weights-*")) == []
 
 
 def test_what_is_published_is_small(training, bases, tmp_path):

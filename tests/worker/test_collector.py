@@ -11,13 +11,14 @@ import pytest
 from sqlalchemy import update
 
 from core.artifacts import Library
+from core.errors import Conflict, StorageFailure
 from core.jobs.reasons import EndReason
 from core.settings import Settings
 from core.spec import parse_spec
 from core.store import open_store
 from core.store.attempts.leases import Capacity
 from core.store.new_jobs import NewJob
-from core.store.schema.tables import Job
+from core.store.schema.tables import Job, UnreferencedFolder
 from migrations import upgrade
 from worker.collector import Collector
 
@@ -56,7 +57,8 @@ def collect(settings, store, *, dry_run=False):
     return sorted((item.what, item.name) for item in Collector(settings, store, dry_run=dry_run).collect())
 
 
-def test_run_folders_and_checkpoints_of_old_jobs_go(settings, own):
+def test_run_folders_and_checkpoints_of_old_jobs_go(settings, own, monkeypatch):
+    monkeypatch.setattr("core.store.retention.files.REST_SECONDS", -1.0)
     old, new = ended(own, days=20), ended(own, days=1)
     active = own.jobs.submit(NewJob(spec=parse_spec(SPEC)))[0].id
     storage = Library(settings.artifact_url).local
@@ -64,28 +66,71 @@ def test_run_folders_and_checkpoints_of_old_jobs_go(settings, own):
     kept = {job: folder(storage / "checkpoints" / job, days=20) for job in (old, new, active, "job_gone")}
     just = folder(settings.runs_dir / "job_just", days=0)
     told = collect(settings, own, dry_run=True)
-    assert [what for what, _ in told] == ["checkpoints", "run folder", "run folder"]
+    assert [what for what, _ in told] == ["folder", "run folder"]
     assert all(path.exists() for path in (*runs.values(), *kept.values()))
     assert collect(settings, own) == told
-    assert {job for job, path in runs.items() if path.exists()} == {new, active}
-    # Of the storage others may know more than this database does.
+    # Another database may know what this one does not.
+    assert {job for job, path in runs.items() if path.exists()} == {new, active, "job_gone"}
     assert {job for job, path in kept.items() if path.exists()} == {new, active, "job_gone"}
-    assert just.exists(), "its job may just be deleted"
     assert collect(settings, own) == []
+    list(Collector(settings, own).collect(unknown=True))
+    assert {job for job, path in runs.items() if path.exists()} == {new, active}
+    assert just.exists(), "its job may just be deleted"
 
 
 def test_a_retried_job_keeps_its_checkpoints(settings, own, monkeypatch):
     """Also when it is tried again between the look and the removal."""
     old = ended(own, days=20)
     kept = folder(Library(settings.artifact_url).local / "checkpoints" / old, days=20)
-    before = own.retention.while_ended
+    monkeypatch.setattr("core.store.retention.files.REST_SECONDS", -1.0)
+    before = own.retention.leave_checkpoints
 
     def retried_meanwhile(job_id, *rest):
+        assert before(job_id, *rest)
         own.jobs.retry(job_id)
-        return before(job_id, *rest)
+        assert not before(job_id, *rest), "it has not ended any more"
+        return True
 
-    monkeypatch.setattr(own.retention, "while_ended", retried_meanwhile)
-    assert ("checkpoints", old) not in collect(settings, own)
+    monkeypatch.setattr(own.retention, "leave_checkpoints", retried_meanwhile)
+    assert collect(settings, own) == []
+    assert kept.exists()
+
+
+def test_a_retry_waits_while_its_checkpoints_are_removed(settings, own, monkeypatch):
+    monkeypatch.setattr("core.store.retention.files.REST_SECONDS", -1.0)
+    old = ended(own, days=20)
+    assert own.retention.leave_checkpoints(old, 14)
+    removal = own.folders.next_removal()
+    with pytest.raises(Conflict, match="just being removed"):
+        own.jobs.retry(old)
+    own.folders.removed(removal)
+    assert own.jobs.retry(old).state == "queued"
+
+
+def test_what_the_storage_does_not_remove_can_be_used_again(settings, own, monkeypatch):
+    """Else a job that makes the same content would wait for ever."""
+    monkeypatch.setattr("core.store.retention.files.REST_SECONDS", -1.0)
+    job = ended(own, days=0)
+    own.retention.delete_job(job)
+
+    def refuse(self, place):
+        raise StorageFailure("access denied")
+
+    monkeypatch.setattr(Library, "discard", refuse)
+    assert collect(settings, own) == []
+    assert own.folders.hold(f"checkpoints/{job}")
+
+
+def test_who_was_taken_for_dead_removes_nothing(settings, own, monkeypatch):
+    monkeypatch.setattr("core.store.retention.files.REST_SECONDS", -1.0)
+    job = ended(own, days=0)
+    kept = folder(Library(settings.artifact_url).local / "checkpoints" / job, days=0)
+    own.retention.delete_job(job)
+    frozen = own.folders.next_removal()
+    with own.database.write() as session:
+        session.execute(update(UnreferencedFolder).values(until=own.database.time(-1)))
+    own.folders.removed(own.folders.next_removal())
+    assert not Collector(settings, own)._remove(frozen)
     assert kept.exists()
 
 
@@ -94,8 +139,18 @@ def test_deleted_jobs_leave_no_checkpoints(settings, own, monkeypatch):
     job = ended(own, days=0)
     kept = folder(Library(settings.artifact_url).local / "checkpoints" / job, days=0)
     own.retention.delete_job(job)
-    assert collect(settings, own) == [("folder", f"checkpoints/{job}")]
+    ran = folder(settings.runs_dir / job, days=2)
+    forever = settings.model_copy(update={"run_folder_days": None, "checkpoint_days": None})
+    assert collect(forever, own) == [("folder", f"checkpoints/{job}"), ("run folder", f"{ran} (of {job})")]
     assert not kept.exists()
+    assert not ran.exists()
+
+
+def test_what_killed_processes_were_about_to_publish_goes(settings, own):
+    staging = Library(settings.artifact_url).local / "staging"
+    old, new = folder(staging / "a", days=2), folder(staging / "b", days=0)
+    assert [what for what, _ in collect(settings, own)] == ["staging"]
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_entries_of_caches_that_nobody_uses_go(settings, own):

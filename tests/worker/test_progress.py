@@ -4,14 +4,17 @@ import json
 
 import pytest
 
-from core.errors import StaleLease, Unavailable
+from core.errors import StaleLease, StorageFailure, Unavailable
 from core.jobs.reasons import EndReason
 from core.settings import Settings
 from core.spec import parse_spec
 from core.store import open_store
+from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Capacity
 from core.store.new_jobs import NewJob
+from core.store.retention.files import BeingRemoved
 from migrations import upgrade
+from tests.held import held_by
 from worker.progress import Crossing, Tail
 
 
@@ -108,3 +111,30 @@ def test_nothing_is_written_after_the_end(store, claim, tmp_path):
     crossing.look()
     with pytest.raises(StaleLease):
         crossing.flush()
+
+
+def test_weights_that_nobody_can_look_at_now_are_looked_at_again(store, claim, tmp_path):
+    """And hold up nothing else of their batch."""
+    events, answers = tmp_path / "events.jsonl", [StorageFailure("away"), BeingRemoved("just now")]
+
+    def check(name, output):
+        if answers:
+            raise answers.pop()
+        made = NewArtifact(name, output.kind, output.uri, output.sha256, output.bytes, STEP)
+        return held_by(store, made)
+
+    crossing = Crossing(store.progress, claim, tmp_path, check)
+    published = {"name": "checkpoint@5", "kind": "checkpoint", "uri": "file:///x", "sha256": "a" * 64}
+    events.write_text(line("output", **published, bytes=1))
+    for number in range(3):
+        with events.open("a") as file:
+            file.write(line("notice", level="info", message=f"{number}"))
+        crossing.look()
+        crossing.flush()
+        there = store.artifacts.checkpoints(store.jobs.get(claim.job_id))
+        assert len(there) == (number == 2)
+        told = [one.data.message for one in store.progress.events(claim.job_id) if one.type == "notice"]
+        assert told == [f"{one}" for one in range(number + 1)]
+
+
+STEP = {"metadata": {"step": 5, "attempt": 1}}

@@ -8,11 +8,12 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BeforeValidator,
     Field,
@@ -54,13 +55,21 @@ class _AsJobSpec:
         return handler(TypeAdapter(AnyJobSpec).core_schema)
 
 
+_MOST_DAYS = 3660
+
+
 def _written(value: Any) -> Any:
     """A number would be read as seconds since 1970, and milliseconds if it is large."""
-    if not isinstance(value, str | datetime):
-        raise ValueError(  # noqa: TRY004 - what pydantic makes a problem of
-            "must be a date and a time with a zone, such as 2027-01-31T03:00:00+01:00"
-        )
+    if not isinstance(value, datetime) and not (isinstance(value, str) and "-" in value[1:]):
+        raise ValueError("must be a date and a time with a zone, such as 2027-01-31T03:00:00+01:00")
     return value
+
+
+def _near(value: datetime) -> datetime:
+    """In UTC, and within what every database can hold."""
+    if not -_MOST_DAYS <= (value - datetime.now(UTC)).days <= _MOST_DAYS:
+        raise ValueError("must be within ten years")
+    return value.astimezone(UTC)
 
 
 class PipelineSpec(Strict):
@@ -74,7 +83,7 @@ class PipelineSpec(Strict):
         "names), the same content of all inputs, the same code, libraries and device. false: every stage "
         "runs.",
     )
-    not_before: Annotated[AwareDatetime, BeforeValidator(_written)] | None = Field(
+    not_before: Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_near)] | None = Field(
         None,
         description="Moment before which no stage starts, with a time zone: 2027-01-31T03:00:00+01:00.",
     )
@@ -146,7 +155,11 @@ def with_promotion(pipeline: PipelineSpec) -> PipelineSpec:
         told = "needs one evaluate stage with publish_best: true, whose output model is promoted"
         raise _refusal([Problem("promote", f"{told}; there are {len(choosing)}")])
     [name] = choosing
-    spec = {"promote": pipeline.promote, **pipeline.stages[name]}
+    stage = pipeline.stages[name]
+    if not stage.get("name"):
+        told = "promote needs a name, of which the model becomes a version"
+        raise _refusal([Problem(_path(name, "name"), told)])
+    spec = {**stage, "promote": stage.get("promote") or pipeline.promote}
     return pipeline.model_copy(update={"stages": {**pipeline.stages, name: spec}})
 
 

@@ -2,10 +2,12 @@
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from core.spec.parts.base import Strict
 
@@ -23,10 +25,9 @@ def _cron(text: str) -> str:
 
 
 def _timezone(text: str) -> str:
-    try:
-        ZoneInfo(text)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{text!r} is no time zone: write a name such as Europe/Berlin") from error
+    # Not what the machine has beside them: localtime is another zone on each.
+    if text not in available_timezones() - {"localtime", "posixrules", "Factory"}:
+        raise ValueError(f"{text!r} is no time zone: write a name such as Europe/Berlin")
     return text
 
 
@@ -46,7 +47,15 @@ class CronSchedule(Strict):
     def _alone(cls, value: Any) -> Any:
         return {"cron": value} if isinstance(value, str) else value
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string", "minLength": 9, "maxLength": 200}, handler(schema)]}
+
     def next_after(self, moment: datetime) -> datetime:
         """The first moment after another, in UTC. Hours that clocks skip or have twice count as in Debian's
         cron."""
-        return next(CronSim(self.cron, moment.astimezone(ZoneInfo(self.timezone)))).astimezone(UTC)
+        moments = CronSim(self.cron, moment.astimezone(ZoneInfo(self.timezone)))
+        # In an hour that clocks have twice, the next moment by the clock may be an earlier one.
+        return next(found for one in moments if (found := one.astimezone(UTC)) > moment)

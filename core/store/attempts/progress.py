@@ -14,7 +14,7 @@ from core.jobs.events import Event, Memory, Progress
 from core.jobs.protocol import Input
 from core.jobs.state import JobState
 from core.jobs.views import EventView
-from core.store.artifacts import NewArtifact, add_checkpoint
+from core.store.artifacts import NewArtifact, add_checkpoints
 from core.store.attempts.leases import Claim, Requests
 from core.store.lineage import note_inputs
 from core.store.pipelines.events import note_events
@@ -81,12 +81,10 @@ class ProgressStore:
             event_seq, log_seq, cancel, pause, pipeline_id = row
             if update.inputs is not None:
                 note_inputs(self._database, session, claim.job_id, update.inputs)
-            if update.checkpoints:
-                job = session.get_one(Job, claim.job_id)
-                for checkpoint in update.checkpoints:
-                    add_checkpoint(self._database, session, job, checkpoint, self._database.time())
             before = event_seq - len(update.events)
             self._insert(session, claim, update, before, log_seq)
+            if update.checkpoints:  # after the metrics, which say which of them is the best
+                add_checkpoints(self._database, session, claim.job_id, update.checkpoints)
             if update.events:
                 seqs = range(before + 1, event_seq + 1)
                 note_events(self._database, session, pipeline_id, claim.job_id, seqs, states_changed=False)

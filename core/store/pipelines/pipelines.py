@@ -13,8 +13,8 @@ from core.jobs.state import JobState
 from core.jobs.views import PipelineEventView
 from core.spec.job import PART_OF
 from core.spec.parts.forms import PIPELINE_ID
-from core.store.jobs import FRESH, JobStore
-from core.store.moves import move, unmet
+from core.store.jobs import FRESH, JobStore, check_again
+from core.store.moves import earliest_start, move, unmet
 from core.store.new_jobs import NewJob, add_once, insert_job
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.cursors import checked_cursor
@@ -187,8 +187,9 @@ class PipelineStore:
         source = JobState(job.state)
         if source not in (JobState.FAILED, JobState.CANCELLED):
             return
+        check_again(self._database, session, job)
         target = JobState.WAITING if unmet(session, job.id) else JobState.QUEUED
-        values = {**FRESH, "failures": 0, "not_before": self._database.time()}
+        values = {**FRESH, "failures": 0, "not_before": earliest_start(self._database, session, job)}
         moved = move(self._database, session, job.id, source, target, **values)
         assert moved is not None, "the row is locked"
 

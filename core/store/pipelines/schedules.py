@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, select, true, update
+from sqlalchemy import ColumnElement, delete, exists, select, true
 
 from core.errors import Conflict, NotFound
 from core.ids import new_id
 from core.spec.pipelines.schedule import CronSchedule
 from core.store.schema.access import EVERYTHING, Access
-from core.store.schema.database import Database
+from core.store.schema.database import Database, hold_text
 from core.store.schema.tables import ApiKey, Schedule
 
 _MOST = 200
@@ -38,6 +38,7 @@ class ScheduleStore:
         Raises `Conflict` when there are too many.
         """
         with self._database.write() as session:
+            hold_text(session, f"schedules/{access.owner}")
             own = Schedule.owner.is_(None) if access.owner is None else Schedule.owner == access.owner
             known = session.scalars(select(Schedule).where(own)).all()
             for schedule in known:
@@ -109,18 +110,21 @@ class ScheduleStore:
         """Remember what has become of it. With ``moment``, the one that was due, the next one is settled; of
         several servers that do so only the first does. Returns whether it was this one."""
         with self._database.write() as session:
+            row = session.get(Schedule, schedule.id, with_for_update=True)
+            if row is None:
+                return False
             now = session.scalar(select(self._database.time()))
             assert now is not None
-            change = update(Schedule).where(Schedule.id == schedule.id)
-            values: dict[str, Any] = {"last_at": now, "last_problem": outcome.problem}
-            if outcome.pipeline is not None:
-                values["last_pipeline"] = outcome.pipeline
+            if outcome.pipeline is not None:  # also by another server, for the same moment
+                row.last_pipeline = outcome.pipeline
+            if moment is not None and row.next_at != moment:
+                return False
+            row.last_at, row.last_problem = now, outcome.problem
             if moment is not None:
-                times = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
                 # Moments that were missed while no server ran have been made up for by this one.
-                values["next_at"] = times.next_after(now)
-                change = change.where(Schedule.next_at == moment)
-            return session.execute(change.values(values)).rowcount == 1  # type: ignore[attr-defined, no-any-return]
+                times = CronSchedule.model_construct(cron=row.cron, timezone=row.timezone)
+                row.next_at = times.next_after(max(now, moment))
+            return True
 
 
 def _of(access: Access) -> ColumnElement[bool]:

@@ -47,13 +47,14 @@ def best_of(session: Session, job: Job, found: Sequence[Artifact]) -> Artifact |
     measured = metrics_at(session, job.id, [step_of(one) for one in found])
     best: tuple[float, Artifact] | None = None
     for one in sorted(found, key=step_of):
-        values = [
-            value
-            for name, value in measured.get(step_of(one), {}).items()
-            if value is not None and _is_of(name, metric, only)
-        ]
-        if values and (best is None or sign * sum(values) / len(values) > best[0]):
-            best = sign * sum(values) / len(values), one
+        there = measured.get(step_of(one), {})
+        values = [value for name, value in there.items() if _is_of(name, metric, only)]
+        known = [value for value in values if value is not None]
+        if not values or len(known) < len(values):  # a mean with what is no number is none
+            continue
+        mean = sign * sum(known) / len(known)
+        if best is None or mean > best[0]:
+            best = mean, one
     return best[1] if best else None
 
 
@@ -66,16 +67,37 @@ def _is_of(name: str, metric: str, only: str | None) -> bool:
 
 def drop_superseded(database: Database, session: Session, job: Job) -> None:
     """Delete the weights of a job's checkpoints that are neither among its newest nor the best ones, unless
-    something needs them. The caller has locked the job's row."""
+    something needs them; and those that an attempt which began anew has passed. The caller has locked the
+    job's row."""
     query = select(Artifact).where(Artifact.job_id == job.id, Artifact.kind == CHECKPOINT)
-    found = sorted(
-        session.scalars(query.order_by(Artifact.id.desc()).with_for_update()).all(),
-        key=step_of,
-        reverse=True,
-    )
-    keep = int(job.spec.get("checkpoint", {}).get("keep", 1))
-    newest = {artifact.id for artifact in found[:keep]}
+    found = sorted(session.scalars(query).all(), key=age_of, reverse=True)
+    newest = found[0]
+    steps = list(dict.fromkeys(step_of(one) for one in found))[: _kept(job)]
     best = best_of(session, job, found)
-    for artifact in found:
-        if artifact.id not in newest and artifact is not best and need_of(session, artifact) is None:
+    superseded = [one.id for one in found if (step_of(one) not in steps and one is not best)]
+    superseded += [
+        one.id
+        for number, one in enumerate(found)
+        if _attempt_of(one) < _attempt_of(newest)
+        and (step_of(one) >= step_of(newest) or step_of(one) in {step_of(later) for later in found[:number]})
+    ]
+    if not superseded:
+        return
+    # One that is locked is just being used.
+    locked = select(Artifact).where(Artifact.id.in_(superseded)).with_for_update(skip_locked=True)
+    for artifact in session.scalars(locked).all():
+        if need_of(session, artifact) is None:
             forget(database, session, artifact)
+
+
+def _kept(job: Job) -> int:
+    return int((job.spec.get("checkpoint") or {}).get("keep", 1))
+
+
+def _attempt_of(artifact: Artifact) -> int:
+    return int(artifact.manifest["metadata"].get("attempt", 0))
+
+
+def age_of(artifact: Artifact) -> tuple[int, int, str]:
+    """Sorts checkpoints: an attempt that could not go on from the ones before has passed their steps."""
+    return _attempt_of(artifact), step_of(artifact), artifact.id

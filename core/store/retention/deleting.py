@@ -1,6 +1,6 @@
 """Deleting jobs, pipelines and artifacts: rows at once, files afterwards (`core.store.retention.files`)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
@@ -12,7 +12,7 @@ from core.spec.job import PART_OF
 from core.store.moves import get_job
 from core.store.pipelines.pipelines import get_pipeline
 from core.store.retention.checkpoints import CHECKPOINT, checkpoints_of
-from core.store.retention.files import forget, leave
+from core.store.retention.files import forget, leave, note_deleted, run_folder_of
 from core.store.retention.needs import need_of
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.database import Database
@@ -27,6 +27,7 @@ from core.store.schema.tables import (
     Metric,
     Pipeline,
     PipelineEvent,
+    UnreferencedFolder,
 )
 
 
@@ -65,6 +66,11 @@ class RetentionStore:
         with self._database.write() as session:
             job = get_job(session, job_id, access, lock=True)
             access.check_change(job)
+            whole = job.labels.get(PART_OF)
+            if whole is not None and session.get(Job, whole) is not None:
+                raise Conflict(f"Job {job_id} is a part of job {whole}: it is deleted with it")
+            if not JobState(job.state).final:  # before its parts are locked: they lock it when they end
+                raise Conflict(f"Job {job_id} is {job.state}: only ended jobs can be deleted")
             if job.pipeline_id is not None:
                 raise Conflict(
                     f"Job {job_id} belongs to pipeline {job.pipeline_id}: it is deleted with the pipeline"
@@ -111,6 +117,7 @@ class RetentionStore:
                     exists().where(
                         newer.kind == Artifact.kind,
                         newer.name == Artifact.name,
+                        newer.owner.is_not_distinct_from(Artifact.owner),
                         newer.version > Artifact.version,
                     ),
                 ),
@@ -150,14 +157,23 @@ class RetentionStore:
                 for job_id, state, finished in session.execute(query)
             }
 
-    def while_ended(self, job_id: str, days: float, do: Callable[[], None]) -> bool:
-        """Do something short while a job that ended that long ago cannot be tried again. Returns whether."""
+    def leave_checkpoints(self, job_id: str, days: float) -> bool:
+        """Have the checkpoints of a job removed that ended that long ago, unless it is tried again before.
+        Returns whether it is such a job."""
         with self._database.write() as session:
             old = select(Job.id).where(Job.id == job_id, _FINAL, Job.finished_at < self._ago(days))
             if session.scalar(old.with_for_update()) is None:
                 return False
-            do()
+            leave(self._database, session, checkpoints_of(job_id))
             return True
+
+    def were_deleted(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of jobs that are not there any more which were deleted here, and are not of another
+        database."""
+        places = {run_folder_of(job_id): job_id for job_id in job_ids}
+        query = select(UnreferencedFolder.uri).where(UnreferencedFolder.uri.in_(list(places)))
+        with self._database.read() as session:
+            return {places[uri] for uri in session.scalars(query)}
 
     def _ago(self, days: float) -> ColumnElement[datetime]:
         return self._database.time(-days * 86_400)
@@ -199,9 +215,9 @@ class RetentionStore:
         )
         if (child := session.scalar(waiting.limit(1))) is not None:
             raise Conflict(f"Job {child.id} ({child.state}) depends on it: it cannot be deleted yet")
-        made = select(Artifact).where(Artifact.job_id.in_(ids)).order_by(Artifact.id.desc()).with_for_update()
+        made = select(Artifact).where(Artifact.job_id.in_(ids)).order_by(Artifact.id).with_for_update()
         # The last one first: of the jobs that go together one may have made what another has read.
-        for artifact in session.scalars(made).all():
+        for artifact in reversed(session.scalars(made).all()):
             if need := need_of(session, artifact):
                 raise Conflict(f"Its output {artifact.output} ({artifact.id}) cannot be deleted: {need}")
             self._forget(session, artifact)
@@ -220,6 +236,7 @@ class RetentionStore:
         session.execute(delete(Job).where(Job.id.in_(ids)))
         for job_id in ids:
             leave(self._database, session, checkpoints_of(job_id))
+            note_deleted(self._database, session, job_id)
 
     def _forget(self, session: Session, artifact: Artifact) -> None:
         forget(self._database, session, artifact)

@@ -7,7 +7,7 @@ marks it first, which fails while it is held and where a row refers to it.
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,8 +15,8 @@ from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import Unavailable
-from core.store.schema.database import Database
-from core.store.schema.tables import Artifact, JobInput, UnreferencedFolder
+from core.store.schema.database import Database, hold_text
+from core.store.schema.tables import Artifact, JobInput, LastVersion, UnreferencedFolder
 
 HOLD_SECONDS = 900.0
 """From the look at the files to the row that refers to them; a longer one holds them anew."""
@@ -24,8 +24,8 @@ HOLD_SECONDS = 900.0
 REST_SECONDS = 60.0
 """Between the deletion of the last row and the removal: longer than any transaction lives."""
 
-_REMOVAL_SECONDS = 3600.0
-"""After so long whoever was removing a folder is taken for dead."""
+_REMOVAL_SECONDS = 300.0
+"""After so long without a sign whoever was removing a folder is taken for dead."""
 
 
 _AT_ONCE = 500
@@ -37,6 +37,29 @@ class BeingRemoved(Unavailable):
 
 class NotHeld(Exception):
     """Nobody holds the folder any more: its files must be held and looked at again."""
+
+
+_NOTED_SECONDS = 60 * 86_400.0
+
+
+def run_folder_of(job_id: str) -> str:
+    """The place of a job's run folder on each host that had it, relative to DATA_DIR."""
+    return f"runs/{job_id}"
+
+
+def note_deleted(database: Database, session: Session, job_id: str) -> None:
+    """Remember for some weeks that a job was deleted, for the hosts that have files of it."""
+    _keep(database, session, run_folder_of(job_id), _NOTED_SECONDS)
+
+
+def keep_checkpoints(session: Session, place: str) -> bool:
+    """Keep the checkpoints of a job that is tried again. False if they are just being removed."""
+    row = session.get(UnreferencedFolder, place, with_for_update=True)
+    if row is not None and row.removing:
+        return False
+    if row is not None:
+        session.delete(row)
+    return True
 
 
 @dataclass(frozen=True)
@@ -64,15 +87,22 @@ def refer_to(session: Session, uri: str, token: str) -> None:
 
 def forget(database: Database, session: Session, artifact: Artifact) -> None:
     """Delete the row of an artifact that nothing needs. Its folder goes later, unless another row has it."""
+    if artifact.name is not None:
+        hold_text(session, f"{artifact.kind}/{artifact.name}")
+        last = session.get(LastVersion, (artifact.kind, artifact.name)) or LastVersion(
+            kind=artifact.kind, name=artifact.name, version=0
+        )
+        last.version = max(last.version, artifact.version or 0)
+        session.add(last)
     session.execute(delete(JobInput).where(JobInput.artifact_id == artifact.id))
     session.execute(delete(Artifact).where(Artifact.id == artifact.id))
     leave(database, session, artifact.uri)
 
 
 def leave(database: Database, session: Session, uri: str) -> None:
-    """Note that a row that referred to a folder is deleted. Another may refer to it still."""
-    if not session.scalar(select(exists().where(Artifact.uri == uri))):
-        _keep(database, session, uri, REST_SECONDS)
+    """Note that a row that referred to a folder is deleted. Another may refer to it still: who removes it
+    looks, when all that is going on just now has ended."""
+    _keep(database, session, uri, REST_SECONDS)
 
 
 def _keep(database: Database, session: Session, uri: str, seconds: float) -> str | None:
@@ -119,11 +149,12 @@ class FolderStore:
                 known.update(session.scalars(rows))
         return sorted(set(uris) - known)
 
-    def note_unknown(self, uris: Iterable[str], seconds: float) -> None:
+    def note_unknown(self, uris: Sequence[str], seconds: float) -> None:
         """Have folders removed after so long, unless a row refers to them by then."""
-        for uri in uris:
+        for begin in range(0, len(uris), _AT_ONCE):
             with self._database.write() as session:
-                _keep(self._database, session, uri, seconds)
+                for uri in uris[begin : begin + _AT_ONCE]:
+                    _keep(self._database, session, uri, seconds)
 
     def removable(self) -> list[str]:
         """Folders that could be removed now, for whoever only wants to look."""
@@ -157,6 +188,23 @@ class FolderStore:
                 return Removal(row.uri, until)
         return None
 
+    def go_on(self, removal: Removal) -> Removal | None:
+        """Prolong the right to remove; None if another has it now: then nothing more may be removed."""
+        with self._database.write() as session:
+            until = session.scalar(select(self._database.time(_REMOVAL_SECONDS)))
+            assert until is not None
+            prolonged = (
+                update(UnreferencedFolder)
+                .where(
+                    UnreferencedFolder.uri == removal.uri,
+                    UnreferencedFolder.until == removal.until,
+                    UnreferencedFolder.removing.is_(True),
+                )
+                .values(until=until)
+                .returning(UnreferencedFolder.uri)
+            )
+            return Removal(removal.uri, until) if session.scalar(prolonged) else None
+
     def removed(self, removal: Removal) -> None:
         """The files are gone. Nothing if another has taken the removal over meanwhile."""
         with self._database.write() as session:
@@ -167,10 +215,10 @@ class FolderStore:
             )
 
     def not_removed(self, removal: Removal, seconds: float) -> None:
-        """The storage has refused: it is tried again after ``seconds``."""
+        """The storage has refused: it is tried again after ``seconds``. Meanwhile the folder can be held."""
         with self._database.write() as session:
             session.execute(
                 update(UnreferencedFolder)
                 .where(UnreferencedFolder.uri == removal.uri, UnreferencedFolder.until == removal.until)
-                .values(until=self._database.time(seconds))
+                .values(until=self._database.time(seconds), removing=False)
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import exists, select
+from sqlalchemy import Text, cast, exists, select
 from sqlalchemy.orm import Session
 
 from core.jobs.protocol import ArtifactInput
@@ -51,6 +51,6 @@ def _needs(session: Session, artifact: Artifact) -> Iterator[str]:
         known = job.inputs.get(str(job.spec.get(_USED_WITH[other.kind])))
         if isinstance(known, ArtifactInput) and known.artifact == artifact.id:
             yield f"{other.kind} {other.id} cannot be used without it"
-    for schedule in session.scalars(select(Schedule).order_by(Schedule.id)):
-        if artifact.id in str(schedule.request):
-            yield f"schedule {schedule.id} names it"
+    named = select(Schedule.id).where(cast(Schedule.request, Text).contains(artifact.id, autoescape=True))
+    if schedule := session.scalar(named.order_by(Schedule.id).limit(1)):
+        yield f"schedule {schedule} names it"

@@ -114,6 +114,12 @@ class Database:
             session.execute(text("SELECT 1"))
 
 
+def hold_text(session: Session, what: str) -> None:
+    """Hold a text until the transaction ends: another that wants to waits. SQLite has one writer anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:what))"), {"what": what})
+
+
 _AT_COMMIT = "at_commit"
 
 

@@ -237,14 +237,26 @@ class Artifact(Base):
 
 
 class CurrentVersion(Base):
-    """Which version of a name is ``NAME@current``: the last one that was promoted."""
+    """Which version of a name is ``NAME@current``: the last one that was promoted, of each key. To who sees
+    those of several keys it is the last of them."""
 
     __tablename__ = "current_versions"
 
     kind: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(primary_key=True)  # of the artifact; "" without a key
     artifact_id: Mapped[str] = mapped_column(ForeignKey("artifacts.id"), index=True)
     promoted_at: Mapped[datetime]
+
+
+class LastVersion(Base):
+    """The highest version of a name that was deleted: its number is not used again."""
+
+    __tablename__ = "last_versions"
+
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int]
 
 
 class UnreferencedFolder(Base):
