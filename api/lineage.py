@@ -20,7 +20,9 @@ _OF_THE_RUN = ("name", "labels", "priority", "depends_on")
 def lineage_view(artifact: Artifact, found: Lineage) -> LineageView:
     """``found``: the lineage of the artifact."""
     above = {job_id: job for job_id, (job, direction) in found.jobs.items() if direction == "up"}
-    names = _names(above) if found.whole_above else {}
+    # No stage has a checkpoint as an output: what was made of one cannot be made again by a pipeline.
+    exported = any(job.kind == "export" for job in above.values())
+    names = _names(above) if found.whole_above and not exported else {}
     return LineageView(
         artifact=artifact.id,
         artifacts=[

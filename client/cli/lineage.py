@@ -8,7 +8,7 @@ import typer
 from client.cli.shared import Json, app, console, exit_with, open_client, print_json
 from client.watch import watch_pipeline
 from core.errors import InvalidRequest
-from core.jobs.lineage import LineageArtifact, LineageJob
+from core.jobs.lineage import LineageArtifact, LineageJob, LineageView
 from core.jobs.state import JobState
 from core.jobs.views import ArtifactView
 from core.spec.parts.refs import artifact_reference
@@ -37,7 +37,8 @@ def lineage(reference: Reference, as_json: Json = False) -> None:
     for one in made:
         print(f"  {_line(one)}, by {makers[one.job or ''].kind} {one.job}")
     if not found.whole:
-        console.print("Jobs were left out: there are too many, or they belong to others.", style="yellow")
+        told = "Something is left out: there is too much of it, it belongs to others, or it was deleted."
+        console.print(told, style="yellow")
     if found.stages:
         print(f"\nreason reproduce {reference}   # makes it again, and compares")
 
@@ -91,10 +92,7 @@ def reproduce(reference: Reference, as_json: Json = False) -> None:
     with open_client() as client:
         found = client.lineage(reference)
         if not found.stages or found.stage is None:
-            raise InvalidRequest(
-                f"{reference} cannot be made again: "
-                + ("jobs of its lineage are not visible" if not found.whole else "no job has made it")
-            )
+            raise InvalidRequest(f"{reference} cannot be made again: " + _why_not(found))
         made = client.pipelines.submit({"stages": found.stages, "reuse": False})
         print(made.id, file=sys.stderr)
         ended = watch_pipeline(client, made.id, console)
@@ -126,3 +124,10 @@ def _compare(before: ArtifactView, after: ArtifactView) -> tuple[list[str], list
     one, other = ({entry["path"]: entry["sha256"] for entry in found.files} for found in (before, after))
     same = [path for path in one if one[path] == other.get(path)]
     return same, sorted((one.keys() | other.keys()) - set(same))
+
+
+def _why_not(found: LineageView) -> str:
+    """Why no pipeline makes an artifact again."""
+    if any(job.kind == "export" and job.direction == "up" for job in found.jobs):
+        return "it was made of a checkpoint of a training"
+    return "no job has made it" if found.whole else "a part of its lineage was deleted, or is not visible"

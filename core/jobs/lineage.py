@@ -58,7 +58,7 @@ class LineageView(Lenient):
     )
     stages: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="The stages of a pipeline that makes it again. Empty for an upload, or if something "
-        "was left out.",
+        description="The stages of a pipeline that makes it again. Empty for an upload, if "
+        "something was left out, or if a checkpoint was used.",
     )
     stage: str | None = Field(None, description="The stage whose output the artifact is.")

@@ -106,6 +106,9 @@ def test_checkpoints_are_compared_embedded_and_searched(running, training):
     above = running.client.lineage(f"artifact:{made.artifact}")
     assert trained.id in {job.id for job in above.jobs}, "the lineage leads to the training"
 
+    again = reason(running, "reproduce", f"artifact:{made.artifact}")
+    assert "made of a checkpoint" in again.stderr, again.stderr
+
     embedded = running.wait(
         running.client.submit(
             {"kind": "embed", "model": f"job:{trained.id}/checkpoint@last", "corpus": rows}
