@@ -1,8 +1,8 @@
 """``reason improve`` on real data: what comes out, how long it takes, and what the second run does again.
 
-Run: ``python -m benchmarks.improve NAME DATA MODEL``, with a folder of documents or a file of pairs, and a
-model's folder. Writes benchmarks/reports/improve_NAME.json and improve_NAME.md. A service of its own is started.
-The pipeline runs three times: for the first time, again, and after one document has changed.
+Run: ``python -m benchmarks.improve NAME DATA MODEL``, with a folder of documents or a file of pairs, and the
+folder of a model. Writes benchmarks/reports/improve_NAME.json and improve_NAME.md. A service of its own is
+started. The pipeline runs three times: for the first time, again, and after one document has changed.
 """
 
 import shutil
