@@ -86,6 +86,7 @@ class Scheduler:
         schedule = self._store.schedules.get(schedule.id)
         if moment is not None and schedule.next_at != moment:
             return Outcome(schedule.last_pipeline, schedule.last_problem)  # by another server
+        asked = moment is None
         try:
             outcome = self._submit(schedule, moment)
         except StorageFailure as error:
@@ -93,6 +94,8 @@ class Scheduler:
             if moment is not None and datetime.now(UTC) - moment < _PATIENCE:
                 self._again[schedule.id] = time.monotonic() + _PAUSE_SECONDS
                 moment = None  # it is tried again
+        if asked and outcome.problem is not None:  # whoever asked is told
+            return outcome
         first = self._store.schedules.note(schedule, outcome, moment=moment)
         if first and outcome.problem is not None and outcome.problem != schedule.last_problem:
             _log.warning("Schedule %s: %s", schedule.id, outcome.problem)

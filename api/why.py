@@ -54,6 +54,14 @@ def _dependencies(missing: Sequence[Job]) -> list[WhyReason]:
     return found
 
 
+def _duration(seconds: float) -> str:
+    """For people."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def _of_queued(job: Job, position: int, alive: Sequence[tuple[Worker, int]], delay: float) -> list[WhyReason]:
     """What keeps a queued job from starting. ``delay``: seconds in which nobody may claim it."""
     found: list[WhyReason] = []
@@ -62,7 +70,10 @@ def _of_queued(job: Job, position: int, alive: Sequence[tuple[Worker, int]], del
         found.append(WhyReason(code=code, message=message))
 
     if delay > 0 and not job.attempt:
-        add("not_before", f"Does not start before {job.not_before:%Y-%m-%d %H:%M:%S} UTC (in {delay:.0f} s).")
+        add(
+            "not_before",
+            f"Does not start before {job.not_before:%Y-%m-%d %H:%M:%S} UTC (in {_duration(delay)}).",
+        )
     elif delay > 0:
         add("delayed", f"Will be tried again in {delay:.0f} s after attempt {job.attempt}.")
     if not alive:

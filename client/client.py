@@ -269,6 +269,13 @@ class Client:
     def unpin(self, artifact_id: str) -> None:
         self._connection.request("DELETE", f"/artifacts/{quoted(artifact_id)}/pin")
 
+    def export(self, reference: str) -> JobView:
+        """Queue a job that makes a model of a checkpoint, or return the one that was queued before."""
+        weights = self.find(reference)  # what @best and @last mean now
+        job_id = reference.removeprefix("job:").partition("/")[0]
+        named = f"job:{job_id}/{weights.output}"
+        return self.submit({"kind": "export", "model": named}, idempotency_key=f"export {weights.id}")
+
     def workers(self) -> list[WorkerView]:
         return Page[WorkerView].model_validate(self._connection.json("GET", "/workers")).items
 
@@ -312,10 +319,11 @@ class Client:
     def download(self, reference: str, folder: Path) -> ArtifactView:
         """Download all files of an artifact and verify their sha256. Resumes an earlier, interrupted call.
 
-        Of a checkpoint a job makes a model first, which is waited for. Raises `ReasonError` if it fails.
+        Of a checkpoint a job makes a model first (`export`), which is waited for. Raises `ReasonError` if it
+        fails.
         """
-        if _is_checkpoint(reference):
-            made = self.wait(self.submit({"kind": "export", "model": reference}).id)
+        if is_checkpoint(reference):
+            made = self.wait(self.export(reference).id)
             if made.state != JobState.SUCCEEDED:
                 why = made.end_reason.message if made.end_reason else made.state
                 raise ReasonError(f"No model could be made of {reference} (job {made.id}): {why}")
@@ -362,7 +370,8 @@ class Client:
                     file.write(block)
 
 
-def _is_checkpoint(reference: str) -> bool:
+def is_checkpoint(reference: str) -> bool:
+    """Whether a reference names a checkpoint of a training."""
     return reference.startswith("job:") and "/checkpoint@" in reference
 
 

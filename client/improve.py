@@ -181,7 +181,23 @@ def fetch_outputs(client: Client, ended: PipelineView, folder: Path, console: Co
         raise InvalidRequest(f"--out: {folder} cannot be written: {error.strerror or error}") from error
 
 
-def _chosen(model: ArtifactView) -> str | None:
+def chosen_models(client: Client, ended: PipelineView) -> list[str]:
+    """A sentence for each output that was chosen of several models."""
+    return [
+        f"{output} is {told}."
+        for output, reference in ended.outputs.items()
+        if output.endswith("/model") and (told := _chosen(client, reference))
+    ]
+
+
+def _chosen(client: Client, reference: str) -> str | None:
+    try:
+        return _say_chosen(client.find(reference))
+    except NotFound:  # deleted since
+        return None
+
+
+def _say_chosen(model: ArtifactView) -> str | None:
     """Which of the compared models it is, and whether it was promoted; None for one that nothing compared."""
     facts = model.metadata
     names = facts.get("chosen_from")
@@ -218,9 +234,8 @@ def show_end(client: Client, ended: PipelineView, console: Console, *, later: bo
         )
     for found in ended.verdicts:
         console.print(found.verdict, style="bold green" if found.outcome == "better" else "bold")
-    for output, reference in ended.outputs.items():
-        if output.endswith("/model") and (told := _chosen(client.find(reference))):
-            console.print(f"{output} is {told}.", highlight=False)
+    for told in chosen_models(client, ended):
+        console.print(told, highlight=False)
     table = Table(box=None, show_header=False)
     for output, reference in ended.outputs.items():
         table.add_row(output, reference)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Column, Table
 
 from client.cli.shared import Json, app, console, open_client, print_json, print_table
+from client.client import is_checkpoint
 from core.errors import InvalidRequest
 from core.settings import Settings
 
@@ -127,6 +128,11 @@ def download(
         raise InvalidRequest(f"{folder} is a file, not a folder")
     try:
         with open_client() as client:
+            if is_checkpoint(reference) and not (job := client.export(reference)).state.final:
+                told = (
+                    f"Waiting for job {job.id}, which makes a model of the checkpoint (reason why {job.id})."
+                )
+                console.print(told, highlight=False, soft_wrap=True)
             artifact = client.download(reference, folder)
     except OSError as error:
         raise InvalidRequest(f"{folder} cannot be written: {error.strerror}") from error

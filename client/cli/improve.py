@@ -22,6 +22,7 @@ from client.improve import (
 from client.watch import watch_pipeline
 from core.errors import InvalidRequest
 from core.spec.pipelines.recipes import RECIPES
+from core.spec.pipelines.schedule import check_cron
 
 
 @app.command(epilog="example: reason improve docs/")
@@ -74,8 +75,7 @@ def improve(
 
     Starts a service on this machine for the time of the command when none is running.
     """
-    if recipe is not None and recipe not in RECIPES:
-        raise InvalidRequest(f"--recipe must be one of {', '.join(RECIPES)}, not {recipe!r}")
+    _check_options(recipe, promote, name, schedule)
     for text in filter(None, (path, base_model, retriever)):
         check_here(text)
     why = "--schedule" if schedule else None if watch else "--no-watch"
@@ -122,6 +122,16 @@ def improve(
             print_json(ended.model_dump(mode="json"))
         show_end(client, ended, console, later=here)
     exit_with(ended.state)
+
+
+def _check_options(recipe: str | None, promote: str | None, name: str | None, schedule: str | None) -> None:
+    """Raises `InvalidRequest`, before anything is uploaded."""
+    if recipe is not None and recipe not in RECIPES:
+        raise InvalidRequest(f"--recipe must be one of {', '.join(RECIPES)}, not {recipe!r}")
+    if promote is not None and name is None:
+        raise InvalidRequest("--promote needs --name: the model becomes a version of it")
+    if schedule is not None:
+        check_cron(schedule)
 
 
 @app.command(epilog="example: reason recipes")

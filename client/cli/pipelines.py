@@ -4,7 +4,7 @@ import math
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -24,7 +24,7 @@ from client.cli.shared import (
     print_table,
 )
 from client.client import Client
-from client.improve import check_out, fetch_outputs, show_end, show_interrupted, submit_once
+from client.improve import check_out, chosen_models, fetch_outputs, show_end, show_interrupted, submit_once
 from client.watch import watch_pipeline
 from core.errors import InvalidRequest
 from core.jobs.views import PipelineView
@@ -50,7 +50,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Queue a pipeline: all of its stages, or none. With schedule in the file: again and again."""
-    data = apply_settings(read_spec(spec), settings or [])
+    data = _with_local_models(apply_settings(read_spec(spec), settings or []))
     with open_client() as client:
         if data.get("schedule") is not None:
             print_schedule(client.pipelines.schedule(data), as_json)
@@ -78,7 +78,7 @@ def run(
 
     The same command again continues an interrupted run, and takes the stages that have not changed.
     """
-    data = apply_settings(read_spec(spec), settings or [])
+    data = _with_local_models(apply_settings(read_spec(spec), settings or []))
     if data.get("schedule") is not None:
         raise InvalidRequest(
             f"{spec} has a schedule: reason pipeline submit makes it, with a running service"
@@ -110,6 +110,16 @@ def watch(pipeline_id: PipelineId, as_json: Json = False) -> None:
         _watch(client, pipeline_id, as_json)
 
 
+def _with_local_models(data: dict[str, Any]) -> dict[str, Any]:
+    """The flat form names models by paths too: what is a folder here is no repository of a hub."""
+    local = {
+        name: f"file:{data[name]}"
+        for name in ("model_name", "mining_model_name")
+        if isinstance(data.get(name), str) and Path(data[name]).is_dir()
+    }
+    return {**data, **local}
+
+
 def _watch(client: Client, pipeline_id: str, as_json: bool) -> None:
     with leaving_it_running("pipeline", f"reason pipeline cancel {pipeline_id}"):
         ended = watch_pipeline(client, pipeline_id, console)
@@ -121,7 +131,11 @@ def _watch(client: Client, pipeline_id: str, as_json: bool) -> None:
 def show(pipeline_id: PipelineId, as_json: Json = False) -> None:
     """Show a pipeline and its stages."""
     with open_client() as client:
-        _print(client.pipelines.get(pipeline_id), as_json)
+        found = client.pipelines.get(pipeline_id)
+        _print(found, as_json)
+        if not as_json:
+            for told in chosen_models(client, found):
+                print(f"  {told}")
 
 
 @pipeline.command("list", epilog="example: reason pipeline list --state running")

@@ -23,6 +23,9 @@ def checkpoints(job_id: JobId, as_json: Json = False) -> None:
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
         return
+    if not found:
+        console.print("None yet: the first is listed when the training has saved it.", highlight=False)
+        return
     table = Table(Column("reference", no_wrap=True), "", "metrics", "size", "saved", box=None)
     for one in found:
         metrics = [f"{name} {value:.4f}" for name, value in one.metrics.items() if _is_score(name, value)]

@@ -349,7 +349,8 @@ class ArtifactStore:
                 f"{ref}: this training does not say which checkpoint is the best "
                 f"(evaluation.early_stopping does); it has {has}"
             )
-        if not JobState(job.state).final:
+        passed = ref.revision not in ("best", "last") and found and int(str(ref.revision)) <= found[-1].step
+        if not JobState(job.state).final and not passed:
             raise Conflict(f"{ref}: the training has not saved this checkpoint yet; it has {has}")
         raise NotFound(f"{ref}: there is no such checkpoint, or it was deleted; there is {has}")
 

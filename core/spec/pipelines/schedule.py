@@ -9,19 +9,30 @@ from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validato
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from core.errors import InvalidRequest, Problem
 from core.spec.parts.base import Strict
 
 
 def _cron(text: str) -> str:
     if len(text.split()) != 5:
-        raise ValueError("must have five fields: minute, hour, day of month, month, day of week")
+        raise ValueError(
+            f"{text!r} must have five fields, minute, hour, day of month, month, day of week: 0 3 * * SUN"
+        )
     try:
         next(CronSim(text, datetime.now(UTC)))
     except CronSimError as error:
-        raise ValueError(f"is no cron expression: {error}") from error
+        raise ValueError(f"{text!r} is no cron expression: {error}") from error
     except StopIteration as error:
         raise ValueError("names a moment that never comes") from error
     return text
+
+
+def check_cron(text: str) -> None:
+    """Raises `InvalidRequest` for what is no cron expression."""
+    try:
+        _cron(text)
+    except ValueError as error:
+        raise InvalidRequest(f"schedule: {error}", [Problem("schedule", str(error))]) from error
 
 
 def _timezone(text: str) -> str:
@@ -34,7 +45,7 @@ def _timezone(text: str) -> str:
 class CronSchedule(Strict):
     """Moments that come again and again. The cron expression may be written alone."""
 
-    cron: Annotated[str, Field(min_length=9, max_length=200), AfterValidator(_cron)] = Field(
+    cron: Annotated[str, Field(max_length=200), AfterValidator(_cron)] = Field(
         description="Minute, hour, day of month, month, day of week: 0 3 * * SUN is every Sunday at 3 am.",
         examples=["0 3 * * SUN"],
     )
@@ -51,7 +62,7 @@ class CronSchedule(Strict):
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "string", "minLength": 9, "maxLength": 200}, handler(schema)]}
+        return {"anyOf": [{"type": "string", "maxLength": 200}, handler(schema)]}
 
     def next_after(self, moment: datetime) -> datetime:
         """The first moment after another, in UTC. Hours that clocks skip or have twice count as in Debian's
