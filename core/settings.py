@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -166,3 +166,11 @@ class Settings(BaseSettings):
     def client_key(self) -> str | None:
         """The key that the client sends, as text."""
         return self.api_key.get_secret_value() if self.api_key else None
+
+
+def settings_problem(error: ValidationError) -> str:
+    """What is wrong with which variables."""
+    return "; ".join(
+        f"REASON_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+        for item in error.errors()
+    )

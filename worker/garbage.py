@@ -5,8 +5,10 @@ import json
 import sys
 from dataclasses import asdict
 
+from pydantic import ValidationError
+
 from core.errors import StorageFailure, Unavailable
-from core.settings import Settings
+from core.settings import Settings, settings_problem
 from core.store import open_store
 from migrations import is_current
 from worker.collector import Collector
@@ -30,7 +32,11 @@ def collect_once(arguments: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     asked = parser.parse_args(arguments)
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        print(f"reason gc: invalid setting: {settings_problem(error)}", file=sys.stderr)
+        return 2
     store = open_store(settings)
     total = count = 0
     try:

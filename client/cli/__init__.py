@@ -18,6 +18,7 @@ from client.cli import (  # each adds its commands to the application
 )
 from client.cli.shared import app
 from core.errors import InvalidRequest, ReasonError, ServiceUnreachable
+from core.settings import settings_problem
 
 __all__ = [
     "artifacts",
@@ -51,7 +52,7 @@ def main() -> None:
     except ReasonError as error:
         _fail(str(error), 2 if error.status < 500 else 1)
     except ValidationError as error:
-        _fail(f"invalid setting: {_settings_problem(error)}", 2)
+        _fail(f"invalid setting: {settings_problem(error)}", 2)
     except BrokenPipeError:  # `reason logs ID | head`
         sys.exit(0)
 
@@ -64,13 +65,6 @@ _PASSED_ON = {
     "gc": ["worker", "gc"],
     "run": ["core.cli.run"],
 }
-
-
-def _settings_problem(error: ValidationError) -> str:
-    return "; ".join(
-        f"REASON_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
-        for item in error.errors()
-    )
 
 
 def _fail(sentence: str, code: int) -> None:

@@ -193,6 +193,9 @@ def test_the_command_says_what_it_would_do_and_does_it(settings, own):
     assert gc("--dry-run", REASON_RUN_FOLDER_DAYS="").stdout.startswith("0 items")
     assert gc().returncode == 0
     assert not path.exists()
+    wrong = gc(REASON_CACHE_DAYS="often")
+    assert (wrong.returncode, "REASON_CACHE_DAYS" in wrong.stderr) == (2, True)
+    assert "Traceback" not in wrong.stderr
 
 
 def test_days_can_be_switched_off_and_must_be_positive(monkeypatch):
