@@ -1,12 +1,17 @@
-"""The service of the settings, or one of the command's own."""
+"""The service of the settings, or one of the command's own, and a pipeline followed there to its end."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
-from client.cli.shared import console, open_client
+import typer
+
+from client.cli.shared import console, open_client, print_json
 from client.client import Client
-from client.improve import service_here
+from client.improve import service_here, show_end, show_interrupted
+from client.watch import watch_pipeline
 from core.errors import ServiceUnreachable
+from core.jobs.views import PipelineView
 from core.settings import Settings
 
 
@@ -36,3 +41,20 @@ def service_or_own(needed_later: str | None = None) -> Iterator[tuple[Client, bo
         return
     with service_here(settings, console) as client:
         yield client, True
+
+
+def follow_to_end(client: Client, made: PipelineView, as_json: bool, *, later: bool) -> PipelineView:
+    """Watch a pipeline, then say how it ended. Ctrl-C stops the watching, with what to do next (exit 130).
+
+    ``later``: the service ends with this command, so what is left goes on at the next one.
+    """
+    print(made.id, file=sys.stderr)
+    try:
+        ended = watch_pipeline(client, made.id, console)
+    except KeyboardInterrupt:
+        show_interrupted(made, console, later=later)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json(ended.model_dump(mode="json"))
+    show_end(client, ended, console, later=later)
+    return ended

@@ -1,25 +1,21 @@
 """``reason improve``, and the list of recipes."""
 
 import re
-import sys
 from typing import Annotated
 
 import typer
 from rich.table import Column, Table
 
-from client.cli.here import service_or_own
+from client.cli.here import follow_to_end, service_or_own
 from client.cli.schedules import print_schedule
 from client.cli.shared import Json, app, console, exit_with, open_client, print_json, print_table
 from client.improve import (
     check_here,
     find_data,
     find_model,
-    show_end,
-    show_interrupted,
     show_plan,
     submit_once,
 )
-from client.watch import watch_pipeline
 from core.errors import InvalidRequest
 from core.spec.pipelines.recipes import RECIPES
 from core.spec.pipelines.schedule import check_cron
@@ -112,15 +108,7 @@ def improve(
         if not watch:
             print_json(made.model_dump(mode="json")) if as_json else print(made.id)
             return
-        print(made.id, file=sys.stderr)
-        try:
-            ended = watch_pipeline(client, made.id, console)
-        except KeyboardInterrupt:
-            show_interrupted(made, console, later=here)
-            raise typer.Exit(130) from None
-        if as_json:
-            print_json(ended.model_dump(mode="json"))
-        show_end(client, ended, console, later=here)
+        ended = follow_to_end(client, made, as_json, later=here)
     exit_with(ended.state)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from client.cli.here import service_or_own
+from client.cli.here import follow_to_end, service_or_own
 from client.cli.schedules import print_schedule
 from client.cli.shared import (
     Json,
@@ -24,7 +24,7 @@ from client.cli.shared import (
     print_table,
 )
 from client.client import Client
-from client.improve import check_out, chosen_models, fetch_outputs, show_end, show_interrupted, submit_once
+from client.improve import check_out, chosen_models, fetch_outputs, submit_once
 from client.watch import watch_pipeline
 from core.errors import InvalidRequest
 from core.jobs.views import PipelineView
@@ -89,15 +89,7 @@ def run(
         made, new = submit_once(client, data)
         if not new:
             console.print(f"Continuing {made.id}, which was begun before.", highlight=False)
-        print(made.id, file=sys.stderr)
-        try:
-            ended = watch_pipeline(client, made.id, console)
-        except KeyboardInterrupt:
-            show_interrupted(made, console, later=here)
-            raise typer.Exit(130) from None
-        if as_json:
-            print_json(ended.model_dump(mode="json"))
-        show_end(client, ended, console, later=here)
+        ended = follow_to_end(client, made, as_json, later=here)
         if out is not None:
             fetch_outputs(client, ended, out, console)
     exit_with(ended.state)

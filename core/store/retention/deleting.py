@@ -13,7 +13,7 @@ from core.store.moves import get_job
 from core.store.pipelines.pipelines import get_pipeline
 from core.store.retention.checkpoints import CHECKPOINT, checkpoints_of
 from core.store.retention.files import forget, leave, note_deleted, run_folder_of
-from core.store.retention.needs import need_of
+from core.store.retention.needs import ACTIVE, need_of
 from core.store.schema.access import EVERYTHING, Access
 from core.store.schema.database import Database
 from core.store.schema.tables import (
@@ -55,7 +55,7 @@ class RetentionStore:
             artifact = self._own(session, artifact_id, access)
             if need := need_of(session, artifact):
                 raise Conflict(f"Artifact {artifact_id} cannot be deleted: {need}")
-            self._forget(session, artifact)
+            forget(self._database, session, artifact)
 
     def delete_job(self, job_id: str, access: Access = EVERYTHING) -> None:
         """Delete an ended job, its parts, and what they have made.
@@ -211,7 +211,7 @@ class RetentionStore:
         waiting = (
             select(Job)
             .join(Dependency, Dependency.job_id == Job.id)
-            .where(Dependency.depends_on.in_(ids), Job.id.not_in(ids), Job.state.in_(_ACTIVE))
+            .where(Dependency.depends_on.in_(ids), Job.id.not_in(ids), Job.state.in_(ACTIVE))
         )
         if (child := session.scalar(waiting.limit(1))) is not None:
             raise Conflict(f"Job {child.id} ({child.state}) depends on it: it cannot be deleted yet")
@@ -220,7 +220,7 @@ class RetentionStore:
         for artifact in reversed(session.scalars(made).all()):
             if need := need_of(session, artifact):
                 raise Conflict(f"Its output {artifact.output} ({artifact.id}) cannot be deleted: {need}")
-            self._forget(session, artifact)
+            forget(self._database, session, artifact)
         of_jobs: list[ColumnElement[bool]] = [
             PipelineEvent.job_id.in_(ids),
             EventRow.job_id.in_(ids),
@@ -238,9 +238,5 @@ class RetentionStore:
             leave(self._database, session, checkpoints_of(job_id))
             note_deleted(self._database, session, job_id)
 
-    def _forget(self, session: Session, artifact: Artifact) -> None:
-        forget(self._database, session, artifact)
 
-
-_ACTIVE = [state for state in JobState if not state.final]
 _FINAL = Job.state.in_([state for state in JobState if state.final])

@@ -9,7 +9,7 @@ from core.jobs.protocol import ArtifactInput
 from core.jobs.state import JobState
 from core.store.schema.tables import Artifact, CurrentVersion, Dependency, Job, JobInput, Schedule
 
-_ACTIVE = [state for state in JobState if not state.final]
+ACTIVE = [state for state in JobState if not state.final]
 
 _USED_WITH: dict[str, str] = {"embeddings": "model", "checkpoint": "base_model"}
 """Kinds of artifacts that are of no use without an input of their job: the field of the spec that names it.
@@ -31,13 +31,13 @@ def _needs(session: Session, artifact: Artifact) -> Iterator[str]:
     if session.scalar(select(current)):
         yield f"it is {artifact.name}@current"
     reads = select(Job).join(JobInput, JobInput.job_id == Job.id).where(JobInput.artifact_id == artifact.id)
-    if job := session.scalar(reads.where(Job.state.in_(_ACTIVE)).order_by(Job.id).limit(1)):
+    if job := session.scalar(reads.where(Job.state.in_(ACTIVE)).order_by(Job.id).limit(1)):
         yield f"job {job.id} ({job.state}) reads it"
     if artifact.job_id is not None:
         waits = (
             select(Job)
             .join(Dependency, Dependency.job_id == Job.id)
-            .where(Dependency.depends_on == artifact.job_id, Job.state.in_(_ACTIVE))
+            .where(Dependency.depends_on == artifact.job_id, Job.state.in_(ACTIVE))
         )
         if job := session.scalar(waits.order_by(Job.id).limit(1)):
             yield f"job {job.id} ({job.state}) depends on the job that made it"
