@@ -4,6 +4,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
+from urllib.parse import urlsplit
 
 from fastapi import BackgroundTasks
 
@@ -11,14 +12,16 @@ from api.estimates import check_memory
 from api.reading_estimates import check_reading_memory
 from api.references import pin_checkpoints, resolve_references
 from core.artifacts import Library
-from core.errors import InvalidRequest, Problem
+from core.errors import BadSpec, Forbidden, InvalidRequest, Problem
 from core.ids import new_id
-from core.jobs.protocol import Input
+from core.jobs.protocol import EndpointRules, Input
 from core.jobs.state import JobState
+from core.language_model.endpoints import rules_for, settle_endpoint
 from core.queue.wakeups import Queue
 from core.settings import Settings
-from core.spec import AnySpec, ExportSpec, JobSpec, MineSpec, TrainSpec
+from core.spec import AnySpec, ExportSpec, JobSpec, MineSpec, PrepareSpec, TrainSpec
 from core.spec.job import PART_OF
+from core.spec.parts.queries import LanguageModel
 from core.spec.parts.refs import parse_ref
 from core.store import Store
 from core.store.new_jobs import NewJob
@@ -52,6 +55,8 @@ class Checker:
         `NewJob`. Raises `InvalidRequest`, `NotFound`, `Forbidden` or `Conflict`.
         """
         _check_fleet(spec, self.store)
+        if isinstance(spec, PrepareSpec) and spec.queries.llm is not None:
+            _check_endpoint(spec.queries.llm, rules_for(self.settings, self.access.owner))
         spec = pin_checkpoints(spec, self.store, self.access, self.pinned)
         inputs, parents = resolve_references(spec, self.store, self.settings, self.access, planned)
         least = None
@@ -120,6 +125,22 @@ class Checker:
         known = self.store.artifacts.lineage(parse_ref(text), self.access)
         assert known is not None, "a checkpoint is there or refused"
         return {text: known}
+
+
+def _check_endpoint(asked: LanguageModel, rules: EndpointRules) -> None:
+    """Raises `Forbidden` for an endpoint or a key that the rules refuse. What a host's name leads to is
+    checked when it is called."""
+    try:
+        endpoint = settle_endpoint(asked, rules)
+    except BadSpec as error:
+        raise Forbidden(str(error)) from error
+    host = urlsplit(asked.endpoint).hostname or ""
+    try:
+        permitted = endpoint.permits(host)
+    except ValueError:  # a name
+        return
+    if not permitted:
+        raise Forbidden(endpoint.refusal(host))
 
 
 def wake_for(background: BackgroundTasks, queue: Queue, job: Job) -> None:

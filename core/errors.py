@@ -146,6 +146,10 @@ class BadModel(JobFailure):
     code = "bad_model"
 
 
+class EndpointFailure(JobFailure):
+    code = "endpoint_failed"
+
+
 class BadSpec(JobFailure):
     code = "bad_spec"
 

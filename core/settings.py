@@ -90,6 +90,11 @@ class Settings(BaseSettings):
     webhook_private_addresses: bool = Field(
         False, description="Let webhooks call addresses that are not of the public internet."
     )
+    llm_endpoints: Annotated[list[str], NoDecode] = Field(
+        default_factory=lambda: ["https://api.openai.com/v1=OPENAI_API_KEY"],
+        description="Endpoints of language models that jobs may call whatever their address, separated by "
+        "','. URL=VARIABLE also allows to send the key in that environment variable there.",
+    )
     heartbeat_file: Path | None = Field(
         None,
         description="File that a worker touches after each heartbeat that the database has stored; for "
@@ -132,6 +137,11 @@ class Settings(BaseSettings):
     @classmethod
     def _paths(cls, value: object) -> object:
         return _split(value, os.pathsep + ",")
+
+    @field_validator("llm_endpoints", mode="before")
+    @classmethod
+    def _endpoints(cls, value: object) -> object:
+        return _split(value, ",")
 
     @field_validator(*_DAYS, mode="before")
     @classmethod

@@ -14,6 +14,7 @@ from core.jobs.hosts import Gpu
 from core.jobs.protocol import REQUEST, RESULT, RunRequest
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
+from core.language_model.endpoints import rules_for
 from core.settings import Settings
 from core.spec.parts.refs import parse_ref
 from core.spec.stored import read_stored_spec
@@ -158,6 +159,7 @@ class Runner:
             offline=self._settings.offline,
             trust_remote_code=self._settings.trust_remote_code,
             lease_seconds=self._settings.lease_seconds,
+            endpoints=rules_for(self._settings, claim.owner),
         )
         (folder / REQUEST).write_text(request.model_dump_json(), encoding="utf-8")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -54,6 +54,19 @@ class Output(Lenient):
     bytes: int
 
 
+class EndpointRules(Lenient):
+    """Which endpoints of language models a job may call.
+
+    ``allowed``: ``URL`` or ``URL=VARIABLE``, whatever the address; the variable's key may be sent there.
+    ``private``: other endpoints whose address is not public. ``any_key``: whether any variable's value may be
+    sent anywhere. The defaults are those of a command that somebody runs on his own machine.
+    """
+
+    allowed: list[str] = Field(default_factory=list)
+    private: Literal["none", "loopback", "all"] = "all"
+    any_key: bool = True
+
+
 class RunRequest(Lenient):
     """Everything that the process needs; it reads no settings, environment or database."""
 
@@ -69,6 +82,7 @@ class RunRequest(Lenient):
     processes: int = 1  # that share the work, one a GPU
     offline: bool = False
     trust_remote_code: bool = False
+    endpoints: EndpointRules = Field(default_factory=EndpointRules)
     lease_seconds: float | None = (
         None  # without a heartbeat for so long the process ends; None: no supervisor
     )

@@ -23,6 +23,7 @@ class EndReason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     DIVERGED = "diverged"
     STORAGE_FAILED = "storage_failed"
+    ENDPOINT_FAILED = "endpoint_failed"
     CRASHED = "crashed"
 
     @property
@@ -63,7 +64,13 @@ _STATES = {
 }
 
 _RETRYABLE = frozenset(
-    {EndReason.WORKER_LOST, EndReason.PROCESS_DIED, EndReason.STORAGE_FAILED, EndReason.CRASHED}
+    {
+        EndReason.WORKER_LOST,
+        EndReason.PROCESS_DIED,
+        EndReason.STORAGE_FAILED,
+        EndReason.ENDPOINT_FAILED,
+        EndReason.CRASHED,
+    }
 )
 
 _SENTENCES = {
@@ -81,6 +88,7 @@ _SENTENCES = {
     EndReason.OUT_OF_MEMORY: "The device has too little memory for this job.",
     EndReason.DIVERGED: "The training diverged: the loss is not a finite number.",
     EndReason.STORAGE_FAILED: "Files could not be read or written: disk full, or storage not reachable.",
+    EndReason.ENDPOINT_FAILED: "The endpoint of the language model does not answer.",
     EndReason.CRASHED: "The job's code raised an unexpected error; see the log.",
 }
 

@@ -11,6 +11,7 @@ from core.data.training_rows.page import DatasetPage, read_page
 from core.data.training_rows.pairs import is_dataset
 from core.errors import BadSpec
 from core.jobs.protocol import dump_inputs
+from core.retrieval.query_models import QueryModels
 from core.runtime.context import RunContext
 from core.spec.prepare import PrepareSpec
 from core.spec.unused import unused_in_preparation
@@ -32,12 +33,14 @@ def prepare(spec: PrepareSpec, context: RunContext) -> None:
         page = write_judged(spec, context, sources, out)
     else:
         rejects = out / "rejects.jsonl"
-        gathered = gather(spec, context, sources, work, rejects)
+        gathered = gather(spec, context, sources, work, rejects, QueryModels(context))
         if task == "chunks":
             page = write_chunks(gathered, out, context)
         else:
             page = write_rows(spec, context, gathered, out, rejects, task)
         _account(page, gathered)
+        if gathered.asking is not None:
+            page.asking = gathered.asking.page()
         _tell_unreadable(gathered, context)
         if not rejects.stat().st_size:
             rejects.unlink()

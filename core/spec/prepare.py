@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from core.spec.job import Difficulty, JobSpec, Resources
 from core.spec.parts.base import BARE_REFERENCES, BY_SHAPE, Strict
 from core.spec.parts.options import RejectShare, Seed, SplitName
+from core.spec.parts.queries import Queries
 from core.spec.parts.reference_places import FoundReference, ReferencePlace, find_references
 from core.spec.parts.refs import DatasetReference
 from core.spec.parts.rows import RowOptions
@@ -25,8 +26,6 @@ Format = Literal[
     "python_source",
     "chunks",
 ]
-
-Asking = Literal["headings", "descriptions", "first_sentences", "docstrings"]
 
 BRIGHT_DOCUMENTS = "hf:xlangai/BRIGHT:documents"
 
@@ -157,23 +156,6 @@ class Chunking(Strict):
         return self
 
 
-class Queries(Strict):
-    """Make queries for a passage from its own text."""
-
-    of: list[Asking] = Field(
-        ["headings", "descriptions", "docstrings"],
-        min_length=1,
-        max_length=4,
-        description="Where queries come from. Passages without any of these use their first sentence.",
-    )
-    per_passage: int = Field(4, ge=1, le=1000)
-    hide: bool = Field(
-        True,
-        description="Remove the query's text from its passage. Otherwise matching words alone would find "
-        "the passage.",
-    )
-
-
 class Mix(Strict):
     """Shares of the negatives. They must sum to 1."""
 
@@ -251,7 +233,10 @@ class Balance(Strict):
 class PrepareSpec(JobSpec):
     """Make a dataset that training and evaluation can read. Output: ``dataset``."""
 
-    REFERENCES: ClassVar = (ReferencePlace("source.*.ref|corpus", "dataset"),)
+    REFERENCES: ClassVar = (
+        ReferencePlace("source.*.ref|corpus", "dataset"),
+        *(ReferencePlace(f"queries.{path}", role) for path, role in Queries.FILTER_REFERENCES),
+    )
 
     OUTPUTS: ClassVar = {"dataset": "dataset"}
 
@@ -336,4 +321,5 @@ class PrepareSpec(JobSpec):
     def find_references(self) -> list[FoundReference]:
         """Every reference in the spec, and the documents that `sources` adds."""
         sources = self.sources if isinstance(self.source, list) else self.sources[0]
-        return list(find_references({"source": sources}, self.REFERENCES))
+        found = find_references({"source": sources, "queries": self.queries}, self.REFERENCES)
+        return [reference for reference in found if reference.text != "bm25"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.documents.passages import with_title
+from core.data.documents.drafts import title_forms
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
 from tests.data.pages import SMALL, page
@@ -36,7 +36,10 @@ def made_of(out: Path, source, **fields) -> list[dict]:
 
 
 def test_a_tree_of_markdown_becomes_triplets(tree, tmp_path):
-    found = made_of(tmp_path / "out", f"file:{tree}", negatives={"per_query": 4, "max_uses": 1000})
+    asked = {"of": ["titles"]}
+    found = made_of(
+        tmp_path / "out", f"file:{tree}", negatives={"per_query": 4, "max_uses": 1000}, queries=asked
+    )
     page = facts(tmp_path / "out")
     assert page["type"] == "triplets"
     assert len(found) == 48 * 4  # of three passages: the first has two titles
@@ -45,7 +48,7 @@ def test_a_tree_of_markdown_becomes_triplets(tree, tmp_path):
     assert first["query"] == "The river number 0"
     assert first["group"] == "river/0.md"
     # What asks is not in what answers.
-    assert all(row["query"].split(": ")[-1] not in row["positive"] for row in found)
+    assert not any("How the" in row["positive"] for row in found)
     by_id = {row["positive_id"]: row["positive"] for row in found}
     counts: Counter[str] = Counter()
     for row in found:
@@ -105,7 +108,8 @@ def test_what_nearly_repeats_the_positive_is_never_a_negative(tmp_path):
     for number in range(12):
         other = " ".join(f"other{number}x{place}" for place in range(100))
         (root / f"other{number}.md").write_text(f"# Page {number}\n\nThis is {other}.\n")
-    found = made_of(tmp_path / "out", f"file:{root}")
+    asked = {"of": ["titles"], "filters": {"boilerplate": None, "ambiguous": "keep"}}
+    found = made_of(tmp_path / "out", f"file:{root}", queries=asked)
     alike = [row for row in found if row["query"].startswith("Version")]
     assert len(alike) == 12
     assert sum(len(row["negatives"]) for row in alike) >= 12
@@ -122,7 +126,9 @@ def test_a_query_of_two_passages_has_neither_as_a_negative(tmp_path):
         {"text": f"Different passage {n} of number{n}.", "description": f"question {n}"} for n in range(8)
     ]
     found = made_of(
-        tmp_path / "out", f"file:{write(tmp_path / 'chunks.jsonl', lines)}", queries={"of": ["descriptions"]}
+        tmp_path / "out",
+        f"file:{write(tmp_path / 'chunks.jsonl', lines)}",
+        queries={"of": ["description"], "filters": {"ambiguous": "keep"}},
     )
     answers = {line["text"] for line in lines[:3]}
     same = [row for row in found if row["query"] == "what is the same for all"]
@@ -158,7 +164,7 @@ def test_ready_made_chunks_in_one_json_file(tmp_path):
     path.write_text(json.dumps({"version": 1, "chunks": chunks}, indent=1), encoding="utf-8")
     found = made_of(tmp_path / "out", f"file:{path}", negatives={"cross_category": 1.0, "per_query": 4})
     assert len(found) == 20
-    assert found[3]["query"] == "jsx guide: Part 3"
+    assert found[3]["query"] == "jsx guide Part 3"
     assert found[3]["positive_id"] == "jsx-3"
     hard = [
         (row["category"], name.split("-")[0])
@@ -291,7 +297,14 @@ def test_chunks_alone_and_triplets_of_them(tree, tmp_path):
 
 
 def test_a_retrieval_set_of_documents(tree, tmp_path):
-    result = prepare(tmp_path / "out", f"file:{tree}", task="retrieval", chunking=SMALL, split={"test": 0.25})
+    result = prepare(
+        tmp_path / "out",
+        f"file:{tree}",
+        task="retrieval",
+        chunking=SMALL,
+        split={"test": 0.25},
+        queries={"of": ["titles"]},
+    )
     assert result.state == "succeeded", result.end_reason
     page = facts(tmp_path / "out")
     assert (page["type"], page["documents"]) == ("retrieval", 48 * 3)
@@ -355,16 +368,20 @@ def test_a_folder_with_nothing_in_it_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("title", "heading", "expected"),
+    ("title", "path", "expected"),
     [
-        ("Request Body", "Results", "Request Body: Results"),
-        ("Request Body", "Request Body", "Request Body"),
-        ("Body", "The request body", "The request body"),
-        ("Body", "", ""),
+        ("Request Body", ("Results",), ("Results", "Request Body Results")),
+        ("Request Body", ("Request Body",), ("Request Body",)),
+        ("Body", ("The request body",), ("The request body",)),
+        (
+            "Get-Item",
+            ("Get-Item", "Parameters", "-Path"),
+            ("-Path", "Parameters -Path", "Get-Item -Path", "Get-Item Parameters -Path"),
+        ),
     ],
 )
-def test_a_heading_that_stands_alone(title, heading, expected):
-    assert with_title(title, heading) == expected
+def test_a_title_becomes_more_specific_by_the_titles_above_it(title, path, expected):
+    assert title_forms(title, path) == expected
 
 
 @given(
@@ -450,7 +467,7 @@ def test_chunks_with_queries_of_their_own_and_ids_that_come_twice(tmp_path):
         ("How does a river end?", "same"),
         ("What is a hill?", "same~2"),
         ("What is high?", "same~2"),
-        ("Lists: std::vector<int> constructor", "x"),
+        ("std::vector<int> constructor", "x"),
     ]
 
 

@@ -4,7 +4,7 @@ long."""
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from core.data.documents.text_blocks import Parsed
 
@@ -142,19 +142,3 @@ def _span(text: str, atoms: list[_Atom], before: list[_Atom], overlap: int) -> S
         starts = [last.start + first for first, _ in sentences(text[last.start : last.end])]
         begin = min((place for place in starts if start - place <= overlap), default=start)
     return Span(begin, atoms[-1].end, path, headings, start - begin)
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A piece of a document: what is found, and what is known of it. ``queries`` ask for it."""
-
-    id: str
-    text: str
-    document: str
-    category: str | None = None
-    title: str | None = None
-    path: tuple[str, ...] = ()
-    number: int = 0  # in its document
-    start: int = 0
-    end: int = 0
-    queries: list[str] = field(default_factory=list)

@@ -1,29 +1,29 @@
-"""Documents on disk -> passages with what asks for them: trees of Markdown, reStructuredText and Python,
-chunk files."""
+"""Documents on disk -> passages: trees of Markdown, reStructuredText and Python, chunk files."""
 
 import ast
 import codecs
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.data.documents.chunking import Passage, Span, chunk, sentences
+from core.data.documents.chunking import chunk
+from core.data.documents.drafts import drafts_of, sections_of
+from core.data.documents.links import anchors_of, links_in
+from core.data.documents.passage import Draft, Passage
 from core.data.documents.python_source import SKIPPED_FOLDERS, functions
+from core.data.documents.ready_made import ready_made
 from core.data.documents.text_blocks import PARSERS, Parsed
-from core.data.io.folders import split_files
 from core.data.io.packing import TreeFile, tree_files
-from core.data.io.readers import as_text, read_rows
+from core.data.io.readers import as_text
 from core.data.io.stopping import no_stop
 from core.data.io.trees import common_folder, ending
-from core.data.rows.columns import ID_NAMES, TEXT_NAMES
 from core.data.rows.reading import Reading
-from core.data.rows.record import id_of
-from core.data.rows.row import Reject, Row, check_text
+from core.data.rows.row import Reject, check_text
 from core.errors import BadData
-from core.spec.prepare import Format, PrepareSpec, Queries
+from core.spec.prepare import Format, PrepareSpec
 
 DOCUMENT_FORMATS: tuple[Format, ...] = ("markdown", "rst", "python_source", "chunks")
 TREES: tuple[Format, ...] = ("markdown", "rst", "python_source")
@@ -34,36 +34,29 @@ _ENDINGS = {
     "rst": (".rst", ".txt"),
     "python_source": (".py",),
 }
-_PATH_NAMES = ("header_path", "headers", "headings", "breadcrumbs", "section_path", "path")
-_DOCUMENT_NAMES = ("document", "source", "filename", "file", "url", "doc")
-_DESCRIPTION_NAMES = ("description", "summary", "docstring", "question")
 _MOST_BYTES = 64 << 20
-_LEAST_SECTION = 40
-"""Letters and digits that a section must have, links left aside, for its title to be a question."""
-
-_LEAST_TEXT = 20
-"""Characters that must be left of a passage when what asks for it is taken out."""
 
 
 @dataclass(frozen=True)
 class Cutting:
-    """How documents become passages."""
+    """How documents become passages. ``drafts``: whether possible queries are looked for; ``docstrings``:
+    whether functions keep theirs."""
 
     least: int
     most: int
-    overlap: int
-    queries: Queries
+    overlap: int = 0
+    drafts: bool = False
+    docstrings: bool = True
 
     @classmethod
     def of(cls, spec: PrepareSpec) -> "Cutting":
         least, most = spec.passage_characters
-        queries = spec.queries
-        if spec.task == "chunks":  # passages as they stand in the documents
-            queries = queries.model_copy(update={"hide": False})
-        return cls(least, most, spec.chunking.overlap, queries)
+        asked = spec.task != "chunks"
+        hides = asked and spec.queries.hide and "docstring" in spec.queries.of
+        return cls(least, most, spec.chunking.overlap, drafts=asked, docstrings=not hides)
 
 
-AS_WRITTEN = Cutting(3000, 5000, 0, Queries(hide=False))
+AS_WRITTEN = Cutting(3000, 5000)
 """Where documents are only looked into, or looked up."""
 
 
@@ -89,7 +82,7 @@ def read_passages(
     document. ``reading.report`` names the columns and files that are not used."""
     reading = reading or Reading()
     if form == "chunks":
-        yield from _ready_made(path, category, cutting, reading)
+        yield from ready_made(path, category, reading)
         return
     asked = {"columns": reading.columns, "labels": reading.labels not in ("auto", "defer")}
     if options := [name for name, given in asked.items() if given]:
@@ -203,18 +196,13 @@ def _document(parsed: Parsed, name: str, category: str | None, cutting: Cutting)
     first = next((block.title for block in parsed.blocks if block.level and block.title), None)
     title = _fact(parsed.facts, "title") or first or Path(name).stem.replace("-", " ").replace("_", " ")
     description = _fact(parsed.facts, "description")
-    for number, span in enumerate(chunk(parsed, cutting.least, cutting.most, cutting.overlap)):
-        asked, hidden = _questions(
-            parsed.text, span, title, description if number == 0 else None, cutting.queries
-        )
-        text = (
-            _without(parsed.text, span, hidden)
-            if cutting.queries.hide
-            else parsed.text[span.start : span.end]
-        )
-        yield Passage(
+    spans = chunk(parsed, cutting.least, cutting.most, cutting.overlap)
+    anchors = anchors_of(parsed, spans, name) if cutting.drafts else [()] * len(spans)
+    for number, span in enumerate(spans):
+        text = parsed.text[span.start : span.end]
+        passage = Passage(
             f"{name}#{number}",
-            text.strip(),
+            text,
             name,
             category,
             title,
@@ -222,88 +210,21 @@ def _document(parsed: Parsed, name: str, category: str | None, cutting: Cutting)
             number,
             span.start,
             span.end,
-            asked,
         )
+        if cutting.drafts:
+            passage = replace(
+                passage,
+                drafts=drafts_of(parsed, span, title, None if number else description),
+                sections=sections_of(span),
+                anchors=anchors[number],
+                links=tuple(links_in(text, name)),
+            )
+        yield passage
 
 
 def _fact(facts: dict[str, Any], name: str) -> str | None:
     value = facts.get(name)
     return " ".join(value.split()) if isinstance(value, str) and value.strip() else None
-
-
-def _questions(
-    text: str, span: Span, title: str, description: str | None, asked: Queries
-) -> tuple[list[str], list[tuple[int, int]]]:
-    """What asks for a passage, and which parts of the text say just that."""
-    found: list[str] = []
-    hidden: list[tuple[int, int]] = []
-    named: set[str] = set()
-    if description and "descriptions" in asked.of:
-        found.append(description)
-    if "headings" in asked.of:
-        ends = [*(heading.start for heading in span.headings[1:]), span.end]
-        for heading, end in zip(span.headings, ends, strict=False):
-            above = heading.path[-2] if len(heading.path) > 1 else title
-            question = with_title(above, heading.path[-1])
-            wanted = len(found) < asked.per_passage and question and question not in found
-            if wanted and _says_something(text[heading.end : end]):
-                found.append(question)
-                named |= {heading.path[-1], above}
-        # The titles in a question say nothing new of what answers it, wherever they stand.
-        hidden += [(heading.start, heading.end) for heading in span.headings if heading.path[-1] in named]
-    if "first_sentences" in asked.of or not found:
-        sentence = _first_sentence(text, span)
-        if sentence is not None and len(found) < asked.per_passage:
-            words = " ".join(text[sentence[0] : sentence[1]].split())
-            if words not in found:
-                found.append(words)
-                hidden.append(sentence)
-    return found[: asked.per_passage], hidden
-
-
-_LETTER = re.compile(r"[^\W_]")
-_LOOKED_AT = 2000
-_LINKS = re.compile(r"\[[^\]]*\]\([^)]*\)|`[^`]*`_{1,2}|:\w+:`[^`]*`|https?://\S+")
-
-
-def _says_something(body: str) -> bool:
-    """Whether a section is more than a list of links, as "See also" is."""
-    return len(_LETTER.findall(_LINKS.sub("", body[:_LOOKED_AT]))) >= _LEAST_SECTION
-
-
-def with_title(title: str, heading: str) -> str:
-    """A heading that can stand alone: many documents have a section called Remarks."""
-    if not heading:
-        return ""
-    known = title.lower()
-    return heading if known in heading.lower() or heading.lower() == known else f"{title}: {heading}"
-
-
-def _first_sentence(text: str, span: Span) -> tuple[int, int] | None:
-    """The first sentence behind the headings that begin a passage, if it leaves anything to be found."""
-    begin = span.start + span.repeated
-    for heading in span.headings:
-        if heading.start <= begin:
-            begin = heading.end
-    body = text[begin : span.end]
-    first = next(
-        ((begin + start, begin + end) for start, end in sentences(body) if body[start:end].strip()), None
-    )
-    if first is None or first[1] - first[0] > 500 or "```" in text[first[0] : first[1]]:
-        return None
-    left = span.end - span.start - (first[1] - first[0])
-    return first if left >= 2 * (first[1] - first[0]) else None
-
-
-def _without(text: str, span: Span, hidden: list[tuple[int, int]]) -> str:
-    """The passage without the hidden parts, if enough is left of it."""
-    parts, begin = [], span.start
-    for start, end in sorted(hidden):
-        parts.append(text[begin:start])
-        begin = end
-    parts.append(text[begin : span.end])
-    joined = "".join(parts)
-    return joined if len(joined.strip()) >= _LEAST_TEXT else ""
 
 
 def _python(text: str, name: str, category: str | None, cutting: Cutting) -> Iterator[Passage | Reject]:
@@ -312,8 +233,8 @@ def _python(text: str, name: str, category: str | None, cutting: Cutting) -> Ite
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last: a parser's full stack
         yield Reject(name, getattr(error, "lineno", None) or 1, f"not Python: {error}")
         return
-    for number, found in enumerate(functions(tree, text, keep_docstring=not cutting.queries.hide)):
-        asked = [found.summary] if found.summary else []
+    for number, found in enumerate(functions(tree, text, keep_docstring=cutting.docstrings)):
+        drafts = (Draft("docstring", (found.summary,)),) if found.summary and cutting.drafts else ()
         yield Passage(
             f"{name}#{found.name}:{found.line}",
             found.source,
@@ -324,104 +245,5 @@ def _python(text: str, name: str, category: str | None, cutting: Cutting) -> Ite
             number,
             found.line,
             found.last_line,
-            asked,
+            drafts,
         )
-
-
-def _ready_made(
-    path: Path,
-    category: str | None,
-    cutting: Cutting,
-    reading: Reading,
-) -> Iterator[Passage | Reject]:
-    """Chunks that somebody has cut: {text, title, header path, category, document}, in a file or a folder."""
-    numbers: dict[str, int] = {}
-    files = [file for some in split_files(path).values() for file in some] if path.is_dir() else [path]
-    columns = {role: str(name) for role, name in reading.columns.items()}
-    used = {*_CHUNK_COLUMNS, *columns.values()}
-    rows = (row for file in files for row in read_rows(file, reading.encoding, report=reading.report))
-    for row in rows:
-        if isinstance(row, Reject):
-            yield row
-            continue
-        try:
-            # Of several files each may be a document; rows of one that name none are documents themselves.
-            document = row.file if len(files) > 1 else f"{row.file}:{row.line}"
-            reading.report.unused.update(row.values.keys() - used)
-            yield _chunk_of(_plain_chunk(row, columns), category, cutting.queries, numbers, document)
-        except ValueError as error:
-            yield Reject(row.file, row.line, str(error))
-
-
-_CHUNK_COLUMNS = {
-    *TEXT_NAMES,
-    *ID_NAMES,
-    *_PATH_NAMES,
-    *_DOCUMENT_NAMES,
-    *_DESCRIPTION_NAMES,
-    *("title", "heading", "name", "category", "queries", "metadata"),
-}
-_CHUNK_NAMES = {"positive": "text", "query": "queries", "group": "document", "category": "category"}
-
-
-def _plain_chunk(row: Row, columns: Mapping[str, str]) -> Row:
-    """With what stands in ``metadata``, as LangChain has it, and under the names that were said."""
-    inner = row.values.get("metadata")
-    values = {**inner, **row.values} if isinstance(inner, dict) else dict(row.values)
-    for name, there in columns.items():
-        if there in values and name in _CHUNK_NAMES:
-            values[_CHUNK_NAMES[name]] = values[there]
-    for name in (*_PATH_NAMES, *_DOCUMENT_NAMES, "title", "heading", "name", "category"):
-        if isinstance(values.get(name), str):
-            check_text(values[name])
-    return Row(row.file, row.line, values)
-
-
-def _chunk_of(
-    row: Row, category: str | None, asked: Queries, numbers: dict[str, int], unnamed: str
-) -> Passage:
-    values = row.values
-    text = next((values[name] for name in TEXT_NAMES if isinstance(values.get(name), str)), None)
-    if text is None or not text.strip():
-        raise ValueError(f"a chunk has no text (one of {', '.join(TEXT_NAMES)})")
-    check_text(text)
-    path = _header_path(values)
-    title = next((str(values[name]) for name in ("title", "heading", "name") if values.get(name)), None)
-    document = next((str(values[name]) for name in _DOCUMENT_NAMES if values.get(name)), None)
-    document = document or title or (path[0] if path else unnamed)
-    number = numbers[document] = numbers.get(document, -1) + 1
-    own = values.get("category")
-    given = values.get("queries") or []
-    given = [given] if isinstance(given, str) else given
-    if not isinstance(given, list) or not all(isinstance(query, str) for query in given):
-        raise ValueError(f"queries are a list of texts, not {str(given)[:60]!r}")
-    queries = [check_text(query) for query in given]
-    if not queries and "descriptions" in asked.of:
-        queries += [check_text(str(values[name])) for name in _DESCRIPTION_NAMES if values.get(name)][:1]
-    if not values.get("queries") and "headings" in asked.of and (heading := path[-1] if path else title):
-        queries.append(with_title(path[0] if len(path) > 1 else title or heading, heading))
-    if not queries:
-        queries = [" ".join(text[start:end].split()) for start, end in sentences(text)[:1]]
-    name = id_of(values) or f"{document}#{number}"
-    times = numbers[f"\0{name}"] = numbers.get(f"\0{name}", 0) + 1
-    return Passage(
-        name if times == 1 else f"{name}~{times}",  # an id that comes twice is no id
-        text.strip(),
-        document,
-        str(own) if isinstance(own, str | int) and str(own).strip() else category,
-        title,
-        path,
-        number,
-        queries=list(dict.fromkeys(query.strip() for query in queries if query.strip()))[: asked.per_passage],
-    )
-
-
-def _header_path(values: dict[str, Any]) -> tuple[str, ...]:
-    """A list of titles, or a text in which they stand behind each other with > between them."""
-    found: Any = next((values[name] for name in _PATH_NAMES if values.get(name)), [])
-    if isinstance(found, str):
-        separator = next((mark for mark in (" > ", " / ", " | ") if mark in found), None)
-        found = found.split(separator) if separator else [found]
-    if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
-        raise ValueError(f"a header path is a list of titles, not {str(found)[:60]!r}")
-    return tuple(part.strip() for part in found if part.strip())

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 
 from core.data.dedup.near_duplicates import Sketches
-from core.data.documents.chunking import Passage
+from core.data.documents.passage import Passage
 from core.data.documents.passages import TREES, Cutting, read_passages
 from core.data.io.archives import extract, is_archive
 from core.data.io.packing import is_packed, unpack
 from core.data.io.table_files import ArrowFile
 from core.data.prepared.negatives import Passages
 from core.data.prepared.splits import Column
+from core.data.queries.making import AskedPassage, Models, make_queries
+from core.data.queries.passage_file import PassageFile
+from core.data.queries.query_report import QueryReport
 from core.data.retrieval_sets.judged_folders import is_bright, is_judged, splits_of
 from core.data.retrieval_sets.nested import is_retrieval_json, write_judged_folder
 from core.data.rows.hashing import text_hash
@@ -31,6 +34,7 @@ from core.data.training_rows.dataset import CHUNKS, SCHEMA
 from core.data.training_rows.pairs import TrainingRow, read_pairs
 from core.errors import BadData
 from core.runtime.context import RunContext
+from core.spec.parts.queries import SELF_SUPERVISED, QueryKind
 from core.spec.prepare import Cleaning, PrepareSpec, Source
 
 _ROWS = 2048
@@ -96,13 +100,15 @@ class Gathered:
     """All rows that may stay, in the order of their coming, and what has become of the others.
 
     ``names`` [rows] are 64 bits of each row's content, ``labels`` [rows] of what keeps it together with
-    others, or None; ``passage`` [rows] is the number of its positive among ``passages``, or -1.
+    others, or None; ``passage`` [rows] is the number of its positive among ``passages``, or -1;
+    ``self_supervised`` [rows]: whether the query is a part of its passage.
     """
 
     rows: Path
     names: np.ndarray
     labels: np.ndarray | None
     passage: np.ndarray
+    self_supervised: np.ndarray
     categories: list[str]
     category: np.ndarray
     queries: Column
@@ -115,6 +121,7 @@ class Gathered:
     dropped_negatives: int
     oversized: int
     unasked: int
+    asking: QueryReport | None
 
 
 class Gatherer:
@@ -137,7 +144,9 @@ class Gatherer:
         self._hashes = [array("Q"), array("Q")]
         self._names, self._labels = array("Q"), array("Q")
         self._unlabelled = False
-        self._passage, self._category = array("q"), array("l")
+        self._passage, self._category, self._self_supervised = array("q"), array("l"), array("b")
+        self._waiting: PassageFile | None = None
+        self._asking: QueryReport | None = None
         self._known_categories: dict[str, int] = {}
         self._documents: dict[str, int] = {}
         self._of_passages = [array("q"), array("q"), array("q")]  # document, category, number
@@ -154,8 +163,8 @@ class Gatherer:
         line = {"reason": reason, "query": query[:200], "positive": positive[:200]}
         self._rejects.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def add(self, row: TrainingRow, passage: int = -1) -> None:
-        """A row, which may still be left out."""
+    def add(self, row: TrainingRow, passage: int = -1, kind: QueryKind = "given") -> None:
+        """A row, which may still be left out. ``kind``: where its query is from."""
         row, dropped = clean(row, self._spec.cleaning)
         self.dropped_negatives += dropped
         if reason := fault(row, self._spec.cleaning):
@@ -163,6 +172,7 @@ class Gatherer:
             return
         self._names.append(text_hash(f"{row.query}\0{row.positive}"))
         self._passage.append(passage)
+        self._self_supervised.append(kind in SELF_SUPERVISED)
         self._category.append(self._number_of(row.category))
         by = self._spec.split.by
         if by != "text":
@@ -178,33 +188,64 @@ class Gatherer:
             return -1
         return self._known_categories.setdefault(category, len(self._known_categories))
 
-    def add_passage(self, passage: Passage, *, asked: bool) -> None:
-        """A passage and, where it is ``asked`` for, a row for each of its queries."""
-        if len(passage.text) < self._spec.cleaning.min_document or not passage.text:
+    def add_passage(self, passage: Passage) -> None:
+        """A passage of a document. Its queries are made when all passages are there."""
+        if len(passage.text.strip()) < self._spec.cleaning.min_document or not passage.text.strip():
             self.leave_out("nothing is left of the passage", passage.id, passage.text)
             return
-        number = len(self._of_passages[0])
-        document = self._documents.setdefault(passage.document, len(self._documents))
-        values = (document, self._number_of(passage.category), passage.number)
-        for column, value in zip(self._of_passages, values, strict=True):
-            column.append(value)
-        self.oversized += len(passage.text) > self._most
-        row = {**vars(passage), "header_path": list(passage.path)}
-        self._chunks.add({name: row[name] for name in CHUNKS.names})
-        if not asked:
+        if self._waiting is None:
+            repeated = self._spec.queries.filters.boilerplate
+            self._waiting = PassageFile(self._work, self._spec.seed, repeated, self._check_stop)
+        self._waiting.add(passage)
+
+    def ask(self, models: Models) -> None:
+        """Make the queries of all passages, and a row of each. Raises what `make_queries` raises."""
+        if self._waiting is None:
             return
-        self.unasked += not passage.queries
-        for query in passage.queries:
+        corpus = self._waiting.close()
+        self._asking = QueryReport(self._spec.seed)
+        queries = self._spec.queries
+        for asked in make_queries(
+            corpus, queries, self._spec.seed, self._context, models, self._asking, self._work
+        ):
+            self._add_asked(asked)
+
+    def add_chunk(self, passage: Passage) -> None:
+        """A passage that nobody asks for. Its own queries stay beside it."""
+        if len(passage.text.strip()) < self._spec.cleaning.min_document or not passage.text.strip():
+            self.leave_out("nothing is left of the passage", passage.id, passage.text)
+            return
+        given = [draft.forms[0] for draft in passage.drafts if draft.kind == "given"]
+        self._keep_passage(passage, passage.text.strip(), given)
+
+    def _add_asked(self, asked: AskedPassage) -> None:
+        passage = asked.passage
+        number = self._keep_passage(passage, asked.text, [query for query, _, _ in asked.queries])
+        self.unasked += not asked.queries
+        for query, kind, answer in asked.queries:
             self.add(
                 TrainingRow(
                     query,
-                    passage.text,
+                    answer,
                     category=passage.category,
                     group=passage.document,
                     positive_id=passage.id,
                 ),
                 number,
+                kind,
             )
+
+    def _keep_passage(self, passage: Passage, text: str, queries: list[str]) -> int:
+        """Write a passage. Returns its number."""
+        number = len(self._of_passages[0])
+        document = self._documents.setdefault(passage.document, len(self._documents))
+        values = (document, self._number_of(passage.category), passage.number)
+        for column, value in zip(self._of_passages, values, strict=True):
+            column.append(value)
+        self.oversized += len(text) > self._most
+        row = {**vars(passage), "text": text, "header_path": list(passage.path), "queries": queries}
+        self._chunks.add({name: row[name] for name in CHUNKS.names})
+        return number
 
     def _flush(self) -> None:
         """Both files together, so that their batches depend on what was read alone."""
@@ -239,6 +280,7 @@ class Gatherer:
             np.array(self._names, np.uint64),
             np.array(self._labels, np.uint64) if self._labels and not self._unlabelled else None,
             np.array(self._passage, np.int64),
+            np.array(self._self_supervised, bool),
             list(self._known_categories),
             np.array(self._category, np.int64),
             columns[0],
@@ -251,13 +293,22 @@ class Gatherer:
             self.dropped_negatives,
             self.oversized,
             self.unasked,
+            self._asking,
         )
 
 
 def gather(
-    spec: PrepareSpec, context: RunContext, sources: list[Opened], work: Path, rejects: Path
+    spec: PrepareSpec,
+    context: RunContext,
+    sources: list[Opened],
+    work: Path,
+    rejects: Path,
+    models: Models,
 ) -> Gathered:
-    """Reads every source to its end. Raises `BadData` or `Stopped`."""
+    """Read every source to its end, and make the queries of documents.
+
+    Raises `BadData` or `Stopped`, and what `make_queries` raises.
+    """
     gatherer = Gatherer(spec, work, rejects, context)
     cutting = Cutting.of(spec)
     pairs: Counter[str] = Counter()
@@ -270,8 +321,10 @@ def gather(
                 gatherer.unreadable.lines += 1
                 if isinstance(found, Reject):
                     gatherer.reject(found)
+                elif spec.task == "chunks":
+                    gatherer.add_chunk(found)
                 else:
-                    gatherer.add_passage(found, asked=spec.task != "chunks")
+                    gatherer.add_passage(found)
             context.notices(reading.report.sentences(source.ref, _ROLES))
             continue
         _tell_of_splits(opened, context)
@@ -289,6 +342,7 @@ def gather(
         for reason in (LEFT_OUT, MADE_NEGATIVES):
             gatherer.left_out[reason] += pairs.pop(reason, 0)
         context.notices(reading.report.sentences(source.ref, _ROLES))
+    gatherer.ask(models)
     gatherer.left_out += Counter()  # without the reasons that never came
     return gatherer.close(pairs)
 

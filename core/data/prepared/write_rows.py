@@ -70,6 +70,7 @@ def write_rows(
     belonging, splits = _split(spec, context, gathered, shares)
     if task == "retrieval" and not any(shares.values()):
         splits[:] = 0
+    _spare_tests(gathered, splits, verdict)
     verdict, told = balance_categories(spec.balance, gathered, verdict, splits, spec.seed)
     for sentence in told:
         context.notice(sentence, "warning")
@@ -121,6 +122,7 @@ _REASONS = {
     2: "nearly said before",
     3: "more than its category's share",
     4: "not in the sample",
+    5: "a part of its own passage: not tested on",
 }
 
 
@@ -147,6 +149,14 @@ def _split(
     )
     belonging = components(gathered.queries, gathered.positives)
     return belonging, assign(belonging, gathered.names, shares, spec.seed).astype(np.int8)
+
+
+def _spare_tests(gathered: Gathered, splits: np.ndarray, verdict: np.ndarray) -> None:
+    """Leave self-supervised rows out of splits that are evaluated on, unless there are no others."""
+    for index in range(len(SPLITS) - 1):
+        here = (splits == index) & (verdict == 0)
+        if (here & ~gathered.self_supervised).any():
+            verdict[here & gathered.self_supervised] = 5
 
 
 def _repetitions(spec: PrepareSpec, gathered: Gathered) -> np.ndarray:

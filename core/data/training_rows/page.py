@@ -57,6 +57,7 @@ class DatasetPage(BaseModel):
     remarks: dict[str, Any] | None = None  # see `core.data.rows.remarks.Remarks.as_dict`
     statistics: dict[str, Any] | None = None  # see `core.data.rows.statistics.Statistics.page`
     passages: PassageCounts | None = None
+    asking: dict[str, Any] | None = None  # see `core.data.queries.query_report.QueryReport.page`
     negatives: NegativeCounts | None = None
     read: int | None = None  # records
     kept: int | None = None

@@ -55,7 +55,7 @@ def inspect_documents(
                 found.reject(passage)
                 found.splits["documents"] -= 1
                 continue
-            found.show("documents", [vars(passage)])
+            found.show("documents", [passage.shown()])
             if is_sampled:
                 statistics.lengths["passage"][len(passage.text)] += 1
     found.empty = count - found.splits["documents"] - found.rejected

@@ -222,7 +222,7 @@ def _chunks(path: Path, check_stop: Callable[[], None], reading: Reading) -> Ins
         found.statistics.lengths["passage"][len(passage.text)] += 1
         if passage.category is not None:
             found.statistics.categories[passage.category] += 1
-        found.show("chunks", [vars(passage)])
+        found.show("chunks", [passage.shown()])
     return found
 
 

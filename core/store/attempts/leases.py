@@ -44,6 +44,7 @@ class Claim:
     gpus: list[str] = field(default_factory=list)  # uuids, this job's alone while it runs
     latest: dict[str, Any] = field(default_factory=dict)
     timeout_seconds: float | None = None
+    owner: str | None = None  # id of the key that it was submitted with
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,7 @@ class LeaseStore:
                 gpus=gpus,
                 latest=job.latest,
                 timeout_seconds=job.spec.get("timeout_seconds"),
+                owner=job.owner,
             )
 
     def _hold_gpus(self, session: Session, job_id: str, free: dict[str, int], count: int) -> list[str]:

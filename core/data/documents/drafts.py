@@ -1,0 +1,194 @@
+"""What an author writes about a passage, and somebody else might search for: titles, questions, definitions,
+captions, the first sentence.
+
+A draft is a possible query. Whether it is specific enough to be one depends on the whole corpus:
+`core.data.queries`.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from core.data.documents.chunking import Span, sentences
+from core.data.documents.passage import Draft
+from core.data.documents.text_blocks import Block, Parsed, plain
+from core.spec.parts.queries import QueryKind
+
+_LEAST_SECTION = 40
+"""Letters and digits that a section must have, links left aside, for its title to be a query."""
+
+_LONGEST = 300
+"""Characters of a query. What is longer is a text."""
+
+_LONGEST_SENTENCE = 500
+_LEAST_SENTENCE = 20
+"""Letters and digits of a sentence that can be a query."""
+
+_FEWEST_WORDS = 3
+_LETTER = re.compile(r"[^\W_]")
+_LOOKED_AT = 2000
+_LINKS = re.compile(r"\[[^\]]*\]\([^)]*\)|`[^`]*`_{1,2}|:\w+:`[^`]*`|https?://\S+")
+
+
+def drafts_of(parsed: Parsed, span: Span, title: str, description: str | None) -> tuple[Draft, ...]:
+    """The drafts of a passage; positions count from the passage's start.
+
+    ``title`` is the document's. ``description`` is what its front matter says of it, for its first passage.
+    """
+    text, sections = parsed.text, sections_of(span)
+    found: list[Draft] = []
+    if description:
+        found.append(Draft("description", (description,)))
+    ends = [*(heading.start for heading in span.headings[1:]), span.end]
+    named: set[str] = set()
+    titled: list[Draft] = []
+    for heading, end in zip(span.headings, ends, strict=False):
+        words = heading.path[-1]
+        if words and len(words) <= _LONGEST and _says_something(text[heading.end : end]):
+            kind: QueryKind = "questions" if is_question(words) else "titles"
+            number = next(
+                (at for at, (start, _) in enumerate(sections) if start == heading.end - span.start), -1
+            )
+            titled.append(Draft(kind, title_forms(title, heading.path), section=number))
+            named |= {words, *heading.path[-2:-1]}
+    # The titles in a query say nothing new of what answers it, wherever they stand in the passage.
+    spans = tuple(
+        (heading.start - span.start, heading.end - span.start)
+        for heading in span.headings
+        if heading.path[-1] in named
+    )
+    found += [replace(draft, spans=spans) for draft in titled]
+    for block in parsed.blocks:
+        if block.start >= span.end:
+            break
+        if block.end > span.start and block.start >= span.start and not block.level:
+            found += _shifted(_of_block(text, block, span, title), span.start)
+    sentence = _first_sentence(text, span)
+    if sentence is not None:
+        words = one_line(text[slice(*sentence)])
+        found += _shifted([Draft("first_sentence", (words,), (sentence,))], span.start)
+    return _distinct(found)
+
+
+def title_forms(title: str, path: tuple[str, ...]) -> tuple[str, ...]:
+    """A section's title; with the title above it, with the document's, and with all titles between them."""
+    heading = path[-1]
+    whole = heading
+    for above in reversed((title, *path[:-1])):
+        whole = joined(above, whole)
+    forms = (heading, joined(path[-2], heading) if len(path) > 1 else heading, joined(title, heading), whole)
+    return tuple(form for form in dict.fromkeys(forms) if len(form) <= _LONGEST)
+
+
+def joined(above: str, below: str) -> str:
+    """Two titles as one query, unless the words of the first are in the second already."""
+    known = set(_words(below))
+    return below if not above or known.issuperset(_words(above)) else f"{above} {below}"
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def one_line(text: str) -> str:
+    """A text without the marks of Markdown, in one line."""
+    return plain(" ".join(text.split()))
+
+
+_QUESTION = re.compile(r"[?\uff1f\u061f]\W*$")
+
+
+def is_question(text: str) -> bool:
+    """Whether a text ends with a question mark: Latin, full-width or Arabic."""
+    return bool(_QUESTION.search(text))
+
+
+_ASKED = re.compile(
+    # A question on a line of its own, in bold type or behind "Q:"; its answer follows.
+    r"^[ \t]*(?:[-*+>][ \t]+|\d+[.)][ \t]+)?(?:<summary>|\*\*|__)?[ \t]*(?:Q\s*\d*\s*[:.)][ \t]*)?"
+    r"(?P<text>[^\n?\uff1f]{8,200}[?\uff1f])[ \t]*(?:</summary>|\*\*|__)?[ \t]*$",
+    re.M | re.I,
+)
+_DEFINED = re.compile(
+    # "**Term**: what it is", "**Term.** What it is", or with a dash.
+    r"^[ \t]*(?:[-*+][ \t]+)?(?:\*\*|__)(?P<text>[^*_\n]{2,80}?)"
+    r"(?:[:.](?:\*\*|__)|(?:\*\*|__)(?::|[ \t]*[\u2013\u2014]|[ \t]+-))[ \t]+(?=\S[^\n]{30,})",
+    re.M,
+)
+_IMAGE = re.compile(r"!\[(?P<text>[^\]\n]{10,300})\]\([^)\n]*\)")
+_RST_CAPTION = re.compile(r"^[ \t]+:alt:[ \t]+(?P<text>[^\n]{10,300})$", re.M)
+
+
+def _of_block(text: str, block: Block, span: Span, title: str) -> Iterator[Draft]:
+    """Questions, definitions and captions in one block; positions are those of the document's text."""
+    end = min(block.end, span.end)
+    body = text[block.start : end]
+    if block.prose:
+        for match in _ASKED.finditer(body):
+            words = one_line(match["text"])
+            if len(words.split()) >= _FEWEST_WORDS and end - block.start < span.end - span.start:
+                yield Draft("questions", (words, joined(title, words)), (_at(match, block.start),))
+        for match in _DEFINED.finditer(body):
+            words = one_line(match["text"])
+            if _LETTER.search(words) and not is_question(words):
+                yield Draft("definitions", (words, joined(title, words)), (_at(match, block.start),))
+    for pattern in (_IMAGE, _RST_CAPTION):
+        for match in pattern.finditer(body):
+            words = one_line(match["text"])
+            if len(words.split()) >= _FEWEST_WORDS:
+                yield Draft("captions", (words, joined(title, words)), (_at(match, block.start),))
+
+
+def _at(match: re.Match[str], start: int) -> tuple[int, int]:
+    return start + match.start("text"), start + match.end("text")
+
+
+def _shifted(drafts: Iterable[Draft], start: int) -> list[Draft]:
+    """Positions in the document's text as positions in a passage that begins at ``start``."""
+    return [
+        replace(draft, spans=tuple((one - start, two - start) for one, two in draft.spans))
+        for draft in drafts
+    ]
+
+
+def _distinct(drafts: list[Draft]) -> tuple[Draft, ...]:
+    """One draft for each text, the first. A question in a heading is not also a title."""
+    kept: dict[str, Draft] = {}
+    for draft in drafts:
+        if draft.forms and draft.forms[0].strip():
+            kept.setdefault(" ".join(_words(draft.forms[0])), draft)
+    return tuple(kept.values())
+
+
+def sections_of(span: Span) -> tuple[tuple[int, int], ...]:
+    """The bodies of the sections in a passage, without their titles; positions count from its start."""
+    bounds = [span.start, *(heading.end for heading in span.headings)]
+    ends = [*(heading.start for heading in span.headings), span.end]
+    return tuple(
+        (start - span.start, end - span.start) for start, end in zip(bounds, ends, strict=True) if end > start
+    )
+
+
+def _says_something(body: str) -> bool:
+    """Whether a section is more than a list of links, as "See also" is."""
+    return len(_LETTER.findall(_LINKS.sub("", body[:_LOOKED_AT]))) >= _LEAST_SECTION
+
+
+def _first_sentence(text: str, span: Span) -> tuple[int, int] | None:
+    """The first sentence behind the headings that begin a passage, if it leaves anything to be found."""
+    begin = span.start + span.repeated
+    for heading in span.headings:
+        if heading.start <= begin:
+            begin = heading.end
+    body = text[begin : span.end]
+    first = next(
+        ((begin + start, begin + end) for start, end in sentences(body) if body[start:end].strip()), None
+    )
+    if first is None or first[1] - first[0] > _LONGEST_SENTENCE:
+        return None
+    words = text[slice(*first)].strip()
+    # What ends with a colon leads to what follows; marks and numbers alone say nothing.
+    if "```" in words or words.endswith(":") or len(_LETTER.findall(words)) < _LEAST_SENTENCE:
+        return None
+    left = span.end - span.start - (first[1] - first[0])
+    return first if left >= 2 * (first[1] - first[0]) else None

@@ -1,0 +1,58 @@
+"""A piece of a document, and what its author says about it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from core.spec.parts.queries import QueryKind
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A possible query for a passage.
+
+    ``forms``: the query, each form more specific than the one before. ``spans``: the characters of the
+    passage's text that say the same; they are removed from it if the draft becomes a query. ``section``: the
+    number of the section that it asks for; -1: the passage.
+    """
+
+    kind: QueryKind
+    forms: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...] = ()
+    section: int = -1
+
+
+@dataclass(frozen=True)
+class Link:
+    """The words of a link, and the document and heading it leads to: ``guide/setup#first-steps``."""
+
+    text: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a document.
+
+    ``start`` and ``end`` are characters of the document; lines, for Python. ``sections`` are the spans of its
+    sections, or of their parts, in ``text``; ``anchors`` are what a `Link` to the passage names.
+    """
+
+    id: str
+    text: str
+    document: str
+    category: str | None = None
+    title: str | None = None
+    path: tuple[str, ...] = ()
+    number: int = 0  # in its document
+    start: int = 0
+    end: int = 0
+    drafts: tuple[Draft, ...] = ()
+    sections: tuple[tuple[int, int], ...] = ()
+    anchors: tuple[str, ...] = ()
+    links: tuple[Link, ...] = ()
+
+    def shown(self) -> dict[str, Any]:
+        """For a preview: what it says and where it is from."""
+        names = ("id", "text", "document", "category", "title", "path", "number", "start", "end")
+        queries = [draft.forms[0] for draft in self.drafts]
+        return {**{name: getattr(self, name) for name in names}, "queries": queries}

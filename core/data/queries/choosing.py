@@ -1,0 +1,195 @@
+"""Which drafts become queries: specific ones, in sections that say something, drawn by the weights of their
+kinds."""
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.data.documents.drafts import joined
+from core.data.documents.passage import Draft, Passage
+from core.data.queries.corpus_words import words_key
+from core.data.queries.passage_file import Corpus
+from core.data.queries.query_report import QueryReport
+from core.data.queries.self_supervised import drafts_of_itself
+from core.spec.parts.queries import SELF_SUPERVISED, Queries, QueryKind
+
+_LEAST_TEXT = 20
+"""Characters that must be left of a passage when what asks for it is taken out."""
+
+_MOST_HIDDEN = 0.5
+"""Share of a passage's text that may be taken out."""
+
+_GIVEN = 1e6
+"""The weight of queries that stand beside a passage: all others come behind."""
+
+_CHECKED = 4096
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query for a passage. ``spans``: see `Draft`. ``shared``: the next passage answers it, too."""
+
+    text: str
+    kind: QueryKind
+    spans: tuple[tuple[int, int], ...] = ()
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A draft that is specific. ``order``: the larger the earlier; ``used``: by the weight of its kind;
+    ``place``: among the passage's drafts."""
+
+    order: float
+    used: bool
+    place: int
+    query: Query
+
+
+def choose_queries(
+    corpus: Corpus, queries: Queries, seed: int, report: QueryReport, check_stop: Callable[[], None]
+) -> Iterator[tuple[Passage, list[Query]]]:
+    """Every passage with the queries that are made of its own text, in the order of the passages."""
+    ambiguous = _ambiguous_keys(corpus, queries, seed, check_stop)
+    for number, passage in enumerate(corpus.passages()):
+        if number % _CHECKED == 0:
+            check_stop()
+        yield passage, _of_passage(corpus, number, passage, queries, seed, ambiguous, report)
+
+
+def _drafts(corpus: Corpus, number: int, passage: Passage, queries: Queries, seed: int) -> Iterator[Draft]:
+    """The drafts of the kinds that are asked for, those of links and of self-supervision included."""
+    for draft in passage.drafts:
+        if draft.kind == "given" or draft.kind in queries.of:
+            yield draft
+    if "links" in queries.of:
+        for text in corpus.linked.get(number, ()):
+            yield Draft("links", (text, joined(passage.title or "", text)))
+    yield from drafts_of_itself(passage, [kind for kind in queries.of if kind in SELF_SUPERVISED], seed)
+
+
+def _ambiguous_keys(
+    corpus: Corpus, queries: Queries, seed: int, check_stop: Callable[[], None]
+) -> np.ndarray:
+    """The words that ask for passages which do not say the same. [keys], sorted"""
+    keys: list[int] = []
+    groups: list[int] = []
+    for number, passage in enumerate(corpus.passages()):
+        if number % _CHECKED == 0:
+            check_stop()
+        group = int(corpus.group[number])
+        found = {
+            words_key(form)
+            for draft in _drafts(corpus, number, passage, queries, seed)
+            for form in draft.forms
+        }
+        keys += found
+        groups += [group] * len(found)
+    return shared_keys(np.array(keys, np.uint64), np.array(groups, np.int64))
+
+
+def shared_keys(keys: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The keys [n] that stand beside different groups [n]; sorted, each once."""
+    order = np.lexsort((groups, keys))
+    keys, groups = keys[order], groups[order]
+    differs = (keys[1:] == keys[:-1]) & (groups[1:] != groups[:-1])
+    return np.unique(keys[1:][differs])
+
+
+def is_among(key: int, keys: np.ndarray) -> bool:
+    """Whether a key is one of some sorted ones."""
+    place = int(np.searchsorted(keys, np.uint64(key)))
+    return place < len(keys) and int(keys[place]) == key
+
+
+def _of_passage(
+    corpus: Corpus,
+    number: int,
+    passage: Passage,
+    queries: Queries,
+    seed: int,
+    ambiguous: np.ndarray,
+    report: QueryReport,
+) -> list[Query]:
+    drawn: list[_Drawn] = []
+    known: set[int] = set()
+    for draft in _drafts(corpus, number, passage, queries, seed):
+        if draft.kind != "given" and corpus.is_boilerplate(number, draft.section):
+            report.leave_out("boilerplate section", draft.forms[0], passage)
+            continue
+        text = _settle(corpus, draft, queries, ambiguous, report, passage)
+        if text is None or (key := words_key(text)) in known:
+            continue
+        known.add(key)
+        weight = _GIVEN if draft.kind == "given" else queries.of[draft.kind]
+        generator = random.Random(f"{seed} {passage.id} {text}")  # noqa: S311 - not a secret
+        spans = draft.spans if queries.hide else ()
+        # Efraimidis and Spirakis 2006: the largest u ** (1 / weight) are a weighted sample.
+        drawn.append(
+            _Drawn(
+                generator.random() ** (1 / weight),
+                generator.random() < weight,
+                len(drawn),
+                Query(text, draft.kind, spans),
+            )
+        )
+    drawn.sort(key=lambda item: (not item.used, -item.order, item.query.text))
+    chosen: list[_Drawn] = []
+    for item in drawn:
+        if len(chosen) == queries.per_passage or (chosen and not item.used):
+            break
+        hidden = hidden_spans(other.query for other in chosen)
+        if _leaves_enough(passage.text, [*hidden, *item.query.spans]):
+            chosen.append(item)
+        else:
+            report.leave_out("nothing else is in the passage", item.query.text, passage)
+    return [item.query for item in sorted(chosen, key=lambda item: item.place)]
+
+
+def _settle(
+    corpus: Corpus,
+    draft: Draft,
+    queries: Queries,
+    ambiguous: np.ndarray,
+    report: QueryReport,
+    passage: Passage,
+) -> str | None:
+    """The form of a draft that is specific; None if there is none."""
+    if draft.kind == "given":
+        return draft.forms[0]
+    forms = [form for form in draft.forms if corpus.words.is_specific(form)] or list(draft.forms[-1:])
+    mode = queries.filters.ambiguous
+    if mode == "keep":
+        return forms[0]
+    for form in forms:
+        if not is_among(words_key(form), ambiguous):
+            report.extended += form != draft.forms[0]
+            return form
+        if mode == "drop" or draft.kind in SELF_SUPERVISED:
+            break
+    report.leave_out("ambiguous", forms[-1], passage)
+    return None
+
+
+def hidden_spans(queries: Iterable[Query]) -> list[tuple[int, int]]:
+    """What is taken out of a passage for all of its rows: what its author's queries say."""
+    return [span for query in queries if query.kind not in SELF_SUPERVISED for span in query.spans]
+
+
+def without(text: str, spans: list[tuple[int, int]]) -> str:
+    """A text without some of its parts, and without white space around it."""
+    parts, begin = [], 0
+    for start, end in sorted(set(spans)):
+        parts.append(text[begin : max(begin, start)])
+        begin = max(begin, end)
+    parts.append(text[begin:])
+    return "".join(parts).strip()
+
+
+def _leaves_enough(text: str, spans: list[tuple[int, int]]) -> bool:
+    if not spans:
+        return True
+    left = len(without(text, spans))
+    return left >= _LEAST_TEXT and left >= (1 - _MOST_HIDDEN) * len(text.strip())

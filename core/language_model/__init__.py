@@ -1,0 +1,1 @@
+"""A language model behind an endpoint with OpenAI's chat completions: calls, limits, stored answers."""

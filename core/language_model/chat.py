@@ -1,0 +1,211 @@
+"""Calls of an endpoint: tries with growing pauses, `Retry-After`, a limit of requests a minute."""
+
+import asyncio
+import email.utils
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpcore
+
+from core.errors import BadSpec
+from core.language_model.answers import Answer
+from core.language_model.connecting import connection_pool
+from core.language_model.endpoints import Endpoint
+
+_MOST_BYTES = 4 << 20
+"""Of an answer."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_LONGEST_RETRY_AFTER = 3600.0
+_SHOWN = 200
+_CHARACTERS_PER_TOKEN = 4
+"""Where an endpoint does not report its tokens."""
+
+_REFUSED = (401, 403, 404)
+"""Statuses that no further try changes: a wrong key, or no such model."""
+
+_OPTIONAL = ("response_format", "max_tokens", "temperature", "seed")
+"""Parameters without which a call still makes sense."""
+
+_BUSY = (408, 409, 425, 429)
+
+
+class NoAnswer(Exception):
+    """A call that failed, whatever was tried. Its text is the last reason."""
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A try without an answer. ``pause``: seconds that the endpoint asks to wait. ``final``: no further try
+    helps. ``parameter``: one that the endpoint does not accept."""
+
+    reason: str
+    pause: float | None = None
+    final: bool = False
+    parameter: str | None = None
+
+
+@dataclass
+class Limits:
+    """Of the calls of one job."""
+
+    concurrency: int
+    requests_per_minute: int | None
+    max_retries: int
+    timeout_seconds: float
+
+
+@dataclass
+class Chat:
+    """An endpoint's chat completions. Used by one event loop.
+
+    ``problems`` counts failed tries by reason.
+    """
+
+    endpoint: Endpoint
+    limits: Limits
+    tell: Callable[[str], None] = lambda _: None
+    problems: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._url = f"{self.endpoint.url}/chat/completions"
+        self._headers: dict[bytes | str, bytes | str] = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "User-Agent": "reason-service",
+        }
+        self._headers.update(self.endpoint.headers().items())
+        self._pool = connection_pool(self.endpoint, self.limits.concurrency)
+        self._next = 0.0  # when the next call may begin
+        self._closed_until = 0.0  # the endpoint has asked for a pause
+        self._left_out: set[str] = set()  # parameters that the endpoint does not know
+
+    async def __aenter__(self) -> "Chat":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.aclose()
+
+    async def complete(self, request: dict[str, Any]) -> Answer:
+        """The answer to a request. Raises `NoAnswer`; `BadSpec` if no call can succeed."""
+        pause, attempt = _FIRST_PAUSE, 0
+        while True:
+            await self._turn()
+            outcome = await self._try(request)
+            if isinstance(outcome, Answer):
+                return outcome
+            if outcome.parameter is not None:
+                self._left_out.add(outcome.parameter)
+                self.tell(f"The endpoint does not accept {outcome.parameter}: the calls go on without it.")
+                continue
+            self.problems[outcome.reason.split(":")[0]] += 1
+            if outcome.final or attempt == self.limits.max_retries:
+                raise NoAnswer(outcome.reason)
+            # Half of the pause is drawn, so that calls that failed together do not return together.
+            drawn = pause * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+            await asyncio.sleep(drawn if outcome.pause is None else outcome.pause + 0.1 * drawn)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            attempt += 1
+
+    async def _try(self, request: dict[str, Any]) -> "Answer | _Failed":
+        """One call. Raises `BadSpec` if no call can succeed."""
+        try:
+            async with asyncio.timeout(self.limits.timeout_seconds):
+                status, headers, body = await self._post(request)
+        except TimeoutError:
+            return _Failed(f"no answer within {self.limits.timeout_seconds:g} s")
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
+            return _Failed(f"connection failed: {str(error) or type(error).__name__}")
+        if status == 200:
+            return _read(request, body) or _Failed("the answer is not a chat completion")
+        reason = f"status {status}: {_message(body)}"
+        if status in _REFUSED:
+            raise BadSpec(f"The endpoint {self.endpoint.url} refuses the calls: {reason}")
+        if status == 400 and (name := self._unknown_parameter(body)):
+            return _Failed(reason, parameter=name)
+        if status < 500 and status not in _BUSY:
+            return _Failed(reason, final=True)  # of this request alone: too long, for example
+        pause = _retry_after(headers)
+        if status == 429 and pause is not None:
+            self._closed_until = max(self._closed_until, time.monotonic() + pause)
+        return _Failed(reason, pause=pause)
+
+    async def _turn(self) -> None:
+        """Wait until a call may begin."""
+        while (wait := self._closed_until - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+        if self.limits.requests_per_minute is not None:
+            now = time.monotonic()
+            begin = max(now, self._next)
+            self._next = begin + 60.0 / self.limits.requests_per_minute
+            await asyncio.sleep(begin - now)
+
+    async def _post(self, request: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        content = json.dumps(self._accepted(request), ensure_ascii=False).encode()
+        async with self._pool.stream("POST", self._url, headers=self._headers, content=content) as response:
+            body = b""
+            async for block in response.aiter_stream():
+                body += block
+                if len(body) > _MOST_BYTES:
+                    raise httpcore.RemoteProtocolError(f"an answer of more than {_MOST_BYTES >> 20} MiB")
+            headers = {name.decode().lower(): value.decode("latin-1") for name, value in response.headers}
+            return response.status, headers, body
+
+    def _accepted(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The request as this endpoint takes it."""
+        asked = {**request, "response_format": {"type": "json_object"}}
+        if "max_tokens" in self._left_out:  # reasoning models of OpenAI have another name for it
+            asked["max_completion_tokens"] = asked["max_tokens"]
+        return {name: value for name, value in asked.items() if name not in self._left_out}
+
+    def _unknown_parameter(self, body: bytes) -> str | None:
+        """The optional parameter that a refusal names, if it was sent."""
+        text = body.decode("utf-8", "replace")
+        return next((name for name in _OPTIONAL if name in text and name not in self._left_out), None)
+
+
+def _read(request: dict[str, Any], body: bytes) -> Answer | None:
+    """The text and the tokens of a chat completion; None for anything else."""
+    try:
+        found = json.loads(body)
+        text = found["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    text = text if isinstance(text, str) else ""
+    usage = found.get("usage")
+    if isinstance(usage, dict):
+        asked, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if isinstance(asked, int) and isinstance(written, int) and min(asked, written) >= 0:
+            return Answer(text, asked, written)
+    said = sum(len(message["content"]) for message in request["messages"])
+    return Answer(text, said // _CHARACTERS_PER_TOKEN, len(text) // _CHARACTERS_PER_TOKEN, estimated=True)
+
+
+def _message(body: bytes) -> str:
+    """What an error says, for people. It is the endpoint's text: cut, in one line."""
+    text = body.decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+        error = found.get("error", found)
+        text = error if isinstance(error, str) else str(error.get("message", text))
+    except (ValueError, AttributeError):
+        pass
+    return " ".join(text.split())[:_SHOWN] or "without a message"
+
+
+def _retry_after(headers: dict[str, str]) -> float | None:
+    """Seconds that the endpoint asks to wait: a number, or a date (RFC 9110, 10.2.3)."""
+    value = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return None
+    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER) if seconds == seconds else None
