@@ -47,7 +47,7 @@ _QUERY_CHARACTERS = 50.0
 
 
 _RECIPE_OF = {
-    "dense": "documents or pairs",
+    "dense": "documents, pairs or gpl",
     "cross_encoder": "reranker",
     "late_interaction": "late_interaction",
 }
@@ -56,6 +56,7 @@ _RECIPE_OF = {
 _FAMILIES: dict[RecipeName, set[str]] = {
     "documents": {"dense"},
     "pairs": {"dense"},
+    "gpl": {"dense"},
     "reranker": {"cross_encoder"},
     "late_interaction": {"late_interaction", "dense"},
 }
@@ -77,6 +78,8 @@ class RecipeBook:
             test = self._find(inputs.test, "inputs.test")
             if self._facts("pairs", inputs.test, test, "test").kind == "documents":
                 raise refusal("test", f"{inputs.test} holds documents: give rows, or queries with judgments")
+        if inputs.queries is not None:
+            self._find(inputs.queries, "inputs.queries")
         self._check_family(name, inputs)
         return expand(name, inputs, self._facts(name, inputs.data, known), self._surroundings(inputs))
 

@@ -16,7 +16,8 @@ from core.errors import BadSpec, Forbidden, InvalidRequest, Problem
 from core.ids import new_id
 from core.jobs.protocol import EndpointRules, Input
 from core.jobs.state import JobState
-from core.language_model.endpoints import rules_for, settle_endpoint
+from core.language_model.endpoints import settle_endpoint
+from core.language_model.rules import rules_for
 from core.queue.wakeups import Queue
 from core.settings import Settings
 from core.spec import AnySpec, ExportSpec, JobSpec, MineSpec, PrepareSpec, TrainSpec

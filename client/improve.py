@@ -100,6 +100,16 @@ def find_data(client: Client, text: str, console: Console) -> tuple[str, str]:
     return text, "documents" if text.startswith("file:") and Path(text[5:]).is_dir() else "pairs"
 
 
+def find_queries(client: Client, text: str, console: Console) -> str:
+    """The reference of queries that people have asked; a file of this machine is uploaded."""
+    path = Path(text)
+    if not path.exists():
+        return text
+    console.print(f"Uploading {path} ...", highlight=False, soft_wrap=True)
+    made = client.upload(path, f"{_name_of(path)}-queries")
+    return f"dataset:{made.name}@{made.version}"
+
+
 def find_model(client: Client, text: str, console: Console) -> str:
     """The reference of a model; a folder of this machine is uploaded."""
     path = Path(text)

@@ -14,7 +14,7 @@ from core.jobs.hosts import Gpu
 from core.jobs.protocol import REQUEST, RESULT, RunRequest
 from core.jobs.reasons import EndReason
 from core.jobs.state import JobState
-from core.language_model.endpoints import rules_for
+from core.language_model.rules import rules_for
 from core.settings import Settings
 from core.spec.parts.refs import parse_ref
 from core.spec.stored import read_stored_spec

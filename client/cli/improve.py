@@ -1,9 +1,11 @@
 """``reason improve``, and the list of recipes."""
 
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.table import Column, Table
 
 from client.cli.here import follow_to_end, service_or_own
@@ -13,10 +15,12 @@ from client.improve import (
     check_here,
     find_data,
     find_model,
+    find_queries,
     show_plan,
     submit_once,
 )
 from core.errors import InvalidRequest
+from core.spec.files import load_yaml, read_spec
 from core.spec.pipelines.recipes import RECIPES
 from core.spec.pipelines.schedule import check_cron
 
@@ -31,10 +35,28 @@ def improve(
         typer.Option(help="Model to start from: a reference, or a folder. Default: that of the recipe."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="documents, pairs, reranker or late_interaction. Default: by the data.")
+        str | None,
+        typer.Option(help="documents, pairs, gpl, reranker or late_interaction. Default: by the data."),
     ] = None,
     test: Annotated[
         str | None, typer.Option(help="Reference of a retrieval set of your own to measure on.")
+    ] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            help="Documents: queries that people have asked, with the document that answered each, which "
+            "judge."
+        ),
+    ] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            help="Documents: the language model that writes queries, as YAML "
+            "('{endpoint: URL, model: NAME}') or a file with it."
+        ),
+    ] = None,
+    cross_encoder: Annotated[
+        str | None, typer.Option(help="gpl: the teacher, a reference or a folder.")
     ] = None,
     retriever: Annotated[str | None, typer.Option(help="reranker: the model that finds candidates.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
@@ -72,7 +94,7 @@ def improve(
     Starts a service on this machine for the time of the command when none is running.
     """
     _check_options(recipe, promote, name, schedule)
-    for text in filter(None, (path, base_model, retriever)):
+    for text in filter(None, (path, base_model, retriever, queries, cross_encoder)):
         check_here(text)
     why = "--schedule" if schedule else None if watch else "--no-watch"
     with service_or_own(why) as (client, here):
@@ -83,6 +105,9 @@ def improve(
             "data": data,
             "base_model": find_model(client, base_model, console) if base_model else None,
             "test": test,
+            "queries": find_queries(client, queries, console) if queries else None,
+            "llm": _read_llm(llm) if llm else None,
+            "cross_encoder": find_model(client, cross_encoder, console) if cross_encoder else None,
             "name": name,
             "promote": promote,
             "max_length": max_length,
@@ -110,6 +135,19 @@ def improve(
             return
         ended = follow_to_end(client, made, as_json, later=here)
     exit_with(ended.state)
+
+
+def _read_llm(text: str) -> dict[str, Any]:
+    """The settings of a language model: a file, or YAML itself. Raises `InvalidRequest`."""
+    if Path(text).is_file():
+        return read_spec(Path(text))
+    try:
+        found = load_yaml(text)
+    except yaml.YAMLError as error:
+        raise InvalidRequest(f"--llm is neither a file nor YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidRequest("--llm needs at least endpoint and model: '{endpoint: URL, model: NAME}'")
+    return found
 
 
 def _check_options(recipe: str | None, promote: str | None, name: str | None, schedule: str | None) -> None:

@@ -6,6 +6,7 @@ from core.artifacts import fresh_folder
 from core.data.prepared.read_sources import Gathered, Opened, gather, open_sources
 from core.data.prepared.retrieval_set import write_judged
 from core.data.prepared.write_rows import write_chunks, write_rows
+from core.data.queries.report_document import write_query_report
 from core.data.retrieval_sets.judged_folders import is_judged
 from core.data.training_rows.page import DatasetPage, read_page
 from core.data.training_rows.pairs import is_dataset
@@ -53,6 +54,10 @@ def prepare(spec: PrepareSpec, context: RunContext) -> None:
     page.write(out)
     _tell(page, context)
     context.phase("publishing")
+    if page.asking is not None and page.passages is not None:
+        report = fresh_folder(work / "report")
+        write_query_report(page.asking, page.passages.all, report)
+        context.publish("report", "report", report, {"name": spec.name or "queries"})
     metadata = page.as_dict("type", "splits", "statistics", "licence", "sources", "inputs")
     context.publish("dataset", "dataset", out, {"name": spec.name or "dataset", **metadata})
     shutil.rmtree(work)
@@ -117,11 +122,32 @@ def _tell_unreadable(gathered: Gathered, context: RunContext) -> None:
     )
 
 
+def _tell_queries(page: DatasetPage, context: RunContext) -> None:
+    """What the queries are made of, and a few of them."""
+    assert page.asking is not None
+    made = ", ".join(f"{kind} {count:,}" for kind, count in page.asking["made"].items())
+    left_out = ", ".join(f"{why} {count:,}" for why, count in page.asking["left_out"].items())
+    context.notice(
+        f"Queries: {made}{f'; left out: {left_out}' if left_out else ''}. The report shows "
+        f"{len(page.asking['shown'])} of them beside their passages."
+    )
+    evaluated = [name for name in ("dev", "test") if page.splits.get(name)]
+    if evaluated and page.asking["made"].keys() - {"given"}:
+        context.notice(
+            f"The queries of {' and '.join(evaluated)} are made of the documents, too: they are easier than "
+            "those of people, and flatter a model that is trained on such. queries.real takes queries that "
+            "people have asked.",
+            "warning",
+        )
+
+
 def _tell(page: DatasetPage, context: RunContext) -> None:
     shown = ("splits", "read", "kept", "unreadable", "left_out", "negatives", "passages")
     context.metrics = {"dataset": page.as_dict(*shown)}
     rows = ", ".join(f"{name} {number}" for name, number in page.splits.items() if number)
     context.notice(f"{page.read} records read, {page.kept} kept: {rows}.")
+    if page.asking is not None:
+        _tell_queries(page, context)
     if _has_reasonir(page):
         context.notice(
             "ReasonIR's data are for noncommercial use, and so is what is trained on them. The positives of "

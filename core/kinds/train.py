@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 
@@ -25,6 +26,7 @@ from core.training.checkpoints.remote_copies import Copies
 from core.training.checkpoints.resuming import check_resumable
 from core.training.checkpoints.weights import WeightsPublisher
 from core.training.judging import compare_with_base, evaluate, flatten, make_judge
+from core.training.merging import check_merge, finish_merge, keep_base
 from core.training.negatives.mined_dataset import mined_folder
 from core.training.negatives.remining import Remining
 from core.training.prepare import Prepared, prepare
@@ -97,6 +99,7 @@ def _train_from(
         if ranks.first:
             publish_estimate(spec, context, prepared)
         return
+    check_merge(spec, prepared)
     if ranks.first:
         check_resumable(context, state.depends_on, prepared.depends_on)
     state.depends_on = prepared.depends_on
@@ -121,6 +124,7 @@ def _train_from(
         context.phase("evaluating")
         evaluation.evaluate_now(0)  # in the base's own lengths
     settle_saved_lengths(spec, context, prepared)
+    base = keep_base(trainer, checkpoints) if spec.merge is not None else None
     context.phase("training")
     if resume_from:
         context.notice(f"Going on from {resume_from.name} of an earlier attempt.")
@@ -138,7 +142,9 @@ def _train_from(
         if prepared.rows.evaluated:
             evaluate_last(context, trainer, evaluation, state)
     # The others wait, and a sharded model's help.
-    ranks.broadcast_from_rank0(lambda: finish(spec, context, ranks, prepared, trainer, state, checkpoints))
+    ranks.broadcast_from_rank0(
+        lambda: finish(spec, context, ranks, prepared, trainer, state, checkpoints, base)
+    )
 
 
 def _shard(spec: TrainSpec, context: RunContext, ranks: Ranks, prepared: Prepared) -> None:
@@ -300,11 +306,16 @@ def finish(
     trainer: PairTrainer,
     state: TrainingState,
     checkpoints: Checkpoints,
+    base: Path | None,
 ) -> None:
-    """Takes the best weights back where others came after them, and publishes model and report."""
+    """Takes the best weights back where others came after them, merges them with the ``base`` model's where
+    the spec asks for it, and publishes model and report."""
     if state.best_step is not None and state.best_step != trainer.state.global_step:
         trainer.load_weights(checkpoints.best)
         context.notice(f"The best weights, those of step {state.best_step}, are kept.")
+    if base is not None:
+        judge = make_judge(spec, context, prepared)
+        finish_merge(spec, context, prepared, trainer, state, base, judge)
     context.phase("publishing")
     compared = compare_with_base(spec, state)
     facts = gather_facts(spec, context, prepared, trainer, state, compared)

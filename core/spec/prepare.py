@@ -231,14 +231,17 @@ class Balance(Strict):
 
 
 class PrepareSpec(JobSpec):
-    """Make a dataset that training and evaluation can read. Output: ``dataset``."""
+    """Make a dataset that training and evaluation can read.
+
+    Outputs: ``dataset``; for queries that are made of documents, also ``report``.
+    """
 
     REFERENCES: ClassVar = (
         ReferencePlace("source.*.ref|corpus", "dataset"),
-        *(ReferencePlace(f"queries.{path}", role) for path, role in Queries.FILTER_REFERENCES),
+        *(ReferencePlace(f"queries.{path}", role) for path, role in Queries.QUERY_REFERENCES),
     )
 
-    OUTPUTS: ClassVar = {"dataset": "dataset"}
+    OUTPUTS: ClassVar = {"dataset": "dataset", "report": None}
 
     kind: Literal["prepare"]
     source: _OneOrSeveral = Field(
@@ -279,6 +282,16 @@ class PrepareSpec(JobSpec):
     max_reject_share: RejectShare = 0.01
     seed: Seed = 42
     resources: Resources = Field(default_factory=lambda: Resources(gpus=0))
+
+    @model_validator(mode="after")
+    def _judging(self) -> "PrepareSpec":
+        if self.queries.real is None:
+            return self
+        if self.task != "retrieval":
+            raise ValueError("queries.real needs task: retrieval")
+        if self.split.dev or self.split.test:
+            raise ValueError("queries.real makes the split test: split must be left out")
+        return self
 
     @model_validator(mode="after")
     def _sizes(self) -> "PrepareSpec":

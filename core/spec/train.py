@@ -20,6 +20,7 @@ from core.spec.parts.training import (
     LoRA,
     Loss,
     Matryoshka,
+    Merge,
     OneOrSeveral,
     PruneTokens,
     Remine,
@@ -89,6 +90,11 @@ class TrainSpec(JobSpec):
     resample: Resample | None = None
     mine: MineFirst | None = None
     remine: Remine | None = None
+    merge: Merge | None = Field(
+        None,
+        description="Publish the average of the trained weights and those of the base model. Evaluations "
+        "during the training, early stopping and checkpoints are of the trained weights alone.",
+    )
     epochs: float = Field(1, gt=0, le=10_000)
     max_steps: int | None = Field(
         None, ge=1, le=10**9, description="Stop after this many steps. Overrides epochs."
@@ -289,6 +295,7 @@ class TrainSpec(JobSpec):
                 raise ValueError("offload needs sharding: fsdp")
             return self
         for name, value, instead in (
+            ("merge", self.merge is not None, "merge: null"),
             ("quantization", self.quantization, "lora with an unquantized base"),
             ("compile", self.compile, "compile: false"),
             ("precision fp16", self.precision == "fp16", "precision bf16 or fp32"),

@@ -28,16 +28,22 @@ def make_judge(spec: TrainSpec, context: RunContext, prepared: Prepared) -> Judg
 
 
 def evaluate(
-    context: RunContext, prepared: Prepared, judge: Judge, state: TrainingState, *, step: int
+    context: RunContext,
+    prepared: Prepared,
+    judge: Judge,
+    state: TrainingState,
+    *,
+    step: int,
+    prefix: str = "",
 ) -> Scores:
     """Scores the model as it is now on every evaluation set, and tells. Every query's own values are kept of
-    the first evaluation, of the best so far and of this one."""
+    the first evaluation, of the best so far and of this one. ``prefix`` is put before the metrics' names."""
     judged = {name: judge(dataset) for name, dataset in prepared.evaluation_sets.items()}
     scores = {name: found.means for name, found in judged.items()}
     kept = {"0", str(state.best_step)}
     state.by_query = {of_step: values for of_step, values in state.by_query.items() if of_step in kept}
     state.by_query[str(step)] = {name: found.by_query for name, found in judged.items()}
-    context.metric(step, flatten(scores))
+    context.metric(step, {prefix + name: value for name, value in flatten(scores).items()})
     return scores
 
 

@@ -37,7 +37,13 @@ def chosen(found) -> dict:
 
 def test_the_list(http):
     found = http.get("/recipes").json()
-    assert [recipe["name"] for recipe in found] == ["documents", "pairs", "reranker", "late_interaction"]
+    assert [recipe["name"] for recipe in found] == [
+        "documents",
+        "pairs",
+        "gpl",
+        "reranker",
+        "late_interaction",
+    ]
 
 
 def test_documents_become_stages_with_reasons_and_estimates(http, tiny_model):

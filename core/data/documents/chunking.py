@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from core.data.documents.text_blocks import Parsed
 
 _END = re.compile(
-    # A full stop before a capital, a CJK full stop, an empty line.
-    r"[.!?][\"'\u201d\u2019)\]*_`]*\s+(?=[\"'\u201c\u2018(\[*_`]*[A-Z0-9\u00c0-\U0010ffff])"
+    # A full stop before a capital or between spaces (tokenized texts), a CJK full stop, an empty line.
+    r"(?<=\s)[.!?]\s+|[.!?][\"'\u201d\u2019)\]*_`]*\s+(?=[\"'\u201c\u2018(\[*_`]*[A-Z0-9\u00c0-\U0010ffff])"
     r"|[\u3002\uff01\uff1f]\s*|\n[ \t]*\n\s*"
 )
 _ABBREVIATION = re.compile(

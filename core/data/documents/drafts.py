@@ -8,6 +8,7 @@ A draft is a possible query. Whether it is specific enough to be one depends on 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 from core.data.documents.chunking import Span, sentences
 from core.data.documents.passage import Draft
@@ -21,6 +22,7 @@ _LONGEST = 300
 """Characters of a query. What is longer is a text."""
 
 _LONGEST_SENTENCE = 500
+_LOOKED_AT_SENTENCES = 3
 _LEAST_SENTENCE = 20
 """Letters and digits of a sentence that can be a query."""
 
@@ -175,20 +177,17 @@ def _says_something(body: str) -> bool:
 
 
 def _first_sentence(text: str, span: Span) -> tuple[int, int] | None:
-    """The first sentence behind the headings that begin a passage, if it leaves anything to be found."""
+    """The first sentence that says something behind the headings that begin a passage, if it leaves anything
+    to be found."""
     begin = span.start + span.repeated
     for heading in span.headings:
         if heading.start <= begin:
             begin = heading.end
-    body = text[begin : span.end]
-    first = next(
-        ((begin + start, begin + end) for start, end in sentences(body) if body[start:end].strip()), None
-    )
-    if first is None or first[1] - first[0] > _LONGEST_SENTENCE:
-        return None
-    words = text[slice(*first)].strip()
-    # What ends with a colon leads to what follows; marks and numbers alone say nothing.
-    if "```" in words or words.endswith(":") or len(_LETTER.findall(words)) < _LEAST_SENTENCE:
-        return None
-    left = span.end - span.start - (first[1] - first[0])
-    return first if left >= 2 * (first[1] - first[0]) else None
+    for start, end in islice(sentences(text[begin : span.end]), _LOOKED_AT_SENTENCES):
+        words = text[begin + start : begin + end].strip()
+        # What ends with a colon leads to what follows; marks and numbers alone say nothing.
+        says_much = len(_LETTER.findall(words)) >= _LEAST_SENTENCE and not words.endswith(":")
+        if says_much and len(words) <= _LONGEST_SENTENCE and "```" not in words:
+            left = span.end - span.start - (end - start)
+            return (begin + start, begin + end) if left >= 2 * (end - start) else None
+    return None

@@ -209,6 +209,12 @@ class Gatherer:
             corpus, queries, self._spec.seed, self._context, models, self._asking, self._work
         ):
             self._add_asked(asked)
+        if not self._asking.made:
+            reasons = ", ".join(f"{why}: {count}" for why, count in self._asking.left_out.most_common(3))
+            raise BadData(
+                f"no query could be made of {len(corpus)} passages ({reasons or 'nothing in them asks'}): "
+                "see queries.of and queries.filters"
+            )
 
     def add_chunk(self, passage: Passage) -> None:
         """A passage that nobody asks for. Its own queries stay beside it."""

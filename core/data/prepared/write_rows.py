@@ -69,7 +69,7 @@ def write_rows(
     shares = {name: getattr(spec.split, name) for name in ("test", "dev")}
     belonging, splits = _split(spec, context, gathered, shares)
     if task == "retrieval" and not any(shares.values()):
-        splits[:] = 0
+        splits[:] = 0  # all of it is the test
     _spare_tests(gathered, splits, verdict)
     verdict, told = balance_categories(spec.balance, gathered, verdict, splits, spec.seed)
     for sentence in told:

@@ -15,7 +15,9 @@ from core.data.queries.choosing import Query, choose_queries, hidden_spans, shar
 from core.data.queries.corpus_words import words_key
 from core.data.queries.passage_file import Corpus
 from core.data.queries.query_report import QueryReport
+from core.data.queries.real import read_real_queries, resolve
 from core.data.queries.written import with_following, write_queries
+from core.errors import BadData
 from core.runtime.context import RunContext
 from core.spec.parts.queries import SELF_SUPERVISED, Queries, QueryKind, RoundTrip, TeacherScore
 
@@ -92,6 +94,9 @@ def make_queries(
     work: Path,
 ) -> Iterator[AskedPassage]:
     """Every passage with its queries. Raises `BadSpec`, `EndpointFailure` and `Stopped`."""
+    if queries.real is not None:
+        yield from _asked_by_people(corpus, context.dataset_path(queries.real), context, report)
+        return
     report.boilerplate_sections = int(corpus.boilerplate.sum())
     table = _collect(corpus, queries, seed, context, report, work)
     _drop_ambiguous(corpus, queries, table)
@@ -100,6 +105,32 @@ def make_queries(
     if queries.filters.cross_encoder is not None:
         _drop_low(corpus, queries.filters.cross_encoder, table, context, models)
     yield from _assembled(corpus, table, report)
+
+
+def _asked_by_people(
+    corpus: Corpus, path: Path, context: RunContext, report: QueryReport
+) -> Iterator[AskedPassage]:
+    """Passages as they are, with the queries whose documents they are. Raises `BadData`."""
+    asked = read_real_queries(path)
+    found = resolve(asked, corpus.passages())
+    if len(found.unknown) == len(asked):
+        raise BadData(
+            f"queries.real: none of {len(asked)} rows names a document of the corpus; the first names "
+            f"{found.unknown[0]!r}"
+        )
+    if found.unknown:
+        context.notice(
+            f"queries.real: {len(found.unknown):,} of {len(asked):,} rows name documents that are not in the "
+            f"corpus and are left out, for example {', '.join(sorted(set(found.unknown))[:3])}.",
+            "warning",
+        )
+        report.left_out["names an unknown document"] += len(found.unknown)
+    for passage in corpus.passages():
+        text = passage.text.strip()
+        queries = found.of(passage)
+        for query in queries:
+            report.keep("given", query, passage, text)
+        yield AskedPassage(passage, text, [(query, "given", text) for query in queries])
 
 
 def _collect(

@@ -8,7 +8,7 @@ from core.spec.parts.base import Strict
 from core.spec.parts.models import ModelOrWords
 from core.spec.parts.options import MaxLength, Seed
 from core.spec.parts.reference_places import ReferencePlace
-from core.spec.parts.refs import ModelReference
+from core.spec.parts.refs import DatasetReference, ModelReference
 
 QueryKind = Literal[
     "given",
@@ -211,7 +211,8 @@ class QueryFilters(Strict):
 class Queries(Strict):
     """Make queries for a passage from its own text, or by a language model."""
 
-    FILTER_REFERENCES: ClassVar = (
+    QUERY_REFERENCES: ClassVar = (
+        ReferencePlace("real", "dataset"),
         ReferencePlace("filters.round_trip.model", "model"),
         ReferencePlace("filters.cross_encoder.model", "model"),
     )
@@ -230,6 +231,12 @@ class Queries(Strict):
         "the passage.",
     )
     llm: LanguageModel | None = None
+    real: DatasetReference | None = Field(
+        None,
+        description="Queries that people have asked, with the document that answered each: rows of query and "
+        "document (a path, a URL, or the id of a passage). The dataset then judges by them: no query is "
+        "made, and its only split is test. Needs task: retrieval.",
+    )
     filters: QueryFilters = Field(default_factory=QueryFilters)
 
     @model_validator(mode="after")

@@ -153,6 +153,14 @@ class Loss(Strict):
         return self.name in ("cosent", "regression")
 
 
+class Merge(Strict):
+    """Average the trained weights with those of the base model (LM-Cocktail, arXiv 2311.13534)."""
+
+    base_weight: float = Field(
+        0.5, gt=0, lt=1, description="Weight of the base model; that of the trained one is 1 - base_weight."
+    )
+
+
 class Matryoshka(Strict):
     """Also train the leading dimensions of the embeddings, so that embeddings can be cut afterwards.
 

@@ -11,9 +11,10 @@ from core.spec.job import JobName
 from core.spec.parts.base import Lenient, Strict
 from core.spec.parts.models import ModelOrWords
 from core.spec.parts.options import MaxLength, Promote, Seed
+from core.spec.parts.queries import LanguageModel
 from core.spec.parts.refs import DatasetReference, ModelReference
 
-RecipeName = Literal["documents", "pairs", "reranker", "late_interaction"]
+RecipeName = Literal["documents", "pairs", "gpl", "reranker", "late_interaction"]
 
 Stages = dict[str, dict[str, Any]]
 
@@ -33,6 +34,19 @@ class RecipeInputs(Strict):
         None,
         description="A retrieval set of your own to measure on. Default: a part of the data that is not "
         "trained on.",
+    )
+    queries: DatasetReference | None = Field(
+        None,
+        description="Documents only: queries that people have asked, with the document that answered each "
+        "(search logs): rows of query and document. They judge, instead of a part of the made queries.",
+    )
+    llm: LanguageModel | None = Field(
+        None,
+        description="Documents only: a language model that writes queries, as queries.llm of a prepare job.",
+    )
+    cross_encoder: ModelReference = Field(
+        "cross-encoder/ms-marco-MiniLM-L6-v2",
+        description="gpl only: the teacher, which scores each query's documents.",
     )
     promote: Promote | None = Field(
         None,
@@ -57,6 +71,12 @@ class RecipeInputs(Strict):
         if self.name is None:
             raise refusal("name", "promote needs a name, of which the model becomes a version")
         return self.model_copy(update={"promote": promote})
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> "RecipeInputs":
+        if self.test is not None and self.queries is not None:
+            raise ValueError("test and queries exclude each other: both are what is measured on")
+        return self
 
     @model_validator(mode="after")
     def _named(self) -> "RecipeInputs":

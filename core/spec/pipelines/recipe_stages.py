@@ -20,6 +20,9 @@ _FEWEST = 20
 _SECTION = 1000
 """Characters of a section of documentation, about."""
 
+_MADE = "made-queries"
+"""Name of a test whose queries are made of the documents: it is a part of every verdict."""
+
 _BATCHES = 10
 """An epoch has at least so many steps."""
 
@@ -57,7 +60,28 @@ def _share(pairs: int, usual: float, fewest: int, enough: int, *, most: float) -
 
 
 def _own_test(inputs: RecipeInputs) -> dict[str, Any] | None:
+    """What is measured on, if it is not a part of the data."""
+    if inputs.queries:
+        return {"ref": "stage:judged/dataset", "split": "test", "name": "real-queries"}
     return {"ref": inputs.test, "name": "test"} if inputs.test else None
+
+
+def _judge_by_people(made: Expanded, inputs: RecipeInputs, chunking: dict[str, int]) -> None:
+    """The stage that puts queries of people beside the passages which answer them."""
+    made.stages["judged"] = {
+        "kind": "prepare",
+        "source": inputs.data,
+        "task": "retrieval",
+        "chunking": chunking,
+        "queries": {"real": inputs.queries},
+        "seed": inputs.seed,
+    }
+    made.choose(
+        "judged",
+        "queries.real",
+        inputs.queries,
+        "Queries that people have asked judge; what is made of the documents only trains.",
+    )
 
 
 def prepare_data(
@@ -79,6 +103,10 @@ def prepare_data(
         "task": "retrieval",
         "seed": inputs.seed,
     }
+    if facts.kind != "documents" and (inputs.llm or inputs.queries):
+        raise refusal(
+            "llm" if inputs.llm else "queries", f"{inputs.data} holds rows, which have queries of their own"
+        )
     made.characters = facts.characters or made.characters
     if facts.count is not None and facts.kind == "rows" and facts.count < _FEWEST:
         raise refusal("data", f"{inputs.data} has {facts.count} rows: at least {_FEWEST} are needed")
@@ -95,6 +123,10 @@ def prepare_data(
             f"{around.tokens} tokens, about {most} characters of English: what is longer would be cut.",
         )
         stage["chunking"] = {"min_characters": least, "max_characters": most}
+        if inputs.llm is not None:
+            stage["queries"] = {"llm": inputs.llm.model_dump(mode="json", exclude_unset=True)}
+        if inputs.queries is not None:
+            _judge_by_people(made, inputs, stage["chunking"])
         made.characters = (least + most) / 2
         # Headings become queries: about one for each section, and a passage is a section or a part of one.
         pairs = max(count, round(count * facts.characters / max(_SECTION, (least + most) / 2)))
@@ -106,15 +138,21 @@ def prepare_data(
     )
     dev = _share(pairs, 0.01, *_DEV_QUERIES, most=0.1)
     test = 0.0
-    if inputs.test is None:
+    if inputs.test is None and inputs.queries is None:
         test = _share(pairs, 0.02, *_TEST_QUERIES, most=0.3)
         why = (
             f"{size}: a test of about {round(test * pairs):,} queries. Rows that share a text, or nearly "
             "share it, stay in one split, so nothing that is tested was trained on"
             + ("; where possible, all passages of a document do." if by == "auto" else ".")
         )
+        if facts.kind == "documents":
+            why += (
+                " Queries that were made of the documents are easier than those of people, and flatter a "
+                "model that was trained on such: inputs.queries takes real ones."
+            )
     else:
-        why = f"The test is {inputs.test}; a part of the data only decides when to stop."
+        asked = inputs.test or inputs.queries
+        why = f"The test is {asked}; a part of the data only decides when to stop."
     stage["split"] = {"dev": dev, "test": test, "by": by}
     made.choose("prepare", "split", stage["split"], why)
     made.stages["prepare"] = stage
@@ -123,7 +161,7 @@ def prepare_data(
         max(1, round(pairs * (1 - test - dev))),
         whole,
         {"ref": whole, "split": "train"},
-        _own_test(inputs) or {"ref": whole, "split": "test", "name": "test"},
+        _own_test(inputs) or {"ref": whole, "split": "test", "name": _MADE if by == "auto" else "test"},
         {"ref": whole, "split": "dev", "name": "dev"},
     )
 
@@ -210,6 +248,47 @@ def mine_negatives(
         "seed": inputs.seed,
         **fields,
     }
+
+
+def mine_for_teacher(
+    made: Expanded, inputs: RecipeInputs, data: PreparedPairs, around: Surroundings, **fields: Any
+) -> None:
+    """Two stages that find negatives by words and by vectors; the second scores all by the cross-encoder."""
+    negatives = 4 if around.device == "cuda" else 2
+    unfiltered = {"range_max": _GPL_DEPTH, "positive_aware": None}
+    common = {"kind": "mine", "num_negatives": negatives, "sampling": "random", "seed": inputs.seed}
+    made.stages["mine_words"] = {
+        **common,
+        "dataset": data.train,
+        "model": "bm25",
+        "keep_own": "never",
+        "filters": unfiltered,
+    }
+    teacher = {"model": inputs.cross_encoder, "positive_aware": None, "keep_scores": True}
+    made.stages["mine"] = {
+        **common,
+        "dataset": "stage:mine_words/dataset",
+        "model": inputs.base_model,
+        "keep_own": "always",
+        "filters": {**unfiltered, "cross_encoder": teacher},
+        **fields,
+    }
+    made.choose(
+        "mine",
+        "filters.cross_encoder.keep_scores",
+        True,
+        f"GPL: negatives at random from the first {_GPL_DEPTH} of two retrievers, with no limit to their "
+        "scores; the teacher's scores tell the model which of them are answers after all.",
+    )
+    made.choose(
+        "mine",
+        "num_negatives",
+        negatives,
+        f"{2 * negatives} negatives for each query, half of each retriever.",
+    )
+
+
+_GPL_DEPTH = 50
 
 
 def measure_base(made: Expanded, inputs: RecipeInputs, data: PreparedPairs, **fields: Any) -> None:

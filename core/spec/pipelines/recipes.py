@@ -20,6 +20,7 @@ from core.spec.pipelines.recipe_stages import (
     index_corpus,
     limits_of,
     measure_base,
+    mine_for_teacher,
     mine_negatives,
     prepare_data,
     train_model,
@@ -43,6 +44,8 @@ def expand(name: RecipeName, inputs: RecipeInputs, facts: DataFacts, around: Sur
         around = replace(around, tokens=min(around.tokens, inputs.max_length))
     if name != "reranker" and inputs.retriever != "bm25":
         raise refusal("retriever", "retriever is only for the recipe reranker")
+    if name != "gpl" and "cross_encoder" in inputs.model_fields_set:
+        raise refusal("cross_encoder", "cross_encoder is only for the recipe gpl")
     if name == "documents" and facts.kind != "documents":
         raise refusal("data", f"{inputs.data} holds rows, not documents: use the recipe pairs")
     if name == "pairs" and facts.kind == "documents":
@@ -61,6 +64,18 @@ def _dense(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expa
     measure_base(made, inputs, data)
     mine_negatives(made, inputs, data, around, model=inputs.base_model, **limits_of(inputs))
     train_model(made, inputs, data, around, learning_rate=5e-5)
+    compare_models(made, inputs, around)
+    index_corpus(made, inputs, facts, data)
+    return made
+
+
+def _gpl(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expanded:
+    """Generative pseudo labelling (Wang et al. 2022, arXiv 2112.07577)."""
+    made = Expanded()
+    data = prepare_data(made, inputs, facts, around)
+    measure_base(made, inputs, data)
+    mine_for_teacher(made, inputs, data, around, **limits_of(inputs))
+    train_model(made, inputs, data, around, learning_rate=2e-5, loss={"name": "margin_mse"})
     compare_models(made, inputs, around)
     index_corpus(made, inputs, facts, data)
     return made
@@ -108,6 +123,13 @@ RECIPES: dict[RecipeName, Recipe] = {
             "The same for rows with query and positive.",
             "sentence-transformers/all-MiniLM-L6-v2",
             _dense,
+        ),
+        Recipe(
+            "gpl",
+            "An embedding model from documents or rows that learns the scores of a cross-encoder (GPL): best "
+            "with queries of a language model (llm).",
+            "sentence-transformers/all-MiniLM-L6-v2",
+            _gpl,
         ),
         Recipe(
             "reranker",

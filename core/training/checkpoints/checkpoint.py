@@ -43,6 +43,7 @@ class TrainingState:
     evaluations: list[Evaluation] = field(default_factory=list)
     # step -> dataset -> metric -> query -> value: of the first evaluation, the best and the last.
     by_query: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
+    merged: Evaluation | None = None  # of the weights that are averaged with the base model's
     best_step: int | None = None
     best_score: float | None = None
     best_by_dataset: dict[str, float] = field(default_factory=dict)
@@ -62,7 +63,9 @@ class TrainingState:
 
     @property
     def final(self) -> Evaluation | None:
-        """Of the weights that are kept: the best, or the last."""
+        """Of the weights that are published: averaged with the base's, or the best, or the last."""
+        if self.merged is not None:
+            return self.merged
         of_best = (found for found in self.evaluations if found.step == self.best_step)
         return next(of_best, self.evaluations[-1] if self.evaluations else None)
 
