@@ -186,7 +186,9 @@ def test_a_round_trip_by_words_leaves_out_what_does_not_find_its_passage(tmp_pat
 
 def test_a_round_trip_by_a_model_and_scores_by_a_cross_encoder(tmp_path, tiny_model):
     tiny_cross_encoder = make_cross_encoder(tmp_path / "cross-encoder", tiny_model)
-    lines = [{"id": f"{n}", "text": f"river {n} and mountain {n}", "title": f"river {n}"} for n in range(8)]
+    lines = [
+        {"id": f"{n}", "text": f"long mountain {n} and water {n}", "title": f"river {n}"} for n in range(8)
+    ]
     source = write(tmp_path / "chunks.jsonl", lines)
     filters = {
         "round_trip": {"model": f"file:{tiny_model}", "top_k": 8},
