@@ -212,7 +212,7 @@ def test_a_base_model_of_another_family_is_refused(http, tmp_path, settings):
     data = upload_rows(http)
     for recipe, model, advice in (
         ("pairs", reranker, "is a cross_encoder model: use the recipe reranker"),
-        ("reranker", dense, "is a dense model: use the recipe documents or pairs"),
+        ("reranker", dense, "is a dense model: use the recipe documents, pairs or gpl"),
     ):
         answer = expanded(http, recipe, data=data, base_model=f"file:{model}")
         assert answer.status_code == 422

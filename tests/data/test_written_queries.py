@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from core.language_model.answers import Answers
+from core.data.sources.inputs import make_context
+from core.jobs.protocol import EndpointRules, RunRequest
+from core.language_model.answers import Answer, Answers, answer_key
+from core.process.attempt import run_attempt
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
+from core.spec import parse_spec
 from tests.data.pages import SMALL, page
 from tests.data.running import facts, rows
 from tests.stub_llm import Reply, StubEndpoint, good_answer
@@ -207,8 +211,6 @@ def test_the_key_comes_from_the_environment_and_is_written_nowhere(tree, tmp_pat
 
 
 def test_stored_answers_survive_a_reopened_store(tmp_path):
-    from core.language_model.answers import Answer, answer_key
-
     request = {"model": "m", "messages": [{"role": "user", "content": "x"}], "seed": 1}
     with Answers(tmp_path, "m") as answers:
         answers.keep(answer_key(request, 0), Answer("text", 3, 4))
@@ -216,3 +218,23 @@ def test_stored_answers_survive_a_reopened_store(tmp_path):
         assert answers.find(answer_key(request, 0)) == Answer("text", 3, 4)
         assert answers.find(answer_key(request, 1)) is None
         assert answers.find(answer_key({**request, "seed": 2}, 0)) is None
+
+
+def test_an_address_that_is_not_permitted_is_never_called(tree, tmp_path):
+    """The rules of a job with a key: the host's name is resolved, and its address checked."""
+    reporter = RecordingReporter()
+    with StubEndpoint() as stub:
+        spec = spec_of(tree, stub, endpoint=stub.url.replace("127.0.0.1", "localhost"))
+        request = RunRequest(
+            job_id="job_1",
+            attempt=1,
+            spec=parse_spec(spec).model_dump(mode="json"),
+            checkpoints=tmp_path / "checkpoints",
+            cache=tmp_path / "cache",
+            endpoints=EndpointRules(private="none", any_key=False),
+        )
+        (tmp_path / "job").mkdir()
+        result = run_attempt(make_context(request, tmp_path / "job", reporter))
+        assert stub.calls == 0
+    assert result.end_reason.code == "bad_spec"
+    assert "localhost leads to a private address" in result.end_reason.message

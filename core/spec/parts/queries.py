@@ -1,6 +1,7 @@
 """How a prepare job makes queries for documents that have none: ``queries`` of its spec."""
 
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -83,7 +84,14 @@ _DEFAULT_TYPES: dict[QueryType, float] = {"question": 2.0, "keywords": 1.0, "how
 def _endpoint(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError("an endpoint begins with http:// or https://, for example http://127.0.0.1:11434/v1")
-    if "@" in text.split("/")[2] or "?" in text or "#" in text:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"an endpoint must be a URL: {error}") from error
+    if not parts.hostname or port == 0 or not text.isascii() or any(letter.isspace() for letter in text):
+        raise ValueError("an endpoint must be a URL in ASCII, with a host")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ValueError("an endpoint has no user name, query or fragment: a key belongs in the environment")
     return text.rstrip("/")
 
