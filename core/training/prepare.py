@@ -169,7 +169,8 @@ def prepare(spec: TrainSpec, context: RunContext, ranks: Ranks, mine_rows: MineR
     )
     if cached and spec.loss.cached == "auto":
         context.notice(
-            "The batch does not fit in memory: its loss is computed in micro-batches (gradient caching)."
+            "The batch takes too much memory at once: its loss is computed in micro-batches (gradient "
+            "caching)."
         )
     return Prepared(
         family=family,
@@ -312,7 +313,11 @@ def _use_cache(
     precision: str,
     processes: int,
 ) -> bool:
-    """Whether the loss goes micro-batch by micro-batch: as asked, or when the whole batch would not fit."""
+    """Whether the loss goes micro-batch by micro-batch: as asked, or when the whole batch takes too much.
+
+    A GPU is the job's own. Main memory is shared: gradient caching takes a third longer there, and a fraction
+    of the memory.
+    """
     if spec.loss.cached != "auto":
         return spec.loss.cached
     step = Step(lengths.query.max_length, lengths.document.max_length, dataset.documents_per_row)
@@ -328,7 +333,11 @@ def _use_cache(
     )
     # Process and weights are there already; a sharded model's weights come later.
     there = needed.process + (0 if spec.sharding == "fsdp" else needed.weights)
-    return needed.total - there > 0.8 * free_memory(device)
+    return needed.total - there > _MOST_OF_FREE["cuda" if device == "cuda" else "cpu"] * free_memory(device)
+
+
+_MOST_OF_FREE = {"cuda": 0.8, "cpu": 0.25}
+"""Share of the free memory that a step may take without gradient caching."""
 
 
 def shape_of_model(model: Any) -> ModelShape:

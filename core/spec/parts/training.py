@@ -129,8 +129,8 @@ class Loss(Strict):
     )
     cached: Literal["auto"] | bool = Field(
         "auto",
-        description="Compute the loss with gradient caching, in micro-batches. auto: only when the batch "
-        "does not fit in memory.",
+        description="Compute the loss with gradient caching, in micro-batches. auto: when the batch would "
+        "take more than 80 % of a GPU's free memory, or a quarter of the free main memory.",
     )
 
     @model_validator(mode="after")
