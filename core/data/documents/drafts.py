@@ -92,9 +92,12 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
+_MARKS = re.compile(r"^(?:[-*+>\u2022]|\d+[.)]|#{1,6})[ \t]+")
+
+
 def one_line(text: str) -> str:
     """A text without the marks of Markdown, in one line."""
-    return plain(" ".join(text.split()))
+    return plain(_MARKS.sub("", " ".join(text.split())))
 
 
 _QUESTION = re.compile(r"[?\uff1f\u061f]\W*$")
@@ -187,7 +190,8 @@ def _first_sentence(text: str, span: Span) -> tuple[int, int] | None:
         words = text[begin + start : begin + end].strip()
         # What ends with a colon leads to what follows; marks and numbers alone say nothing.
         says_much = len(_LETTER.findall(words)) >= _LEAST_SENTENCE and not words.endswith(":")
-        if says_much and len(words) <= _LONGEST_SENTENCE and "```" not in words:
+        is_mark = words.startswith(("!", "[!", "|", "{", "<", ":::", "///")) or "```" in words
+        if says_much and len(words) <= _LONGEST_SENTENCE and not is_mark:
             left = span.end - span.start - (end - start)
             return (begin + start, begin + end) if left >= 2 * (end - start) else None
     return None

@@ -194,8 +194,8 @@ class Gatherer:
             self.leave_out("nothing is left of the passage", passage.id, passage.text)
             return
         if self._waiting is None:
-            repeated = self._spec.queries.filters.boilerplate
-            self._waiting = PassageFile(self._work, self._spec.seed, repeated, self._check_stop)
+            queries = self._spec.queries
+            self._waiting = PassageFile(self._work, self._spec.seed, queries, self._check_stop)
         self._waiting.add(passage)
 
     def ask(self, models: Models) -> None:

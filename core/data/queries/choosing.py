@@ -3,14 +3,11 @@ kinds."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from core.data.documents.drafts import joined
 from core.data.documents.passage import Draft, Passage
 from core.data.queries.corpus_words import words_key
-from core.data.queries.passage_file import Corpus
+from core.data.queries.passage_file import Corpus, prefix_of
 from core.data.queries.query_report import QueryReport
 from core.data.queries.self_supervised import drafts_of_itself
 from core.spec.parts.queries import SELF_SUPERVISED, Queries, QueryKind
@@ -50,58 +47,25 @@ class _Drawn:
 
 def choose_queries(
     corpus: Corpus, queries: Queries, seed: int, report: QueryReport, check_stop: Callable[[], None]
-) -> Iterator[tuple[Passage, list[Query]]]:
-    """Every passage with the queries that are made of its own text, in the order of the passages."""
-    ambiguous = _ambiguous_keys(corpus, queries, seed, check_stop)
-    for number, passage in enumerate(corpus.passages()):
+) -> Iterator[tuple[int, Passage, Passage | None, list[Query]]]:
+    """Every passage with its number, the next one of its document, and the queries that are made of its own
+    text, in the order of the passages."""
+    for number, passage, following in corpus.followed():
         if number % _CHECKED == 0:
             check_stop()
-        yield passage, _of_passage(corpus, number, passage, queries, seed, ambiguous, report)
+        yield number, passage, following, _of_passage(corpus, number, passage, queries, seed, report)
 
 
 def _drafts(corpus: Corpus, number: int, passage: Passage, queries: Queries, seed: int) -> Iterator[Draft]:
     """The drafts of the kinds that are asked for, those of links and of self-supervision included."""
     for draft in passage.drafts:
+        if draft.kind == "description" and prefix_of(draft.forms[0]) in corpus.prefixes:
+            draft = replace(draft, forms=(draft.forms[0].partition(":")[2].strip(),))
         if draft.kind == "given" or draft.kind in queries.of:
             yield draft
-    if "links" in queries.of:
-        for text in corpus.linked.get(number, ()):
-            yield Draft("links", (text, joined(passage.title or "", text)))
+    for text in corpus.linked.get(number, ()):
+        yield Draft("links", (text,))
     yield from drafts_of_itself(passage, [kind for kind in queries.of if kind in SELF_SUPERVISED], seed)
-
-
-def _ambiguous_keys(
-    corpus: Corpus, queries: Queries, seed: int, check_stop: Callable[[], None]
-) -> np.ndarray:
-    """The words that ask for passages which do not say the same. [keys], sorted"""
-    keys: list[int] = []
-    groups: list[int] = []
-    for number, passage in enumerate(corpus.passages()):
-        if number % _CHECKED == 0:
-            check_stop()
-        group = int(corpus.group[number])
-        found = {
-            words_key(form)
-            for draft in _drafts(corpus, number, passage, queries, seed)
-            for form in draft.forms
-        }
-        keys += found
-        groups += [group] * len(found)
-    return shared_keys(np.array(keys, np.uint64), np.array(groups, np.int64))
-
-
-def shared_keys(keys: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The keys [n] that stand beside different groups [n]; sorted, each once."""
-    order = np.lexsort((groups, keys))
-    keys, groups = keys[order], groups[order]
-    differs = (keys[1:] == keys[:-1]) & (groups[1:] != groups[:-1])
-    return np.unique(keys[1:][differs])
-
-
-def is_among(key: int, keys: np.ndarray) -> bool:
-    """Whether a key is one of some sorted ones."""
-    place = int(np.searchsorted(keys, np.uint64(key)))
-    return place < len(keys) and int(keys[place]) == key
 
 
 def _of_passage(
@@ -110,7 +74,6 @@ def _of_passage(
     passage: Passage,
     queries: Queries,
     seed: int,
-    ambiguous: np.ndarray,
     report: QueryReport,
 ) -> list[Query]:
     drawn: list[_Drawn] = []
@@ -119,7 +82,7 @@ def _of_passage(
         if draft.kind != "given" and corpus.is_boilerplate(number, draft.section):
             report.leave_out("boilerplate section", draft.forms[0], passage)
             continue
-        text = _settle(corpus, draft, queries, ambiguous, report, passage)
+        text = _settle(corpus, draft, queries, report, passage)
         if text is None or (key := words_key(text)) in known:
             continue
         known.add(key)
@@ -149,25 +112,20 @@ def _of_passage(
 
 
 def _settle(
-    corpus: Corpus,
-    draft: Draft,
-    queries: Queries,
-    ambiguous: np.ndarray,
-    report: QueryReport,
-    passage: Passage,
+    corpus: Corpus, draft: Draft, queries: Queries, report: QueryReport, passage: Passage
 ) -> str | None:
     """The form of a draft that is specific; None if there is none."""
-    if draft.kind == "given":
+    if draft.kind == "given" or draft.kind in SELF_SUPERVISED:  # the latter are checked when all are there
         return draft.forms[0]
     forms = [form for form in draft.forms if corpus.words.is_specific(form)] or list(draft.forms[-1:])
     mode = queries.filters.ambiguous
     if mode == "keep":
         return forms[0]
     for form in forms:
-        if not is_among(words_key(form), ambiguous):
+        if not corpus.is_ambiguous(form, draft.kind):
             report.extended += form != draft.forms[0]
             return form
-        if mode == "drop" or draft.kind in SELF_SUPERVISED:
+        if mode == "drop":
             break
     report.leave_out("ambiguous", forms[-1], passage)
     return None

@@ -12,7 +12,8 @@ _SLOTS = 1 << 22
 """Words are counted by their hash. Two words that share a slot look a little more common than they are."""
 
 _KNOWN_WORDS = 1 << 20
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\w+(?:[+#]+(?!\w))?")
+"""C++ and C# are other words than C."""
 
 
 def distinct_words(text: str) -> tuple[str, ...]:

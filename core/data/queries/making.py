@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from core.data.documents.passage import Passage
 from core.data.io.table_files import ArrowFile, read_batches
-from core.data.queries.choosing import Query, choose_queries, hidden_spans, shared_keys, without
+from core.data.queries.choosing import Query, choose_queries, hidden_spans, without
 from core.data.queries.corpus_words import words_key
-from core.data.queries.passage_file import Corpus
+from core.data.queries.passage_file import Corpus, shared_keys
 from core.data.queries.query_report import QueryReport
 from core.data.queries.real import read_real_queries, resolve
-from core.data.queries.written import with_following, write_queries
+from core.data.queries.written import write_queries
 from core.errors import BadData
 from core.runtime.context import RunContext
 from core.spec.parts.queries import SELF_SUPERVISED, Queries, QueryKind, RoundTrip, TeacherScore
@@ -69,7 +69,8 @@ class _Table:
     path: Path
     passage: np.ndarray
     key: np.ndarray
-    made: np.ndarray  # whether filters are for it: not for given and self-supervised ones
+    given: np.ndarray
+    made: np.ndarray  # whether other filters are for it: not for given and self-supervised ones
     reason: list[str]  # "" while it stays
 
     @property
@@ -139,21 +140,27 @@ def _collect(
     """Choose and write queries, and put all of them on disk."""
     written = write_queries(corpus, queries, context, report)
     path = work / "queries.arrow"
-    passages, keys, made = array("q"), array("Q"), array("b")
+    passages, keys, given, made = array("q"), array("Q"), array("b"), array("b")
     chosen = choose_queries(corpus, queries, seed, report, context.check_stop)
     with ArrowFile(path, _SCHEMA) as file:
-        for (number, _, following), (passage, found) in zip(with_following(corpus), chosen, strict=True):
+        for number, passage, following, found in chosen:
             if written is not None:
                 found += written.judged(passage, written.of(number, passage, following, report), report)
             for query in found:
                 passages.append(number)
                 keys.append(words_key(query.text))
+                given.append(query.kind == "given")
                 made.append(query.kind not in SELF_SUPERVISED and query.kind != "given")
                 file.add(_row(number, query))
     if written is not None:
         written.answers.close()
     return _Table(
-        path, np.array(passages, np.int64), np.array(keys, np.uint64), np.array(made, bool), [""] * len(keys)
+        path,
+        np.array(passages, np.int64),
+        np.array(keys, np.uint64),
+        np.array(given, bool),
+        np.array(made, bool),
+        [""] * len(keys),
     )
 
 
@@ -174,7 +181,7 @@ def _drop_ambiguous(corpus: Corpus, queries: Queries, table: _Table) -> None:
         return
     shared = shared_keys(table.key, corpus.group[table.passage])
     for number in np.flatnonzero(np.isin(table.key, shared)).tolist():
-        if table.made[number]:
+        if not table.given[number]:
             table.reason[number] = _AMBIGUOUS
 
 

@@ -5,6 +5,7 @@ written first, and read again when queries are chosen. Memory: some tens of byte
 """
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,12 +19,18 @@ from scipy.sparse.csgraph import connected_components
 from core.data.dedup.near_duplicates import Sketches
 from core.data.documents.passage import Draft, Passage
 from core.data.io.table_files import ArrowFile, read_batches
-from core.data.queries.corpus_words import CorpusWords
+from core.data.queries.corpus_words import CorpusWords, words_key
 from core.data.rows.hashing import text_hash
+from core.spec.parts.queries import Queries, QueryKind
 
 _ROWS = 2048
 _NEAR = 0.9
 """Jaccard similarity of three-word sequences from which two passages, or two sections, count as one."""
+
+_REPEATED = 5
+"""So many descriptions begin with what says nothing of their page."""
+
+_PREFIX_WORDS = 5
 
 _TEXT = pa.large_string()
 _SCHEMA = pa.schema(
@@ -51,7 +58,9 @@ class Corpus:
 
     ``group`` [passages]: passages that say nearly the same have one number. ``boilerplate`` [sections]:
     whether a section stands on many pages. ``first_section`` [passages + 1]: where each passage's begin.
-    ``linked``: the words of links by the passage that they lead to.
+    ``linked``: the words of links by the passage that they lead to. ``ambiguous`` [keys], sorted: the words
+    (`words_key`) of drafts whose passages do not say the same; ``ambiguous_links`` those that a link cannot
+    have, because titles and other links count. ``prefixes``: beginnings that many descriptions share.
     """
 
     path: Path
@@ -60,6 +69,9 @@ class Corpus:
     boilerplate: np.ndarray
     first_section: np.ndarray
     linked: dict[int, list[str]]
+    ambiguous: np.ndarray
+    ambiguous_links: np.ndarray
+    prefixes: frozenset[str]
 
     def __len__(self) -> int:
         return len(self.group)
@@ -69,6 +81,22 @@ class Corpus:
         for batch in read_batches(self.path):
             for row in batch.to_pylist():
                 yield _passage(row)
+
+    def followed(self) -> Iterator[tuple[int, Passage, Passage | None]]:
+        """Each passage with its number, and with the next passage of its document."""
+        number, before = -1, None
+        for number, passage in enumerate(self.passages()):
+            if before is not None:
+                yield number - 1, before, passage if passage.document == before.document else None
+            before = passage
+        if before is not None:
+            yield number, before, None
+
+    def is_ambiguous(self, text: str, kind: QueryKind) -> bool:
+        """Whether drafts with the same words ask for passages that do not say the same."""
+        key, keys = np.uint64(words_key(text)), self.ambiguous_links if kind == "links" else self.ambiguous
+        place = int(np.searchsorted(keys, key))
+        return place < len(keys) and bool(keys[place] == key)
 
     def is_boilerplate(self, passage: int, section: int) -> bool:
         """Whether a section of a passage is; with section -1, whether all of its sections are."""
@@ -81,11 +109,8 @@ class Corpus:
 class PassageFile:
     """Takes passages as they come."""
 
-    def __init__(
-        self, work: Path, seed: int, boilerplate: int | None, check_stop: Callable[[], None]
-    ) -> None:
-        """``boilerplate``: the number of page titles from which a section that stands below them is it."""
-        self._boilerplate, self._check_stop = boilerplate, check_stop
+    def __init__(self, work: Path, seed: int, queries: Queries, check_stop: Callable[[], None]) -> None:
+        self._queries, self._check_stop = queries, check_stop
         self._stack = ExitStack()
         self._path = work / "drafts.arrow"
         rows = ArrowFile(self._path, _SCHEMA, batch_rows=_ROWS, on_full=self._flush)
@@ -96,6 +121,8 @@ class PassageFile:
         self._first_section = array("q", [0])
         self._anchors: dict[int, int] = {}
         self._links: list[tuple[str, int]] = []
+        self._keys, self._of_keys = array("Q"), array("q")  # words of drafts, and their passages
+        self._prefixes: Counter[str] = Counter()
         self._words = CorpusWords()
         self._waiting: list[str] = []
 
@@ -108,7 +135,17 @@ class PassageFile:
         for anchor in passage.anchors:
             self._anchors.setdefault(text_hash(anchor), number)
         self._links += [(link.text, text_hash(link.target)) for link in passage.links]
+        for draft in passage.drafts:
+            if draft.kind in self._queries.of:
+                for form in draft.forms:
+                    self._add_key(form, number)
+            if draft.kind == "description" and (prefix := prefix_of(draft.forms[0])):
+                self._prefixes[prefix] += 1
         self._rows.add(_row(passage))
+
+    def _add_key(self, text: str, passage: int) -> None:
+        self._keys.append(words_key(text))
+        self._of_keys.append(passage)
 
     def _flush(self) -> None:
         self._check_stop()
@@ -123,23 +160,34 @@ class PassageFile:
         self._flush()
         self._stack.close()
         first = np.array(self._first_section, np.int64)
+        group = _components(*self._whole.near(self._check_stop))
+        ambiguous = self._shared_keys(group)
         linked: dict[int, list[str]] = {}
-        for text, target in dict.fromkeys(self._links):
+        for text, target in dict.fromkeys(self._links if "links" in self._queries.of else ()):
             if (passage := self._anchors.get(target)) is not None:
                 linked.setdefault(passage, []).append(text)
+                self._add_key(text, passage)
         return Corpus(
             self._path,
             self._words,
-            _components(*self._whole.near(self._check_stop)),
+            group,
             self._repeated(),
             first,
             linked,
+            ambiguous,
+            self._shared_keys(group),
+            frozenset(text for text, count in self._prefixes.items() if count >= _REPEATED),
         )
+
+    def _shared_keys(self, group: np.ndarray) -> np.ndarray:
+        """The keys so far that stand beside different groups."""
+        return shared_keys(np.array(self._keys, np.uint64), group[np.array(self._of_keys, np.int64)])
 
     def _repeated(self) -> np.ndarray:
         """Whether each section stands under many titles. [sections]"""
         group = _components(*self._sections.near(self._check_stop))
-        if not len(group) or self._boilerplate is None:
+        least = self._queries.filters.boilerplate
+        if not len(group) or least is None:
             return np.zeros(len(group), bool)
         titles = np.array(self._titles, np.uint64)
         order = np.lexsort((titles, group))
@@ -147,7 +195,21 @@ class PassageFile:
         new = np.ones(len(groups), bool)
         new[1:] = (groups[1:] != groups[:-1]) | (names[1:] != names[:-1])
         counts = np.bincount(groups[new], minlength=int(group.max()) + 1)
-        return np.asarray(counts[group] >= self._boilerplate)
+        return np.asarray(counts[group] >= least)
+
+
+def shared_keys(keys: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The keys [n] that stand beside different groups [n]; sorted, each once."""
+    order = np.lexsort((groups, keys))
+    keys, groups = keys[order], groups[order]
+    differs = (keys[1:] == keys[:-1]) & (groups[1:] != groups[:-1])
+    return np.unique(keys[1:][differs])
+
+
+def prefix_of(text: str) -> str:
+    """What stands before the first colon, if it is short: "Learn more about"."""
+    prefix, colon, rest = text.partition(":")
+    return prefix if colon and rest.strip() and len(prefix.split()) <= _PREFIX_WORDS else ""
 
 
 def _components(same_as: np.ndarray, near: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ class WrittenQueries:
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """One for each passage that is asked about."""
-        for number, passage, following in with_following(self.corpus):
+        for number, passage, following in self.corpus.followed():
             if self.asked[number]:
                 yield request_for(passage, following, self.spec)
 
@@ -61,7 +61,7 @@ class WrittenQueries:
 
     def judgements(self, report: QueryReport) -> Iterator[dict[str, Any]]:
         """The request for the scores of each passage's queries."""
-        for number, passage, following in with_following(self.corpus):
+        for number, passage, following in self.corpus.followed():
             if found := self.of(number, passage, following, report):
                 yield judge_request(passage, [query.text for query in found], self.spec)
 
@@ -110,18 +110,6 @@ def _overlap(query: str, text: str) -> float:
     words, known = query.lower().split(), " ".join(text.lower().split())
     runs = [" ".join(words[place : place + _RUN]) for place in range(len(words) - _RUN + 1)]
     return sum(run in known for run in runs) / len(runs) if runs else 0.0
-
-
-def with_following(corpus: Corpus) -> Iterator[tuple[int, Passage, Passage | None]]:
-    """Each passage with the next one of its document."""
-    before: Passage | None = None
-    number = -1
-    for number, passage in enumerate(corpus.passages()):
-        if before is not None:
-            yield number - 1, before, passage if passage.document == before.document else None
-        before = passage
-    if before is not None:
-        yield number, before, None
 
 
 def _asked(corpus: Corpus, spec: LanguageModel) -> np.ndarray:
