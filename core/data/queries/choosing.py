@@ -4,6 +4,7 @@ kinds."""
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from core.data.documents.passage import Draft, Passage
 from core.data.queries.corpus_words import words_key
@@ -49,11 +50,22 @@ def choose_queries(
     corpus: Corpus, queries: Queries, seed: int, report: QueryReport, check_stop: Callable[[], None]
 ) -> Iterator[tuple[int, Passage, Passage | None, list[Query]]]:
     """Every passage with its number, the next one of its document, and the queries that are made of its own
-    text, in the order of the passages."""
-    for number, passage, following in corpus.followed():
-        if number % _CHECKED == 0:
-            check_stop()
-        yield number, passage, following, _of_passage(corpus, number, passage, queries, seed, report)
+    text, in the order of the passages.
+
+    Memory: the passages of one document.
+    """
+    for _, document in groupby(corpus.followed(), key=lambda item: item[1].document):
+        drawn = []
+        for number, passage, following in document:
+            if number % _CHECKED == 0:
+                check_stop()
+            found = _draw(corpus, number, passage, queries, seed, report)
+            drawn.append((number, passage, following, found))
+        # A document of which nothing would be asked gets what there is, whatever its weight.
+        nothing = not any(item.used for *_, found in drawn for item in found)
+        for number, passage, following, found in drawn:
+            able = found[:1] if nothing else [item for item in found if item.used]
+            yield number, passage, following, _take(able, passage, queries, report)
 
 
 def _drafts(corpus: Corpus, number: int, passage: Passage, queries: Queries, seed: int) -> Iterator[Draft]:
@@ -68,14 +80,15 @@ def _drafts(corpus: Corpus, number: int, passage: Passage, queries: Queries, see
     yield from drafts_of_itself(passage, [kind for kind in queries.of if kind in SELF_SUPERVISED], seed)
 
 
-def _of_passage(
+def _draw(
     corpus: Corpus,
     number: int,
     passage: Passage,
     queries: Queries,
     seed: int,
     report: QueryReport,
-) -> list[Query]:
+) -> list[_Drawn]:
+    """The drafts of a passage that are specific, in the order in which they are to be taken."""
     drawn: list[_Drawn] = []
     known: set[int] = set()
     for draft in _drafts(corpus, number, passage, queries, seed):
@@ -98,10 +111,14 @@ def _of_passage(
                 Query(text, draft.kind, spans),
             )
         )
-    drawn.sort(key=lambda item: (not item.used, -item.order, item.query.text))
+    return sorted(drawn, key=lambda item: (not item.used, -item.order, item.query.text))
+
+
+def _take(drawn: list[_Drawn], passage: Passage, queries: Queries, report: QueryReport) -> list[Query]:
+    """As many as are asked for, in the order of the text, as long as enough of the passage is left."""
     chosen: list[_Drawn] = []
     for item in drawn:
-        if len(chosen) == queries.per_passage or (chosen and not item.used):
+        if len(chosen) == queries.per_passage:
             break
         hidden = hidden_spans(other.query for other in chosen)
         if _leaves_enough(passage.text, [*hidden, *item.query.spans]):

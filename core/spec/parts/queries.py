@@ -229,8 +229,8 @@ class Queries(Strict):
         default_factory=lambda: dict(_DEFAULT_WEIGHTS),
         description="Where queries come from: a list of kinds, or kinds with weights. A weight below 1 is "
         "the chance that a possible query of the kind is used. If a passage has more than per_passage, they "
-        "are drawn by the weights. A passage without any gets one, whatever its weight. Queries of llm are "
-        "all used, on top of per_passage.",
+        "are drawn by the weights. A document without any gets one for each passage, whatever its weight. "
+        "Queries of llm are all used, on top of per_passage.",
     )
     per_passage: int = Field(4, ge=1, le=1000)
     hide: bool = Field(
