@@ -1,7 +1,7 @@
 """The stages that recipes share. Each function adds its stage, and notes what it has chosen and why."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from core.spec.pipelines.recipe_facts import DataFacts, Expanded, RecipeInputs, Surroundings, refusal
@@ -29,10 +29,11 @@ _BATCHES = 10
 
 @dataclass(frozen=True)
 class PreparedPairs:
-    """The data after its preparation: about how many pairs are trained on, where they lie, what is measured
-    on. Without ``dev``, a part of the pairs is held out."""
+    """The data after its preparation: about how many pairs are trained on, and how many documents the corpus
+    has; where they lie, what is measured on. Without ``dev``, a part of the pairs is held out."""
 
     pairs: int
+    documents: int
     corpus: str
     train: dict[str, Any]
     test: dict[str, Any]
@@ -45,6 +46,7 @@ def _as_it_is(made: Expanded, inputs: RecipeInputs, facts: DataFacts) -> Prepare
     listed = ", ".join(f"{name} {rows:,}" for name, rows in facts.splits.items())
     made.choose("train", "dataset.split", "train", f"The data has splits of its own: {listed}.")
     return PreparedPairs(
+        facts.splits["train"],
         facts.splits["train"],
         inputs.data,
         {"ref": inputs.data, "split": "train"},
@@ -159,6 +161,7 @@ def prepare_data(
     whole = "stage:prepare/dataset"
     return PreparedPairs(
         max(1, round(pairs * (1 - test - dev))),
+        pairs,
         whole,
         {"ref": whole, "split": "train"},
         _own_test(inputs) or {"ref": whole, "split": "test", "name": _MADE if by == "auto" else "test"},
@@ -166,52 +169,44 @@ def prepare_data(
     )
 
 
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a recipe trains. ``dataset``: what on. ``most_batch``: pairs in a step, where there are enough.
+    ``epochs`` with a GPU and without; with ``enough_steps``, so many more or fewer epochs as it takes to come
+    near these steps. ``fields`` go into the spec as they are."""
+
+    learning_rate: float
+    dataset: str | dict[str, Any] = "stage:mine/dataset"
+    most_batch: int = 64
+    enough_steps: int | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
 def train_model(
-    made: Expanded,
-    inputs: RecipeInputs,
-    data: PreparedPairs,
-    around: Surroundings,
-    *,
-    learning_rate: float,
-    **fields: Any,
+    made: Expanded, inputs: RecipeInputs, data: PreparedPairs, around: Surroundings, plan: TrainingPlan
 ) -> None:
-    """The stage that trains on the mined negatives, and stops when the dev split no longer improves."""
+    """The stage that trains, and stops when the dev split no longer improves."""
     gpu = around.device == "cuda"
-    batch = 2 ** int(math.log2(min(64, max(8, data.pairs // _BATCHES))))
+    batch = 2 ** int(math.log2(min(plan.most_batch, max(8, data.pairs // _BATCHES))))
     made.choose("train", "batch_size", batch, f"About {data.pairs:,} pairs to train on.")
-    epochs = 1 if data.pairs >= 20_000 or not gpu else 3
-    made.choose(
-        "train",
-        "epochs",
-        epochs,
-        "One epoch, since the workers have no GPU."
-        if not gpu
-        else f"About {data.pairs:,} pairs to train on.",
-    )
+    epochs = _choose_epochs(made, data, batch, gpu=gpu, plan=plan)
     made.pairs = data.pairs
     steps = math.ceil(data.pairs * epochs / batch)
-    every = max(5, steps // 8)
     stage: dict[str, Any] = {
         "kind": "train",
         "base_model": inputs.base_model,
-        "dataset": "stage:mine/dataset",
+        "dataset": plan.dataset,
         "batch_size": batch,
         "epochs": epochs,
-        "learning_rate": learning_rate,
+        "learning_rate": plan.learning_rate,
         "evaluation": {
             **({"datasets": [data.dev]} if data.dev else {"holdout": 0.05}),
-            "every_steps": every,
+            "every_steps": _choose_evaluations(made, data, steps, batch, gpu=gpu),
             "early_stopping": {"metric": "ndcg@10", "patience": 3},
         },
         "seed": inputs.seed,
-        **fields,
+        **plan.fields,
     }
-    made.choose(
-        "train",
-        "evaluation.every_steps",
-        every,
-        f"About {steps:,} steps: dev is measured about eight times, and the best weights are kept.",
-    )
     if inputs.max_length is not None:
         stage["lengths"] = {"document": inputs.max_length}
     elif not gpu and around.tokens > _CPU_TOKENS:
@@ -226,6 +221,34 @@ def train_model(
     made.stages["train"] = stage
 
 
+def _choose_epochs(made: Expanded, data: PreparedPairs, batch: int, *, gpu: bool, plan: TrainingPlan) -> int:
+    if plan.enough_steps is not None:
+        per_epoch = max(1, data.pairs / batch)
+        epochs = min(_MOST_EPOCHS, max(1, round(plan.enough_steps / per_epoch)))
+        why = f"About {round(per_epoch * epochs):,} steps."
+        return int(made.choose("train", "epochs", epochs, why))
+    epochs = 1 if data.pairs >= 20_000 or not gpu else 3
+    why = (
+        "One epoch, since the workers have no GPU." if not gpu else f"About {data.pairs:,} pairs to train on."
+    )
+    return int(made.choose("train", "epochs", epochs, why))
+
+
+def _choose_evaluations(made: Expanded, data: PreparedPairs, steps: int, batch: int, *, gpu: bool) -> int:
+    """Steps between two evaluations: about eight, if all of them take no longer than the training."""
+    count = _EVALUATIONS
+    why = "dev is measured about eight times, and the best weights are kept."
+    if not gpu and data.dev is not None:
+        # A step reads each text three times, forward and backward; an evaluation reads the corpus once.
+        count = max(1, min(_EVALUATIONS, steps * batch * 3 // max(1, data.documents)))
+        if count < _EVALUATIONS:
+            why = f"dev is measured about {count + 1} times: each time the whole corpus is encoded."
+    every = max(5, math.ceil(steps / count))
+    return int(made.choose("train", "evaluation.every_steps", every, f"About {steps:,} steps: {why}"))
+
+
+_EVALUATIONS = 8
+_MOST_EPOCHS = 5
 _CPU_TOKENS = 128
 
 

@@ -16,6 +16,7 @@ from core.spec.pipelines.recipe_facts import (
     refusal,
 )
 from core.spec.pipelines.recipe_stages import (
+    TrainingPlan,
     compare_models,
     index_corpus,
     limits_of,
@@ -63,7 +64,7 @@ def _dense(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expa
     data = prepare_data(made, inputs, facts, around)
     measure_base(made, inputs, data)
     mine_negatives(made, inputs, data, around, model=inputs.base_model, **limits_of(inputs))
-    train_model(made, inputs, data, around, learning_rate=5e-5)
+    train_model(made, inputs, data, around, TrainingPlan(5e-5))
     compare_models(made, inputs, around)
     index_corpus(made, inputs, facts, data)
     return made
@@ -75,7 +76,8 @@ def _gpl(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expand
     data = prepare_data(made, inputs, facts, around)
     measure_base(made, inputs, data)
     mine_for_teacher(made, inputs, data, around, **limits_of(inputs))
-    train_model(made, inputs, data, around, learning_rate=2e-5, loss={"name": "margin_mse"})
+    loss = {"name": "margin_mse"}
+    train_model(made, inputs, data, around, TrainingPlan(2e-5, fields={"loss": loss}))
     compare_models(made, inputs, around)
     index_corpus(made, inputs, facts, data)
     return made
@@ -89,7 +91,8 @@ def _late_interaction(inputs: RecipeInputs, facts: DataFacts, around: Surroundin
     made.choose(
         "mine", "model", "bm25", "Token vectors of a whole corpus are large; words find hard negatives too."
     )
-    train_model(made, inputs, data, around, family="late_interaction", learning_rate=1e-5)
+    fields = {"family": "late_interaction"}
+    train_model(made, inputs, data, around, TrainingPlan(1e-5, fields=fields))
     compare_models(made, inputs, around)
     index_corpus(made, inputs, facts, data)
     return made
@@ -102,7 +105,8 @@ def _reranker(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> E
     made.choose("compare", "rerank", rerank, "Both rerankers order the same 50 candidates of the retriever.")
     measure_base(made, inputs, data, rerank=rerank)
     mine_negatives(made, inputs, data, around, model=inputs.retriever)
-    train_model(made, inputs, data, around, family="cross_encoder", learning_rate=2e-5)
+    fields = {"family": "cross_encoder"}
+    train_model(made, inputs, data, around, TrainingPlan(2e-5, fields=fields))
     made.stages["train"]["evaluation"]["rerank"] = rerank
     compare_models(made, inputs, around)
     return made
