@@ -1,8 +1,8 @@
 """Queries by a language model: how close the calls come to the ideal, and whether memory stays flat.
 
-Run: ``python -m benchmarks.asking``. A stub (tests/stub_llm.py, a process of its own) answers after 50 ms; 16 calls
-are made at once. The ideal is passages x 50 ms / 16. Each size runs in a process of its own, then once more:
-the second run must make no call.
+Run: ``python -m benchmarks.asking``. A stub (tests/stub_llm.py, a process of its own) answers after 50 ms; 16
+calls are made at once. The ideal is passages x 50 ms / 16. Each size runs in a process of its own, then once
+more: the second run must make no call.
 """
 
 import json
@@ -104,10 +104,11 @@ def main() -> None:
 
 
 def to_markdown(data: dict[str, Any], where: str) -> list[str]:
+    calls = f"{data['concurrency']} calls at once"
     lines = [
         "# Queries by a language model: calls",
         "",
-        f"{where}. A stub answers after {data['seconds_a_call'] * 1000:g} ms, {data['concurrency']} calls at once. "
+        f"{where}. A stub answers after {data['seconds_a_call'] * 1000:g} ms, {calls}.",
         "The job is everything but the start of Python.",
         "",
         "| passages | run | ideal s | asking s | asking / ideal | job s | peak MiB | stored answers used |",
