@@ -184,7 +184,7 @@ class RecipeBook:
             )
             alike: Any = SPEC_BY_KIND[spec.kind].model_validate(data)
             if isinstance(alike, TrainSpec):
-                per_row = 1.0 + made.stages["mine"]["num_negatives"]
+                per_row = 1.0 + made.negatives
                 seen = Seen(made.pairs, True, _QUERY_CHARACTERS, made.characters, per_row)
                 estimates[stage.name] = estimate_training(alike, known, own.store, own.library, seen)
             else:

@@ -48,7 +48,13 @@ def test_the_list(http):
 
 def test_documents_become_stages_with_reasons_and_estimates(http, tiny_model):
     found = expanded(http, "documents", data=upload_documents(http), base_model="o/m").json()
-    assert list(found["stages"]) == ["prepare", "baseline", "mine", "train", "compare", "passages", "index"]
+    assert list(found["stages"]) == ["prepare", "baseline", "train", "compare", "passages", "index"]
+    train = found["stages"]["train"]
+    assert (train["dataset"], train["merge"]) == (
+        {"ref": "stage:prepare/dataset", "split": "train"},
+        {"base_weight": 0.5},
+    )
+    assert found["stages"]["compare"]["datasets"][0]["name"] == "made-queries"
     assert all(choice["why"] for choice in found["choices"])
     assert found["stages"]["prepare"]["split"]["by"] == "auto", "passages of a document stay together"
     assert chosen(found)["prepare.chunking.max_characters"] == 1024
@@ -234,3 +240,70 @@ def test_a_pipeline_of_a_recipe_has_a_name(http):
     for more, name in (({}, "pairs"), ({"name": "search"}, "search")):
         made = http.post("/pipelines", json={"recipe": "pairs", "inputs": {**inputs, **more}})
         assert made.json()["name"] == name
+
+
+LLM = {"endpoint": "http://127.0.0.1:11434/v1", "model": "m", "types": {"question": 1}}
+
+
+def test_gpl_finds_negatives_twice_and_learns_a_teachers_scores(http):
+    documents = upload_documents(http)
+    made = expanded(http, "gpl", data=documents, base_model="o/m", cross_encoder="o/teacher", llm=LLM).json()
+    assert list(made["stages"]) == [
+        *("prepare", "baseline", "mine_words", "mine", "train", "compare", "passages", "index")
+    ]
+    stages = made["stages"]
+    assert stages["prepare"]["queries"]["llm"] == LLM
+    assert (stages["mine_words"]["model"], stages["mine"]["model"]) == ("bm25", "o/m")
+    teacher = stages["mine"]["filters"]["cross_encoder"]
+    assert (teacher["model"], teacher["keep_scores"]) == ("o/teacher", True)
+    assert stages["train"]["loss"] == {"name": "margin_mse"}
+    answer = http.post("/pipelines", json={"stages": stages})
+    assert answer.status_code == 201, answer.text
+
+
+def test_queries_of_people_judge(http):
+    documents = upload_documents(http)
+    log = upload_rows(http, "log", '{"query": "where is it", "document": "docs/3.md"}\n')
+    made = expanded(http, "documents", data=documents, base_model="o/m", queries=log).json()
+    stages = made["stages"]
+    assert stages["judged"]["queries"] == {"real": log}
+    assert stages["prepare"]["split"]["test"] == 0
+    for name in ("baseline", "compare"):
+        assert stages[name]["datasets"] == [
+            {"ref": "stage:judged/dataset", "split": "test", "name": "real-queries"}
+        ]
+    answer = http.post("/pipelines", json={"stages": stages})
+    assert answer.status_code == 201, answer.text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "inputs", "sentence"),
+    [
+        ("pairs", {"llm": LLM}, "holds rows, which have queries of their own"),
+        ("pairs", {"queries": "dataset:pairs"}, "holds rows, which have queries of their own"),
+        ("pairs", {"cross_encoder": "o/m"}, "cross_encoder is only for the recipe gpl"),
+        (
+            "pairs",
+            {"queries": "dataset:pairs", "test": "dataset:pairs"},
+            "test and queries exclude each other",
+        ),
+        ("pairs", {"queries": "dataset:gone"}, "Dataset not found"),
+    ],
+)
+def test_inputs_that_do_not_fit(http, recipe, inputs, sentence):
+    data = upload_rows(http)
+    answer = expanded(http, recipe, data=data, base_model="o/m", **inputs)
+    assert answer.status_code in (404, 422)
+    assert sentence in answer.text
+
+
+@pytest.mark.parametrize(("documents", "epochs"), [(200, 5), (5_000, 1), (100_000, 1)])
+def test_few_documents_are_trained_on_more_often_and_measured_as_seldom_as_it_pays(documents, epochs):
+    inputs = RecipeInputs(data="file:/d", base_model="o/m")
+    made = expand("documents", inputs, DataFacts("documents", documents, 800), Surroundings())
+    train = made.stages["train"]
+    assert train["epochs"] == epochs
+    steps = made.pairs * train["epochs"] / train["batch_size"]
+    evaluations = steps / train["evaluation"]["every_steps"]
+    assert evaluations <= 9
+    assert evaluations * documents <= max(steps * train["batch_size"] * 3, documents) * 1.1

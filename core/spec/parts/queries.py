@@ -52,7 +52,7 @@ _DEFAULT_WEIGHTS: dict[QuerySource, float] = {
     "links": 1.0,
     "definitions": 1.0,
     "captions": 0.5,
-    "first_sentence": 0.25,
+    "first_sentence": 0.05,
 }
 
 _OLD_NAMES = {

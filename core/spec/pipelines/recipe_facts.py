@@ -128,12 +128,14 @@ class Surroundings:
 class Expanded:
     """The stages that a recipe stands for, and why they are as they are.
 
-    ``pairs``: about how many are trained on. ``characters``: about those of a document.
+    ``pairs``: about how many are trained on. ``negatives``: of a row. ``characters``: about those of a
+    document.
     """
 
     stages: Stages = field(default_factory=dict)
     choices: list[RecipeChoice] = field(default_factory=list)
     pairs: int = 0
+    negatives: int = 0
     characters: float = 1000.0
 
     def as_dict(self, name: str, inputs: Strict) -> dict[str, Any]:

@@ -264,6 +264,7 @@ def mine_negatives(
         "Each negative is encoded in every epoch: "
         + ("four, since a worker has a GPU." if negatives > 1 else "one, since the workers have no GPU."),
     )
+    made.negatives = negatives
     made.stages["mine"] = {
         "kind": "mine",
         "dataset": data.train,
@@ -280,6 +281,7 @@ def mine_for_teacher(
     negatives = 4 if around.device == "cuda" else 2
     unfiltered = {"range_max": _GPL_DEPTH, "positive_aware": None}
     common = {"kind": "mine", "num_negatives": negatives, "sampling": "random", "seed": inputs.seed}
+    made.negatives = 2 * negatives
     made.stages["mine_words"] = {
         **common,
         "dataset": data.train,
