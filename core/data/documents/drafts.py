@@ -6,7 +6,7 @@ A draft is a possible query. Whether it is specific enough to be one depends on 
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -32,10 +32,13 @@ _LOOKED_AT = 2000
 _LINKS = re.compile(r"\[[^\]]*\]\([^)]*\)|`[^`]*`_{1,2}|:\w+:`[^`]*`|https?://\S+")
 
 
-def drafts_of(parsed: Parsed, span: Span, title: str, description: str | None) -> tuple[Draft, ...]:
+def drafts_of(
+    parsed: Parsed, blocks: Sequence[Block], span: Span, title: str, description: str | None
+) -> tuple[Draft, ...]:
     """The drafts of a passage; positions count from the passage's start.
 
-    ``title`` is the document's. ``description`` is what its front matter says of it, for its first passage.
+    ``blocks`` are those that begin in the passage. ``title`` is the document's. ``description`` is what its
+    front matter says of it, for its first passage.
     """
     text, sections = parsed.text, sections_of(span)
     found: list[Draft] = []
@@ -60,10 +63,8 @@ def drafts_of(parsed: Parsed, span: Span, title: str, description: str | None) -
         if heading.path[-1] in named
     )
     found += [replace(draft, spans=spans) for draft in titled]
-    for block in parsed.blocks:
-        if block.start >= span.end:
-            break
-        if block.end > span.start and block.start >= span.start and not block.level:
+    for block in blocks:
+        if not block.level:
             found += _shifted(_of_block(text, block, span, title), span.start)
     sentence = _first_sentence(text, span)
     if sentence is not None:
@@ -120,7 +121,7 @@ _DEFINED = re.compile(
     r"(?:[:.](?:\*\*|__)|(?:\*\*|__)(?::|[ \t]*[\u2013\u2014]|[ \t]+-))[ \t]+(?=\S[^\n]{30,})",
     re.M,
 )
-_IMAGE = re.compile(r"!\[(?P<text>[^\]\n]{10,300})\]\([^)\n]*\)")
+_IMAGE = re.compile(r"!\[(?P<text>[^\]\n]{10,300})\]\([^)\n]{0,500}\)")
 _RST_CAPTION = re.compile(r"^[ \t]+:alt:[ \t]+(?P<text>[^\n]{10,300})$", re.M)
 
 

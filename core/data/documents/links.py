@@ -9,10 +9,13 @@ from core.data.documents.chunking import Span
 from core.data.documents.passage import Link
 from core.data.documents.text_blocks import Parsed, plain
 
-_INLINE = re.compile(r"(?<!!)\[(?P<text>[^\[\]\n]{2,200})\]\(\s*<?(?P<target>[^()\s<>]+)>?[^()]*\)")
+# Every repetition is bounded: a text that never closes its brackets must not take quadratic time.
+_INLINE = re.compile(
+    r"(?<!!)\[(?P<text>[^\[\]\n]{2,200})\]\(\s{0,4}<?(?P<target>[^()\s<>]{1,500})>?[^()\n]{0,200}\)"
+)
 _ROLE = re.compile(r":(?P<role>doc|ref):`(?P<text>[^`<]{2,200}?)\s*<(?P<target>[^`>]+)>`")
 _RST_LABEL = re.compile(r"^\.\. _(?P<label>[^:\n]+):[ \t]*$", re.M)
-_EXPLICIT = re.compile(r"\{[^{}]*#(?P<id>[\w.:-]+)[^{}]*\}")
+_EXPLICIT = re.compile(r"\{[^{}#]{0,100}#(?P<id>[\w.:-]{1,200})[^{}]{0,100}\}")
 _ELSEWHERE = re.compile(r"^(?:[a-z][a-z0-9+.-]*:|//)", re.I)
 _PAGE = re.compile(r"\.(?:md|markdown|mdx|rst|txt|html?)$", re.I)
 _INDEX = re.compile(r"(?:^|/)(?:index|readme)$", re.I)

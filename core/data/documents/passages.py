@@ -3,6 +3,7 @@
 import ast
 import codecs
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -198,6 +199,7 @@ def _document(parsed: Parsed, name: str, category: str | None, cutting: Cutting)
     description = _fact(parsed.facts, "description")
     spans = chunk(parsed, cutting.least, cutting.most, cutting.overlap)
     anchors = anchors_of(parsed, spans, name) if cutting.drafts else [()] * len(spans)
+    starts = [block.start for block in parsed.blocks]
     for number, span in enumerate(spans):
         text = parsed.text[span.start : span.end]
         passage = Passage(
@@ -212,9 +214,10 @@ def _document(parsed: Parsed, name: str, category: str | None, cutting: Cutting)
             span.end,
         )
         if cutting.drafts:
+            blocks = parsed.blocks[bisect_left(starts, span.start) : bisect_left(starts, span.end)]
             passage = replace(
                 passage,
-                drafts=drafts_of(parsed, span, title, None if number else description),
+                drafts=drafts_of(parsed, blocks, span, title, None if number else description),
                 sections=sections_of(span),
                 anchors=anchors[number],
                 links=tuple(links_in(text, name)),
