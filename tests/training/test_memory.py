@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from core.models.memory import ModelShape, Step, least_memory, shape_of, training_memory
+from core.process.local import run_local
+from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 
 MINILM = {
@@ -127,3 +129,25 @@ def test_the_peak_is_within_a_fifth_of_what_a_dry_run_says(cached, tmp_path):
     _, base, peak = run("real")
     # How much of the libraries' files is resident is the system's business: 0.9 to 1.2 GB on one machine.
     assert peak == pytest.approx(said["total"] - said["process"] + max(base, said["process"]), rel=0.2)
+
+
+@pytest.mark.parametrize(("times", "cached"), [(3, True), (5, False)])
+def test_a_step_takes_a_quarter_of_the_free_main_memory_at_most(steady, tmp_path, monkeypatch, times, cached):
+    """``times``: the free memory, as a multiple of what the step takes without gradient caching."""
+    rows = [{"query": f"river {number}", "positive": f"water {number}"} for number in range(64)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = {
+        "kind": "train",
+        "base_model": f"file:{steady}",
+        "dataset": f"file:{tmp_path / 'rows.jsonl'}",
+        "batch_size": 64,
+        "dry_run": True,
+        "resources": {"gpus": 0},
+    }
+    plain = run_local({**job, "loss": {"cached": False}}, tmp_path / "plain", RecordingReporter())
+    said = plain.metrics["estimate"]["memory"]
+    taken = said["total"] - said["process"] - said["weights"]
+    monkeypatch.setattr("core.training.prepare.free_memory", lambda _: times * taken)
+    found = run_local(job, tmp_path / "auto", RecordingReporter())
+    assert found.state == "succeeded", found.end_reason
+    assert found.metrics["estimate"]["cached"] is cached
