@@ -203,7 +203,9 @@ class Runner:
         equal: EqualJob | None = None,
     ) -> None:
         """Writes the last lines and the end, however long the database takes, while the lease holds."""
-        changed = ended.reason is EndReason.SUCCEEDED and begun is not None and begun.inputs_changed()
+        changed = ended.incomplete or (
+            ended.reason is EndReason.SUCCEEDED and begun is not None and begun.inputs_changed()
+        )
         while True:
             try:
                 if crossing is not None:

@@ -36,6 +36,7 @@ class Ended:
     reason: EndReason
     message: str | None = None
     outputs: Mapping[str, Output] = field(default_factory=dict)
+    incomplete: bool = False
 
 
 class Lease:
@@ -176,7 +177,8 @@ class Supervisor:
         if self._asked == "timeout" and not succeeded:
             return Ended(EndReason.TIMED_OUT)
         if result is not None:
-            return Ended(EndReason.of(result.end_reason.code), result.end_reason.message, result.outputs)
+            reason = EndReason.of(result.end_reason.code)
+            return Ended(reason, result.end_reason.message, result.outputs, result.incomplete)
         if self._asked is not None:  # it did not manage to save within the grace time
             return Ended(
                 {"cancel": EndReason.CANCELLED, "pause": EndReason.PAUSED}.get(

@@ -100,3 +100,4 @@ class RunResult(Lenient):
     end_reason: EndReasonRecord
     outputs: dict[str, Output] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
+    incomplete: bool = False  # the same job may make more: another stage must not take this result

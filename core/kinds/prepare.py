@@ -33,12 +33,12 @@ def prepare(spec: PrepareSpec, context: RunContext) -> None:
     if judged:
         page = write_judged(spec, context, sources, out)
     else:
-        rejects = out / "rejects.jsonl"
-        gathered = gather(spec, context, sources, work, rejects, QueryModels(context))
+        rejects, models = out / "rejects.jsonl", QueryModels(context)
+        gathered = gather(spec, context, sources, work, rejects, models)
         if task == "chunks":
             page = write_chunks(gathered, out, context)
         else:
-            page = write_rows(spec, context, gathered, out, rejects, task)
+            page = write_rows(spec, context, gathered, out, rejects, task, models)
         _account(page, gathered)
         if gathered.asking is not None:
             page.asking = gathered.asking.page()

@@ -55,7 +55,7 @@ class Answers:
         with self._storing():
             self._connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
             # A killed process loses nothing that was written; only a power cut may lose the last seconds.
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._use_wal()
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute(_TABLE)
         self.path.touch()  # in use: caches drop what was not used for long
@@ -66,11 +66,14 @@ class Answers:
         ).fetchone()
         return None if row is None else Answer(row[0], row[1], row[2], bool(row[3]))
 
-    def keep(self, key: str, answer: Answer) -> None:
-        """Raises `StorageFailure` for a full disk."""
+    def keep(self, key: str, answer: Answer) -> Answer:
+        """Store an answer. Returns the one that counts: of two jobs that ask at once, that of the first.
+
+        Raises `StorageFailure` for a full disk.
+        """
         with self._storing():
             self._connection.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     key,
                     answer.text,
@@ -80,6 +83,19 @@ class Answers:
                     time.time(),
                 ),
             )
+            return self.find(key) or answer
+
+    def _use_wal(self) -> None:
+        """SQLite does not wait for another process that is just doing the same."""
+        end = time.monotonic() + _WAIT_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
 
     @contextlib.contextmanager
     def _storing(self) -> Iterator[None]:

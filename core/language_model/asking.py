@@ -41,40 +41,46 @@ class Asking:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """A request, and what judges the text of its answer."""
+
+    request: dict[str, Any]
+    is_usable: Callable[[str], bool]
+
+
 def ask_all(
-    prompts: Iterable[dict[str, Any]],
+    prompts: Iterable[Prompt],
     chat: Callable[[], Chat],
     answers: Answers,
     *,
     budget: int | None,
-    is_usable: Callable[[str], bool],
     ask_again: bool,
     should_stop: Callable[[], bool],
     told: Callable[[Asking], None],
 ) -> Asking:
     """Get an answer to each prompt that has none yet. Memory does not grow with their number.
 
-    ``is_usable`` judges an answer's text; ``ask_again``: whether a useless one is asked for once more.
+    ``ask_again``: whether a useless answer is asked for once more.
     ``told`` is called now and then, and at the end. If ``should_stop`` becomes true, no call is begun any
     more. Raises `EndpointFailure` if the endpoint does not answer, `BadSpec` if it refuses the calls.
     """
-    return asyncio.run(_Asker(prompts, answers, budget, is_usable, ask_again, should_stop, told).run(chat))
+    return asyncio.run(_Asker(prompts, answers, budget, ask_again, should_stop, told).run(chat))
 
 
 class _Asker:
     def __init__(
         self,
-        prompts: Iterable[dict[str, Any]],
+        prompts: Iterable[Prompt],
         answers: Answers,
         budget: int | None,
-        is_usable: Callable[[str], bool],
         ask_again: bool,
         should_stop: Callable[[], bool],
         told: Callable[[Asking], None],
     ) -> None:
-        self._prompts: Iterator[dict[str, Any]] = iter(prompts)
+        self._prompts: Iterator[Prompt] = iter(prompts)
         self._answers, self._budget = answers, budget
-        self._is_usable, self._ask_again = is_usable, ask_again
+        self._ask_again = ask_again
         self._should_stop, self._told = should_stop, told
         self._reserved = 0  # tokens of calls on their way
         self._failures = 0  # in a row
@@ -86,8 +92,8 @@ class _Asker:
         async with make_chat() as chat:
             most = chat.limits.concurrency
             workers = [asyncio.create_task(self._work(chat)) for _ in range(most)]
+            pending = set(workers)
             try:
-                pending = set(workers)
                 while pending and not self._ending:
                     done, pending = await asyncio.wait(
                         pending, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_EXCEPTION
@@ -96,9 +102,11 @@ class _Asker:
                         task.result()  # raises what ended it
                     self._told(self.found)
                     self._ending = self._should_stop()
-                if pending:
-                    await asyncio.wait(pending, timeout=_LINGER_SECONDS)
             finally:
+                self._ending = True
+                chat.end()
+                if pending:  # answers that are on their way are paid for
+                    await asyncio.wait(pending, timeout=_LINGER_SECONDS)
                 for task in workers:
                     task.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
@@ -115,34 +123,36 @@ class _Asker:
             if prompt is None:
                 return
             for attempt in range(2 if self._ask_again else 1):
-                key = answer_key(prompt, attempt)
+                key = answer_key(prompt.request, attempt)
                 answer = self._answers.find(key)
                 if answer is not None:
                     self.found.from_store += 1
                     stored += 1
                     if stored % _STORED_AT_ONCE == 0:
                         await asyncio.sleep(0)
-                elif (answer := await self._ask(chat, prompt, key, attempt)) is None:
+                elif (answer := await self._ask(chat, prompt.request, key, attempt)) is None:
                     break
                 self.found.tokens += answer.tokens
                 self.found.estimated |= answer.estimated
-                if self._is_usable(answer.text):
+                if prompt.is_usable(answer.text):
                     self.found.answered += 1
                     break
                 self.found.invalid += 1
 
-    async def _ask(self, chat: Chat, prompt: dict[str, Any], key: str, attempt: int) -> Answer | None:
+    async def _ask(self, chat: Chat, request: dict[str, Any], key: str, attempt: int) -> Answer | None:
         """A new answer, which is stored; None if there is none, or the budget does not allow the call."""
-        most = sum(len(message["content"]) for message in prompt["messages"]) // _CHARACTERS_PER_TOKEN
-        most += prompt["max_tokens"]
+        most = sum(len(message["content"]) for message in request["messages"]) // _CHARACTERS_PER_TOKEN
+        most += request["max_tokens"]
         if self._budget is not None and self.found.tokens + self._reserved + most > self._budget:
             self.found.budget_reached = True
             return None
+        if self._ending:
+            return None
         self._reserved += most
         try:
-            answer = await chat.complete({**prompt, "seed": prompt["seed"] + attempt})
+            answer = await chat.complete({**request, "seed": request["seed"] + attempt})
         except NoAnswer as error:
-            self._failures += 1
+            self._failures += not error.of_request
             self._last_reason = str(error)
             self.found.without_answer += 1
             if self._failures >= max(_MOST_FAILURES, chat.limits.concurrency):
@@ -154,6 +164,6 @@ class _Asker:
         finally:
             self._reserved -= most
         self._failures = 0
-        self._answers.keep(key, answer)
+        answer = self._answers.keep(key, answer)
         self.found.new_tokens += answer.tokens
         return answer

@@ -1,6 +1,7 @@
 """Calls of an endpoint: tries with growing pauses, `Retry-After`, a limit of requests a minute."""
 
 import asyncio
+import contextlib
 import email.utils
 import json
 import random
@@ -8,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import httpcore
 
@@ -32,11 +33,19 @@ _REFUSED = (401, 403, 404)
 _OPTIONAL = ("response_format", "max_tokens", "temperature", "seed")
 """Parameters without which a call still makes sense."""
 
-_BUSY = (408, 409, 425, 429)
+_TOO_MANY = 429
+_BUSY = (408, 409, 425, _TOO_MANY)
 
 
 class NoAnswer(Exception):
-    """A call that failed, whatever was tried. Its text is the last reason."""
+    """A call that failed, whatever was tried. Its text is the last reason.
+
+    ``of_request``: the endpoint works, and does not want this request.
+    """
+
+    def __init__(self, reason: str, *, of_request: bool = False) -> None:
+        super().__init__(reason)
+        self.of_request = of_request
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class _Failed:
     pause: float | None = None
     final: bool = False
     parameter: str | None = None
+    busy: bool = False
 
 
 @dataclass
@@ -79,7 +89,10 @@ class Chat:
             "Accept": "application/json",
             "User-Agent": "reason-service",
         }
-        self._headers.update(self.endpoint.headers().items())
+        secret = self.endpoint.headers()
+        self._headers.update(secret.items())
+        self._secrets = [value.removeprefix("Bearer ") for value in secret.values()]
+        self._ending = asyncio.Event()
         self._pool = connection_pool(self.endpoint, self.limits.concurrency)
         self._next = 0.0  # when the next call may begin
         self._closed_until = 0.0  # the endpoint has asked for a pause
@@ -91,62 +104,83 @@ class Chat:
     async def __aexit__(self, *_: object) -> None:
         await self._pool.aclose()
 
+    def end(self) -> None:
+        """Begin no call any more, and end the pauses between tries."""
+        self._ending.set()
+
     async def complete(self, request: dict[str, Any]) -> Answer:
         """The answer to a request. Raises `NoAnswer`; `BadSpec` if no call can succeed."""
         pause, attempt = _FIRST_PAUSE, 0
         while True:
             await self._turn()
+            if self._ending.is_set():
+                raise NoAnswer("the job was stopped", of_request=True)
             outcome = await self._try(request)
             if isinstance(outcome, Answer):
                 return outcome
             if outcome.parameter is not None:
-                self._left_out.add(outcome.parameter)
-                self.tell(f"The endpoint does not accept {outcome.parameter}: the calls go on without it.")
+                if outcome.parameter not in self._left_out:
+                    self._left_out.add(outcome.parameter)
+                    self.tell(
+                        f"The endpoint does not accept {outcome.parameter}: the calls go on without it."
+                    )
                 continue
             self.problems[outcome.reason.split(":")[0]] += 1
             if outcome.final or attempt == self.limits.max_retries:
-                raise NoAnswer(outcome.reason)
+                raise NoAnswer(outcome.reason, of_request=outcome.final)
             # Half of the pause is drawn, so that calls that failed together do not return together.
             drawn = pause * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
-            await asyncio.sleep(drawn if outcome.pause is None else outcome.pause + 0.1 * drawn)
+            wait = drawn if outcome.pause is None else outcome.pause + 0.1 * drawn
+            if outcome.busy:  # no call helps now
+                self._closed_until = max(self._closed_until, time.monotonic() + wait)
+            await self._sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
             attempt += 1
 
     async def _try(self, request: dict[str, Any]) -> "Answer | _Failed":
         """One call. Raises `BadSpec` if no call can succeed."""
+        asked = self._accepted(request)
         try:
             async with asyncio.timeout(self.limits.timeout_seconds):
-                status, headers, body = await self._post(request)
+                status, headers, body = await self._post(asked)
         except TimeoutError:
             return _Failed(f"no answer within {self.limits.timeout_seconds:g} s")
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
             return _Failed(f"connection failed: {str(error) or type(error).__name__}")
         if status == 200:
             return _read(request, body) or _Failed("the answer is not a chat completion")
-        reason = f"status {status}: {_message(body)}"
+        reason = f"status {status}: {self._without_secrets(_message(body))}"
         if status in _REFUSED:
             raise BadSpec(f"The endpoint {self.endpoint.url} refuses the calls: {reason}")
-        if status == 400 and (name := self._unknown_parameter(body)):
+        if status == 400 and (name := _unknown_parameter(asked, body)):
             return _Failed(reason, parameter=name)
         if status < 500 and status not in _BUSY:
             return _Failed(reason, final=True)  # of this request alone: too long, for example
-        pause = _retry_after(headers)
-        if status == 429 and pause is not None:
-            self._closed_until = max(self._closed_until, time.monotonic() + pause)
-        return _Failed(reason, pause=pause)
+        return _Failed(reason, pause=_retry_after(headers), busy=status == _TOO_MANY)
+
+    def _without_secrets(self, text: str) -> str:
+        """Some endpoints repeat the key that they refuse."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
     async def _turn(self) -> None:
         """Wait until a call may begin."""
-        while (wait := self._closed_until - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
         if self.limits.requests_per_minute is not None:
             now = time.monotonic()
             begin = max(now, self._next)
             self._next = begin + 60.0 / self.limits.requests_per_minute
-            await asyncio.sleep(begin - now)
+            await self._sleep(begin - now)
+        while (wait := self._closed_until - time.monotonic()) > 0 and not self._ending.is_set():
+            await self._sleep(wait)
 
-    async def _post(self, request: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
-        content = json.dumps(self._accepted(request), ensure_ascii=False).encode()
+    async def _sleep(self, seconds: float) -> None:
+        """Until the time is over, or the job ends."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), max(0.0, seconds))
+
+    async def _post(self, asked: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        content = json.dumps(asked, ensure_ascii=False).encode()
         async with self._pool.stream("POST", self._url, headers=self._headers, content=content) as response:
             body = b""
             async for block in response.aiter_stream():
@@ -163,10 +197,30 @@ class Chat:
             asked["max_completion_tokens"] = asked["max_tokens"]
         return {name: value for name, value in asked.items() if name not in self._left_out}
 
-    def _unknown_parameter(self, body: bytes) -> str | None:
-        """The optional parameter that a refusal names, if it was sent."""
-        text = body.decode("utf-8", "replace")
-        return next((name for name in _OPTIONAL if name in text and name not in self._left_out), None)
+
+_NOT_KNOWN = (
+    "unsupported",
+    "unknown",
+    "unrecognized",
+    "not supported",
+    "not permitted",
+    "unexpected",
+    "extra",
+)
+
+
+def _unknown_parameter(asked: dict[str, Any], body: bytes) -> str | None:
+    """The optional parameter of a call that its refusal says is not known."""
+    try:
+        error = json.loads(body).get("error")
+        named = error.get("param") if isinstance(error, dict) else None
+    except (ValueError, AttributeError, RecursionError):
+        named = None
+    text = body.decode("utf-8", "replace").lower()
+    if not any(word in text for word in _NOT_KNOWN):
+        return None
+    there = [name for name in _OPTIONAL if name in asked]
+    return named if named in there else next((name for name in there if name in text), None)
 
 
 def _read(request: dict[str, Any], body: bytes) -> Answer | None:
@@ -174,16 +228,25 @@ def _read(request: dict[str, Any], body: bytes) -> Answer | None:
     try:
         found = json.loads(body)
         text = found["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError):
+        usage = found.get("usage")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    text = text if isinstance(text, str) else ""
-    usage = found.get("usage")
+    # Half of a surrogate pair can be written nowhere.
+    text = text.encode("utf-8", "replace").decode("utf-8") if isinstance(text, str) else ""
     if isinstance(usage, dict):
         asked, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if isinstance(asked, int) and isinstance(written, int) and min(asked, written) >= 0:
+        if _is_count(asked) and _is_count(written):
             return Answer(text, asked, written)
     said = sum(len(message["content"]) for message in request["messages"])
     return Answer(text, said // _CHARACTERS_PER_TOKEN, len(text) // _CHARACTERS_PER_TOKEN, estimated=True)
+
+
+_MOST_TOKENS = 10**9
+"""Of a call. An endpoint that reports more does not count."""
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value <= _MOST_TOKENS
 
 
 def _message(body: bytes) -> str:
@@ -193,7 +256,7 @@ def _message(body: bytes) -> str:
         found = json.loads(text)
         error = found.get("error", found)
         text = error if isinstance(error, str) else str(error.get("message", text))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass
     return " ".join(text.split())[:_SHOWN] or "without a message"
 

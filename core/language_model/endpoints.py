@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -63,6 +64,11 @@ def settle_endpoint(asked: LanguageModel, rules: EndpointRules) -> Endpoint:
 
 
 def _split(entry: str) -> tuple[str, str | None]:
-    """``URL`` or ``URL=VARIABLE``."""
-    url, _, name = entry.partition("=")
+    """``URL`` or ``URL=VARIABLE``. A URL may have "=" in its path."""
+    url, _, name = entry.strip().rpartition("=")
+    if not url or not _VARIABLE.fullmatch(name.strip()):
+        url, name = entry.strip(), ""
     return url.strip().rstrip("/"), name.strip() or None
+
+
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,99}")

@@ -24,6 +24,7 @@ class QueryModels:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
+        self._score: tuple[TeacherScore, Callable[[list[tuple[str, str]]], np.ndarray]] | None = None
 
     def found(
         self,
@@ -37,24 +38,28 @@ class QueryModels:
 
         ``group`` [passages] numbers passages that say nearly the same alike; ``own`` [queries].
         """
-        nearest = (
-            self._by_words(asked.top_k, texts, queries)
-            if asked.model == "bm25"
-            else self._by_vectors(asked, texts, len(group), queries)
-        )
+        if asked.model == "bm25":
+            return self._found_by_words(asked.top_k, texts, group, queries, own)
+        nearest = self._by_vectors(asked, texts, len(group), queries)
         groups = np.where(nearest >= 0, group[nearest], -1)  # [queries, top_k]
         return np.asarray((groups == own[:, None]).any(axis=1))
 
-    def _by_words(self, depth: int, texts: Callable[[], Iterator[str]], queries: Sequence[str]) -> np.ndarray:
+    def _found_by_words(
+        self,
+        depth: int,
+        texts: Callable[[], Iterator[str]],
+        group: np.ndarray,
+        queries: Sequence[str],
+        own: np.ndarray,
+    ) -> np.ndarray:
         index = WordIndex(list(texts()))
-        nearest = np.full((len(queries), depth), -1, np.int64)
+        found = np.zeros(len(queries), bool)
         for number, query in enumerate(queries):
             if number % _TOLD_QUERIES == 0:
                 self._context.check_stop()
                 self._context.progress(number, len(queries))
-            best = best_of(index.scores(query), depth)
-            nearest[number, : len(best)] = best
-        return nearest
+            found[number] = (group[best_of(index.scores(query), depth)] == own[number]).any()
+        return found
 
     def _by_vectors(
         self, asked: RoundTrip, texts: Callable[[], Iterator[str]], count: int, queries: Sequence[str]
@@ -74,8 +79,10 @@ class QueryModels:
 
     def scores(self, asked: TeacherScore, pairs: Iterator[tuple[str, str]]) -> Iterator[float]:
         """A cross-encoder's score of each pair of query and text."""
-        device = self._context.device
-        model = cross_encoder.load_model(self._context, asked.model, device, asked.max_length)
-        score = cross_encoder.score_with(model, packing_for(device, model), self._context.check_stop)
+        if self._score is None or self._score[0] != asked:
+            device = self._context.device
+            model = cross_encoder.load_model(self._context, asked.model, device, asked.max_length)
+            packing = packing_for(device, model)
+            self._score = asked, cross_encoder.score_with(model, packing, self._context.check_stop)
         while some := list(islice(pairs, _PAIRS)):
-            yield from score(some).tolist()
+            yield from self._score[1](some).tolist()

@@ -110,6 +110,7 @@ class RunContext:
         self.seat = seat
         self.outputs: dict[str, Output] = {}
         self.metrics: dict[str, Any] = {}
+        self.incomplete = False  # whether the same job, run again, may make more
         self._inputs: Inputs | None = None
         self._library = Library(request.artifact_url) if request.artifact_url else None
         self._device: str | None = None  # as chosen

@@ -36,6 +36,7 @@ def result_of(context: RunContext, reason: EndReason, message: str) -> RunResult
         end_reason=EndReasonRecord(code=reason.value, message=message),
         outputs=context.outputs if reason is EndReason.SUCCEEDED else {},
         metrics=context.metrics,
+        incomplete=context.incomplete,
     )
 
 

@@ -144,9 +144,15 @@ def unused_in_preparation(spec: PrepareSpec, task: str, *, documents: bool, judg
     if not documents:
         useless("purpose chunking queries negatives", "no source contains documents")
     elif task == "chunks":
-        useless("dedup sample split balance negatives", "task chunks makes only passages")
+        useless("dedup sample split balance negatives queries", "task chunks makes only passages")
+    elif spec.queries.real is not None:
+        of_real = "queries.of queries.per_passage queries.hide queries.llm queries.filters negatives"
+        useless(of_real, "queries.real judges, and no query is made")
     elif task == "retrieval":
         useless("negatives", "a retrieval set has judgments instead of negatives")
+        if spec.queries.filters.cross_encoder is not None:
+            kept = "queries.filters.cross_encoder.keep_scores"
+            useless(kept, "a retrieval set has no scores: a mine job has filters.cross_encoder.keep_scores")
     if judged:
         useless("cleaning dedup sample balance split.by seed", "a judged set is not changed")
     return describe_unused(spec, rules)

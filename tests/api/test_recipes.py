@@ -297,7 +297,7 @@ def test_inputs_that_do_not_fit(http, recipe, inputs, sentence):
     assert sentence in answer.text
 
 
-@pytest.mark.parametrize(("documents", "epochs"), [(200, 5), (5_000, 1), (100_000, 1)])
+@pytest.mark.parametrize(("documents", "epochs"), [(200, 5), (2_000, 3), (100_000, 1)])
 def test_few_documents_are_trained_on_more_often_and_measured_as_seldom_as_it_pays(documents, epochs):
     inputs = RecipeInputs(data="file:/d", base_model="o/m")
     made = expand("documents", inputs, DataFacts("documents", documents, 800), Surroundings())

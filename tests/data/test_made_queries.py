@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -362,3 +363,105 @@ def test_pages_are_called_as_links_call_them(path, expected):
 
 def test_slugs():
     assert slug("First Steps: `x`!") == "first-steps-x"
+
+
+def test_all_rows_of_a_passage_are_in_one_split(tmp_path):
+    lines = [
+        {"id": f"{n}", "title": f"subject{n} in short"}
+        | {"text": " ".join(f"Sentence {place} says word{n}x{place} of it." for place in range(5))}
+        for n in range(60)
+    ]
+    queries = {"of": {"titles": 1, "inverse_cloze": 1}}
+    out = tmp_path / "out"
+    made(out, write(tmp_path / "c.jsonl", lines), queries=queries, split={"test": 0.3})
+    train, test = ({row["positive_id"] for row in rows(out, split)} for split in ("train", "test"))
+    assert test
+    assert not train & test
+
+
+def test_documents_of_one_name_in_two_sources_are_two_documents(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            (tmp_path / folder / f"{number}.md").write_text(page(folder, number))
+    result = prepare(
+        tmp_path / "out",
+        [f"file:{tmp_path / 'one'}", f"file:{tmp_path / 'two'}"],
+        task="chunks",
+        chunking=SMALL,
+    )
+    assert result.state == "succeeded", result.end_reason
+    found = pq.read_table(tmp_path / "out" / "dataset" / "chunks.parquet").column("id").to_pylist()
+    assert len(set(found)) == len(found) == 24
+    assert {"0.md#0", "1/0.md#0"} <= set(found)
+
+
+def test_words_that_name_nothing_are_no_queries(tmp_path):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for number in range(30):
+        body = f"Look here for thing{number}, which is " + " ".join(f"w{number}x{at}" for at in range(30))
+        body = f"# Page of thing{number}\n\n{body}"
+        (docs / f"p{number}.md").write_text(f"{body}. Or look [here](p{(number + 1) % 30}.md).\n")
+    made(tmp_path / "out", docs, queries={"of": ["links", "titles"]})
+    assert "links" not in facts(tmp_path / "out")["asking"]["made"]
+
+
+def test_queries_beside_a_chunk_are_all_used(tmp_path):
+    lines = [
+        {"text": f"Passage {n} says a{n} b{n} c{n}.", "queries": [f"query {n} {at}" for at in range(10)]}
+        for n in range(5)
+    ]
+    found = made(tmp_path / "out", write(tmp_path / "c.jsonl", lines), queries={"per_passage": 2})
+    assert len(found) == 50
+
+
+def test_a_label_belongs_to_the_heading_right_below_it():
+    text = (
+        ".. _first:\n\nAlpha\n=====\n\n" + "a word. " * 40 + "\n\n.. _figure:\n\nThis is no heading.\n\n"
+        "Omega\n=====\n\n" + "other words. " * 40
+    )
+    document = Document("x.rst", None, ".rst", text)
+    found = [passage.anchors for passage in passages_of(document, Cutting(50, 400, drafts=True))]
+    assert sum("label:first" in anchors for anchors in found) == 1
+    assert not any("label:figure" in anchors for anchors in found)
+
+
+def test_long_titles_and_half_characters_crash_nothing(tmp_path):
+    lines = [
+        {"text": "One says this of it all.", "title": "long " * 100},
+        {"text": "Two says that of it all.", "title": "short title of two", "headers": ["\ud800 x"]},
+        {"text": "Three says more of it.", "title": "third title here"},
+    ]
+    found = made(tmp_path / "out", write(tmp_path / "c.jsonl", lines), max_reject_share=0.9)
+    assert "third title here" in {row["query"] for row in found}
+    assert facts(tmp_path / "out")["unreadable"] == 1
+
+
+@pytest.mark.parametrize(
+    "row", [{"query": "q", "document": "http://[x/y"}, {"query": "\ud800", "document": "x"}]
+)
+def test_real_queries_that_cannot_be_read_are_named(tmp_path, row):
+    (tmp_path / "a.md").write_text(page("river", 1))
+    result = prepare(
+        tmp_path / "out",
+        f"file:{tmp_path / 'a.md'}",
+        task="retrieval",
+        queries={"real": f"file:{write(tmp_path / 'log.jsonl', [row])}"},
+    )
+    assert result.end_reason.code == "bad_data", result.end_reason
+
+
+def test_a_teachers_scores_are_in_the_rows(tmp_path, tiny_model):
+    teacher = make_cross_encoder(tmp_path / "cross-encoder", tiny_model)
+    lines = [{"text": f"long mountain {n} and water {n}", "title": f"river {n}"} for n in range(12)]
+    filters = {"cross_encoder": {"model": f"file:{teacher}", "keep_scores": True}}
+    found = made(
+        tmp_path / "out",
+        write(tmp_path / "c.jsonl", lines),
+        queries={"of": ["titles"], "filters": filters},
+        negatives={"per_query": 2},
+        dedup={"near": None},
+    )
+    assert all(len(row["scores"]) == 1 + len(row["negatives"]) for row in found)
+    assert any(row["negatives"] for row in found)

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from core.jobs.protocol import EndpointRules, RunRequest
 from core.language_model.answers import Answer, Answers, answer_key
 from core.process.attempt import run_attempt
 from core.process.local import run_local
+from core.runtime.context import StopSignal
 from core.runtime.reporter import RecordingReporter
 from core.spec import parse_spec
 from tests.data.pages import SMALL, page
@@ -25,6 +28,7 @@ RUN = """
 import json, sys
 from pathlib import Path
 from core.process.local import run_local
+from core.runtime.context import StopSignal
 from core.runtime.reporter import RecordingReporter
 spec, out, cache = map(Path, sys.argv[1:])
 run_local(json.loads(spec.read_text()), out, RecordingReporter(), cache=cache)
@@ -159,12 +163,15 @@ def test_parameters_that_an_endpoint_does_not_know_are_left_out(tree, tmp_path):
             if name in request:
                 return Reply(400, {"error": {"message": f"Unsupported parameter: '{name}'"}})
         if "max_tokens" in request:
-            return Reply(400, {"error": {"message": "Use max_completion_tokens, not max_tokens"}})
+            message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+            return Reply(400, {"error": {"message": message, "param": "max_tokens"}})
         return None
 
-    with StubEndpoint(behave) as stub:
-        result, reporter = made(tree, tmp_path / "out", stub, tmp_path / "cache", concurrency=1)
+    with StubEndpoint(behave, seconds=0.05) as stub:
+        result, reporter = made(tree, tmp_path / "out", stub, tmp_path / "cache", concurrency=8)
     assert result.state == "succeeded", result.end_reason
+    said = facts(tmp_path / "out")["asking"]["language_model"]
+    assert said["answered"] == said["passages"], "calls that were on their way are made again"
     assert stub.requests[-1]["max_completion_tokens"] == 400
     assert "does not accept temperature" in notices(reporter)
 
@@ -238,3 +245,111 @@ def test_an_address_that_is_not_permitted_is_never_called(tree, tmp_path):
         assert stub.calls == 0
     assert result.end_reason.code == "bad_spec"
     assert "localhost leads to a private address" in result.end_reason.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"queries": ["half a pair \\ud800 of it", "what is whole?"]}',
+        Reply(body={"choices": [{"message": {"content": '["\ud800 is half of a pair"]'}}]}),
+        Reply(
+            body={
+                "choices": [{"message": {"content": '["what is it?"]'}}],
+                "usage": {"prompt_tokens": 10**30, "completion_tokens": 1},
+            }
+        ),
+        " " * 100_000,
+        "\n" * 100_000,
+        Reply(body=b"[" * 100_000),
+        Reply(body={"choices": []}),
+    ],
+    ids=["half a pair", "half a pair in the text", "tokens", "spaces", "lines", "nested", "no choice"],
+)
+def test_odd_answers_crash_nothing(tree, tmp_path, answer):
+    with StubEndpoint(lambda number, _: answer if number == 0 else None) as stub:
+        result, _ = made(tree, tmp_path / "out", stub, tmp_path / "cache", concurrency=1, on_invalid="drop")
+        again, _ = made(tree, tmp_path / "two", stub, tmp_path / "cache", concurrency=1, on_invalid="drop")
+    assert (result.state, again.state) == ("succeeded", "succeeded"), result.end_reason
+    assert facts(tmp_path / "two")["asking"]["language_model"]["without_answer"] == 0
+
+
+def test_a_key_that_the_endpoint_repeats_is_not_told(tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("STUB_KEY", "sk-very-secret")
+    with StubEndpoint(lambda *_: Reply(401, {"error": {"message": "bad key sk-very-secret"}})) as stub:
+        result, reporter = made(tree, tmp_path / "out", stub, tmp_path / "cache", api_key_env="STUB_KEY")
+    assert "bad key ***" in result.end_reason.message
+    assert "sk-very-secret" not in str(result) + str(reporter.events)
+
+
+def test_answers_that_are_on_their_way_are_kept_when_another_call_ends_the_job(tree, tmp_path):
+    with StubEndpoint(lambda number, _: Reply(404) if number == 3 else None, seconds=0.5) as stub:
+        result, _ = made(tree, tmp_path / "out", stub, tmp_path / "cache")
+        assert result.end_reason.code == "bad_spec"
+        assert sum(stub.paid.values()) >= 3
+        made(tree, tmp_path / "two", stub, tmp_path / "cache")
+        assert sum(stub.paid.values()) == len(stub.paid)
+
+
+def test_passages_that_are_too_long_do_not_end_the_job(tree, tmp_path):
+    message = {"error": {"message": "max_tokens too large: the maximum context length is exceeded"}}
+    with StubEndpoint(lambda number, _: Reply(400, message) if number < 15 else None) as stub:
+        result, _ = made(tree, tmp_path / "out", stub, tmp_path / "cache", concurrency=1)
+    assert result.state == "succeeded", result.end_reason
+    assert result.incomplete
+    said = facts(tmp_path / "out")["asking"]["language_model"]
+    assert (said["without_answer"], said["failed_tries"]) == (15, {"status 400": 15})
+    assert "max_tokens" in stub.requests[-1]
+
+
+def test_only_what_was_asked_for_both_passages_is_answered_by_both(tree, tmp_path):
+    def behave(number, request):
+        query = {"type": "multi_hop", "query": f"what about {number} and the other?"}
+        return json.dumps({"queries": [query]})
+
+    for types, positives in (({"question": 1}, 1), ({"multi_hop": 1}, 2)):
+        out = tmp_path / str(positives)
+        with StubEndpoint(behave) as stub:
+            made(tree, out, stub, out / "cache", types=types, per_passage=1)
+        counts = Counter(row["query"] for row in rows(out))
+        assert max(counts.values()) == positives
+
+
+def test_a_judge_leaves_out_what_it_scores_low_and_says_what_it_has_not_scored(tree, tmp_path):
+    def behave(number, request):
+        said = request["messages"][-1]["content"]
+        if "Queries:" not in said:
+            return None
+        if "river number 0" in said:
+            return "I would rather not judge [that]."
+        return json.dumps({"scores": [9, 2]})
+
+    reporter = RecordingReporter()
+    with StubEndpoint(behave) as stub:
+        spec = spec_of(tree, stub)
+        spec["queries"]["filters"] = {"judge": {"min_score": 7}}
+        result = run_local(spec, tmp_path / "out", reporter, cache=tmp_path / "cache")
+    assert result.state == "succeeded", result.end_reason
+    told = facts(tmp_path / "out")["asking"]
+    passages = told["language_model"]["passages"]
+    unjudged = told["language_model"]["unjudged_queries"]
+    assert unjudged == 6
+    assert told["left_out"] == {"judged too low": passages - 3}
+    assert "6 queries are kept without a score" in notices(reporter)
+
+
+def test_a_stop_ends_the_pauses_between_tries(tree, tmp_path):
+    class StopSoon(RecordingReporter):
+        stop = StopSignal()
+
+        def emit(self, event):
+            super().emit(event)
+            if event.type == "phase" and event.data.phase == "asking":
+                threading.Timer(0.5, self.stop.request, ["cancel"]).start()
+
+    reporter = StopSoon()
+    with StubEndpoint(lambda *_: Reply(503, {}, {"Retry-After": "600"})) as stub:
+        result = run_local(
+            spec_of(tree, stub), tmp_path / "out", reporter, cache=tmp_path / "cache", stop=reporter.stop
+        )
+        assert stub.calls == 4
+    assert result.state == "cancelled"

@@ -110,9 +110,10 @@ def is_question(text: str) -> bool:
 
 
 _ASKED = re.compile(
-    # A question on a line of its own, in bold type or behind "Q:"; its answer follows.
-    r"^[ \t]*(?:[-*+>][ \t]+|\d+[.)][ \t]+)?(?:<summary>|\*\*|__)?[ \t]*(?:Q\s*\d*\s*[:.)][ \t]*)?"
-    r"(?P<text>[^\n?\uff1f]{8,200}[?\uff1f])[ \t]*(?:</summary>|\*\*|__)?[ \t]*$",
+    # A question on a line of its own, in bold type or behind "Q:"; its answer follows. No two repetitions can
+    # take the same characters: the time is linear.
+    r"^[ \t]*(?:(?:[-*+>]|\d{1,4}[.)])[ \t]+)?(?:<summary>|\*\*|__)?(?:Q\d{0,4} ?[:.)][ \t]*)?"
+    r"(?P<text>[^\s?\uff1f*_<][^\n?\uff1f]{7,199}[?\uff1f])(?:</summary>|\*\*|__)?[ \t]*$",
     re.M | re.I,
 )
 _DEFINED = re.compile(

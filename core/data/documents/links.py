@@ -72,7 +72,10 @@ def anchors_of(parsed: Parsed, spans: list[Span], document: str) -> list[tuple[s
             explicit = _EXPLICIT.search(parsed.text[heading.start : heading.end])
             anchor = explicit["id"].lower() if explicit else slug(heading.path[-1])
             found[number].append(f"{page}#{anchor}")
-            while waiting < len(labels) and labels[waiting][0] <= heading.end:
-                found[number].append(_LABEL + labels[waiting][1])
+            while waiting < len(labels) and labels[waiting][0] <= heading.start:
+                end, label = labels[waiting]
                 waiting += 1
+                between = parsed.text[end : heading.start]
+                if not _RST_LABEL.sub("", between).strip():
+                    found[number].append(_LABEL + label)
     return [tuple(names) for names in found]

@@ -1,6 +1,6 @@
 """A piece of a document, and what its author says about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.spec.parts.queries import QueryKind
@@ -50,6 +50,16 @@ class Passage:
     sections: tuple[tuple[int, int], ...] = ()
     anchors: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
+
+    def below(self, folder: str) -> "Passage":
+        """The passage of a document whose name another source has as well."""
+        return replace(
+            self,
+            id=f"{folder}/{self.id}",
+            document=f"{folder}/{self.document}",
+            anchors=tuple(f"{folder}/{anchor}" for anchor in self.anchors),
+            links=tuple(replace(link, target=f"{folder}/{link.target}") for link in self.links),
+        )
 
     def shown(self) -> dict[str, Any]:
         """For a preview: what it says and where it is from."""

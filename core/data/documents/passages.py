@@ -52,7 +52,7 @@ class Cutting:
     @classmethod
     def of(cls, spec: PrepareSpec) -> "Cutting":
         least, most = spec.passage_characters
-        asked = spec.task != "chunks"
+        asked = spec.task != "chunks" and spec.queries.real is None
         hides = asked and spec.queries.hide and "docstring" in spec.queries.of
         return cls(least, most, spec.chunking.overlap, drafts=asked, docstrings=not hides)
 

@@ -110,7 +110,8 @@ def _drafts(values: dict[str, Any], text: str, title: str | None, path: tuple[st
     if titles:
         said = _said_at_the_beginning(text, titles[-1])
         kind: QueryKind = "questions" if is_question(titles[-1]) else "titles"
-        yield Draft(kind, title_forms(title or titles[0], titles), said)
+        if forms := title_forms(title or titles[0], titles):
+            yield Draft(kind, forms, said)
     spans = sentences(text)
     if len(spans) > 1:
         start, end = spans[0]
@@ -133,4 +134,4 @@ def _header_path(values: dict[str, Any]) -> tuple[str, ...]:
         found = found.split(separator) if separator else [found]
     if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
         raise ValueError(f"a header path is a list of titles, not {str(found)[:60]!r}")
-    return tuple(part.strip() for part in found if part.strip())
+    return tuple(check_text(part.strip()) for part in found if part.strip())

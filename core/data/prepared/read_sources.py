@@ -318,19 +318,26 @@ def gather(
     gatherer = Gatherer(spec, work, rejects, context)
     cutting = Cutting.of(spec)
     pairs: Counter[str] = Counter()
-    for opened in sources:
+    names: set[int] = set()  # of documents of earlier sources
+    for index, opened in enumerate(sources):
         source = opened.source
         if opened.documents:
+            own: set[int] = set()
             form: Any = opened.form
             reading = Reading.of(source, source.split)
             for found in read_passages(opened.path, form, source.category, cutting, reading):
                 gatherer.unreadable.lines += 1
                 if isinstance(found, Reject):
                     gatherer.reject(found)
-                elif spec.task == "chunks":
+                    continue
+                own.add(text_hash(found.document))
+                if text_hash(found.document) in names:
+                    found = found.below(str(index))
+                if spec.task == "chunks":
                     gatherer.add_chunk(found)
                 else:
                     gatherer.add_passage(found)
+            names |= own
             context.notices(reading.report.sentences(source.ref, _ROLES))
             continue
         _tell_of_splits(opened, context)

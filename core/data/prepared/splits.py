@@ -62,13 +62,23 @@ def mark_near_duplicates(queries: Column, positives: Column, asked: np.ndarray) 
     return left_out
 
 
-def components(queries: Column, positives: Column, labels: np.ndarray | None = None) -> np.ndarray:
-    """Rows that have a text, or nearly one, or a label in common, however indirectly, have one number.
-    [rows]"""
+def components(
+    queries: Column,
+    positives: Column,
+    labels: np.ndarray | None = None,
+    passages: np.ndarray | None = None,
+) -> np.ndarray:
+    """Rows that have a text, or nearly one, a passage, or a label in common, however indirectly, have one
+    number. ``passages`` [rows]: -1 for rows without one; the texts of one may differ. [rows]"""
     size = len(queries.same_as)
     one = [queries.same_as, queries.near[:, 0], positives.near[:, 0] + size]
     two = [positives.same_as + size, queries.near[:, 1], positives.near[:, 1] + size]
     nodes = 2 * size
+    if passages is not None and (passages >= 0).any():
+        of_passages = np.flatnonzero(passages >= 0)
+        one.append(queries.same_as[of_passages])
+        two.append(passages[of_passages] + nodes)
+        nodes += int(passages.max()) + 1
     if labels is not None:
         known, inverse = np.unique(labels, return_inverse=True)
         one.append(queries.same_as)

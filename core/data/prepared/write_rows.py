@@ -2,8 +2,9 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,12 +19,16 @@ from core.data.prepared.negatives import LEVELS, Chosen, choose
 from core.data.prepared.read_sources import Gathered
 from core.data.prepared.retrieval_set import write_retrieval
 from core.data.prepared.splits import assign, components, draw, first_of_each, mark_near_duplicates
+from core.data.queries.making import Models
 from core.data.rows.statistics import PREVIEW_ROWS, Statistics, write_preview
 from core.data.training_rows.dataset import CHUNKS, SCHEMA
 from core.data.training_rows.page import DatasetPage, NegativeCounts, PassageCounts
 from core.errors import BadData
 from core.runtime.context import RunContext
 from core.spec.prepare import PrepareSpec
+
+Teacher = Callable[[Iterator[tuple[str, str]]], Iterator[float]]
+"""Scores of pairs of query and text."""
 
 
 class _Counting(Statistics):
@@ -61,7 +66,13 @@ def _counted(values: Any) -> dict[Any, int]:
 
 
 def write_rows(
-    spec: PrepareSpec, context: RunContext, gathered: Gathered, out: Path, rejects: Path, task: str
+    spec: PrepareSpec,
+    context: RunContext,
+    gathered: Gathered,
+    out: Path,
+    rejects: Path,
+    task: str,
+    models: Models,
 ) -> DatasetPage:
     """Rows into splits, with negatives where they come from passages. Returns the page of it."""
     verdict = _repetitions(spec, gathered)
@@ -100,7 +111,7 @@ def write_rows(
 
             page = write_retrieval(gathered, splits, names, out, count_too)
         else:
-            _write_splits(gathered, splits, names, out, chosen, statistics, each)
+            _write_splits(gathered, splits, names, out, chosen, statistics, each, _teacher(spec, models))
             page = DatasetPage(type="triplets", splits={name: sizes[name] for name in reversed(names)})
     page.rows = int(kept.sum())
     page.statistics = statistics.page()
@@ -133,7 +144,7 @@ def _split(
 
     Of all rows, left out or not: which of two near ones stays depends on their order, their split does not.
     """
-    belonging = components(gathered.queries, gathered.positives, gathered.labels)
+    belonging = components(gathered.queries, gathered.positives, gathered.labels, gathered.passage)
     splits = assign(belonging, gathered.names, shares, spec.seed).astype(np.int8)
     if spec.split.by != "auto" or gathered.labels is None:
         return belonging, splits
@@ -147,7 +158,7 @@ def _split(
         "groups that share texts, which leaves too few for a split.",
         "warning",
     )
-    belonging = components(gathered.queries, gathered.positives)
+    belonging = components(gathered.queries, gathered.positives, None, gathered.passage)
     return belonging, assign(belonging, gathered.names, shares, spec.seed).astype(np.int8)
 
 
@@ -272,6 +283,7 @@ def _write_splits(
     chosen: Chosen | None,
     statistics: _Counting,
     each: Callable[[pa.Table, slice], None],
+    teacher: Teacher | None,
 ) -> None:
     """Rows into a file for each split that has any."""
     with ExitStack() as stack:
@@ -289,11 +301,33 @@ def _write_splits(
             each(table, rows)
             if fill is not None:
                 table = fill(table, rows)
+            if teacher is not None:
+                table = _with_scores(table, gathered.passage[rows] >= 0, teacher)
             for index, writer in writers.items():
                 part = table.filter(pa.array(splits[rows] == index))
                 if part.num_rows:
                     statistics.count(part, names[index])
                     writer.add_table(part)
+
+
+def _teacher(spec: PrepareSpec, models: Models) -> Teacher | None:
+    asked = spec.queries.filters.cross_encoder
+    return partial(models.scores, asked) if asked is not None and asked.keep_scores else None
+
+
+def _with_scores(table: pa.Table, of_passages: np.ndarray, teacher: Teacher) -> pa.Table:
+    """With the teacher's scores of the positive and of each negative, in rows that documents make."""
+    lists = [
+        [row["positive"], *(row["negatives"] or [])] if asked else []
+        for row, asked in zip(table.select(["positive", "negatives"]).to_pylist(), of_passages, strict=True)
+    ]
+    queries = table.column("query").to_pylist()
+    pairs = ((query, text) for query, texts in zip(queries, lists, strict=True) for text in texts)
+    found = teacher(pairs)
+    own = table.column("scores").to_pylist()
+    scores = [[next(found) for _ in texts] or old for texts, old in zip(lists, own, strict=True)]
+    place = table.schema.get_field_index("scores")
+    return table.set_column(place, SCHEMA.field("scores"), pa.array(scores, SCHEMA.field("scores").type))
 
 
 class _Filler:

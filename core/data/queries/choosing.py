@@ -52,9 +52,13 @@ def choose_queries(
     """Every passage with its number, the next one of its document, and the queries that are made of its own
     text, in the order of the passages.
 
-    Memory: the passages of one document.
+    Memory: the passages of one document, at most some thousands of them.
     """
-    for _, document in groupby(corpus.followed(), key=lambda item: item[1].document):
+
+    def block(item: tuple[int, Passage, Passage | None]) -> tuple[str, int]:
+        return item[1].document, item[0] // _CHECKED
+
+    for _, document in groupby(corpus.followed(), key=block):
         drawn = []
         for number, passage, following in document:
             if number % _CHECKED == 0:
@@ -118,10 +122,11 @@ def _take(drawn: list[_Drawn], passage: Passage, queries: Queries, report: Query
     """As many as are asked for, in the order of the text, as long as enough of the passage is left."""
     chosen: list[_Drawn] = []
     for item in drawn:
-        if len(chosen) == queries.per_passage:
+        is_given = item.query.kind == "given"
+        if not is_given and len(chosen) >= queries.per_passage:
             break
         hidden = hidden_spans(other.query for other in chosen)
-        if _leaves_enough(passage.text, [*hidden, *item.query.spans]):
+        if is_given or _leaves_enough(passage.text, [*hidden, *item.query.spans]):
             chosen.append(item)
         else:
             report.leave_out("nothing else is in the passage", item.query.text, passage)
@@ -134,7 +139,12 @@ def _settle(
     """The form of a draft that is specific; None if there is none."""
     if draft.kind == "given" or draft.kind in SELF_SUPERVISED:  # the latter are checked when all are there
         return draft.forms[0]
-    forms = [form for form in draft.forms if corpus.words.is_specific(form)] or list(draft.forms[-1:])
+    forms = [form for form in draft.forms if corpus.words.is_specific(form)]
+    if not forms and draft.kind != "links":  # a title with all titles above it names what it can
+        forms = list(draft.forms[-1:])
+    if not forms:
+        report.leave_out("not specific", draft.forms[0], passage)
+        return None
     mode = queries.filters.ambiguous
     if mode == "keep":
         return forms[0]

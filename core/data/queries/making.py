@@ -145,7 +145,8 @@ def _collect(
     with ArrowFile(path, _SCHEMA) as file:
         for number, passage, following, found in chosen:
             if written is not None:
-                found += written.judged(passage, written.of(number, passage, following, report), report)
+                more = written.of(number, passage, following, report)
+                found += written.judged(passage, following, more, report)
             for query in found:
                 passages.append(number)
                 keys.append(words_key(query.text))
@@ -154,6 +155,12 @@ def _collect(
                 file.add(_row(number, query))
     if written is not None:
         written.answers.close()
+    if report.unjudged:
+        context.notice(
+            f"{report.unjudged:,} queries are kept without a score of the judge: the budget was used up, or "
+            "it has given no score.",
+            "warning",
+        )
     return _Table(
         path,
         np.array(passages, np.int64),
@@ -195,7 +202,7 @@ def _drop_lost(corpus: Corpus, asked: RoundTrip, table: _Table, context: RunCont
         return
     own = corpus.group[table.passage[able]]
     found = models.found(
-        asked, lambda: (passage.text for passage in corpus.passages()), corpus.group, texts, own
+        asked, lambda: (_text_of(*beside) for beside in _beside(corpus, table)), corpus.group, texts, own
     )
     for number in able[~found].tolist():
         table.reason[number] = _LOST
@@ -213,9 +220,10 @@ def _drop_low(
 
     def pairs() -> Iterator[tuple[str, str]]:
         for passage, rows in _beside(corpus, table):
+            text = _text_of(passage, rows)
             for number, row in rows:
                 if able[number]:
-                    yield str(row["text"]), passage.text
+                    yield str(row["text"]), text
 
     for number, score in zip(numbers, models.scores(asked, pairs()), strict=True):
         if score < asked.min_score:
@@ -233,6 +241,11 @@ def _beside(corpus: Corpus, table: _Table) -> Iterator[tuple[Passage, list[tuple
             found.append(waiting)
             waiting = next(rows, None)
         yield passage, found
+
+
+def _text_of(passage: Passage, rows: list[tuple[int, dict[str, object]]]) -> str:
+    """The passage without what its queries say, as rows will have it."""
+    return without(passage.text, hidden_spans(_query(row) for _, row in rows))
 
 
 def _assembled(corpus: Corpus, table: _Table, report: QueryReport) -> Iterator[AskedPassage]:

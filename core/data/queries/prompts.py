@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.data.documents.passage import Passage
+from core.data.rows.row import check_text
 from core.spec.parts.queries import LanguageModel, QueryType
 
 _MOST_CHARACTERS = 6000
@@ -81,11 +82,12 @@ def _titled(passage: Passage, name: str) -> str:
     return f'{name}{above}:\n"""\n{passage.text[:_MOST_CHARACTERS]}\n"""'
 
 
-_FENCE = re.compile(r"^\s*```\w*\s*|\s*```\s*$")
-_COMMA = re.compile(r",\s*([\]}])")
+_COMMA = re.compile(r",[ \t\n]{0,100}([\]}])")
 _PAIR = re.compile(r'"query"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _TYPED = re.compile(r'"type"\s*:\s*"(?P<type>\w+)"\s*,\s*"query"\s*:\s*"(?P<query>(?:[^"\\]|\\.)*)"')
-_LINE = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])\s+(?P<text>.+?)\s*$", re.M)
+_LINE = re.compile(r"^[ \t]*(?:[-*\u2022]|\d{1,4}[.)])[ \t]+(?P<text>\S[^\n]*)$", re.M)
+_MOST_READ = 1 << 16
+"""Characters of an answer that are read. Models that are held to JSON may write white space without end."""
 
 
 def read_queries(text: str) -> list[tuple[str, str]]:
@@ -94,6 +96,7 @@ def read_queries(text: str) -> list[tuple[str, str]]:
     JSON is repaired where models usually break it: fences and words around it, commas before brackets, an end
     that is missing. A plain list with marks or numbers is read as well. Returns nothing for all else.
     """
+    text = text[:_MOST_READ].strip()
     found = _of_json(_repaired(text))
     if found is None:
         typed = [(match["type"], _unescaped(match["query"])) for match in _TYPED.finditer(text)]
@@ -101,25 +104,30 @@ def read_queries(text: str) -> list[tuple[str, str]]:
     if not found and "{" not in text:
         found = [("", match["text"].strip("\"'* ")) for match in _LINE.finditer(text)]
     clean = ((kind, " ".join(query.split())) for kind, query in found)
-    return [
-        (kind, query)
-        for query, kind in {
-            query: kind for kind, query in clean if 1 < len(query) <= _LONGEST and not query.startswith("{")
-        }.items()
-    ]
+    kept = {query: kind for kind, query in clean if _is_query(query)}
+    return [(kind, query) for query, kind in kept.items()]
+
+
+def _is_query(text: str) -> bool:
+    try:
+        check_text(text)
+    except ValueError:  # what no file can hold
+        return False
+    return 1 < len(text) <= _LONGEST and not text.startswith("{")
 
 
 def _repaired(text: str) -> Any:
-    text = _FENCE.sub("", text)
+    """The JSON value in a text; None if there is none that can be read."""
     starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
     if not starts:
         return None
-    start, end = min(starts), max(text.rfind("}"), text.rfind("]"))
-    body = _COMMA.sub(r"\1", text[start : end + 1])
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+    body = text[min(starts) : max(text.rfind("}"), text.rfind("]")) + 1]
+    for tried in (body, _COMMA.sub(r"\1", body)):
+        try:
+            return json.loads(tried)
+        except (ValueError, RecursionError):
+            continue
+    return None
 
 
 def _of_json(value: Any) -> list[tuple[str, str]] | None:
@@ -152,9 +160,14 @@ _JUDGE = (
 )
 
 
-def judge_request(passage: Passage, queries: Sequence[str], spec: LanguageModel) -> dict[str, Any]:
-    """The request for a score of each query of a passage."""
-    lines = [_titled(passage, "Passage"), "Queries:"]
+def judge_request(
+    passage: Passage, following: Passage | None, queries: Sequence[str], spec: LanguageModel
+) -> dict[str, Any]:
+    """The request for a score of each query of a passage. ``following``: the second passage of queries that
+    need both."""
+    lines = [_titled(passage, "Passage")]
+    lines += [_titled(following, "Next passage of the same document")] if following is not None else []
+    lines += ["Queries:"]
     lines += [f"{number}. {query}" for number, query in enumerate(queries, 1)]
     return {
         "model": spec.model,
@@ -170,12 +183,12 @@ def judge_request(passage: Passage, queries: Sequence[str], spec: LanguageModel)
 
 def read_scores(text: str, count: int) -> list[float] | None:
     """One score for each query; None if the answer does not have them."""
-    value = _repaired(text)
+    value = _repaired(text[:_MOST_READ])
     if isinstance(value, dict):
         value = next((inner for inner in value.values() if isinstance(inner, list)), None)
     if not isinstance(value, list) or len(value) != count:
         return None
     try:
         return [float(item["score"] if isinstance(item, dict) else item) for item in value]
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         return None

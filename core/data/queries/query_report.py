@@ -29,6 +29,7 @@ class QueryReport:
     left_out: Counter[str] = field(default_factory=Counter)
     extended: int = 0
     boilerplate_sections: int = 0
+    unjudged: int = 0
     language_model: dict[str, Any] | None = None
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     _shown: list[tuple[float, dict[str, str]]] = field(default_factory=list)
@@ -59,7 +60,7 @@ class QueryReport:
             "examples": self.examples,
         }
         if self.language_model is not None:
-            found["language_model"] = self.language_model
+            found["language_model"] = {**self.language_model, "unjudged_queries": self.unjudged}
         return found
 
 

@@ -98,7 +98,10 @@ def _query_of(row: Row) -> RealQuery:
             f"document that answers it ({', '.join(_DOCUMENT_NAMES[:6])}); it has {', '.join(row.values)}"
         )
     name = str(document).strip()
-    return RealQuery(check_text(query.strip()), (name, *_pages_of(name)))
+    try:
+        return RealQuery(check_text(query.strip()), (check_text(name), *_pages_of(name)))
+    except ValueError as error:
+        raise BadData(f"{row.file}, line {row.line}: {error}") from error
 
 
 def _pages_of(name: str) -> Iterator[str]:

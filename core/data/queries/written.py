@@ -1,6 +1,6 @@
 """Queries that a language model writes: which passages are asked about, and what becomes of the answers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,16 @@ from core.data.documents.passage import Passage
 from core.data.queries.choosing import Query
 from core.data.queries.corpus_words import distinct_words
 from core.data.queries.passage_file import Corpus
-from core.data.queries.prompts import judge_request, read_queries, read_scores, request_for
+from core.data.queries.prompts import (
+    drawn_types,
+    judge_request,
+    read_queries,
+    read_scores,
+    request_for,
+)
 from core.data.queries.query_report import QueryReport
 from core.language_model.answers import Answer, Answers, answer_key
-from core.language_model.asking import Asking, ask_all
+from core.language_model.asking import Asking, Prompt, ask_all
 from core.language_model.chat import Chat, Limits
 from core.language_model.endpoints import settle_endpoint
 from core.runtime.context import RunContext
@@ -37,11 +43,11 @@ class WrittenQueries:
     answers: Answers
     asked: np.ndarray  # [passages] of bool
 
-    def requests(self) -> Iterator[dict[str, Any]]:
+    def prompts(self) -> Iterator[Prompt]:
         """One for each passage that is asked about."""
         for number, passage, following in self.corpus.followed():
             if self.asked[number]:
-                yield request_for(passage, following, self.spec)
+                yield Prompt(request_for(passage, following, self.spec), has_queries)
 
     def of(
         self, number: int, passage: Passage, following: Passage | None, report: QueryReport
@@ -51,29 +57,36 @@ class WrittenQueries:
             return []
         request = request_for(passage, following, self.spec)
         found: list[Query] = []
-        for kind, text in read_queries(self._answer(request, lambda text: bool(read_queries(text)))):
+        needs_both = following is not None and "multi_hop" in drawn_types(passage, self.spec)
+        for kind, text in read_queries(self._answer(Prompt(request, has_queries))):
             if reason := self._fault(text, passage, found):
                 report.leave_out(reason, text, passage)
                 continue
-            shared = kind == "multi_hop" and following is not None
-            found.append(Query(text, "llm", shared=shared))
+            found.append(Query(text, "llm", shared=needs_both and kind == "multi_hop"))
         return found
 
-    def judgements(self, report: QueryReport) -> Iterator[dict[str, Any]]:
-        """The request for the scores of each passage's queries."""
+    def judgements(self, report: QueryReport) -> Iterator[Prompt]:
+        """The prompt for the scores of each passage's queries."""
         for number, passage, following in self.corpus.followed():
             if found := self.of(number, passage, following, report):
-                yield judge_request(passage, [query.text for query in found], self.spec)
+                yield self._judgement(passage, following, found)
 
-    def judged(self, passage: Passage, queries: list[Query], report: QueryReport) -> list[Query]:
-        """The queries that the model scores high enough. One without a score stays."""
+    def _judgement(self, passage: Passage, following: Passage | None, queries: list[Query]) -> Prompt:
+        second = following if any(query.shared for query in queries) else None
+        request = judge_request(passage, second, [query.text for query in queries], self.spec)
+        return Prompt(request, lambda text: read_scores(text, len(queries)) is not None)
+
+    def judged(
+        self, passage: Passage, following: Passage | None, queries: list[Query], report: QueryReport
+    ) -> list[Query]:
+        """The queries that the model scores high enough. Those that have no score stay, and are counted."""
         judge = self.queries.filters.judge
         if judge is None or not queries:
             return queries
-        request = judge_request(passage, [query.text for query in queries], self.spec)
-        text = self._answer(request, lambda text: read_scores(text, len(queries)) is not None)
+        text = self._answer(self._judgement(passage, following, queries))
         scores = read_scores(text, len(queries))
         if scores is None:
+            report.unjudged += len(queries)
             return queries
         kept = []
         for query, score in zip(queries, scores, strict=True):
@@ -83,11 +96,11 @@ class WrittenQueries:
                 report.leave_out("judged too low", query.text, passage)
         return kept
 
-    def _answer(self, request: dict[str, Any], is_usable: Callable[[str], bool]) -> str:
+    def _answer(self, prompt: Prompt) -> str:
         answer: Answer | None = None
         for attempt in range(2):
-            answer = self.answers.find(answer_key(request, attempt)) or answer
-            if answer is not None and is_usable(answer.text):
+            answer = self.answers.find(answer_key(prompt.request, attempt)) or answer
+            if answer is not None and prompt.is_usable(answer.text):
                 break
         return answer.text if answer is not None else ""
 
@@ -103,6 +116,11 @@ class WrittenQueries:
                 if len(words & known) >= filters.near_duplicates * len(words | known):
                     return "nearly another query of the passage"
         return None
+
+
+def has_queries(text: str) -> bool:
+    """Whether an answer has any query that can be read."""
+    return bool(read_queries(text))
 
 
 def _overlap(query: str, text: str) -> float:
@@ -144,30 +162,31 @@ def write_queries(
     total = int(written.asked.sum())
     context.phase("asking")
 
-    def ask(requests: Iterator[dict[str, Any]], is_usable: Callable[[str], bool], before: int) -> Asking:
+    def ask(prompts: Iterator[Prompt], before: int) -> Asking:
         def told(found: Asking) -> None:
             done = found.answered + found.invalid + found.without_answer
             context.progress(min(done, total), total)
 
         left = None if spec.max_tokens_total is None else max(0, spec.max_tokens_total - before)
         return ask_all(
-            requests,
+            prompts,
             lambda: Chat(endpoint, limits, context.notice),
             answers,
             budget=left,
-            is_usable=is_usable,
             ask_again=spec.on_invalid == "retry",
             should_stop=context.should_stop,
             told=told,
         )
 
-    found = ask(written.requests(), lambda text: bool(read_queries(text)), 0)
+    found = ask(written.prompts(), 0)
     context.check_stop()
+    context.incomplete |= bool(found.without_answer or found.budget_reached)
     report.language_model = _said(spec, total, found)
     if queries.filters.judge is not None and not found.budget_reached:
         quiet = QueryReport(spec.seed)
-        judged = ask(written.judgements(quiet), lambda text: "[" in text, found.tokens)
+        judged = ask(written.judgements(quiet), found.tokens)
         context.check_stop()
+        context.incomplete |= bool(judged.without_answer or judged.budget_reached)
         report.language_model["judge"] = _said(spec, total, judged)
     _tell(spec, total, found, context)
     context.phase("preparing")

@@ -91,7 +91,7 @@ def _endpoint(text: str) -> str:
         raise ValueError(f"an endpoint must be a URL: {error}") from error
     if not parts.hostname or port == 0 or not text.isascii() or any(letter.isspace() for letter in text):
         raise ValueError("an endpoint must be a URL in ASCII, with a host")
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+    if parts.username is not None or parts.password is not None or "?" in text or "#" in text:
         raise ValueError("an endpoint has no user name, query or fragment: a key belongs in the environment")
     return text.rstrip("/")
 
@@ -163,6 +163,12 @@ class RoundTrip(Strict):
 
 class TeacherScore(Strict):
     """A cross-encoder scores each query with its passage (GPL, arXiv 2112.07577)."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "TeacherScore":
+        if self.min_score is None and not self.keep_scores:
+            raise ValueError("cross_encoder needs min_score or keep_scores: otherwise it changes nothing")
+        return self
 
     model: ModelReference
     min_score: float | None = Field(None, ge=-1e9, le=1e9, description="Leave out queries that score less.")

@@ -90,6 +90,10 @@ def prepare_data(
     made: Expanded, inputs: RecipeInputs, facts: DataFacts, around: Surroundings
 ) -> PreparedPairs:
     """The stage that makes pairs, a corpus, and a split that does not leak."""
+    if facts.kind != "documents" and (inputs.llm or inputs.queries):
+        raise refusal(
+            "llm" if inputs.llm else "queries", f"{inputs.data} holds rows, which have queries of their own"
+        )
     if facts.is_split or (facts.judged and inputs.test and "train" in facts.splits):
         return _as_it_is(made, inputs, facts)
     listed = ", ".join(facts.splits) or "none"
@@ -105,10 +109,6 @@ def prepare_data(
         "task": "retrieval",
         "seed": inputs.seed,
     }
-    if facts.kind != "documents" and (inputs.llm or inputs.queries):
-        raise refusal(
-            "llm" if inputs.llm else "queries", f"{inputs.data} holds rows, which have queries of their own"
-        )
     made.characters = facts.characters or made.characters
     if facts.count is not None and facts.kind == "rows" and facts.count < _FEWEST:
         raise refusal("data", f"{inputs.data} has {facts.count} rows: at least {_FEWEST} are needed")
@@ -172,13 +172,13 @@ def prepare_data(
 @dataclass(frozen=True)
 class TrainingPlan:
     """How a recipe trains. ``dataset``: what on. ``most_batch``: pairs in a step, where there are enough.
-    ``epochs`` with a GPU and without; with ``enough_steps``, so many more or fewer epochs as it takes to come
-    near these steps. ``fields`` go into the spec as they are."""
+    ``enough_pairs``: fewer are trained on several times; None: the epochs depend on the device alone.
+    ``fields`` go into the spec as they are."""
 
     learning_rate: float
     dataset: str | dict[str, Any] = "stage:mine/dataset"
     most_batch: int = 64
-    enough_steps: int | None = None
+    enough_pairs: int | None = None
     fields: dict[str, Any] = field(default_factory=dict)
 
 
@@ -222,10 +222,9 @@ def train_model(
 
 
 def _choose_epochs(made: Expanded, data: PreparedPairs, batch: int, *, gpu: bool, plan: TrainingPlan) -> int:
-    if plan.enough_steps is not None:
-        per_epoch = max(1, data.pairs / batch)
-        epochs = min(_MOST_EPOCHS, max(1, round(plan.enough_steps / per_epoch)))
-        why = f"About {round(per_epoch * epochs):,} steps."
+    if plan.enough_pairs is not None:
+        epochs = min(_MOST_EPOCHS, max(1, round(plan.enough_pairs / data.pairs)))
+        why = f"About {round(data.pairs / batch * epochs):,} steps of {batch} pairs."
         return int(made.choose("train", "epochs", epochs, why))
     epochs = 1 if data.pairs >= 20_000 or not gpu else 3
     why = (

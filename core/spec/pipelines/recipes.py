@@ -72,8 +72,9 @@ def _dense(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expa
 
 def _documents(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expanded:
     """No mined negatives: of passages on one subject many answer a made query (measured: on Cranfield, mined
-    negatives made the model worse on real questions). More epochs than for rows, and half of the base model's
-    weights, since made queries are few and narrow.
+    negatives made the model worse on real questions). Instead the batch is large, since each passage of it is a
+    negative. Few documents are trained on several times at a high rate, and the result is averaged with the
+    base model (measured: of rate, batch and average, this has gained most on Cranfield and SciFact together).
     """
     made = Expanded()
     data = prepare_data(made, inputs, facts, around)
@@ -85,10 +86,10 @@ def _documents(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> 
         "Made queries are narrower than those of people: the average with the base model forgets less.",
     )
     plan = TrainingPlan(
-        5e-5,
+        1e-4,
         dataset=data.train,
-        most_batch=64 if around.device == "cuda" else 32,
-        enough_steps=_DOCUMENT_STEPS,
+        most_batch=128,
+        enough_pairs=_DOCUMENT_PAIRS,
         fields={"merge": {"base_weight": merge}},
     )
     train_model(made, inputs, data, around, plan)
@@ -97,7 +98,8 @@ def _documents(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> 
     return made
 
 
-_DOCUMENT_STEPS = 150
+_DOCUMENT_PAIRS = 5000
+"""Pairs that are trained on, each time counted."""
 
 
 def _gpl(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expanded:
