@@ -72,7 +72,7 @@ def _dense(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expa
 
 def _documents(inputs: RecipeInputs, facts: DataFacts, around: Surroundings) -> Expanded:
     """No mined negatives: of passages on one subject many answer a made query (measured: on Cranfield, mined
-    negatives made the model worse on real questions). Instead the batch is large, since each passage of it is a
+    negatives made the model worse on real questions). Instead the batch is large: each passage in it is a
     negative. Few documents are trained on several times at a high rate, and the result is averaged with the
     base model (measured: of rate, batch and average, this has gained most on Cranfield and SciFact together).
     """
