@@ -138,7 +138,7 @@ def _of_block(text: str, block: Block, span: Span, title: str) -> Iterator[Draft
         for match in _DEFINED.finditer(body):
             words = one_line(match["text"])
             if _LETTER.search(words) and not is_question(words):
-                yield Draft("definitions", (words, joined(title, words)), (_at(match, block.start),))
+                yield Draft("definitions", (words,), (_at(match, block.start),))
     for pattern in (_IMAGE, _RST_CAPTION):
         for match in pattern.finditer(body):
             words = one_line(match["text"])

@@ -22,6 +22,9 @@ _MOST_HIDDEN = 0.5
 _GIVEN = 1e6
 """The weight of queries that stand beside a passage: all others come behind."""
 
+_ALONE: frozenset[QueryKind] = frozenset({"links", "definitions"})
+"""Kinds whose words must say by themselves what they are about: "here" and "Note" do not."""
+
 _CHECKED = 4096
 
 
@@ -140,7 +143,7 @@ def _settle(
     if draft.kind == "given" or draft.kind in SELF_SUPERVISED:  # the latter are checked when all are there
         return draft.forms[0]
     forms = [form for form in draft.forms if corpus.words.is_specific(form)]
-    if not forms and draft.kind != "links":  # a title with all titles above it names what it can
+    if not forms and draft.kind not in _ALONE:  # a title with all titles above it names what it can
         forms = list(draft.forms[-1:])
     if not forms:
         report.leave_out("not specific", draft.forms[0], passage)
