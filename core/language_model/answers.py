@@ -58,7 +58,6 @@ class Answers:
             self._use_wal()
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute(_TABLE)
-        self.path.touch()  # in use: caches drop what was not used for long
 
     def find(self, key: str) -> Answer | None:
         row = self._connection.execute(

@@ -129,4 +129,9 @@ class JobSpec(Strict):
 
     def find_references(self) -> list[FoundReference]:
         """Every reference in the spec. ``bm25`` is none."""
-        return [found for found in find_references(self, self.REFERENCES) if found.text != "bm25"]
+        places = find_references(self._with_references(), self.REFERENCES)
+        return [found for found in places if found.text != "bm25"]
+
+    def _with_references(self) -> Strict | Mapping[str, Any]:
+        """Where `REFERENCES` are looked for."""
+        return self

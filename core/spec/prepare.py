@@ -1,6 +1,7 @@
 """``kind: prepare``: files into one clean dataset, with a count of every row that is left out."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -8,7 +9,7 @@ from core.spec.job import Difficulty, JobSpec, Resources
 from core.spec.parts.base import BARE_REFERENCES, BY_SHAPE, Strict
 from core.spec.parts.options import RejectShare, Seed, SplitName
 from core.spec.parts.queries import Queries
-from core.spec.parts.reference_places import FoundReference, ReferencePlace, find_references
+from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import DatasetReference
 from core.spec.parts.rows import RowOptions
 
@@ -331,8 +332,7 @@ class PrepareSpec(JobSpec):
             return {"easy": 0.25, "medium": 0.40, "hard": 0.35}
         return {"easy": 0.20, "medium": 0.35, "hard": 0.45}
 
-    def find_references(self) -> list[FoundReference]:
-        """Every reference in the spec, and the documents that `sources` adds."""
+    def _with_references(self) -> Mapping[str, Any]:
+        """The spec's own, and the documents that `sources` adds."""
         sources = self.sources if isinstance(self.source, list) else self.sources[0]
-        found = find_references({"source": sources, "queries": self.queries}, self.REFERENCES)
-        return [reference for reference in found if reference.text != "bm25"]
+        return {"source": sources, "queries": self.queries}

@@ -4,6 +4,8 @@ from collections import defaultdict
 from typing import Protocol
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 
 class NearTexts(Protocol):
@@ -54,3 +56,10 @@ def neighbours(pairs: np.ndarray) -> dict[int, list[int]]:
         found[one].append(two)
         found[two].append(one)
     return dict(found)
+
+
+def connected(one: np.ndarray, two: np.ndarray, size: int) -> np.ndarray:
+    """The number of each node's group, where ``one`` and ``two`` [links] are linked, however indirectly.
+    [size]"""
+    links = coo_array((np.ones(len(one), bool), (one, two)), shape=(size, size))
+    return np.asarray(connected_components(links, directed=False)[1], np.int64)

@@ -15,7 +15,7 @@ import numpy as np
 import rensa
 
 from core.data.dedup.mixing import mix
-from core.data.rows.hashing import text_hash
+from core.data.rows.hashing import WordHashes, text_hash
 
 _PERMUTATIONS = 128
 _HIGH = 0.7
@@ -34,22 +34,11 @@ _COMPARED = 32
 """Of the texts that share a band, each is compared with so many before it, and with the first."""
 
 _READ_ROWS = 1 << 16
-_KNOWN_WORDS = 1 << 20
 _ODD = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
 
 
 def _words(text: str) -> list[str]:
     return (_ASCII_WORDS if text.isascii() else _WORDS).findall(text)
-
-
-class _WordHashes(dict[str, int]):
-    """Remembers the hashes of words; forgets them all when they become too many."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) >= _KNOWN_WORDS:
-            self.clear()
-        self[word] = found = text_hash(word)
-        return found
 
 
 _PARTS = ("rows", "names", "bands", "hashes", "counts")
@@ -65,7 +54,7 @@ class Sketches:
         self._bands = _PERMUTATIONS // self._in_band
         self._paths = {part: folder / f"{name}.{part}" for part in _PARTS}
         self._files: dict[str, IO[bytes]] = {part: path.open("wb") for part, path in self._paths.items()}
-        self._words = _WordHashes()
+        self._words = WordHashes()
         self._sketched = 0
 
     def add(self, texts: Sequence[str]) -> None:

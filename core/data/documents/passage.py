@@ -1,9 +1,23 @@
 """A piece of a document, and what its author says about it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from core.spec.parts.queries import QueryKind
+
+Spans = tuple[tuple[int, int], ...]
+"""Parts of a text: where each begins and ends."""
+
+
+def flatten_spans(spans: Spans) -> list[int]:
+    """Spans as one list of numbers, for a column of a table."""
+    return [place for span in spans for place in span]
+
+
+def pair_spans(places: Sequence[int]) -> Spans:
+    """The opposite of `flatten_spans`."""
+    return tuple(zip(places[::2], places[1::2], strict=True))
 
 
 @dataclass(frozen=True)
@@ -17,7 +31,7 @@ class Draft:
 
     kind: QueryKind
     forms: tuple[str, ...]
-    spans: tuple[tuple[int, int], ...] = ()
+    spans: Spans = ()
     section: int = -1
 
 
@@ -47,7 +61,7 @@ class Passage:
     start: int = 0
     end: int = 0
     drafts: tuple[Draft, ...] = ()
-    sections: tuple[tuple[int, int], ...] = ()
+    sections: Spans = ()
     anchors: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
 

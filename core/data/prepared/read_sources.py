@@ -190,8 +190,7 @@ class Gatherer:
 
     def add_passage(self, passage: Passage) -> None:
         """A passage of a document. Its queries are made when all passages are there."""
-        if len(passage.text.strip()) < self._spec.cleaning.min_document or not passage.text.strip():
-            self.leave_out("nothing is left of the passage", passage.id, passage.text)
+        if self._is_too_short(passage):
             return
         if self._waiting is None:
             queries = self._spec.queries
@@ -218,11 +217,17 @@ class Gatherer:
 
     def add_chunk(self, passage: Passage) -> None:
         """A passage that nobody asks for. Its own queries stay beside it."""
-        if len(passage.text.strip()) < self._spec.cleaning.min_document or not passage.text.strip():
-            self.leave_out("nothing is left of the passage", passage.id, passage.text)
+        if self._is_too_short(passage):
             return
         given = [draft.forms[0] for draft in passage.drafts if draft.kind == "given"]
         self._keep_passage(passage, passage.text.strip(), given)
+
+    def _is_too_short(self, passage: Passage) -> bool:
+        """Whether a passage has less text than ``cleaning.min_document``; then it is left out."""
+        too_short = len(passage.text.strip()) < self._spec.cleaning.min_document
+        if too_short:
+            self.leave_out("nothing is left of the passage", passage.id, passage.text)
+        return too_short
 
     def _add_asked(self, asked: AskedPassage) -> None:
         passage = asked.passage

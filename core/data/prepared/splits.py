@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from core.data.dedup.alike import neighbours
+from core.data.dedup.alike import connected, neighbours
 from core.data.dedup.mixing import mix
 
 
@@ -84,10 +82,8 @@ def components(
         one.append(queries.same_as)
         two.append(inverse + nodes)
         nodes += len(known)
-    ends = np.concatenate(one), np.concatenate(two)
-    links = coo_array((np.ones(len(ends[0]), bool), ends), shape=(nodes, nodes))
-    _, found = connected_components(links, directed=False)
-    return np.asarray(found[queries.same_as], np.int64)
+    found = connected(np.concatenate(one), np.concatenate(two), nodes)
+    return np.asarray(found[queries.same_as])
 
 
 _OF_SAMPLES = 1 << 40

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.data.rows.hashing import text_hash
+from core.data.rows.hashing import WordHashes, text_hash
 
 _SLOTS = 1 << 22
 """Words are counted by their hash. Two words that share a slot look a little more common than they are."""
 
-_KNOWN_WORDS = 1 << 20
 _WORD = re.compile(r"\w+(?:[+#]+(?!\w))?")
 """C++ and C# are other words than C."""
 
@@ -33,7 +32,7 @@ class CorpusWords:
     def __init__(self) -> None:
         self.passages = 0
         self._counts = np.zeros(_SLOTS, np.uint32)
-        self._slots: dict[str, int] = {}
+        self._hashes = WordHashes()
 
     def add(self, texts: Sequence[str]) -> None:
         """The next passages, each with its titles."""
@@ -42,12 +41,7 @@ class CorpusWords:
         self.passages += len(texts)
 
     def _slot(self, word: str) -> int:
-        slot = self._slots.get(word)
-        if slot is None:
-            if len(self._slots) >= _KNOWN_WORDS:
-                self._slots.clear()
-            slot = self._slots[word] = text_hash(word) % _SLOTS
-        return slot
+        return self._hashes[word] % _SLOTS
 
     def rarity(self, word: str) -> float:
         """The inverse document frequency ``log(N / n)``; that of a word in one passage for an unknown one."""

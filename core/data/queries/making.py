@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from core.data.documents.passage import Passage
+from core.data.documents.passage import Passage, flatten_spans, pair_spans
 from core.data.io.table_files import ArrowFile, read_batches
 from core.data.queries.choosing import Query, choose_queries, hidden_spans, without
 from core.data.queries.corpus_words import words_key
@@ -172,12 +172,11 @@ def _collect(
 
 
 def _row(number: int, query: Query) -> dict[str, object]:
-    spans = [place for span in query.spans for place in span]
     return {
         "passage": number,
         "text": query.text,
         "kind": query.kind,
-        "spans": spans,
+        "spans": flatten_spans(query.spans),
         "shared": query.shared,
     }
 
@@ -273,10 +272,9 @@ def _assembled(corpus: Corpus, table: _Table, report: QueryReport) -> Iterator[A
 
 
 def _query(row: dict[str, object]) -> Query:
-    spans: list[int] = row["spans"]  # type: ignore[assignment]
     return Query(
         str(row["text"]),
         row["kind"],  # type: ignore[arg-type]
-        tuple(zip(spans[::2], spans[1::2], strict=True)),
+        pair_spans(row["spans"]),  # type: ignore[arg-type]
         bool(row["shared"]),
     )

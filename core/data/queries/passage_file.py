@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from core.data.dedup.alike import connected
 from core.data.dedup.near_duplicates import Sketches
-from core.data.documents.passage import Draft, Passage
+from core.data.documents.passage import Draft, Passage, flatten_spans, pair_spans
 from core.data.io.table_files import ArrowFile, read_batches
 from core.data.queries.corpus_words import CorpusWords, words_key
 from core.data.rows.hashing import text_hash
@@ -219,8 +218,7 @@ def _components(same_as: np.ndarray, near: np.ndarray) -> np.ndarray:
         return np.zeros(0, np.int64)
     one = np.concatenate([np.arange(size), near[:, 0]])
     two = np.concatenate([same_as, near[:, 1]])
-    links = coo_array((np.ones(len(one), bool), (one, two)), shape=(size, size))
-    return np.asarray(connected_components(links, directed=False)[1], np.int64)
+    return connected(one, two, size)
 
 
 def _row(passage: Passage) -> dict[str, object]:
@@ -231,14 +229,14 @@ def _row(passage: Passage) -> dict[str, object]:
         "path": list(passage.path),
         "kinds": [draft.kind for draft in drafts],
         "forms": [list(draft.forms) for draft in drafts],
-        "spans": [[place for span in draft.spans for place in span] for draft in drafts],
+        "spans": [flatten_spans(draft.spans) for draft in drafts],
         "of_sections": [draft.section for draft in drafts],
     }
 
 
 def _passage(row: dict[str, list]) -> Passage:  # type: ignore[type-arg]
     drafts = tuple(
-        Draft(kind, tuple(forms), tuple(zip(spans[::2], spans[1::2], strict=True)), section)
+        Draft(kind, tuple(forms), pair_spans(spans), section)
         for kind, forms, spans, section in zip(
             row.pop("kinds"), row.pop("forms"), row.pop("spans"), row.pop("of_sections"), strict=True
         )

@@ -64,13 +64,17 @@ def request_for(passage: Passage, following: Passage | None, spec: LanguageModel
         lines.append("Write in the style of these queries of real users, which are about other things:")
         lines += [f"- {' '.join(example.split())}" for example in shown]
     lines.append(f"Language of the queries: {spec.language or 'that of the passage'}.")
+    return _request(spec, _SYSTEM, lines, spec.temperature)
+
+
+def _request(spec: LanguageModel, system: str, lines: list[str], temperature: float) -> dict[str, Any]:
     return {
         "model": spec.model,
         "messages": [
-            {"role": "system", "content": _SYSTEM},
+            {"role": "system", "content": system},
             {"role": "user", "content": "\n".join(lines)},
         ],
-        "temperature": spec.temperature,
+        "temperature": temperature,
         "max_tokens": spec.max_tokens,
         "seed": spec.seed,
     }
@@ -130,14 +134,20 @@ def _repaired(text: str) -> Any:
     return None
 
 
-def _of_json(value: Any) -> list[tuple[str, str]] | None:
-    """Queries of the form that was asked for, or of a list; None if the value has neither."""
+def _list_in(value: Any) -> list[Any] | None:
+    """A list, or the first list among the values of a mapping."""
     if isinstance(value, dict):
         value = next((inner for inner in value.values() if isinstance(inner, list)), None)
-    if not isinstance(value, list):
+    return value if isinstance(value, list) else None
+
+
+def _of_json(value: Any) -> list[tuple[str, str]] | None:
+    """Queries of the form that was asked for, or of a list; None if the value has neither."""
+    items = _list_in(value)
+    if items is None:
         return None
     found = []
-    for item in value:
+    for item in items:
         if isinstance(item, str):
             found.append(("", item))
         elif isinstance(item, dict) and isinstance(item.get("query"), str):
@@ -169,24 +179,13 @@ def judge_request(
     lines += [_titled(following, "Next passage of the same document")] if following is not None else []
     lines += ["Queries:"]
     lines += [f"{number}. {query}" for number, query in enumerate(queries, 1)]
-    return {
-        "model": spec.model,
-        "messages": [
-            {"role": "system", "content": _JUDGE},
-            {"role": "user", "content": "\n".join(lines)},
-        ],
-        "temperature": 0.0,
-        "max_tokens": spec.max_tokens,
-        "seed": spec.seed,
-    }
+    return _request(spec, _JUDGE, lines, 0.0)
 
 
 def read_scores(text: str, count: int) -> list[float] | None:
     """One score for each query; None if the answer does not have them."""
-    value = _repaired(text[:_MOST_READ])
-    if isinstance(value, dict):
-        value = next((inner for inner in value.values() if isinstance(inner, list)), None)
-    if not isinstance(value, list) or len(value) != count:
+    value = _list_in(_repaired(text[:_MOST_READ]))
+    if value is None or len(value) != count:
         return None
     try:
         return [float(item["score"] if isinstance(item, dict) else item) for item in value]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,12 +56,12 @@ class WrittenQueries:
             return []
         request = request_for(passage, following, self.spec)
         found: list[Query] = []
-        needs_both = following is not None and "multi_hop" in drawn_types(passage, self.spec)
         for kind, text in read_queries(self._answer(Prompt(request, has_queries))):
             if reason := self._fault(text, passage, found):
                 report.leave_out(reason, text, passage)
                 continue
-            found.append(Query(text, "llm", shared=needs_both and kind == "multi_hop"))
+            shared = kind == "multi_hop" and following is not None and kind in drawn_types(passage, self.spec)
+            found.append(Query(text, "llm", shared=shared))
         return found
 
     def judgements(self, report: QueryReport) -> Iterator[Prompt]:
@@ -157,7 +156,7 @@ def write_queries(
         return None
     endpoint = settle_endpoint(spec, context.request.endpoints)
     limits = Limits(spec.concurrency, spec.requests_per_minute, spec.max_retries, spec.timeout_seconds)
-    answers = Answers(Path(context.request.cache) / "answers", spec.model)
+    answers = Answers(context.request.cache / "answers", spec.model)
     written = WrittenQueries(corpus, queries, spec, answers, _asked(corpus, spec))
     total = int(written.asked.sum())
     context.phase("asking")
@@ -223,7 +222,6 @@ def _tell(spec: LanguageModel, total: int, found: Asking, context: RunContext) -
             "continues from here.",
             "warning",
         )
-    missing = found.without_answer + found.invalid
     if found.without_answer:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in found.reasons.most_common(3))
         context.notice(
@@ -231,5 +229,5 @@ def _tell(spec: LanguageModel, total: int, found: Asking, context: RunContext) -
             f"({reasons}). The same job asks for them again.",
             "warning",
         )
-    if found.invalid and missing:
+    if found.invalid:
         context.notice(f"{found.invalid:,} answers could not be used: no query in them.", "warning")

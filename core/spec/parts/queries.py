@@ -11,22 +11,6 @@ from core.spec.parts.options import MaxLength, Seed
 from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import DatasetReference, ModelReference
 
-QueryKind = Literal[
-    "given",
-    "titles",
-    "questions",
-    "description",
-    "docstring",
-    "links",
-    "definitions",
-    "captions",
-    "first_sentence",
-    "inverse_cloze",
-    "crops",
-    "llm",
-]
-"""Where a query comes from. ``given``: it stands beside the passage in the source."""
-
 QuerySource = Literal[
     "titles",
     "questions",
@@ -40,6 +24,10 @@ QuerySource = Literal[
     "crops",
     "llm",
 ]
+"""What queries are made of."""
+
+QueryKind = Literal["given"] | QuerySource
+"""Where a query comes from. ``given``: it stands beside the passage in the source."""
 
 SELF_SUPERVISED: frozenset[QueryKind] = frozenset({"inverse_cloze", "crops"})
 """Queries that are parts of their passages. They are never tested on."""
