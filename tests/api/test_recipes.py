@@ -146,7 +146,9 @@ def test_every_size_gives_a_pipeline_that_validates(count, name, device):
     stages = plan_stages(PipelineSpec(stages=made.stages), ids)
     assert {stage.name for stage in stages} == set(made.stages)
     assert {choice.stage for choice in made.choices} <= set(made.stages)
-    assert min(made.stages["prepare"]["split"][name] for name in ("dev", "test")) > 0
+    split = made.stages["prepare"]["split"]
+    assert split["test"] > 0
+    assert (split["dev"] > 0) is ("evaluation" in made.stages["train"])
 
 
 def split(count) -> dict:
@@ -297,13 +299,29 @@ def test_inputs_that_do_not_fit(http, recipe, inputs, sentence):
     assert sentence in answer.text
 
 
-@pytest.mark.parametrize(("documents", "epochs"), [(200, 5), (2_000, 3), (100_000, 1)])
-def test_few_documents_are_trained_on_more_often_and_measured_as_seldom_as_it_pays(documents, epochs):
+@pytest.mark.parametrize(("documents", "epochs"), [(200, 5), (2_000, 2), (100_000, 1)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_few_documents_are_trained_on_more_often_and_measured_as_seldom_as_it_pays(documents, epochs, device):
     inputs = RecipeInputs(data="file:/d", base_model="o/m")
-    made = expand("documents", inputs, DataFacts("documents", documents, 800), Surroundings())
-    train = made.stages["train"]
+    made = expand("documents", inputs, DataFacts("documents", documents, 800), Surroundings(device=device))
+    train, split = made.stages["train"], made.stages["prepare"]["split"]
     assert train["epochs"] == epochs
-    steps = made.pairs * train["epochs"] / train["batch_size"]
-    evaluations = steps / train["evaluation"]["every_steps"]
-    assert evaluations <= 9
-    assert evaluations * documents <= max(steps * train["batch_size"] * 3, documents) * 1.1
+    pairs = made.pairs * train["epochs"]
+    if "evaluation" not in train:
+        assert (device, split["dev"]) == ("cpu", 0)
+        assert 4 * documents > pairs, "a measurement would have cost little"
+        assert any(choice.field == "evaluation" and choice.value is None for choice in made.choices)
+        return
+    assert split["dev"] > 0
+    between = pairs / train["batch_size"] / train["evaluation"]["every_steps"]
+    assert between <= 9
+    if device == "cpu":
+        assert (between + 2) * documents <= pairs * 3 / 2
+
+
+def test_a_measurement_of_a_reranker_reads_its_candidates_alone():
+    inputs = RecipeInputs(data="file:/d", base_model="o/m")
+    made = expand("reranker", inputs, DataFacts("documents", 30_000, 800), Surroundings())
+    assert made.stages["train"]["evaluation"]["rerank"]["depth"] == 50
+    made = expand("pairs", inputs, DataFacts("rows", 30_000, 800), Surroundings())
+    assert made.stages["train"]["evaluation"]["every_steps"] > 100

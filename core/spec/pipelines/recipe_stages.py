@@ -23,6 +23,7 @@ _SECTION = 1000
 _MADE = "made-queries"
 """Name of a test whose queries are made of the documents: it is a part of every verdict."""
 
+_MOST_BATCH = 64
 _BATCHES = 10
 """An epoch has at least so many steps."""
 
@@ -171,14 +172,15 @@ def prepare_data(
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How a recipe trains. ``dataset``: what on. ``most_batch``: pairs in a step, where there are enough.
-    ``enough_pairs``: fewer are trained on several times; None: the epochs depend on the device alone.
-    ``fields`` go into the spec as they are."""
+    """How a recipe trains. ``dataset``: what on. ``enough_pairs``: fewer are trained on several times; None:
+    the epochs depend on the device alone. ``measuring``: the time for measurements while training, as a share
+    of the training's own. ``depth``: of a reranker's candidates. ``fields`` go into the spec as they are."""
 
     learning_rate: float
     dataset: str | dict[str, Any] = "stage:mine/dataset"
-    most_batch: int = 64
     enough_pairs: int | None = None
+    measuring: float = 1.0
+    depth: int | None = None
     fields: dict[str, Any] = field(default_factory=dict)
 
 
@@ -187,11 +189,11 @@ def train_model(
 ) -> None:
     """The stage that trains, and stops when the dev split no longer improves."""
     gpu = around.device == "cuda"
-    batch = 2 ** int(math.log2(min(plan.most_batch, max(8, data.pairs // _BATCHES))))
+    batch = 2 ** int(math.log2(min(_MOST_BATCH, max(8, data.pairs // _BATCHES))))
     made.choose("train", "batch_size", batch, f"About {data.pairs:,} pairs to train on.")
     epochs = _choose_epochs(made, data, batch, gpu=gpu, plan=plan)
     made.pairs = data.pairs
-    steps = math.ceil(data.pairs * epochs / batch)
+    evaluation = _choose_evaluations(made, data, around, round(data.pairs * epochs), batch, plan)
     stage: dict[str, Any] = {
         "kind": "train",
         "base_model": inputs.base_model,
@@ -199,11 +201,7 @@ def train_model(
         "batch_size": batch,
         "epochs": epochs,
         "learning_rate": plan.learning_rate,
-        "evaluation": {
-            **({"datasets": [data.dev]} if data.dev else {"holdout": 0.05}),
-            "every_steps": _choose_evaluations(made, data, steps, batch, gpu=gpu),
-            "early_stopping": {"metric": "ndcg@10", "patience": 3},
-        },
+        **({"evaluation": evaluation} if evaluation else {}),
         "seed": inputs.seed,
         **plan.fields,
     }
@@ -233,17 +231,45 @@ def _choose_epochs(made: Expanded, data: PreparedPairs, batch: int, *, gpu: bool
     return int(made.choose("train", "epochs", epochs, why))
 
 
-def _choose_evaluations(made: Expanded, data: PreparedPairs, steps: int, batch: int, *, gpu: bool) -> int:
-    """Steps between two evaluations: about eight, if all of them take no longer than the training."""
+def _choose_evaluations(
+    made: Expanded, data: PreparedPairs, around: Surroundings, pairs: int, batch: int, plan: TrainingPlan
+) -> dict[str, Any] | None:
+    """What is measured while training: before, after, and up to eight times between, as far as there is time.
+    Without a GPU that is often not even once; then dev is trained on."""
     count = _EVALUATIONS
-    why = "dev is measured about eight times, and the best weights are kept."
-    if not gpu and data.dev is not None:
-        # A step reads each text three times, forward and backward; an evaluation reads the corpus once.
-        count = max(1, min(_EVALUATIONS, steps * batch * 3 // max(1, data.documents)))
-        if count < _EVALUATIONS:
-            why = f"dev is measured about {count + 1} times: each time the whole corpus is encoded."
-    every = max(5, math.ceil(steps / count))
-    return int(made.choose("train", "evaluation.every_steps", every, f"About {steps:,} steps: {why}"))
+    if around.device != "cuda":
+        whole = min(around.tokens, made.characters / _CHARACTERS_PER_TOKEN)
+        # A step costs three times a forward pass over its documents; queries are short.
+        trained = 3 * pairs * (1 + made.negatives) * min(_CPU_TOKENS, whole)
+        read = data.documents if plan.depth is None else _DEV_QUERIES[0] * plan.depth
+        before_and_after = 3 if "merge" in plan.fields else 2
+        affordable = int(plan.measuring * trained / (max(1, read) * whole))
+        count = min(count, affordable - before_and_after)
+    if count < 1:
+        split = made.stages.get("prepare", {}).get("split")
+        if split is not None:
+            split["dev"] = 0
+        made.choose(
+            "train",
+            "evaluation",
+            None,
+            f"The workers have no GPU, and each measurement encodes about {read:,} texts: nothing is "
+            "measured while training. Base and trained model are compared afterwards.",
+        )
+        return None
+    steps = math.ceil(pairs / batch)
+    every = made.choose(
+        "train",
+        "evaluation.every_steps",
+        max(5, math.ceil(steps / (count + 1))),
+        f"About {steps:,} steps: dev is measured about {count} times between start and end, and the best "
+        "weights are kept.",
+    )
+    return {
+        **({"datasets": [data.dev]} if data.dev else {"holdout": 0.05}),
+        "every_steps": every,
+        "early_stopping": {"metric": "ndcg@10", "patience": 3},
+    }
 
 
 _EVALUATIONS = 8
