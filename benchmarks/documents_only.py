@@ -69,10 +69,11 @@ def stages_of(arm: str, inputs: dict[str, Any], facts: DataFacts, llm: dict[str,
             "of": ["titles", "description", "docstring", "first_sentence"],
             "filters": {"ambiguous": "keep", "boilerplate": None},
         }
-        stages["mine"]["num_negatives"] = 1
-        stages["train"] |= {"epochs": 1, "learning_rate": 5e-5, "lengths": {"document": 128}}
-        for name in ("merge", "max_steps", "loss"):
-            stages["train"].pop(name, None)
+        train = stages.pop("train")
+        mine = {"kind": "mine", "dataset": train["dataset"], "num_negatives": 1, "seed": inputs["seed"]}
+        train |= {"epochs": 1, "learning_rate": 5e-5, "dataset": "stage:mine/dataset"}
+        del train["merge"]
+        stages |= {"mine": mine, "train": train}
     return stages
 
 

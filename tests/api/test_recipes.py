@@ -319,6 +319,14 @@ def test_few_documents_are_trained_on_more_often_and_measured_as_seldom_as_it_pa
         assert (between + 2) * documents <= pairs * 3 / 2
 
 
+def test_without_a_test_of_its_own_the_data_keep_a_split_to_measure_on():
+    """A set without any split would be a test as a whole."""
+    inputs = RecipeInputs(data="file:/d", base_model="o/m", test="file:/t")
+    made = expand("documents", inputs, DataFacts("documents", 2_000, 800), Surroundings())
+    assert "evaluation" not in made.stages["train"]
+    assert made.stages["prepare"]["split"]["dev"] > 0
+
+
 def test_a_measurement_of_a_reranker_reads_its_candidates_alone():
     inputs = RecipeInputs(data="file:/d", base_model="o/m")
     made = expand("reranker", inputs, DataFacts("documents", 30_000, 800), Surroundings())

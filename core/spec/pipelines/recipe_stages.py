@@ -235,7 +235,7 @@ def _choose_evaluations(
     made: Expanded, data: PreparedPairs, around: Surroundings, pairs: int, batch: int, plan: TrainingPlan
 ) -> dict[str, Any] | None:
     """What is measured while training: before, after, and up to eight times between, as far as there is time.
-    Without a GPU that is often not even once; then dev is trained on."""
+    Without a GPU that is often not even once."""
     count = _EVALUATIONS
     if around.device != "cuda":
         whole = min(around.tokens, made.characters / _CHARACTERS_PER_TOKEN)
@@ -247,7 +247,7 @@ def _choose_evaluations(
         count = min(count, affordable - before_and_after)
     if count < 1:
         split = made.stages.get("prepare", {}).get("split")
-        if split is not None:
+        if split is not None and split["test"]:  # a set without any split would be a test as a whole
             split["dev"] = 0
         made.choose(
             "train",
