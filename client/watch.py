@@ -1,4 +1,4 @@
-"""A job's progress on a terminal: one live line, and what happened above it."""
+"""A job's progress on a terminal: one live line, and what happened above it. In a log: a line every tenth."""
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -55,6 +55,8 @@ def _bars(console: Console) -> Bars:
         TextColumn("{task.fields[eta]}"),
         console=console,
         transient=True,
+        refresh_per_second=4,
+        disable=not console.is_terminal,  # else it draws ten times a second for nobody
     )
 
 
@@ -66,20 +68,19 @@ class _Line:
         self._before = f"{stage}: " if stage else ""
         self._task = progress.add_task("", total=1, phase=f"{self._before}queued", step="", note="", eta="")
         self._notes: dict[str, str] = {}
+        self._phase, self._tenths = "", 0
 
     def show(self, event: EventView) -> None:
         match event.data:
             case StateChange() as change:
                 self._state(change)
             case PhaseChange(phase=phase):
+                self._phase = phase
                 self._progress.update(self._task, phase=self._before + phase)
             case Progress(fraction=fraction, step=step, total_steps=total, eta_seconds=eta):
-                self._progress.update(
-                    self._task,
-                    completed=fraction,
-                    step=f"{step}/{total}",
-                    eta=f"about {_duration(eta)} left" if eta else "",
-                )
+                left = f"about {_duration(eta)} left" if eta else ""
+                self._progress.update(self._task, completed=fraction, step=f"{step}/{total}", eta=left)
+                self._log(fraction, f"{step}/{total}", left)
             case Metrics(step=step, values=values):
                 self._metrics(step, values)
             case Notice(level=level, message=message):
@@ -93,6 +94,12 @@ class _Line:
         elif change.state is JobState.QUEUED and change.reason:
             self._print(f"back to the queue: {change.message}", "yellow")
         self._progress.update(self._task, phase=self._before + change.state.value)
+
+    def _log(self, fraction: float, step: str, left: str) -> None:
+        """What the live line would show, where there is none."""
+        if self._progress.disable and int(10 * fraction) > self._tenths:
+            self._tenths = int(10 * fraction)
+            self._print("  ".join(filter(None, (self._phase, step, *self._notes.values(), left))), None)
 
     def _metrics(self, step: int, values: dict[str, float | None]) -> None:
         if (loss := values.get("loss")) is not None:
