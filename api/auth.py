@@ -1,8 +1,10 @@
-"""Authentication by bearer key. Without any key the service answers only calls from its own machine."""
+"""Authentication by bearer key, or by the session of a browser that has signed in with one. Without any key
+the service answers only calls from its own machine."""
 
 import ipaddress
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 from fastapi import Request
 
@@ -28,6 +30,9 @@ class Principal:
 _LOCAL = Principal(None, frozenset({"read", "submit", "admin"}), EVERYTHING)
 _LOCAL_NAMES = frozenset({"localhost", "testserver"})
 
+SESSION_COOKIE = "reason_session"
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
 
 class Authenticator:
     """Identifies the caller, before the body of a request is read."""
@@ -44,19 +49,28 @@ class Authenticator:
         """
         if not self._store.keys.any_active():
             _only_loopback(request)
+            _only_same_origin(request)
             return _LOCAL
-        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secret:
-            raise Unauthorized(
-                "Send the API key in the header `Authorization: Bearer KEY` (client: set REASON_API_KEY)."
-            )
-        key = self._check(request, secret.strip())
+        key = self._key(request)
         scopes = frozenset(key.scopes)
         if scope != "read" and not scopes & {scope, "admin"}:
             raise Forbidden(
                 f"This call needs the scope {scope}; the API key has {', '.join(sorted(scopes))}."
             )
         return self._principal(key)
+
+    def _key(self, request: Request) -> ApiKey:
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and secret:
+            return self._check(request, secret.strip())
+        if token := request.cookies.get(SESSION_COOKIE):
+            _only_same_origin(request)
+            if key := self._store.sessions.key_of(token):
+                return key
+            raise Unauthorized("This session is over: sign in again.")
+        raise Unauthorized(
+            "Send the API key in the header `Authorization: Bearer KEY` (client: set REASON_API_KEY)."
+        )
 
     def recheck(self, request: Request) -> Principal:
         """The caller of a request that `authenticate` has let in, with the rights that it has now.
@@ -77,6 +91,12 @@ class Authenticator:
         admin = "admin" in key.scopes
         access = Access(key.id, sees_all=admin or not self._private, changes_all=admin)
         return Principal(key.id, frozenset(key.scopes), access)
+
+    def check_form(self, request: Request, secret: str) -> ApiKey:
+        """The key that somebody types into a page. Raises `Unauthorized`, `Forbidden` for a page of another
+        site, and `TooManyRequests` after too many wrong keys."""
+        _only_same_origin(request)
+        return self._check(request, secret)
 
     def _check(self, request: Request, secret: str) -> ApiKey:
         address = request.client.host if request.client else ""
@@ -101,6 +121,20 @@ def _only_loopback(request: Request) -> None:
         raise Forbidden(
             f"Without an API key this service answers only to loopback addresses, not to {named!r}."
         )
+
+
+def _only_same_origin(request: Request) -> None:
+    """Refuse what a page of another site makes a browser send: a browser adds the cookie, or is on this
+    machine, whoever asks. Browsers say where a request comes from; programs do not, and have no cookie."""
+    if request.method in _READING:
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        same = site in ("same-origin", "none")
+    else:
+        same = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if not same:
+        raise Forbidden("This call comes from a page of another site.")
 
 
 def is_loopback(host: str) -> bool:

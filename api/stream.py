@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from api.auth import Authenticator
-from api.deps import StoreDep, VisibleJob
+from api.deps import MAX_NUMBER, StoreDep, VisibleJob
 from api.routing import Route
 from core.errors import BadRequest, NotFound, Unauthorized, Unavailable
 from core.jobs.state import JobState
@@ -36,10 +36,18 @@ def last_seen(
             json_schema_extra={"pattern": "^[0-9]{0,9}$"},  # checked below, and answered with 400
         ),
     ] = "",
+    after: Annotated[
+        int,
+        Query(
+            ge=0,
+            le=MAX_NUMBER,
+            description="The same for a first call: a browser sends the header only when it reconnects.",
+        ),
+    ] = 0,
 ) -> int:
     """The number of the last event that the reader has."""
     if not last_event_id:
-        return 0
+        return after
     if not matches(NUMBER, last_event_id):
         raise BadRequest(f"Last-Event-ID {last_event_id!r} is not the id of an event of this stream")
     return int(last_event_id)
@@ -66,7 +74,8 @@ async def stream(
     job: VisibleJob,
     after: Annotated[int, Depends(last_seen)],
 ) -> AsyncIterator[ServerSentEvent]:
-    """Send all events from the first, or from the one after `Last-Event-ID`, until the job has ended.
+    """Send all events from the first, or from the one after `Last-Event-ID` (or `after`), until the job has
+    ended.
 
     The id of an event is its number within the job, so a client that reconnects misses and repeats nothing.
     The stream also ends, within seconds, when the caller's key is revoked.

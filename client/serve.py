@@ -116,7 +116,7 @@ def serve(host: str, port: int) -> int:
     _on_signals(ask)
     service.start()
     print(
-        f"reason: API on http://{host}:{port} (documentation at /docs). Ctrl-C stops the service.",
+        f"reason: API on http://{host}:{port} (dashboard; the API at /docs). Ctrl-C stops the service.",
         file=sys.stderr,
     )
     failure = None

@@ -24,8 +24,8 @@ COPY api api
 COPY client client
 COPY core core
 COPY migrations migrations
-# Whatever umask the checkout was made under, the user below can read it.
-RUN chmod 755 /usr/local/bin/reason && chmod -R a+rX api client core migrations && /opt/reason/bin/python -m compileall -q .
+# The libraries of the dashboard's pages. Whatever umask the checkout was made under, the user below can read it.
+RUN python3 -m api.pages.fetch_assets && chmod 755 /usr/local/bin/reason && chmod -R a+rX api client core migrations && /opt/reason/bin/python -m compileall -q .
 
 ENV PATH=/opt/reason/bin:$PATH \
     PYTHONPATH=/srv/reason \

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse
 from kombu.exceptions import KombuError
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
@@ -21,11 +21,6 @@ _METRICS: dict[str, Any] = {
     "text/plain": {"schema": {"type": "string"}},
     "application/openmetrics-text": {"schema": {"type": "string"}},
 }
-
-
-@router.get("/", include_in_schema=False)
-def root() -> RedirectResponse:
-    return RedirectResponse("docs")
 
 
 @router.get("/healthz", summary="Whether the process is alive")

@@ -155,6 +155,7 @@ def list_jobs(
     kind: Annotated[str | None, Query(pattern=PLAIN, max_length=32)] = None,
     label: LabelFilter = None,
     pipeline: Annotated[PipelineId | None, Query(description="Only the jobs of this pipeline.")] = None,
+    search: Annotated[PlainText | None, Query(description="A part of the name or of the id.")] = None,
     cursor: JobCursor = None,
     limit: Limit = 50,
 ) -> Page[JobView]:
@@ -163,6 +164,7 @@ def list_jobs(
         kind=kind,
         labels=labels_of(label),
         pipeline=pipeline,
+        search=search,
         access=reader.access,
         cursor=cursor,
         limit=limit,

@@ -69,11 +69,15 @@ class JobStore:
         kind: str | None = None,
         labels: dict[str, str] | None = None,
         pipeline: str | None = None,
+        search: str | None = None,
         access: Access = EVERYTHING,
         cursor: str | None = None,
         limit: int = 50,
     ) -> tuple[list[Job], str | None]:
-        """Newest first. Returns (jobs, cursor of the next page or None)."""
+        """Newest first. ``search``: a part of the name, or of the id.
+
+        Returns (jobs, cursor of the next page or None).
+        """
         query = select(Job).where(access.visible(Job)).order_by(Job.id.desc()).limit(limit + 1)
         if state:
             query = query.where(Job.state == state)
@@ -81,6 +85,10 @@ class JobStore:
             query = query.where(Job.kind == kind)
         if pipeline:
             query = query.where(Job.pipeline_id == pipeline)
+        if search:
+            query = query.where(
+                or_(Job.name.icontains(search, autoescape=True), Job.id.icontains(search, autoescape=True))
+            )
         for key, value in (labels or {}).items():
             query = query.where(Job.labels[key].as_string() == value)
         if cursor is not None:

@@ -15,6 +15,7 @@ from core.store.pipelines.schedules import ScheduleStore
 from core.store.retention.deleting import RetentionStore
 from core.store.retention.files import FolderStore
 from core.store.schema.database import Database, open_database
+from core.store.sessions import SessionStore
 from core.store.statistics import StatisticsStore
 from core.store.waiting_line import WaitingLine
 from core.store.webhooks import WebhookStore
@@ -35,6 +36,7 @@ class Store:
     folders: FolderStore
     workers: WorkerStore
     keys: KeyStore
+    sessions: SessionStore
     webhooks: WebhookStore
     statistics: StatisticsStore
     line: WaitingLine
@@ -61,6 +63,7 @@ def open_store(settings: Settings) -> Store:
         folders=FolderStore(database),
         workers=WorkerStore(database),
         keys=KeyStore(database),
+        sessions=SessionStore(database),
         webhooks=WebhookStore(database),
         statistics=StatisticsStore(database),
         line=WaitingLine(database),

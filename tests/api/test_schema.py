@@ -109,10 +109,6 @@ def test_there_are_no_other_pages(http, path):
     assert http.get(path).status_code == 404
 
 
-def test_the_root_leads_to_the_page(http):
-    assert http.get("/", follow_redirects=False).headers["location"] == "docs"
-
-
 # -- the socket ---------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ def test_the_page_of_the_api(settings, page):
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     with serving(settings) as target:
-        page.goto(f"{target.url}/")
+        page.goto(f"{target.url}/docs")
         expect(page.locator("h1.title, h2.title").first).to_contain_text("reason", timeout=60_000)
         paths = page.request.get(f"{target.url}/openapi.json").json()["paths"]
         expect(page.locator(".opblock")).to_have_count(sum(len(path) for path in paths.values()))

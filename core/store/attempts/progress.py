@@ -1,6 +1,6 @@
 """What a running job reports, in batches: events, metrics, logs and the row's live columns."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
 from core.errors import StaleLease
-from core.jobs.events import Event, Memory, Progress
+from core.jobs.events import Event, EventType, Memory, Progress
 from core.jobs.protocol import Input
 from core.jobs.state import JobState
 from core.jobs.views import EventView
@@ -142,10 +142,14 @@ class ProgressStore:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def events(self, job_id: str, after: int = 0, limit: int = 500) -> list[EventView]:
-        """The events with a number above ``after``, oldest first."""
+    def events(
+        self, job_id: str, after: int = 0, limit: int = 500, types: Collection[EventType] = ()
+    ) -> list[EventView]:
+        """The events with a number above ``after``, oldest first. ``types``: only of these."""
         columns = EventRow.seq, EventRow.attempt, EventRow.type, EventRow.at, EventRow.data
         query = select(*columns).where(EventRow.job_id == job_id, EventRow.seq > after)
+        if types:
+            query = query.where(EventRow.type.in_(types))
         with self._database.read() as session:
             rows = session.execute(query.order_by(EventRow.seq).limit(limit)).mappings()
             return [EventView.model_validate(dict(row)) for row in rows]

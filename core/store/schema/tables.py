@@ -357,3 +357,13 @@ class ApiKey(Base):
     scopes: Mapped[list[Any]]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+
+
+class BrowserSession(Base):
+    """Somebody who has signed in with a key. ``sha256``: of the cookie's token."""
+
+    __tablename__ = "browser_sessions"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    ends_at: Mapped[datetime] = mapped_column(index=True)
