@@ -12,9 +12,7 @@ from api import docs, errors, openapi, stream
 from api.auth import Authenticator
 from api.limits import BodyLimit
 from api.monitoring import CallTimes, ServiceCollector
-from api.pages import assets, signing_in
-from api.pages import jobs as job_pages
-from api.pages import queue as queue_page
+from api.pages.all import PAGES
 from api.routes import (
     artifacts,
     datasets,
@@ -85,8 +83,8 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
     routers = [module.router for module in (*first, *others)]
     for router in routers:
         app.include_router(router)
-    for page in (job_pages, queue_page, signing_in, assets):
-        app.include_router(page.router)
+    for page in PAGES:
+        app.include_router(page)
     app.state.routes = [route for router in routers for route in router.routes]
     openapi.install(app)
     return app

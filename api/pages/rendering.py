@@ -95,7 +95,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "bytes": in_bytes, "since": since, "number": number}
+    environment.filters |= {
+        "duration": duration,
+        "bytes": in_bytes,
+        "since": since,
+        "number": number,
+        "said": said,
+    }
     environment.globals |= {
         "title": title_of,
         "asset": asset_url,
@@ -154,3 +160,18 @@ def number(value: float | None) -> str:
     if value and not 1e-3 <= abs(value) < 1e9:
         return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
+
+
+def said(value: Any) -> str:
+    """A fact of any type, on a line: numbers with thousands apart, long texts cut."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return number(value)
+    text = str(value)
+    return text if len(text) <= _SAID else text[: _SAID - 1] + "…"
+
+
+_SAID = 60

@@ -92,10 +92,12 @@ def submit(
     if not new:
         response.status_code = 200
     response.headers["Location"] = f"/pipelines/{pipeline.id}"
-    return _view(pipeline, store, partial(wake_for, background, queue))
+    return view_of(pipeline, store, partial(wake_for, background, queue))
 
 
-def _view(pipeline: Pipeline, store: Store, wake: Callable[[Job], None] = lambda _job: None) -> PipelineView:
+def view_of(
+    pipeline: Pipeline, store: Store, wake: Callable[[Job], None] = lambda _job: None
+) -> PipelineView:
     """``wake`` is called with each of its jobs."""
     jobs = store.pipelines.jobs_of([pipeline.id])[pipeline.id]
     for job in jobs.values():
@@ -126,7 +128,7 @@ def list_pipelines(
 
 @router.get("/{pipeline_id}", summary="A pipeline")
 def get_pipeline(pipeline: VisiblePipeline, store: StoreDep) -> PipelineView:
-    return _view(pipeline, store)
+    return view_of(pipeline, store)
 
 
 _ACTION: dict[int | str, dict[str, Any]] = {
@@ -153,7 +155,7 @@ def delete(pipeline_id: PathPipeline, store: StoreDep, principal: Submitter) -> 
 @router.post("/{pipeline_id}/cancel", status_code=202, summary="Cancel a pipeline", responses=_ACTION)
 def cancel(pipeline_id: PathPipeline, store: StoreDep, principal: Submitter) -> PipelineView:
     """Cancel all stages that have not ended. Running jobs first save a checkpoint."""
-    return _view(store.pipelines.cancel(pipeline_id, principal.access), store)
+    return view_of(store.pipelines.cancel(pipeline_id, principal.access), store)
 
 
 @router.post("/{pipeline_id}/retry", status_code=202, summary="Retry a pipeline", responses=_ACTION)
@@ -166,7 +168,7 @@ def retry(
 ) -> PipelineView:
     """Queue the failed and cancelled stages again. Stages that have succeeded are not run again."""
     pipeline = store.pipelines.retry(pipeline_id, principal.access)
-    return _view(pipeline, store, partial(wake_for, background, queue))
+    return view_of(pipeline, store, partial(wake_for, background, queue))
 
 
 @router.get("/{pipeline_id}/events", summary="Events of a pipeline")

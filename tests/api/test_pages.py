@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from api.pages.graph import draw
 from core.jobs.events import Event, Notice
 from core.jobs.reasons import EndReason
 from core.spec import parse_spec
@@ -83,6 +84,49 @@ def test_specs_are_compared_field_by_field(http, store):
     fields = re.findall(r'<th scope="row"><code>([^<]+)', page)
     assert set(fields) == {"name", "texts", "priority"}
     assert http.get(f"/ui/compare?job={one}").status_code == 400
+
+
+def test_a_pipeline_is_a_graph_of_its_stages(http, store):
+    answer = http.post("/pipelines", json={"name": "two", "stages": two_stages(http)})
+    assert answer.status_code == 201, answer.text
+    page = http.get(f"/ui/pipelines/{answer.json()['id']}").text
+    for name, stage in answer.json()["stages"].items():
+        assert f'aria-label="{name}: {stage["state"]}"' in page
+        assert f"../../ui/jobs/{stage['job']}" in page
+    assert "two" in http.get("/ui/pipelines").text
+
+
+def two_stages(http):
+    """The second reads what the first makes of a dataset that was sent."""
+    rows = b'{"query": "a <b>", "positive": "c"}\n'
+    assert http.post("/datasets?name=rows&filename=rows.jsonl", content=rows).status_code == 201
+    made = {"kind": "prepare", "source": "dataset:rows"}
+    return {"first": made, "second": {"kind": "prepare", "source": "stage:first/dataset", "seed": 1}}
+
+
+def test_a_dataset_shows_its_rows_files_and_origin(http):
+    two_stages(http)
+    [dataset] = http.get("/datasets").json()["items"]
+    assert "rows@1" in http.get("/ui/datasets").text
+    page = http.get(f"/ui/artifacts/{dataset['id']}").text
+    assert "<td>a &lt;b&gt;</td>" in page
+    files = re.findall(r'href="\.\./\.\./(artifacts/[^"]+/files/[^"]+)"', page)
+    assert files
+    assert all(http.get(f"/{file}").status_code == 200 for file in files)
+    assert 'aria-label="dataset rows@1"' in page
+    assert http.put(f"/artifacts/{dataset['id']}/pin").status_code == 200
+    assert "pinned" in http.get(f"/ui/artifacts/{dataset['id']}").text
+    assert "There are none yet" in http.get("/ui/models").text
+
+
+def test_boxes_stand_to_the_right_of_what_they_need():
+    drawn = draw({"a": [], "b": ["a", "gone"], "c": ["b", "a"], "d": [], "loop": ["loop"]})
+    places = {box.name: (box.x, box.y) for box in drawn.boxes}
+    assert places["a"][0] < places["b"][0] < places["c"][0]
+    assert places["a"][0] == places["d"][0] == places["loop"][0]
+    assert len(set(places.values())) == 5
+    assert len(drawn.lines) == 3
+    assert max(box.x + box.width for box in drawn.boxes) <= drawn.width
 
 
 @pytest.mark.parametrize(

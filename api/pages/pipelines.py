@@ -1,0 +1,41 @@
+"""The list of pipelines, and one: its stages as a graph, what its recipe chose, its verdicts."""
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.deps import Reader, StoreDep, VisiblePipeline
+from api.pages.graph import draw
+from api.pages.rendering import render
+from api.pages.routing import PageRoute
+from api.routes.pipelines import list_pipelines, view_of
+from core.jobs.state import JobState
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_MOVES = frozenset({JobState.FAILED, JobState.CANCELLED})
+
+
+@router.get("/ui/pipelines")
+def pipelines(
+    request: Request, store: StoreDep, reader: Reader, cursor: Annotated[str, Query(max_length=300)] = ""
+) -> Response:
+    page = list_pipelines(store, reader, cursor=cursor or None, limit=50)
+    following = urlencode({"cursor": page.next_cursor}) if page.next_cursor else ""
+    return render(request, "pipelines.html.j2", pipelines=page.items, following=following, first=not cursor)
+
+
+@router.get("/ui/pipelines/{pipeline_id}")
+def pipeline(request: Request, pipeline: VisiblePipeline, store: StoreDep, reader: Reader) -> Response:
+    view = view_of(pipeline, store)
+    return render(
+        request,
+        "pipeline.html.j2",
+        pipeline=view,
+        graph=draw({name: stage.needs for name, stage in view.stages.items()}),
+        final=view.state.final,
+        seen=pipeline.event_seq,
+        retried=view.state in _MOVES,
+        mine=reader.access.changes_all or pipeline.owner == reader.access.owner,
+    )
