@@ -119,6 +119,15 @@ def test_a_dataset_shows_its_rows_files_and_origin(http):
     assert "There are none yet" in http.get("/ui/models").text
 
 
+def test_settings_show_keys_to_administrators_alone(http, store):
+    store.keys.create("root", ["admin"])
+    signed_in(http, ["submit"])
+    page = http.get("/ui/settings").text
+    assert "root" not in page
+    assert 'data-send="POST webhooks"' in page
+    assert 'data-send="POST keys"' not in page
+
+
 def test_boxes_stand_to_the_right_of_what_they_need():
     drawn = draw({"a": [], "b": ["a", "gone"], "c": ["b", "a"], "d": [], "loop": ["loop"]})
     places = {box.name: (box.x, box.y) for box in drawn.boxes}

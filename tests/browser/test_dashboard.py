@@ -126,6 +126,24 @@ def test_chosen_jobs_are_cancelled_or_compared(watched: Page, store, target):
     assert store.jobs.get(jobs[2]).state == "cancelled"
 
 
+def test_a_key_is_made_shown_once_and_revoked(watched: Page, store, target):
+    watched.on("dialog", lambda dialog: dialog.accept())
+    watched.get_by_role("link", name="Settings").click()
+    watched.get_by_label("Name").fill("colleague")
+    watched.get_by_label("submit").uncheck()
+    watched.get_by_role("button", name="Create a key").click()
+    secret = watched.locator("#shown-once code").inner_text()
+    key = store.keys.check(secret)
+    assert (key.name, key.scopes) == ("colleague", ["read"])
+    row = watched.get_by_role("row", name="colleague")
+    expect(row).to_contain_text("read")
+    row.get_by_role("button", name="Revoke").click()
+    expect(row).to_contain_text("revoked")
+    assert store.keys.check(secret) is None
+    watched.reload()
+    expect(watched.locator("#shown-once")).to_be_hidden()
+
+
 def test_by_keyboard_alone(watched: Page, store, target):
     submit(store, "found")
     watched.goto(f"{target.url}/ui/jobs")

@@ -49,7 +49,7 @@ async function act(button) {
   button.disabled = true;
   try {
     await call(method, path);
-    if (method === "DELETE") location.href = address("ui/jobs").href;
+    if (method === "DELETE" && !button.classList.contains("stay")) location.href = address("ui/jobs").href;
     else refresh();
   } catch (problem) {
     say(problem.message);
@@ -82,6 +82,40 @@ function countChosen() {
     button.disabled = count < least || count > most;
   }
 }
+
+// A form that is a call: its fields are the body. What the answer shows only once stays until it is copied.
+async function send(form) {
+  const [method, path] = form.dataset.send.split(" ");
+  const body = {};
+  for (const field of form.elements) {
+    if (field.type === "checkbox") body[field.name] = [...(body[field.name] ?? []), ...(field.checked ? [field.value] : [])];
+    else if (field.name && field.value !== "") body[field.name] = field.value;
+  }
+  try {
+    const answer = await call(method, path, body);
+    const secret = form.dataset.show && answer[form.dataset.show];
+    if (secret) showOnce(`${form.dataset.show}, shown only now: `, secret);
+    form.reset();
+    refresh();
+  } catch (problem) {
+    say(problem.message);
+  }
+}
+
+function showOnce(before, secret) {
+  const place = document.getElementById("shown-once");
+  const code = document.createElement("code");
+  code.textContent = secret;
+  place.replaceChildren(before, code);
+  place.hidden = false;
+  place.scrollIntoView({ block: "nearest" });
+}
+
+document.addEventListener("submit", (event) => {
+  if (!event.target.dataset.send) return;
+  event.preventDefault();
+  send(event.target);
+});
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
