@@ -11,6 +11,7 @@ from core.jobs.state import JobState
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _ALIVE_SECONDS = 60
+_SHOWN = 100
 
 
 @router.get("/ui/queue")
@@ -22,5 +23,5 @@ def queue(request: Request, store: StoreDep, reader: Reader) -> Response:
         "queue.html.j2",
         depth={state.value: depth.get(state.value, 0) for state in JobState},
         workers=[worker_view(worker, running) for worker, running in alive],
-        waiting=[waiting_view(waiting) for waiting in store.line.look(reader.access)],
+        waiting=[waiting_view(waiting) for waiting in store.line.look(reader.access)[:_SHOWN]],
     )

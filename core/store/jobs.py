@@ -86,9 +86,9 @@ class JobStore:
         if pipeline:
             query = query.where(Job.pipeline_id == pipeline)
         if search:
-            query = query.where(
-                or_(Job.name.icontains(search, autoescape=True), Job.id.icontains(search, autoescape=True))
-            )
+            of_name = Job.name.icontains(search, autoescape=True)
+            found = select(Job.id).where(or_(of_name, Job.id.icontains(search, autoescape=True)))
+            query = query.where(Job.id.in_(found))  # from the index alone
         for key, value in (labels or {}).items():
             query = query.where(Job.labels[key].as_string() == value)
         if cursor is not None:

@@ -1,4 +1,4 @@
-"""Sessions of browsers that have signed in with a key."""
+"""Sessions of browsers that have signed in with a key, and an index for searching jobs by name."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,7 +18,9 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_browser_sessions_key_id"), "browser_sessions", ["key_id"])
     op.create_index(op.f("ix_browser_sessions_ends_at"), "browser_sessions", ["ends_at"])
+    op.create_index("ix_jobs_name", "jobs", ["name", "id"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_jobs_name", "jobs")
     op.drop_table("browser_sessions")

@@ -93,6 +93,7 @@ class Job(Base):
         # What claiming reads, in its order.
         Index("ix_jobs_claim", "state", "rank", "id"),
         Index("ix_jobs_kind", "kind", "id"),
+        Index("ix_jobs_name", "name", "id"),  # searched as a whole: rows are much larger
         Index("ix_jobs_owner", "owner", "id"),
         Index("ix_jobs_pipeline", "pipeline_id", "stage"),
         Index("ix_jobs_result", "result_key", "state"),
