@@ -122,7 +122,7 @@ def test_labels_that_are_none(on_both):
 @pytest.mark.parametrize(
     ("path", "name", "hint"),
     [
-        ("/jobs?owner=x", "owner", "known: cursor, kind, label, limit, pipeline, state"),
+        ("/jobs?owner=x", "owner", "known: cursor, kind, label, limit, pipeline, search, state"),
         ("/jobs?lable=a:b", "lable", "did you mean label"),
         ("/jobs?limit=5&State=queued", "State", "did you mean state"),
         ("/models?limits=5", "limits", "did you mean limit"),
