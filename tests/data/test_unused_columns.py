@@ -155,7 +155,9 @@ def test_other_files_of_a_tree_of_documents(tmp_path):
 def test_prepared_datasets(tmp_path):
     reading = Reading()
     assert list(read_pairs(prepared(tmp_path), reading=reading))
-    assert "category" in told(reading, TEXT_ROLES)
+    sentence = told(reading, TEXT_ROLES)
+    assert "category" in sentence
+    assert "query_id" not in sentence, "preparation adds ids to every row"
 
 
 KINDS = {

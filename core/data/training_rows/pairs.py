@@ -164,8 +164,8 @@ def _check_columns(first: list[Row], parser: RecordParser) -> None:
 
 
 def _reported(rows: Iterator[TrainingRow], report: ReadingReport) -> Iterator[TrainingRow]:
-    """The rows of a prepared dataset, whose columns are named as the first ones fill them. Ids and labels,
-    which preparation adds to every row, are not missed by a job that has no use for them."""
+    """The rows of a prepared dataset, whose columns are named as the first ones fill them. Ids, which
+    preparation adds to every row, are not missed by a job that has no use for them."""
     first = list(islice(rows, 40 * _LOOKED_AT))
     for row in first:
         for role, value in vars(row).items():
@@ -174,7 +174,7 @@ def _reported(rows: Iterator[TrainingRow], report: ReadingReport) -> Iterator[Tr
     yield from chain(first, rows)
 
 
-_ADDED = ("query_id", "positive_id", "negative_ids", "category", "group")
+_ADDED = ("query_id", "positive_id", "negative_ids")
 
 
 def _report_other_files(folder: Path, files: list[Path], report: ReadingReport) -> None:
