@@ -26,6 +26,10 @@ class Principal:
     scopes: frozenset[str]
     access: Access  # whose rows it may see and change
 
+    def may(self, scope: Scope) -> bool:
+        """Every scope includes reading; ``admin`` includes all."""
+        return scope == "read" or bool(self.scopes & {scope, "admin"})
+
 
 _LOCAL = Principal(None, frozenset({"read", "submit", "admin"}), EVERYTHING)
 _LOCAL_NAMES = frozenset({"localhost", "testserver"})
@@ -44,20 +48,19 @@ class Authenticator:
     def authenticate(self, request: Request, scope: Scope) -> Principal:
         """Return the caller, if its key has the scope.
 
-        Every scope includes reading; ``admin`` includes all. Raises `Unauthorized`, `Forbidden`, or
-        `TooManyRequests` for an address that has sent too many wrong keys.
+        Raises `Unauthorized`, `Forbidden`, or `TooManyRequests` for an address that has sent too many wrong
+        keys.
         """
         if not self._store.keys.any_active():
             _only_loopback(request)
             _only_same_origin(request)
             return _LOCAL
-        key = self._key(request)
-        scopes = frozenset(key.scopes)
-        if scope != "read" and not scopes & {scope, "admin"}:
+        caller = self._principal(self._key(request))
+        if not caller.may(scope):
             raise Forbidden(
-                f"This call needs the scope {scope}; the API key has {', '.join(sorted(scopes))}."
+                f"This call needs the scope {scope}; the API key has {', '.join(sorted(caller.scopes))}."
             )
-        return self._principal(key)
+        return caller
 
     def _key(self, request: Request) -> ApiKey:
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")

@@ -4,29 +4,12 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Response
 
+from api.security_headers import security_headers
 from core.errors import NotFound
 
 router = APIRouter(include_in_schema=False)
 
-_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "font-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-_HEADERS = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
+_HEADERS = {**security_headers("no-referrer", font_src="'self'"), "Cache-Control": "no-cache"}
 
 # Relative addresses, so that a proxy may serve the API under a path of its own.
 _PAGE = """<!doctype html>

@@ -10,11 +10,9 @@ from api.lineage import lineage_view
 from api.pages.graph import draw
 from api.pages.rendering import render
 from api.pages.routing import PageRoute
-from api.routes.datasets import preview
+from api.routes.datasets import has_preview, preview
 from api.views import artifact_views, known_artifact_view
-from core.data.rows.statistics import PREVIEW
 from core.jobs.lineage import LineageArtifact, LineageJob, LineageView
-from core.jobs.views import PreviewView
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -57,9 +55,7 @@ def artifact(
     split: PlainText = "",
 ) -> Response:
     view = known_artifact_view(artifact, store)
-    shown: PreviewView | None = None
-    if any(file["path"] == PREVIEW for file in view.files):
-        shown = preview(artifact, library, split or None, _ROWS)
+    shown = preview(artifact, library, split or None, _ROWS) if has_preview(artifact) else None
     lineage = lineage_view(artifact, store.lineage.look(artifact, reader.access))
     facts = {name: value for name, value in view.metadata.items() if not isinstance(value, dict | list)}
     return render(
@@ -75,7 +71,7 @@ def artifact(
         lineage=lineage,
         graph=draw(_needs(lineage)) if len(lineage.artifacts) + len(lineage.jobs) <= _DRAWN else None,
         boxes=_boxes(lineage),
-        mine=reader.access.changes_all or artifact.owner == reader.access.owner,
+        mine=reader.access.may_change(artifact),
     )
 
 

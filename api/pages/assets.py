@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from api.pages.rendering import asset_content
+from api.pages.rendering import assets
 from core.errors import NotFound
 
 router = APIRouter(include_in_schema=False)
@@ -14,7 +14,7 @@ _TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 def asset(mark: str, name: str) -> Response:
     """``mark`` only makes the address new."""
     ending = name.rpartition(".")[2]
-    content = asset_content(name) if ending in _TYPES and "/" not in name else None
+    content = assets().get(name) if ending in _TYPES else None
     if content is None:
         raise NotFound(f"Not found: {name}")
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}

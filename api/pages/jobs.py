@@ -27,7 +27,7 @@ from core.store.schema.tables import Job
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _LISTED = 50
-_TOLD = (EventType.STATE, EventType.PHASE, EventType.NOTICE, EventType.CHECKPOINT, EventType.OUTPUT)
+_TOLD = (EventType.STATE, EventType.PHASE, EventType.NOTICE)
 _MOST_TOLD = 1000
 _LOG_LINES = 400
 _COMPARED = (2, 10)
@@ -76,7 +76,7 @@ def jobs(
 
 @router.get("/ui/jobs/{job_id}")
 def job(request: Request, job: VisibleJob, store: StoreDep, reader: Reader) -> Response:
-    view = job_view(job, store)
+    view = job_view(job)
     told = store.progress.events(job.id, limit=_MOST_TOLD, types=_TOLD)
     chunks = store.progress.log(job.id)
     lines = "".join(chunk.content for chunk in chunks).splitlines()
@@ -85,7 +85,7 @@ def job(request: Request, job: VisibleJob, store: StoreDep, reader: Reader) -> R
         "job.html.j2",
         job=view,
         final=view.state.final,
-        mine=reader.access.changes_all or job.owner == reader.access.owner,
+        mine=reader.access.may_change(job),
         why=None if view.state in (JobState.RUNNING, JobState.SUCCEEDED) else explain(job, store),
         phases=phases_of(told),
         notices=[event for event in told if event.type is EventType.NOTICE],
@@ -137,12 +137,12 @@ def phases_of(told: list[EventView]) -> list[dict[str, Any]]:
     phases: list[dict[str, Any]] = []
     for event in told:
         name = getattr(event.data, "phase", None) or getattr(event.data, "state", None)
-        if event.type not in (EventType.STATE, EventType.PHASE) or name is None:
+        if name is None:
             continue
         if phases and phases[-1]["seconds"] is None:
             phases[-1]["seconds"] = (event.at - phases[-1]["at"]).total_seconds()
         if name != JobState.RUNNING:  # its phases say more
-            phases.append({"name": str(name), "at": event.at, "attempt": event.attempt, "seconds": None})
+            phases.append({"name": str(name), "at": event.at, "seconds": None})
     if phases and phases[-1]["name"] in [state.value for state in JobState if state.final]:
         phases.pop()
     return phases

@@ -10,11 +10,8 @@ from api.pages.graph import draw
 from api.pages.rendering import render
 from api.pages.routing import PageRoute
 from api.routes.pipelines import list_pipelines, view_of
-from core.jobs.state import JobState
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-
-_MOVES = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
 @router.get("/ui/pipelines")
@@ -35,7 +32,5 @@ def pipeline(request: Request, pipeline: VisiblePipeline, store: StoreDep, reade
         pipeline=view,
         graph=draw({name: stage.needs for name, stage in view.stages.items()}),
         final=view.state.final,
-        seen=pipeline.event_seq,
-        retried=view.state in _MOVES,
-        mine=reader.access.changes_all or pipeline.owner == reader.access.owner,
+        mine=reader.access.may_change(pipeline),
     )

@@ -4,54 +4,36 @@ import hashlib
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from api.auth import Principal
+from api.auth import Principal, Scope
+from api.security_headers import security_headers
 from core import __version__
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-    )
-)
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-}
+_HEADERS = {**security_headers("same-origin", form_action="'self'"), "Cache-Control": "no-store"}
 
 
 def render(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
     """A page. Templates know ``base``, the way from the page to the root (a proxy may serve the service under
     a path of its own), and ``may``, the caller's scopes."""
     caller: Principal | None = getattr(request.state, "principal", None)
-    scopes = caller.scopes if caller else frozenset()
-    if "admin" in scopes:
-        scopes = scopes | {"read", "submit"}
     text = (
         _environment()
         .get_template(template)
         .render(
             base=base_of(request),
             here=request.scope["path"],
-            may=scopes,
+            may={scope for scope in get_args(Scope) if caller and caller.may(scope)},
             signed_in=caller is not None and caller.key_id is not None,
             version=__version__,
             **context,
         )
     )
-    return HTMLResponse(text, status, headers={**HEADERS, "Cache-Control": "no-store"})
+    return HTMLResponse(text, status, headers=_HEADERS)
 
 
 def base_of(request: Request) -> str:
@@ -61,13 +43,11 @@ def base_of(request: Request) -> str:
 
 
 @cache
-def asset_content(name: str) -> bytes | None:
-    """A file of ``static/``, or of ``vendor/``, which `make install` has fetched; None if there is none."""
-    for folder in ("static", "vendor"):
-        file = files("api.pages") / folder / name
-        if file.is_file():
-            return file.read_bytes()
-    return None
+def assets() -> dict[str, bytes]:
+    """The files of ``static/`` and of ``vendor/``, which `make install` has fetched, by name."""
+    folders = [files("api.pages") / name for name in ("static", "vendor")]
+    found = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
+    return {file.name: file.read_bytes() for file in found}
 
 
 def asset_url(name: str) -> str:
@@ -79,10 +59,8 @@ def asset_url(name: str) -> str:
 @cache
 def _mark() -> str:
     digest = hashlib.sha256()
-    for folder in ("static", "vendor"):
-        place = files("api.pages") / folder
-        for file in sorted(place.iterdir(), key=lambda file: file.name) if place.is_dir() else ():
-            digest.update(file.name.encode() + file.read_bytes())
+    for name, content in sorted(assets().items()):
+        digest.update(name.encode() + content)
     return digest.hexdigest()[:12]
 
 
@@ -105,7 +83,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "title": title_of,
         "asset": asset_url,
-        "has_asset": lambda name: asset_content(name) is not None,
+        "has_asset": lambda name: name in assets(),
     }
     return environment
 
@@ -146,11 +124,7 @@ def in_bytes(count: float | None) -> str:
 def since(moment: datetime, now: datetime | None = None) -> str:
     """``3 min ago``."""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
-    return (
-        "just now"
-        if seconds < 5
-        else f"{duration(seconds).split(' ', 2)[0]} {duration(seconds).split(' ')[1]} ago"
-    )
+    return "just now" if seconds < 5 else " ".join([*duration(seconds).split()[:2], "ago"])
 
 
 def number(value: float | None) -> str:

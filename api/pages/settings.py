@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from api.deps import Reader, SettingsDep, StoreDep
 from api.pages.rendering import render
 from api.pages.routing import PageRoute
-from api.views import delivery_view, key_view, schedule_view, webhook_view
+from api.routes import fleet, schedules, webhooks
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -20,21 +20,14 @@ _KEPT = {
 
 @router.get("/ui/settings")
 def settings(request: Request, store: StoreDep, settings: SettingsDep, reader: Reader) -> Response:
-    hooks = store.webhooks.all(reader.access)
+    hooks = webhooks.webhooks(store, reader).items
     return render(
         request,
         "settings.html.j2",
-        keys=[key_view(key) for key in store.keys.all()] if "admin" in reader.scopes else [],
+        keys=fleet.keys(store, reader).items if reader.may("admin") else [],
         hooks=[
-            (
-                webhook_view(hook),
-                [
-                    delivery_view(row)
-                    for row in store.webhooks.deliveries(hook.id, reader.access, None, _DELIVERIES)[0]
-                ],
-            )
-            for hook in hooks
+            (hook, webhooks.deliveries(hook.id, store, reader, limit=_DELIVERIES).items) for hook in hooks
         ],
-        schedules=[schedule_view(one) for one in store.schedules.all(reader.access)],
+        schedules=schedules.schedules(store, reader).items,
         kept={f"REASON_{name.upper()}": (what, getattr(settings, name)) for name, what in _KEPT.items()},
     )

@@ -47,7 +47,7 @@ async def sign_in(request: Request, store: StoreDep) -> Response:
         httponly=True,
         samesite="lax",
         secure=request.url.scheme == "https",
-        path=request.scope.get("root_path", "") or "/",
+        path=_place(request),
     )
     return answer
 
@@ -58,8 +58,13 @@ def sign_out(request: Request, store: StoreDep) -> Response:
     if token := request.cookies.get(SESSION_COOKIE):
         store.sessions.close(token)
     answer = RedirectResponse(f"{base_of(request)}ui/sign-in", 303)
-    answer.delete_cookie(SESSION_COOKIE, path=request.scope.get("root_path", "") or "/")
+    answer.delete_cookie(SESSION_COOKIE, path=_place(request))
     return answer
+
+
+def _place(request: Request) -> str:
+    """The path below which browsers send the cookie: the service's own, where a proxy has given it one."""
+    return request.scope.get("root_path", "") or "/"
 
 
 def _inside(path: str) -> str:

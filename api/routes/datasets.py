@@ -26,6 +26,7 @@ from core.data.rows.statistics import PREVIEW, PREVIEW_ROWS
 from core.errors import NotFound
 from core.jobs.views import ArtifactView, Page, PreviewView
 from core.spec.parts.forms import NAME, PLAIN, ROLE_AND_COLUMN
+from core.store.schema.tables import Artifact
 
 router = APIRouter(route_class=Route, prefix="/datasets", tags=["datasets"])
 
@@ -130,6 +131,11 @@ def get_dataset(artifact: VisibleDataset, store: StoreDep) -> ArtifactView:
     return known_artifact_view(artifact, store)
 
 
+def has_preview(artifact: Artifact) -> bool:
+    """Whether first rows were kept beside the files: of datasets, and not of old ones."""
+    return any(entry["path"] == PREVIEW for entry in artifact.manifest["files"])
+
+
 @router.get("/{dataset}/preview", summary="First rows of a dataset")
 def preview(
     artifact: VisibleDataset,
@@ -138,7 +144,7 @@ def preview(
     limit: Annotated[int, Query(ge=1, le=PREVIEW_ROWS)] = PREVIEW_ROWS,
 ) -> PreviewView:
     """Long texts are shortened. Without `split` the first split is shown."""
-    if not any(entry["path"] == PREVIEW for entry in artifact.manifest["files"]):
+    if not has_preview(artifact):
         raise NotFound(f"Dataset {artifact.id} has no preview; its files are at /artifacts/{artifact.id}")
     with library.open(artifact.uri, PREVIEW) as file:
         shown: dict[str, list[dict[str, Any]]] = json.load(file)

@@ -88,7 +88,12 @@ class KeyStore:
         with self._database.write() as session:
             now = session.scalar(select(self._database.time()))
             row = ApiKey(
-                id=key_id, name=name, sha256=_sha256(secret), scopes=scopes, created_at=now, revoked_at=None
+                id=key_id,
+                name=name,
+                sha256=hash_of_secret(secret),
+                scopes=scopes,
+                created_at=now,
+                revoked_at=None,
             )
             session.add(row)
         return row, secret
@@ -100,7 +105,7 @@ class KeyStore:
         with self._database.read() as session:
             row = session.get(ApiKey, secret.partition(".")[0])
         # Compared also where there is no row: the time does not tell whether an id exists.
-        right = hmac.compare_digest(row.sha256 if row else _sha256(""), _sha256(secret))
+        right = hmac.compare_digest(row.sha256 if row else hash_of_secret(""), hash_of_secret(secret))
         return row if row is not None and row.revoked_at is None and right else None
 
     def active(self, key_id: str) -> ApiKey | None:
@@ -130,5 +135,6 @@ class KeyStore:
             return row
 
 
-def _sha256(text: str) -> str:
+def hash_of_secret(text: str) -> str:
+    """What is stored of a key or of a session's token."""
     return hashlib.sha256(text.encode()).hexdigest()

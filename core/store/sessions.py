@@ -1,10 +1,10 @@
 """Sessions of browsers: a key that was typed once, and a cookie that stands for it afterwards."""
 
-import hashlib
 import secrets
 
 from sqlalchemy import delete, select
 
+from core.store.fleet import hash_of_secret
 from core.store.schema.database import Database
 from core.store.schema.tables import ApiKey, BrowserSession
 
@@ -23,7 +23,7 @@ class SessionStore:
         with self._database.write() as session:
             session.execute(delete(BrowserSession).where(BrowserSession.ends_at <= self._database.time()))
             ends_at = session.scalar(select(self._database.time(LASTS_SECONDS)))
-            session.add(BrowserSession(sha256=_sha256(token), key_id=key_id, ends_at=ends_at))
+            session.add(BrowserSession(sha256=hash_of_secret(token), key_id=key_id, ends_at=ends_at))
         return token
 
     def key_of(self, token: str) -> ApiKey | None:
@@ -32,7 +32,7 @@ class SessionStore:
             select(ApiKey)
             .join(BrowserSession, BrowserSession.key_id == ApiKey.id)
             .where(
-                BrowserSession.sha256 == _sha256(token),
+                BrowserSession.sha256 == hash_of_secret(token),
                 BrowserSession.ends_at > self._database.time(),
                 ApiKey.revoked_at.is_(None),
             )
@@ -43,8 +43,4 @@ class SessionStore:
     def close(self, token: str) -> None:
         """Closing twice is no error."""
         with self._database.write() as session:
-            session.execute(delete(BrowserSession).where(BrowserSession.sha256 == _sha256(token)))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+            session.execute(delete(BrowserSession).where(BrowserSession.sha256 == hash_of_secret(token)))

@@ -30,13 +30,13 @@ export function align(curves) {
   return [steps, ...columns];
 }
 
-// A figure with a chart. `series`: [{label, faint}]. Returns {update(data)}.
 function label(value) {
   if (value === null || value === undefined) return "";
   if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential(1);
   return Math.abs(value) >= 10_000 ? `${Math.round(value / 1000).toLocaleString("en")}k` : String(Number(value.toPrecision(4)));
 }
 
+// A figure with a chart. `series`: [{label, faint, colour}]. Returns {update(data), remove()}.
 export function chart(parent, title, series, { height = 220, seconds = false } = {}) {
   const figure = document.createElement("figure");
   const caption = document.createElement("figcaption");
@@ -73,9 +73,11 @@ export function chart(parent, title, series, { height = 220, seconds = false } =
       place,
     );
   }
-  new ResizeObserver(() => plot && place.clientWidth && plot.setSize({ width: place.clientWidth, height })).observe(place);
+  const sized = new ResizeObserver(() => plot && place.clientWidth && plot.setSize({ width: place.clientWidth, height }));
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  sized.observe(place);
   document.addEventListener("themechange", draw);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  system.addEventListener("change", draw);
   return {
     update(next) {
       data = next;
@@ -83,7 +85,9 @@ export function chart(parent, title, series, { height = 220, seconds = false } =
       else draw();
     },
     remove() {
+      sized.disconnect();
       document.removeEventListener("themechange", draw);
+      system.removeEventListener("change", draw);
       plot?.destroy();
       figure.remove();
     },

@@ -37,10 +37,11 @@ export async function call(method, path, body) {
   return found;
 }
 
-// Renders again, from the server, the parts of the page that say they can.
+// Renders again, from the server, the part of the page that says it can; it names the others of the same answer.
 export function refresh() {
   if (!window.htmx) return location.reload();
-  for (const part of document.querySelectorAll("[hx-trigger='refresh']")) window.htmx.trigger(part, "refresh");
+  const part = document.querySelector("[hx-trigger='refresh']");
+  if (part) window.htmx.trigger(part, "refresh");
 }
 
 async function act(button) {

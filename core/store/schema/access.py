@@ -28,9 +28,13 @@ class Access:
         """Whether the caller may see a row."""
         return self.sees_all or row.owner == self.owner
 
+    def may_change(self, row: Job | Pipeline | Artifact) -> bool:
+        """Whether the caller may change the row: stop, retry, pin or delete it."""
+        return self.changes_all or row.owner == self.owner
+
     def check_change(self, row: Job | Pipeline | Artifact) -> None:
-        """Raises `Forbidden` unless the caller may change the row: stop, retry, pin or delete it."""
-        if not self.changes_all and row.owner != self.owner:
+        """Raises `Forbidden` unless the caller may change the row."""
+        if not self.may_change(row):
             raise Forbidden(
                 f"{type(row).__name__} {row.id} belongs to another API key. Use that key, or one with the "
                 "scope admin."
