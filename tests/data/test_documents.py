@@ -373,10 +373,22 @@ def test_a_folder_with_nothing_in_it_says_so(tmp_path):
         ("Request Body", ("Results",), ("Results", "Request Body Results")),
         ("Request Body", ("Request Body",), ("Request Body",)),
         ("Body", ("The request body",), ("The request body",)),
+        # Words that the titles share, what explains a title, and what stands in parentheses.
+        ("Response Headers", ("Custom Headers",), ("Custom Headers", "Response Custom Headers")),
+        (
+            "Response - HTML, files",
+            ("Use it",),
+            ("Use it", "Response Use it", "Response - HTML, files Use it"),
+        ),
+        (
+            "Start",
+            ("Deploy (optional)", "About"),
+            ("About", "Start About", "Deploy About", "Start Deploy About"),
+        ),
         (
             "Get-Item",
             ("Get-Item", "Parameters", "-Path"),
-            ("-Path", "Parameters -Path", "Get-Item -Path", "Get-Item Parameters -Path"),
+            ("-Path", "Get-Item -Path", "Parameters -Path", "Get-Item Parameters -Path"),
         ),
     ],
 )

@@ -277,7 +277,7 @@ def test_real_queries_are_resolved_by_the_most_exact_name():
         ({"llm": {"endpoint": "http://me:key@h/v1", "model": "m"}}, "a key belongs in the environment"),
         ({"llm": {"endpoint": "http://h/v1", "model": "m", "api_key_env": "sk-123"}}, "pattern"),
         ({"filters": {"judge": {}}}, "judge needs llm"),
-        ({"of": {"titles": 0}}, "greater than 0"),
+        ({"of": {"titles": -1}}, "greater than or equal to 0"),
         ({"of": ["heading"]}, "titles"),
         ({"real": "file:/q.jsonl"}, "needs task: retrieval"),
     ],

@@ -16,7 +16,8 @@ from core.data.documents.text_blocks import Block, Parsed, plain
 from core.spec.parts.queries import QueryKind
 
 _LEAST_SECTION = 40
-"""Letters and digits that a section must have, links left aside, for its title to be a query."""
+"""Letters and digits that a section must have, links left aside, for its title to be a query. A Chinese,
+Japanese or Korean character counts for as much as `_OF_DENSE` others."""
 
 _LONGEST = 300
 """Characters of a query. What is longer is a text."""
@@ -28,17 +29,25 @@ _LEAST_SENTENCE = 20
 
 _FEWEST_WORDS = 3
 _LETTER = re.compile(r"[^\W_]")
+_DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")
+_OF_DENSE = 3
 _LOOKED_AT = 2000
+_SHORT = "section says too little"
 _LINKS = re.compile(r"\[[^\]]*\]\([^)]*\)|`[^`]*`_{1,2}|:\w+:`[^`]*`|https?://\S+")
 
 
 def drafts_of(
-    parsed: Parsed, blocks: Sequence[Block], span: Span, title: str, description: str | None
+    parsed: Parsed,
+    blocks: Sequence[Block],
+    span: Span,
+    title: str,
+    own_title: str | None = None,
+    description: str | None = None,
 ) -> tuple[Draft, ...]:
     """The drafts of a passage; positions count from the passage's start.
 
-    ``blocks`` are those that begin in the passage. ``title`` is the document's. ``description`` is what its
-    front matter says of it, for its first passage.
+    ``blocks`` are those that begin in the passage. ``title`` is the document's. ``own_title`` and
+    ``description`` are what its front matter says of it, for its first passage.
     """
     text, sections = parsed.text, sections_of(span)
     found: list[Draft] = []
@@ -49,13 +58,15 @@ def drafts_of(
     titled: list[Draft] = []
     for heading, end in zip(span.headings, ends, strict=False):
         words = heading.path[-1]
-        if words and len(words) <= _LONGEST and _says_something(text[heading.end : end]):
+        if words and len(words) <= _LONGEST:
             kind: QueryKind = "questions" if is_question(words) else "titles"
             number = next(
                 (at for at, (start, _) in enumerate(sections) if start == heading.end - span.start), -1
             )
-            titled.append(Draft(kind, title_forms(title, heading.path), section=number))
-            named |= {words, *heading.path[-2:-1]}
+            says = _says_something(text[heading.end : end])
+            draft = Draft(kind, title_forms(title, heading.path), section=number)
+            titled.append(draft if says else replace(draft, forms=draft.forms[:1], refused=_SHORT))
+            named |= {words, *heading.path[-2:-1]} if says else set()
     # The titles in a query say nothing new of what answers it, wherever they stand in the passage.
     spans = tuple(
         (heading.start - span.start, heading.end - span.start)
@@ -63,10 +74,12 @@ def drafts_of(
         if heading.path[-1] in named
     )
     found += [replace(draft, spans=spans) for draft in titled]
+    if own_title and _says_something(text[span.start : span.end]):
+        found.append(Draft("questions" if is_question(own_title) else "titles", (own_title,)))
     for block in blocks:
         if not block.level:
             found += _shifted(_of_block(text, block, span, title), span.start)
-    sentence = _first_sentence(text, span)
+    sentence = _first_sentence_of(text, span)
     if sentence is not None:
         words = one_line(text[slice(*sentence)])
         found += _shifted([Draft("first_sentence", (words,), (sentence,))], span.start)
@@ -74,19 +87,34 @@ def drafts_of(
 
 
 def title_forms(title: str, path: tuple[str, ...]) -> tuple[str, ...]:
-    """A section's title; with the title above it, with the document's, and with all titles between them."""
+    """A section's title; with the document's, in short and whole, with the title above it, and with all
+    titles between them."""
     heading = path[-1]
     whole = heading
     for above in reversed((title, *path[:-1])):
         whole = joined(above, whole)
-    forms = (heading, joined(path[-2], heading) if len(path) > 1 else heading, joined(title, heading), whole)
+    short = _SUBTITLE.split(title, maxsplit=1)[0]
+    nearest = path[-2] if len(path) > 1 else title
+    forms = (heading, *(joined(above, heading) for above in (short, title, nearest)), whole)
     return tuple(form for form in dict.fromkeys(forms) if len(form) <= _LONGEST)
 
 
+_SUBTITLE = re.compile(r"(?<=\w)(?::|\s+[-|\u2013\u2014])\s+(?=\w)")
+"""What divides a title from what explains it: "Custom responses - HTML, stream, file"."""
+
+_ASIDE = re.compile(r"\s*\([^()]*\)")
+
+
 def joined(above: str, below: str) -> str:
-    """Two titles as one query, unless the words of the first are in the second already."""
+    """Two titles as one query, as somebody would type them: the title above without what stands in
+    parentheses, and without its last words if the title below has them, too."""
     known = set(_words(below))
-    return below if not above or known.issuperset(_words(above)) else f"{above} {below}"
+    above = _ASIDE.sub("", above).strip() or above
+    if known.issuperset(_words(above)):
+        return below
+    while (last := above.split()[-1:]) and known.issuperset(_words(last[0])):
+        above = above[: -len(last[0])].rstrip()
+    return f"{above} {below}"
 
 
 def _words(text: str) -> list[str]:
@@ -112,14 +140,14 @@ def is_question(text: str) -> bool:
 _ASKED = re.compile(
     # A question on a line of its own, in bold type or behind "Q:"; its answer follows. No two repetitions can
     # take the same characters: the time is linear.
-    r"^[ \t]*(?:(?:[-*+>]|\d{1,4}[.)])[ \t]+)?(?:<summary>|\*\*|__)?(?:Q\d{0,4} ?[:.)][ \t]*)?"
-    r"(?P<text>[^\s?\uff1f*_<][^\n?\uff1f]{7,199}[?\uff1f])(?:</summary>|\*\*|__)?[ \t]*$",
+    r"^[ \t]*(?:(?:[-*+>]|\d{1,4}[.)])[ \t]+)?(?P<cut>(?:<summary>|\*\*|__)?(?:Q\d{0,4} ?[:.)][ \t]*)?"
+    r"(?P<text>[^\s?\uff1f*_<][^\n?\uff1f]{3,199}[?\uff1f])(?:</summary>|\*\*|__)?)[ \t]*$",
     re.M | re.I,
 )
 _DEFINED = re.compile(
     # "**Term**: what it is", "**Term.** What it is", or with a dash.
-    r"^[ \t]*(?:[-*+][ \t]+)?(?:\*\*|__)(?P<text>[^*_\n]{2,80}?)"
-    r"(?:[:.](?:\*\*|__)|(?:\*\*|__)(?::|[ \t]*[\u2013\u2014]|[ \t]+-))[ \t]+(?=\S[^\n]{30,})",
+    r"^[ \t]*(?:[-*+][ \t]+)?(?P<cut>(?:\*\*|__)(?P<text>[^*_\n]{2,80}?)"
+    r"(?:[:.](?:\*\*|__)|(?:\*\*|__)(?::|[ \t]*[\u2013\u2014]|[ \t]+-))[ \t]+)(?=\S[^\n]{30,})",
     re.M,
 )
 _IMAGE = re.compile(r"!\[(?P<text>[^\]\n]{10,300})\]\([^)\n]{0,500}\)")
@@ -133,7 +161,7 @@ def _of_block(text: str, block: Block, span: Span, title: str) -> Iterator[Draft
     if block.prose:
         for match in _ASKED.finditer(body):
             words = one_line(match["text"])
-            if len(words.split()) >= _FEWEST_WORDS and end - block.start < span.end - span.start:
+            if _has_words(words) and end - block.start < span.end - span.start:
                 yield Draft("questions", (words, joined(title, words)), (_at(match, block.start),))
         for match in _DEFINED.finditer(body):
             words = one_line(match["text"])
@@ -142,12 +170,14 @@ def _of_block(text: str, block: Block, span: Span, title: str) -> Iterator[Draft
     for pattern in (_IMAGE, _RST_CAPTION):
         for match in pattern.finditer(body):
             words = one_line(match["text"])
-            if len(words.split()) >= _FEWEST_WORDS:
+            if _has_words(words):
                 yield Draft("captions", (words, joined(title, words)), (_at(match, block.start),))
 
 
 def _at(match: re.Match[str], start: int) -> tuple[int, int]:
-    return start + match.start("text"), start + match.end("text")
+    """What is taken out of a passage with the words of a draft: the marks around them, too."""
+    group = "cut" if "cut" in match.re.groupindex else "text"
+    return start + match.start(group), start + match.end(group)
 
 
 def _shifted(drafts: Iterable[Draft], start: int) -> list[Draft]:
@@ -178,22 +208,36 @@ def sections_of(span: Span) -> tuple[tuple[int, int], ...]:
 
 def _says_something(body: str) -> bool:
     """Whether a section is more than a list of links, as "See also" is."""
-    return len(_LETTER.findall(_LINKS.sub("", body[:_LOOKED_AT]))) >= _LEAST_SECTION
+    return _letters(_LINKS.sub("", body[:_LOOKED_AT])) >= _LEAST_SECTION
 
 
-def _first_sentence(text: str, span: Span) -> tuple[int, int] | None:
-    """The first sentence that says something behind the headings that begin a passage, if it leaves anything
-    to be found."""
+def _letters(text: str) -> int:
+    return len(_LETTER.findall(text)) + (_OF_DENSE - 1) * len(_DENSE.findall(text))
+
+
+def _has_words(text: str) -> bool:
+    """Whether a text has a few words; scripts without spaces between them need two characters for one."""
+    return len(text.split()) >= _FEWEST_WORDS or len(_DENSE.findall(text)) >= 2 * _FEWEST_WORDS
+
+
+def _first_sentence_of(text: str, span: Span) -> tuple[int, int] | None:
+    """The first sentence behind the headings that begin a passage; positions are those of the document."""
     begin = span.start + span.repeated
     for heading in span.headings:
         if heading.start <= begin:
             begin = heading.end
-    for start, end in islice(sentences(text[begin : span.end]), _LOOKED_AT_SENTENCES):
-        words = text[begin + start : begin + end].strip()
+    found = first_sentence(text[begin : span.end], span.end - span.start)
+    return None if found is None else (begin + found[0], begin + found[1])
+
+
+def first_sentence(text: str, size: int) -> tuple[int, int] | None:
+    """Where the first sentence is that says something, if it leaves anything to be found. ``size``:
+    characters of the passage."""
+    for start, end in islice(sentences(text), _LOOKED_AT_SENTENCES):
+        words = text[start:end].strip()
         # What ends with a colon leads to what follows; marks and numbers alone say nothing.
-        says_much = len(_LETTER.findall(words)) >= _LEAST_SENTENCE and not words.endswith(":")
+        says_much = _letters(words) >= _LEAST_SENTENCE and not words.endswith(":")
         is_mark = words.startswith(("!", "[!", "|", "{", "<", ":::", "///")) or "```" in words
         if says_much and len(words) <= _LONGEST_SENTENCE and not is_mark:
-            left = span.end - span.start - (end - start)
-            return (begin + start, begin + end) if left >= 2 * (end - start) else None
+            return (start, end) if size - (end - start) >= 2 * (end - start) else None
     return None

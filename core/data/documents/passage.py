@@ -26,13 +26,15 @@ class Draft:
 
     ``forms``: the query, each form more specific than the one before. ``spans``: the characters of the
     passage's text that say the same; they are removed from it if the draft becomes a query. ``section``: the
-    number of the section that it asks for; -1: the passage.
+    number of the section that it asks for; -1: the passage. ``refused``: why it cannot be a query, for the
+    report.
     """
 
     kind: QueryKind
     forms: tuple[str, ...]
     spans: Spans = ()
     section: int = -1
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,5 +80,5 @@ class Passage:
     def shown(self) -> dict[str, Any]:
         """For a preview: what it says and where it is from."""
         names = ("id", "text", "document", "category", "title", "path", "number", "start", "end")
-        queries = [draft.forms[0] for draft in self.drafts]
+        queries = [draft.forms[0] for draft in self.drafts if not draft.refused]
         return {**{name: getattr(self, name) for name in names}, "queries": queries}

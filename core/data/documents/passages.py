@@ -195,7 +195,8 @@ def _text_of(file: TreeFile, encoding: str | None) -> str | Reject:
 
 def _document(parsed: Parsed, name: str, category: str | None, cutting: Cutting) -> Iterator[Passage]:
     first = next((block.title for block in parsed.blocks if block.level and block.title), None)
-    title = _fact(parsed.facts, "title") or first or Path(name).stem.replace("-", " ").replace("_", " ")
+    own_title = _fact(parsed.facts, "title")
+    title = own_title or first or Path(name).stem.replace("-", " ").replace("_", " ")
     description = _fact(parsed.facts, "description")
     spans = chunk(parsed, cutting.least, cutting.most, cutting.overlap)
     anchors = anchors_of(parsed, spans, name) if cutting.drafts else [()] * len(spans)
@@ -217,7 +218,7 @@ def _document(parsed: Parsed, name: str, category: str | None, cutting: Cutting)
             blocks = parsed.blocks[bisect_left(starts, span.start) : bisect_left(starts, span.end)]
             passage = replace(
                 passage,
-                drafts=drafts_of(parsed, blocks, span, title, None if number else description),
+                drafts=drafts_of(parsed, blocks, span, title, *(() if number else (own_title, description))),
                 sections=sections_of(span),
                 anchors=anchors[number],
                 links=tuple(links_in(text, name)),

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.data.documents.chunking import sentences
-from core.data.documents.drafts import is_question, one_line, title_forms
+from core.data.documents.drafts import first_sentence, is_question, one_line, title_forms
 from core.data.documents.passage import Draft, Passage
 from core.data.io.folders import split_files
 from core.data.io.readers import read_rows
@@ -112,12 +111,8 @@ def _drafts(values: dict[str, Any], text: str, title: str | None, path: tuple[st
         kind: QueryKind = "questions" if is_question(titles[-1]) else "titles"
         if forms := title_forms(title or titles[0], titles):
             yield Draft(kind, forms, said)
-    spans = sentences(text)
-    if len(spans) > 1:
-        start, end = spans[0]
-        words = one_line(text[start:end])
-        if words and 2 * (end - start) <= len(text) - end:
-            yield Draft("first_sentence", (words,), ((start, end),))
+    if (span := first_sentence(text, len(text))) is not None:
+        yield Draft("first_sentence", (one_line(text[slice(*span)]),), (span,))
 
 
 def _said_at_the_beginning(text: str, title: str) -> tuple[tuple[int, int], ...]:

@@ -126,15 +126,31 @@ def _is_prose(tokens: list[Token], index: int) -> bool:
 
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _ATTRIBUTES = re.compile(r"\s*\{[^{}]*\}\s*$")
+_LITERAL = re.compile(r"(`{1,2})(?!`)(?P<code>.{1,300}?)(?<!`)\1(?!`)|\\(?P<escaped>[!-/:-@\[-`{-~])")
+_STRONG = re.compile(r"(\*\*|(?<!\w)__|__(?!\w)|`)")
+_EMPHASIS = re.compile(
+    r"(?<![\w*])\*(?=[^\s*])([^*]+)(?<=\S)\*(?![\w*])|(?<!\w)_(?=[^\s_])([^_]+)(?<=\S)_(?!\w)"
+)
+_TAG = re.compile(r"</?[a-z][\w-]*(?:\s[^<>]*)?/?>|<!--.{0,300}?-->")
+_KEPT = re.compile("\0(\\d+)\0")
 
 
 def plain(heading: str) -> str:
-    """A heading's words, without its marks, links and attributes."""
-    heading = _LINK.sub(r"\1", _ATTRIBUTES.sub("", heading))
-    heading = re.sub(r"(\*\*|__|`)", "", heading).replace("\\", "")
-    return (
-        " ".join(re.sub(r"<[^<>]+>", " ", heading).split()) if "<" in heading else " ".join(heading.split())
-    )
+    """A heading's words, without its marks, links, tags and attributes. What stands in code stays as it
+    is."""
+    heading = _ATTRIBUTES.sub("", heading)
+    literals: list[str] = []
+
+    def keep(match: re.Match[str]) -> str:
+        literals.append(match["code"] or match["escaped"])
+        return f"\0{len(literals) - 1}\0"
+
+    # Marks may enclose code: a place is kept for it while they are taken off.
+    text = _LINK.sub(r"\1", _LITERAL.sub(keep, heading.replace("\0", " ")))
+    text = _STRONG.sub("", _TAG.sub(" ", text))
+    text = _EMPHASIS.sub(lambda match: match[1] or match[2], text)
+    text = _KEPT.sub(lambda match: literals[int(match[1])], text)
+    return " ".join(text.split())
 
 
 _NESTED = re.compile(r"^\s{200}|^\s*(?:[-?]\s+){10}", re.M)

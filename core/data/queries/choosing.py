@@ -99,8 +99,11 @@ def _draw(
     drawn: list[_Drawn] = []
     known: set[int] = set()
     for draft in _drafts(corpus, number, passage, queries, seed):
+        if draft.refused:
+            report.leave_out(draft.refused, draft.kind, draft.forms[0], passage)
+            continue
         if draft.kind != "given" and corpus.is_boilerplate(number, draft.section):
-            report.leave_out("boilerplate section", draft.forms[0], passage)
+            report.leave_out("boilerplate section", draft.kind, draft.forms[0], passage)
             continue
         text = _settle(corpus, draft, queries, report, passage)
         if text is None or (key := words_key(text)) in known:
@@ -112,7 +115,7 @@ def _draw(
         # Efraimidis and Spirakis 2006: the largest u ** (1 / weight) are a weighted sample.
         drawn.append(
             _Drawn(
-                generator.random() ** (1 / weight),
+                generator.random() ** (1 / weight) if weight else -1.0,
                 generator.random() < weight,
                 len(drawn),
                 Query(text, draft.kind, spans),
@@ -132,7 +135,7 @@ def _take(drawn: list[_Drawn], passage: Passage, queries: Queries, report: Query
         if is_given or _leaves_enough(passage.text, [*hidden, *item.query.spans]):
             chosen.append(item)
         else:
-            report.leave_out("nothing else is in the passage", item.query.text, passage)
+            report.leave_out("nothing else is in the passage", item.query.kind, item.query.text, passage)
     return [item.query for item in sorted(chosen, key=lambda item: item.place)]
 
 
@@ -146,18 +149,19 @@ def _settle(
     if not forms and draft.kind not in _ALONE:  # a title with all titles above it names what it can
         forms = list(draft.forms[-1:])
     if not forms:
-        report.leave_out("not specific", draft.forms[0], passage)
+        report.leave_out("not specific", draft.kind, draft.forms[0], passage)
         return None
     mode = queries.filters.ambiguous
     if mode == "keep":
-        return forms[0]
-    for form in forms:
-        if not corpus.is_ambiguous(form, draft.kind):
-            report.extended += form != draft.forms[0]
-            return form
-        if mode == "drop":
-            break
-    report.leave_out("ambiguous", forms[-1], passage)
+        return draft.forms[0] if corpus.is_ambiguous(draft.forms[0], draft.kind) else forms[0]
+    if mode == "drop" and corpus.is_ambiguous(draft.forms[0], draft.kind):
+        forms = forms[:1]
+    elif (
+        found := next((form for form in forms if not corpus.is_ambiguous(form, draft.kind)), None)
+    ) is not None:
+        report.extended += found != draft.forms[0]
+        return found
+    report.leave_out("ambiguous", draft.kind, forms[-1], passage)
     return None
 
 

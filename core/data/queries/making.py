@@ -255,7 +255,7 @@ def _assembled(corpus: Corpus, table: _Table, report: QueryReport) -> Iterator[A
         for number, row in rows:
             query = _query(row)
             if reason := table.reason[number]:
-                report.leave_out(reason, query.text, passage)
+                report.leave_out(reason, query.kind, query.text, passage)
                 continue
             kept.append(query)
             if query.shared:

@@ -47,8 +47,11 @@ _SCHEMA = pa.schema(
         ("forms", pa.large_list(pa.large_list(_TEXT))),
         ("spans", pa.large_list(pa.large_list(pa.int32()))),  # start, end, start, end, ...
         ("of_sections", pa.large_list(pa.int32())),
+        ("refused", pa.large_list(_TEXT)),
     ]
 )
+
+_DRAFTS = ("kinds", "forms", "spans", "of_sections", "refused")
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class PassageFile:
             self._anchors.setdefault(text_hash(anchor), number)
         self._links += [(link.text, text_hash(link.target)) for link in passage.links]
         for draft in passage.drafts:
-            if draft.kind in self._queries.of:
+            if draft.kind in self._queries.of and not draft.refused:
                 for form in draft.forms:
                     self._add_key(form, number)
             if draft.kind == "description" and (prefix := prefix_of(draft.forms[0])):
@@ -231,14 +234,13 @@ def _row(passage: Passage) -> dict[str, object]:
         "forms": [list(draft.forms) for draft in drafts],
         "spans": [flatten_spans(draft.spans) for draft in drafts],
         "of_sections": [draft.section for draft in drafts],
+        "refused": [draft.refused for draft in drafts],
     }
 
 
 def _passage(row: dict[str, list]) -> Passage:  # type: ignore[type-arg]
     drafts = tuple(
-        Draft(kind, tuple(forms), pair_spans(spans), section)
-        for kind, forms, spans, section in zip(
-            row.pop("kinds"), row.pop("forms"), row.pop("spans"), row.pop("of_sections"), strict=True
-        )
+        Draft(kind, tuple(forms), pair_spans(spans), section, refused)
+        for kind, forms, spans, section, refused in zip(*(row.pop(name) for name in _DRAFTS), strict=True)
     )
     return Passage(**{**row, "path": tuple(row["path"]), "drafts": drafts})  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ class QueryReport:
     seed: int
     made: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+    left_out_kinds: dict[str, Counter[str]] = field(default_factory=dict)
     extended: int = 0
     boilerplate_sections: int = 0
     unjudged: int = 0
@@ -34,11 +35,12 @@ class QueryReport:
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     _shown: list[tuple[float, dict[str, str]]] = field(default_factory=list)
 
-    def leave_out(self, reason: str, query: str, passage: Passage) -> None:
+    def leave_out(self, reason: str, kind: str, query: str, passage: Passage) -> None:
         self.left_out[reason] += 1
+        self.left_out_kinds.setdefault(reason, Counter())[kind] += 1
         examples = self.examples.setdefault(reason, [])
         if len(examples) < _EXAMPLES:
-            examples.append({"query": query, "passage": passage.id, "text": _beginning(passage.text)})
+            examples.append(_said(kind, query, passage, passage.text))
 
     def keep(self, kind: str, query: str, passage: Passage, text: str) -> None:
         """A query that is kept, and the text that answers it. Twenty of all are shown."""
@@ -46,14 +48,15 @@ class QueryReport:
         luck = random.Random(f"{self.seed} {passage.id} {query}").random()  # noqa: S311 - not a secret
         if len(self._shown) == _SHOWN and luck >= self._shown[-1][0]:
             return
-        said = {"kind": kind, "query": query, "passage": passage.id, "text": _beginning(text)}
-        self._shown = sorted([*self._shown, (luck, said)], key=lambda item: item[0])[:_SHOWN]
+        shown = (luck, _said(kind, query, passage, text))
+        self._shown = sorted([*self._shown, shown], key=lambda item: item[0])[:_SHOWN]
 
     def page(self) -> dict[str, Any]:
         """As JSON, for the page of the dataset."""
         found: dict[str, Any] = {
             "made": dict(self.made.most_common()),
             "left_out": dict(self.left_out.most_common()),
+            "left_out_kinds": {why: dict(kinds.most_common()) for why, kinds in self.left_out_kinds.items()},
             "extended": self.extended,
             "boilerplate_sections": self.boilerplate_sections,
             "shown": [said for _, said in self._shown],
@@ -62,6 +65,11 @@ class QueryReport:
         if self.language_model is not None:
             found["language_model"] = {**self.language_model, "unjudged_queries": self.unjudged}
         return found
+
+
+def _said(kind: str, query: str, passage: Passage, text: str) -> dict[str, str]:
+    where = {"passage": passage.id, "document": passage.document}
+    return {"kind": kind, "query": query, **where, "text": _beginning(text)}
 
 
 def _beginning(text: str) -> str:

@@ -58,7 +58,7 @@ class WrittenQueries:
         found: list[Query] = []
         for kind, text in read_queries(self._answer(Prompt(request, has_queries))):
             if reason := self._fault(text, passage, found):
-                report.leave_out(reason, text, passage)
+                report.leave_out(reason, "llm", text, passage)
                 continue
             shared = kind == "multi_hop" and following is not None and kind in drawn_types(passage, self.spec)
             found.append(Query(text, "llm", shared=shared))
@@ -92,7 +92,7 @@ class WrittenQueries:
             if score >= judge.min_score:
                 kept.append(query)
             else:
-                report.leave_out("judged too low", query.text, passage)
+                report.leave_out("judged too low", "llm", query.text, passage)
         return kept
 
     def _answer(self, prompt: Prompt) -> str:

@@ -40,7 +40,7 @@ _DEFAULT_WEIGHTS: dict[QuerySource, float] = {
     "links": 1.0,
     "definitions": 1.0,
     "captions": 0.5,
-    "first_sentence": 0.05,
+    "first_sentence": 0.0,
 }
 
 _OLD_NAMES = {
@@ -60,6 +60,7 @@ def with_weights(value: Any) -> Any:
 
 
 Weight = Annotated[float, Field(gt=0, le=1000)]
+KindWeight = Annotated[float, Field(ge=0, le=1000)]
 
 
 QueryType = Literal["question", "keywords", "how_to", "symptom", "multi_hop"]
@@ -219,12 +220,12 @@ class Queries(Strict):
         ReferencePlace("filters.cross_encoder.model", "model"),
     )
 
-    of: Annotated[dict[QuerySource, Weight], Field(min_length=1), BeforeValidator(with_weights)] = Field(
+    of: Annotated[dict[QuerySource, KindWeight], Field(min_length=1), BeforeValidator(with_weights)] = Field(
         default_factory=lambda: dict(_DEFAULT_WEIGHTS),
         description="Where queries come from: a list of kinds, or kinds with weights. A weight below 1 is "
-        "the chance that a possible query of the kind is used. If a passage has more than per_passage, they "
-        "are drawn by the weights. A document without any gets one for each passage, whatever its weight. "
-        "Queries of llm are all used, on top of per_passage.",
+        "the chance that a possible query of the kind is used. More than per_passage of one passage are "
+        "drawn by the weights. A document without any gets one for each passage, whatever its weight, so "
+        "a kind of weight 0 is used only there. Queries of llm are all used, on top of per_passage.",
     )
     per_passage: int = Field(4, ge=1, le=1000)
     hide: bool = Field(
