@@ -37,6 +37,7 @@ _SECONDS = 1.5
 """How long a dataset is looked at."""
 
 _CORPUS_BYTES = 64 << 20
+_LOOKED_AT_MODELS = 50
 
 _LENGTH = 256
 """Tokens of a text of which nothing is known."""
@@ -111,10 +112,8 @@ def estimate_training(
         spec, shape, device=device, precision=precision, processes=processes
     )
     found.workers = fits(workers, spec.resources, device, found.least_memory_bytes, notes)
-    rate = rate_of(store, device)
-    if rate is None:
-        notes.append(f"seconds is unknown: no training has finished on a {device} yet.")
-    elif found.steps is not None:
+    rate = rate_of(store, device, shape, notes)
+    if rate is not None and found.steps is not None:
         pairs = min(spec.batch_size, found.rows or spec.batch_size)
         tokens = step.tokens(pairs) * spec.gradient_accumulation_steps
         found.seconds = round(found.steps * operations(shape, tokens) / rate / processes, 1)
@@ -328,12 +327,37 @@ def room_of(worker: Worker, resources: Resources, device: str) -> int:
     return sizes[wanted - 1] if wanted <= len(sizes) else 0
 
 
-def rate_of(store: Store, device: str) -> float | None:
-    """Operations a second of the last trainings on such a device."""
-    models, _ = store.artifacts.page("model", limit=20)
-    rates = []
+_ALIKE = 4.0
+"""Models whose operations for a token differ by less than this factor reach about the same rate."""
+
+_COMPARABLE = 64.0
+
+
+def rate_of(store: Store, device: str, shape: ModelShape, notes: list[str]) -> float | None:
+    """Operations a second of the last trainings on such a device, of models of about this size.
+
+    A small model spends its time between the operations, so its rate says little of a large one: where no
+    model of this size was trained, that of the nearest size counts, with a note. None, with a note, where
+    there is none to compare.
+    """
+    models, _ = store.artifacts.page("model", limit=_LOOKED_AT_MODELS)
+    wanted = operations(shape, 1)
+    rates: list[tuple[float, float]] = []  # how far the sizes are apart, operations a second
     for model in models:
         facts = model.manifest.get("metadata", {})
-        if facts.get("device") == device and facts.get("operations") and facts.get("training_seconds"):
-            rates.append(facts["operations"] / facts["training_seconds"] / facts.get("processes", 1))
-    return statistics.median(rates[:5]) if rates else None
+        if facts.get("device") != device or not facts.get("operations") or not facts.get("training_seconds"):
+            continue
+        rate = facts["operations"] / facts["training_seconds"] / facts.get("processes", 1)
+        if facts.get("tokens") and wanted:
+            apart = abs(math.log(facts["operations"] / facts["tokens"] / wanted))
+            rates.append((apart, rate))
+    alike = [rate for apart, rate in rates if apart <= math.log(_ALIKE)]
+    if alike:
+        return statistics.median(alike[:5])
+    nearest = min(rates, default=None)
+    if nearest is None or nearest[0] > math.log(_COMPARABLE):
+        of_size = " of about this size" if rates else ""
+        notes.append(f"seconds is unknown: no training of a model{of_size} has finished on a {device} yet.")
+        return None
+    notes.append("seconds is rough: only models of another size were trained here.")
+    return nearest[1]

@@ -49,12 +49,12 @@ def estimate_reading(
     if wants_gpu_in_vain(spec.resources, device, workers):
         notes.append(IN_VAIN)
     found.workers = fits(workers, spec.resources, device, found.least_memory_bytes, notes)
-    rate = rate_of(store, device)
-    if not known:
+    rate = None
+    if known:
+        rate = rate_of(store, device, max(known, key=lambda shape: operations(shape, 1)), notes)
+    else:
         notes.append("seconds is unknown: it is estimated only for jobs in which a model reads texts.")
-    elif rate is None:
-        notes.append(f"seconds is unknown: no training has finished on a {device} yet.")
-    elif tokens is not None:
+    if rate is not None and tokens is not None:
         forward = sum(operations(shape, tokens) for shape in known) / 3  # a third of forward and backward
         found.seconds = round(forward / rate, 1)
     return found

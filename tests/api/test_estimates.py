@@ -8,6 +8,7 @@ import pytest
 from api import estimates
 from core.jobs.hosts import Gpu
 from core.jobs.reasons import EndReason
+from core.models.memory import operations
 from core.store.artifacts import NewArtifact
 from core.store.attempts.leases import Capacity
 from core.store.fleet import Inventory
@@ -73,17 +74,41 @@ def test_what_saves_memory_is_seen_to_save_it(http, spec, change, part):
     )
 
 
-def test_seconds_come_from_earlier_trainings(http, spec):
-    register(http, 64 * 10**9)
+def train_with(http, spec, rate: float, times_larger: float = 1.0) -> None:
+    """Finish a training of a model so many times as large as the spec's, at this rate."""
     post(http, spec)
     store = http.app.state.store
     held = store.leases.claim(CPU, 30)
-    facts = {"device": "cpu", "operations": 4e9, "training_seconds": 2.0}
+    shape = estimates.find_shape(spec["base_model"], {}, http.app.state.library, [])
+    count = operations(shape, 1000) * times_larger
+    facts = {"device": "cpu", "tokens": 1000, "operations": count, "training_seconds": count / rate}
     made = NewArtifact("model", "model", "file:///x", "0" * 64, 1, {"metadata": facts})
     store.leases.finish(held, EndReason.SUCCEEDED, outputs=[held_by(store, made)])
+
+
+def test_seconds_come_from_earlier_trainings(http, spec):
+    register(http, 64 * 10**9)
+    train_with(http, spec, rate=2e9)
     one, two = (estimate(http, {**spec, "max_steps": steps})["seconds"] for steps in (1000, 2000))
     assert two == pytest.approx(2 * one, rel=0.01)
     assert one > 0
+
+
+def test_a_training_of_another_size_says_little_of_the_time(http, spec):
+    """The rate of a tiny model once made five thousand minutes of eight seconds."""
+    register(http, 64 * 10**9)
+    spec = {**spec, "max_steps": 10_000}
+    train_with(http, spec, rate=1e9, times_larger=1e-4)
+    found = estimate(http, spec)
+    assert found["seconds"] is None
+    assert any("no training of a model of about this size" in note for note in found["notes"])
+    train_with(http, spec, rate=1e8, times_larger=0.1)
+    rough = estimate(http, spec)
+    assert any("rough" in note for note in rough["notes"])
+    train_with(http, spec, rate=1e9)
+    found = estimate(http, spec)
+    assert found["seconds"] == pytest.approx(rough["seconds"] / 10, rel=0.01)
+    assert not any("seconds" in note for note in found["notes"])
 
 
 def test_what_no_worker_can_hold_is_refused_with_the_numbers(http, spec):
