@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import errno
 import json
+import signal
 import sys
 
 import uvicorn
@@ -13,6 +14,7 @@ from api.app import create_app
 from api.auth import is_loopback
 from api.listener import open_listener
 from core.errors import ReasonError
+from core.runtime.orphans import end_with_parent
 from core.settings import Settings
 from core.spec.parse import problems_of
 from core.spec.requests import NewKey
@@ -28,7 +30,10 @@ def serve(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="reason api", epilog="example: reason api --port 8080")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
+    if asked.end_with_parent:
+        end_with_parent(signal.SIGTERM)
     settings = Settings()
     store = open_store(settings)
     if not is_current(store.database):

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client.client import Client
-from client.serve import Service
+from client.serve import Service, ended_by_signals
 from core.errors import InvalidRequest, NotFound, ReasonError, ServiceUnreachable
 from core.jobs.views import ArtifactView, PipelineView, RecipeView
 from core.settings import Settings
@@ -40,6 +40,11 @@ def service_here(settings: Settings, console: Console, port: int = 0, **environm
     console.print(
         f"Starting a service on port {service.port} (its log: {log}) ...", highlight=False, soft_wrap=True
     )
+    with ended_by_signals():
+        yield from _running(service, settings)
+
+
+def _running(service: Service, settings: Settings) -> Iterator[Client]:
     service.start()
     try:
         with Client(f"http://127.0.0.1:{service.port}", settings.client_key) as client:

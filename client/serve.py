@@ -7,23 +7,25 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+_PROGRAM = [sys.executable, "-m"]
 _RESTARTS = 5
 _WITHIN_SECONDS = 60.0
 
 
 class Service:
-    """The processes of one laptop. They get sessions of their own, so that Ctrl-C reaches us alone."""
+    """The processes of one laptop. They get sessions of their own, so that Ctrl-C reaches us alone; if we are
+    killed, they end all the same."""
 
     def __init__(
         self, host: str, port: int, environment: dict[str, str] | None = None, log: Path | None = None
     ) -> None:
         self._commands = {
-            "api": [sys.executable, "-m", "api", "--host", host, "--port", str(port)],
-            "worker": [sys.executable, "-m", "worker"],
+            "api": [*_PROGRAM, "api", "--end-with-parent", "--host", host, "--port", str(port)],
+            "worker": [*_PROGRAM, "worker", "--end-with-parent"],
         }
         self._environment = {**os.environ, **(environment or {})}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -87,12 +89,16 @@ class Service:
         return None
 
     def stop(self) -> None:
-        """Asks both to end; jobs save a checkpoint. Waits for them."""
+        """Asks both to end; jobs save a checkpoint. Waits for them. A Ctrl-C meanwhile kills them."""
         for process in self._processes.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-        for process in self._processes.values():
-            process.wait()
+        try:
+            for process in self._processes.values():
+                process.wait()
+        except KeyboardInterrupt:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         for process in self._processes.values():
@@ -113,7 +119,8 @@ def serve(host: str, port: int) -> int:
         if len(asked) > 1:
             service.kill()
 
-    _on_signals(ask)
+    for number in (signal.SIGINT, *_ending()):
+        signal.signal(number, ask)
     service.start()
     print(
         f"reason: API on http://{host}:{port} (dashboard; the API at /docs). Ctrl-C stops the service.",
@@ -135,6 +142,24 @@ def serve(host: str, port: int) -> int:
     return 0
 
 
-def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
-    signal.signal(signal.SIGINT, handler)
-    signal.signal(signal.SIGTERM, handler)
+def _ending() -> list[signal.Signals]:
+    """What asks a program to end beside Ctrl-C: a service manager, and a terminal that is closed, unless
+    ``nohup`` has it ignored."""
+    return [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within the block these signals do what Ctrl-C does, so that what was begun is ended in order."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, interrupt) for number in _ending()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -34,7 +34,10 @@ class Settings(BaseSettings):
     artifact_url: str = Field(
         "", description="fsspec URL for finished artifacts and checkpoints. Default: DATA_DIR."
     )
-    api_url: str = Field("http://127.0.0.1:8000", description="URL of the API, for the client.")
+    api_url: str = Field(
+        "http://127.0.0.1:8000",
+        description="URL of the API, for the client. Empty: `reason improve` starts a service of its own.",
+    )
     api_key: SecretStr | None = Field(None, description="The key that the client sends.")
     allowed_paths: Annotated[list[Path], NoDecode] = Field(
         default_factory=list,

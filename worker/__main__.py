@@ -1,8 +1,10 @@
 """``python -m worker``: one worker on this host; ``python -m worker gc``: remove what is old, once."""
 
 import argparse
+import signal
 import sys
 
+from core.runtime.orphans import end_with_parent
 from core.settings import Settings
 from worker.celery_app import main
 from worker.garbage import collect_once
@@ -16,5 +18,8 @@ if __name__ == "__main__":
         epilog="example: reason worker --slots 2",
     )
     parser.add_argument("--slots", type=int, help="jobs at once (REASON_SLOTS); default: one a GPU, or one")
+    parser.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.end_with_parent:
+        end_with_parent(signal.SIGTERM)
     sys.exit(main(Settings() if asked.slots is None else Settings(slots=asked.slots)))

@@ -23,24 +23,28 @@ def service_or_own(needed_later: str | None = None) -> Iterator[tuple[Client, bo
     service is of this command). Raises `ServiceUnreachable`.
     """
     settings = Settings()
-    with open_client(retries=1) as client:
-        try:
-            client.workers()
-            answered = True
-        except ServiceUnreachable as error:
-            answered = False
-            if needed_later:
-                raise ServiceUnreachable(
-                    f"{needed_later} needs a service that goes on running. {error}"
-                ) from error
-            if "api_url" in settings.model_fields_set:
-                raise
-    if answered:
+    if _answers(settings, needed_later):
+        console.print(f"Using the service at {settings.api_url}.", highlight=False, soft_wrap=True)
         with open_client() as client:
             yield client, False
         return
     with service_here(settings, console) as client:
         yield client, True
+
+
+def _answers(settings: Settings, needed_later: str | None) -> bool:
+    try:
+        with open_client(retries=1) as client:
+            client.workers()
+    except ServiceUnreachable as error:
+        if needed_later:
+            raise ServiceUnreachable(
+                f"{needed_later} needs a service that goes on running. {error}"
+            ) from error
+        if settings.api_url and "api_url" in settings.model_fields_set:
+            raise
+        return False
+    return True
 
 
 def follow_to_end(client: Client, made: PipelineView, as_json: bool, *, later: bool) -> PipelineView:

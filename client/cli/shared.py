@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client.client import Client
+from core.errors import ServiceUnreachable
 from core.jobs.state import JobState
 from core.jobs.views import JobView
 from core.settings import Settings
@@ -32,8 +33,10 @@ Set = Annotated[
 
 
 def open_client(**options: Any) -> Client:
-    """A client of the service that the settings name."""
+    """A client of the service that the settings name. Raises `ServiceUnreachable` if they name none."""
     settings = Settings()
+    if not settings.api_url:
+        raise ServiceUnreachable("REASON_API_URL is empty: it must be the URL of a service")
     return Client(settings.api_url, settings.client_key, **options)
 
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.faults.service import ROOT
@@ -25,27 +27,39 @@ def docs(tmp_path) -> Path:
     return folder
 
 
+@pytest.fixture
+def command(docs, tiny_model, tmp_path) -> dict:
+    """The arguments of `subprocess` for one ``reason improve``."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("REASON_")}
+    # No service that runs on this machine is used: the folder of this test has its own.
+    environment |= {"PYTHONPATH": str(ROOT), "REASON_OFFLINE": "true", "REASON_API_URL": ""}
+    improve = [sys.executable, "-m", "client.cli", "improve", str(docs)]
+    return {
+        "args": [*improve, "--base-model", str(tiny_model), "--json"],
+        "cwd": tmp_path,
+        "env": {**environment, "OMP_NUM_THREADS": "1"},
+    }
+
+
 @pytest.mark.slow
-def test_documents_to_a_verdict_and_an_index_by_one_command(docs, tiny_model, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_what_ends_the_command_ends_its_service(command, number):
+    with subprocess.Popen(**command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as improve:
+        assert any(line.startswith("pipe_") for line in improve.stderr)  # a pipeline was begun
+        service = psutil.Process(improve.pid).children(recursive=True)
+        assert len(service) >= 2
+        improve.send_signal(number)
+        improve.wait(90)
+        _, left = psutil.wait_procs(service, 60)
+        for process in left:
+            process.kill()
+        assert not left
+
+
+@pytest.mark.slow
+def test_documents_to_a_verdict_and_an_index_by_one_command(command, docs):
     def improve() -> dict:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("REASON_")}
-        ended = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "client.cli",
-                "improve",
-                str(docs),
-                "--base-model",
-                str(tiny_model),
-                "--json",
-            ],
-            cwd=tmp_path,
-            env={**environment, "PYTHONPATH": str(ROOT), "REASON_OFFLINE": "true", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=280,
-        )
+        ended = subprocess.run(**command, capture_output=True, text=True, timeout=280)
         assert ended.returncode == 0, ended.stderr
         assert "reason search job:" in ended.stderr
         return json.loads(ended.stdout)
