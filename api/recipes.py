@@ -202,13 +202,15 @@ def _replaced(stand_ins: Mapping[str, str], text: str) -> str:
 def _facts_of_page(page: dict[str, Any]) -> DataFacts:
     """Of an upload, or of what a job has made."""
     splits = {name: rows for name, rows in (page.get("splits") or {}).items() if rows}
-    lengths = (page.get("statistics") or {}).get("characters", {})
+    statistics = page.get("statistics") or {}
+    lengths = statistics.get("characters", {})
     if "documents" in splits or "chunks" in splits or page.get("type") == "chunks":
         role = "document" if "document" in lengths else "passage"
-        return DataFacts("documents", sum(splits.values()), lengths.get(role, {}).get("mean", 0.0))
+        mean, queries = lengths.get(role, {}).get("mean", 0.0), statistics.get("possible_queries")
+        return DataFacts("documents", sum(splits.values()), mean, queries=queries)
     judged = page.get("type") == "retrieval" or page.get("format") in _JUDGED
     length = lengths.get("positive", {}).get("mean", 0.0)
-    return DataFacts("rows", sum(splits.values()), length, splits, judged)
+    return DataFacts("rows", sum(splits.values()), length, splits, judged=judged)
 
 
 def _facts_of_files(path: Path, field: str) -> DataFacts:

@@ -287,8 +287,9 @@ def _check(found: Inspected, max_reject_share: float) -> None:
     if found.rejected > max_reject_share * whole or not found.rows:
         problems = [Problem(f"{reject.file}, line {reject.line}", reject.reason) for reject in found.rejects]
         first = _as_parameters(f"{problems[0].path}: {problems[0].message}") if problems else ""
+        what = "files" if "documents" in found.splits else "rows"
         raise InvalidRequest(
-            f"{found.rejected} of {whole} rows cannot be used, which is more than max_reject_share "
+            f"{found.rejected} of {whole} {what} cannot be used, which is more than max_reject_share "
             f"({max_reject_share:g}). {first}",
             problems,
         )

@@ -83,13 +83,13 @@ def check_here(text: str) -> None:
         raise InvalidRequest(f"File or folder not found: {text}")
 
 
-def find_data(client: Client, text: str, console: Console) -> tuple[str, str]:
+def find_data(client: Client, text: str, console: Console, **reading: Any) -> tuple[str, str]:
     """What is on this machine is uploaded. Returns the reference, and the recipe that fits it."""
     path = Path(text)
     if path.exists():
         console.print(f"Uploading {path} ...", highlight=False, soft_wrap=True)
         try:
-            made = client.upload(path, _name_of(path))
+            made = client.upload(path, _name_of(path), **reading)
         except OSError as error:
             raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}") from error
         splits = made.metadata.get("splits", {})
@@ -248,7 +248,8 @@ def show_end(client: Client, ended: PipelineView, console: Console, *, later: bo
             f"The pipeline is {ended.state}: {ended.end_reason.message}", style="red", highlight=False
         )
     for found in ended.verdicts:
-        console.print(found.verdict, style="bold green" if found.outcome == "better" else "bold")
+        about = f"{found.model} on {found.dataset}: {found.verdict}"
+        console.print(about, style="bold green" if found.outcome == "better" else "bold")
     for told in chosen_models(client, ended):
         console.print(told, highlight=False)
     table = Table(box=None, show_header=False)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from pydantic import ValidationError
 from rich.table import Column, Table
 
 from client.cli.here import follow_to_end, service_or_own
@@ -13,6 +14,8 @@ from client.cli.schedules import print_schedule
 from client.cli.shared import Json, app, console, exit_with, open_client, print_json, print_table
 from client.improve import (
     check_here,
+    check_out,
+    fetch_outputs,
     find_data,
     find_model,
     find_queries,
@@ -21,6 +24,8 @@ from client.improve import (
 )
 from core.errors import InvalidRequest
 from core.spec.files import load_yaml, read_spec
+from core.spec.parse import problems_of
+from core.spec.parts.queries import LanguageModel
 from core.spec.pipelines.recipes import RECIPES
 from core.spec.pipelines.schedule import check_cron
 
@@ -77,6 +82,16 @@ def improve(
     max_length: Annotated[
         int | None, typer.Option(min=8, help="Longest document in tokens: less is faster.")
     ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of the files that are uploaded. Default: UTF-8.")
+    ] = None,
+    max_reject_share: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of files or rows that may be unreadable, and are left out."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to which all outputs are downloaded, when it has ended.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 42,
     reuse: Annotated[
         bool, typer.Option("--reuse/--no-reuse", help="Take results of earlier runs that are equal.")
@@ -94,11 +109,17 @@ def improve(
     Starts a service on this machine for the time of the command when none is running.
     """
     _check_options(recipe, promote, name, schedule)
+    model = _read_llm(llm) if llm else None
+    if out is not None:
+        if not watch or plan or schedule:
+            raise InvalidRequest("--out waits for the end: leave --no-watch, --plan and --schedule out")
+        check_out(out)
     for text in filter(None, (path, base_model, retriever, queries, cross_encoder)):
         check_here(text)
     why = "--schedule" if schedule else None if watch else "--no-watch"
     with service_or_own(why) as (client, here):
-        data, fitting = find_data(client, path, console)
+        reading = {"encoding": encoding, "max_reject_share": max_reject_share or 0.0}
+        data, fitting = find_data(client, path, console, **reading)
         if schedule:
             data = re.sub(r"^(dataset:[^@]+)@[0-9]+$", r"\1", data)  # whatever is the newest version by then
         inputs = {
@@ -106,11 +127,12 @@ def improve(
             "base_model": find_model(client, base_model, console) if base_model else None,
             "test": test,
             "queries": find_queries(client, queries, console) if queries else None,
-            "llm": _read_llm(llm) if llm else None,
+            "llm": model,
             "cross_encoder": find_model(client, cross_encoder, console) if cross_encoder else None,
             "name": name,
             "promote": promote,
             "max_length": max_length,
+            "max_reject_share": max_reject_share,
             "seed": seed,
         }
         inputs = {key: value for key, value in inputs.items() if value is not None}
@@ -134,19 +156,24 @@ def improve(
             print_json(made.model_dump(mode="json")) if as_json else print(made.id)
             return
         ended = follow_to_end(client, made, as_json, later=here)
+        if out is not None:
+            fetch_outputs(client, ended, out, console)
     exit_with(ended.state)
 
 
 def _read_llm(text: str) -> dict[str, Any]:
     """The settings of a language model: a file, or YAML itself. Raises `InvalidRequest`."""
-    if Path(text).is_file():
-        return read_spec(Path(text))
     try:
-        found = load_yaml(text)
+        found = read_spec(Path(text)) if Path(text).is_file() else load_yaml(text)
     except yaml.YAMLError as error:
-        raise InvalidRequest(f"--llm is neither a file nor YAML: {error}") from error
+        raise InvalidRequest(f"--llm is neither a file nor YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise InvalidRequest("--llm needs at least endpoint and model: '{endpoint: URL, model: NAME}'")
+    try:
+        LanguageModel.model_validate(found)
+    except ValidationError as error:
+        named = [f"{problem.path}: {problem.message}" for problem in problems_of(error, LanguageModel)]
+        raise InvalidRequest("--llm: " + "; ".join(named)) from error
     return found
 
 

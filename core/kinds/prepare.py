@@ -126,6 +126,8 @@ def _tell_queries(page: DatasetPage, context: RunContext) -> None:
     """What the queries are made of, and a few of them."""
     assert page.asking is not None
     made = ", ".join(f"{kind} {count:,}" for kind, count in page.asking["made"].items())
+    if page.asking["asked"] is not None:
+        made = f"{page.asking['asked']:,} of people, which ask for {page.asking['made']['given']:,} passages"
     left_out = ", ".join(f"{why} {count:,}" for why, count in page.asking["left_out"].items())
     context.notice(
         f"Queries: {made}{f'; left out: {left_out}' if left_out else ''}. The report shows "

@@ -158,7 +158,7 @@ class _Asker:
             if self._failures >= max(_MOST_FAILURES, chat.limits.concurrency):
                 raise EndpointFailure(
                     f"{chat.endpoint.url} does not answer: {self._failures} calls in a row failed, the last: "
-                    f"{error}. The answers so far are stored: the next attempt continues behind them."
+                    f"{error}. The answers so far are stored: none is asked for again."
                 ) from error
             return None
         finally:

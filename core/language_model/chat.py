@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 import httpcore
 
-from core.errors import BadSpec
+from core.errors import BadSpec, EndpointFailure
 from core.language_model.answers import Answer
 from core.language_model.connecting import connection_pool
 from core.language_model.endpoints import Endpoint
@@ -23,6 +23,9 @@ _MOST_BYTES = 4 << 20
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _LONGEST_RETRY_AFTER = 3600.0
+_TRIES_TO_REACH = 3
+"""Further tries of an endpoint where nothing has ever answered: its address is wrong, or no server runs."""
+
 _SHOWN = 200
 _CHARACTERS_PER_TOKEN = 4
 """Where an endpoint does not report its tokens."""
@@ -51,13 +54,14 @@ class NoAnswer(Exception):
 @dataclass(frozen=True)
 class _Failed:
     """A try without an answer. ``pause``: seconds that the endpoint asks to wait. ``final``: no further try
-    helps. ``parameter``: one that the endpoint does not accept."""
+    helps. ``parameter``: one that the endpoint does not accept. ``no_connection``: nothing listens there."""
 
     reason: str
     pause: float | None = None
     final: bool = False
     parameter: str | None = None
     busy: bool = False
+    no_connection: bool = False
 
 
 @dataclass
@@ -94,6 +98,7 @@ class Chat:
         self._secrets = [value.removeprefix("Bearer ") for value in secret.values()]
         self._ending = asyncio.Event()
         self._pool = connection_pool(self.endpoint, self.limits.concurrency)
+        self._reached = False  # something has ever answered
         self._next = 0.0  # when the next call may begin
         self._closed_until = 0.0  # the endpoint has asked for a pause
         self._left_out: set[str] = set()  # parameters that the endpoint does not know
@@ -109,7 +114,8 @@ class Chat:
         self._ending.set()
 
     async def complete(self, request: dict[str, Any]) -> Answer:
-        """The answer to a request. Raises `NoAnswer`; `BadSpec` if no call can succeed."""
+        """The answer to a request. Raises `NoAnswer`; `BadSpec` if no call can succeed, and `EndpointFailure`
+        if nothing is there."""
         pause, attempt = _FIRST_PAUSE, 0
         while True:
             await self._turn()
@@ -126,6 +132,10 @@ class Chat:
                     )
                 continue
             self.problems[outcome.reason.split(":")[0]] += 1
+            if outcome.no_connection and not self._reached and attempt >= _TRIES_TO_REACH:
+                raise EndpointFailure(
+                    f"{self.endpoint.url} cannot be reached: {outcome.reason}. Is the server running?"
+                )
             if outcome.final or attempt == self.limits.max_retries:
                 raise NoAnswer(outcome.reason, of_request=outcome.final)
             # Half of the pause is drawn, so that calls that failed together do not return together.
@@ -146,7 +156,10 @@ class Chat:
         except TimeoutError:
             return _Failed(f"no answer within {self.limits.timeout_seconds:g} s")
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
-            return _Failed(f"connection failed: {str(error) or type(error).__name__}")
+            no_connection = isinstance(error, httpcore.ConnectError | OSError)
+            reason = f"connection failed: {str(error) or type(error).__name__}"
+            return _Failed(reason, no_connection=no_connection)
+        self._reached = True
         if status == 200:
             return _read(request, body) or _Failed("the answer is not a chat completion")
         reason = f"status {status}: {self._without_secrets(_message(body))}"

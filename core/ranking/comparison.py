@@ -31,7 +31,8 @@ _TONES = {"better": "good", "worse": "bad", "no difference": "even"}
 @dataclass(frozen=True)
 class Comparison:
     """``difference`` is the mean gain over the baseline, ``low`` to ``high`` its 95 % interval; ``p_value``
-    is two-sided, and as the comparison stands alone: see `corrected`."""
+    is two-sided, and as the comparison stands alone: see `corrected`. ``before`` and ``after`` are the means
+    of the baseline and of the candidate on the same queries."""
 
     difference: float
     low: float
@@ -43,6 +44,8 @@ class Comparison:
     losses: int
     ties: int
     least_p_value: float  # that so many permutations can tell
+    before: float
+    after: float
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,13 +63,15 @@ def compare(
 
     ``rising``: more is better, which settles what is a win. The same seed gives the same numbers.
     """
-    gains = [
-        np.array([mine[query] - theirs[query] for query in sorted(mine.keys() & theirs.keys())], np.float64)
+    pairs = [
+        np.array([(mine[query], theirs[query]) for query in sorted(mine.keys() & theirs.keys())], np.float64)
         for mine, theirs in zip(candidate, baseline, strict=True)
     ]
-    gains = [gain for gain in gains if len(gain)]
-    if not gains:
+    pairs = [pair for pair in pairs if len(pair)]
+    if not pairs:
         return None
+    gains = [pair[:, 0] - pair[:, 1] for pair in pairs]
+    after, before = np.mean([pair.mean(axis=0) for pair in pairs], axis=0)
     generator = np.random.default_rng(seed)
     observed = float(np.mean([gain.mean() for gain in gains]))
     by_chance, resampled = np.zeros(permutations), np.zeros(permutations)
@@ -94,6 +99,8 @@ def compare(
         int((together < -1e-12).sum()),
         int((np.abs(together) <= 1e-12).sum()),
         1 / (permutations + 1),
+        float(before),
+        float(after),
     )
 
 
@@ -128,7 +135,8 @@ def verdict(comparison: Comparison, p_value: float, level: float, metric: str, *
     """A sentence that says no more than was measured. ``p_value`` is the corrected one."""
     found = outcome(comparison, p_value, level, rising=rising)
     numbers = (
-        f"{metric} {comparison.difference:+.4f} (95 % interval {comparison.low:+.4f} to "
+        f"{metric} {comparison.difference:+.4f}, from {comparison.before:.4f} to {comparison.after:.4f} "
+        f"(95 % interval {comparison.low:+.4f} to "
         f"{comparison.high:+.4f}, p {format_p_value(comparison, p_value)}, {comparison.queries} queries: "
         f"{comparison.wins} won, {comparison.losses} lost, {comparison.ties} tied)"
     )

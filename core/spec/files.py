@@ -18,6 +18,7 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1, in which ``1e-4`` is a number too: PyYAML wants ``1.0e-4``.
 
     A key that a mapping has twice is refused: YAML would keep the last one and drop the first in silence.
+    A key is a text, also one that reads ``on``, ``off``, ``yes`` or ``no``.
     """
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -25,6 +26,8 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":  # "<<": its keys may be overridden
                 continue
+            if key_node.tag == "tag:yaml.org,2002:bool":
+                key_node.tag = "tag:yaml.org,2002:str"
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 continue  # the library's own error

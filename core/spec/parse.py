@@ -52,13 +52,15 @@ AnySpec = TrainSpec | PrepareSpec | MineSpec | EvaluateSpec | EmbedSpec | Export
 _ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnyJobSpec)
 
 
-def _names_beside(location: Sequence[str | int]) -> list[str]:
-    """The names of the fields that the last part of a path could have meant, for a path in a job spec."""
-    kinds = {f"<{kind}>": model for kind, model in SPEC_BY_KIND.items()}
-    start = next((place for place, part in enumerate(location) if part in kinds), None)
-    if start is None:
+def _names_beside(location: Sequence[str | int], root: type[BaseModel] | None) -> list[str]:
+    """The names of the fields that the last part of a path could have meant: a path in a ``root``, or in a
+    job spec."""
+    kinds: dict[str | int, type[BaseModel]] = {f"<{kind}>": model for kind, model in SPEC_BY_KIND.items()}
+    start = next((place for place, part in enumerate(location) if part in kinds), -1)
+    model = kinds[location[start]] if start >= 0 else root
+    if model is None:
         return []
-    models: list[type[BaseModel]] = [kinds[str(location[start])]]
+    models = [model]
     for part in location[start + 1 : -1]:
         if isinstance(part, str) and not part.startswith("<"):
             fields = [model.model_fields[part] for model in models if part in model.model_fields]
@@ -73,8 +75,9 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [found for part in get_args(annotation) for found in _models_in(part)]
 
 
-def describe(item: Mapping[str, Any]) -> Problem:
-    """One of pydantic's findings as a path and a sentence."""
+def describe(item: Mapping[str, Any], root: type[BaseModel] | None = None) -> Problem:
+    """One of pydantic's findings as a path and a sentence. ``root``: what was validated, if not a job
+    spec."""
     # Tags of unions stand in angle brackets, and "[key]" follows the key that it is about.
     parts = [str(part) for part in item["loc"] if part != "[key]"]
     path = ".".join(part for part in parts if not part.startswith("<"))
@@ -87,7 +90,7 @@ def describe(item: Mapping[str, Any]) -> Problem:
             )
         return Problem("kind", told)
     if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(parts[-1], _names_beside(item["loc"]), 1) if parts else []
+        near = difflib.get_close_matches(parts[-1], _names_beside(item["loc"], root), 1) if parts else []
         return Problem(path, f"unknown field; did you mean {near[0]}?" if near else "unknown field")
     if item["type"] == "too_short":
         least = item["ctx"]["min_length"]
@@ -101,9 +104,9 @@ def describe(item: Mapping[str, Any]) -> Problem:
     return Problem(path, item["msg"].removeprefix("Value error, "))
 
 
-def problems_of(error: ValidationError) -> list[Problem]:
-    """All of pydantic's findings."""
-    return [describe(dict(item)) for item in error.errors(include_url=False)]
+def problems_of(error: ValidationError, root: type[BaseModel] | None = None) -> list[Problem]:
+    """All of pydantic's findings. ``root``: see `describe`."""
+    return [describe(dict(item), root) for item in error.errors(include_url=False)]
 
 
 def validate_spec(data: Any) -> AnySpec:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from core.data.documents.links import page_name, slug
 from core.data.documents.passages import Cutting, Document, passages_of
+from core.data.documents.text_blocks import plain
 from core.data.queries.choosing import without
 from core.data.queries.corpus_words import CorpusWords, words_key
 from core.data.queries.prompts import read_queries, read_scores
@@ -101,6 +102,67 @@ def test_the_kinds_of_drafts():
     assert found["definitions"] == ["Crema", "Bloom"]
     assert found["captions"] == ["A kettle with a long curved spout"]
     assert found["first_sentence"][0].startswith("The grinder stands beside the kettle")
+
+
+CHINESE = """# 咖啡
+
+水的温度应该在九十二度左右\uff0c这样不会让咖啡变苦。每天晚上都要清洗磨豆机和水壶。
+
+**如何保存咖啡豆\uff1f**
+
+放在小袋子里隔绝空气\uff0c可以保存几个月\uff0c但开袋前不要解冻。
+"""
+
+
+def test_scripts_without_spaces_need_fewer_characters():
+    found = drafts(CHINESE)
+    assert found["titles"] == ["咖啡"]
+    assert found["questions"] == ["如何保存咖啡豆\uff1f"]
+
+
+def test_a_title_of_the_front_matter_asks_for_the_beginning():
+    found = drafts("---\ntitle: How to brew\n---\n\n" + "The water must not boil, as it burns the cup. " * 9)
+    assert found["titles"] == ["How to brew"]
+    # Where the text has it as its first heading, it is one and the same.
+    assert drafts("---\ntitle: Brewing coffee\n---\n\n" + PAGE)["titles"] == ["Brewing coffee", "Terms"]
+
+
+def test_a_title_of_nothing_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "docs").mkdir()
+    text = PAGE.replace("## Terms", "## See also\n\n[a](b.md), [c](d.md)\n\n## Terms")
+    (tmp_path / "docs" / "coffee.md").write_text(text)
+    (tmp_path / "docs" / "tea.md").write_text(PAGE.replace("coffee", "tea").replace("Crema", "Steam"))
+    found = made(tmp_path / "out", tmp_path / "docs")
+    assert not any("See also" in row["query"] for row in found)
+    told = facts(tmp_path / "out")["asking"]
+    assert told["left_out_kinds"]["section says too little"] == {"titles": 1}
+
+
+@pytest.mark.parametrize(
+    ("heading", "words"),
+    [
+        ("`__init__` of *path operation functions* { #a }", "__init__ of path operation functions"),
+        ("**`List<str>`** and <abbr title='x'>JSON</abbr>", "List<str> and JSON"),
+        ("snake_case_name, _em_ and 2 * 3 * 4", "snake_case_name, em and 2 * 3 * 4"),
+        ("C\\# \\_x\\_", "C# _x_"),
+        ("[`FastAPI`](reference/fastapi.md) class", "FastAPI class"),
+    ],
+)
+def test_marks_are_no_words(heading, words):
+    assert plain(heading) == words
+
+
+def test_the_marks_around_what_asks_go_with_it(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "coffee.md").write_text(PAGE)
+    (tmp_path / "docs" / "tea.md").write_text(PAGE.replace("coffee", "tea").replace("Crema", "Steam"))
+    kinds = {"of": ["questions", "definitions"]}
+    found = made(tmp_path / "out", tmp_path / "docs", queries=kinds)
+    assert {row["query"] for row in found} >= {"Crema", "Brewing coffee Can I freeze whole beans?"}
+    assert not any("****" in row["positive"] or "**:" in row["positive"] for row in found)
+    [text] = {row["positive"] for row in found if row["query"] == "Crema"}
+    assert "\nthe light brown foam" in text
+    assert "Q:" not in text
 
 
 def test_what_asks_is_not_in_what_answers(tmp_path):
@@ -256,7 +318,18 @@ def test_real_queries_judge(tmp_path):
         task="retrieval",
         queries={"real": f"file:{write(tmp_path / 'lost.jsonl', asked[2:])}"},
     )
-    assert "none of 1 rows names a document" in nothing.end_reason.message
+    assert "no row names a document of the source. The first of 1 rows names 'gone.md'" in (
+        nothing.end_reason.message
+    )
+
+
+def test_a_passage_that_does_not_exist_is_said_to_be_its_document():
+    passages = list(passages_of(Document("a.md", None, ".md", PAGE), Cutting(300, 500)))
+    asked = [RealQuery("one", ("a.md#0",)), RealQuery("two", ("a.md#99", "page:a"))]
+    found = resolve(asked, passages)
+    assert (found.unknown, found.whole) == ([], ["a.md#99"])
+    assert found.of(passages[0]) == ["one", "two"]
+    assert found.of(passages[-1]) == ["two"]
 
 
 def test_real_queries_are_resolved_by_the_most_exact_name():

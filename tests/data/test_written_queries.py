@@ -131,6 +131,16 @@ def test_a_dead_endpoint_ends_the_job_with_a_sentence(tree, tmp_path):
     assert "status 500: down" in result.end_reason.message
 
 
+def test_an_address_where_nothing_listens_is_said_at_once(tree, tmp_path):
+    with StubEndpoint(lambda *_: Reply(500, {})) as stub:
+        pass  # its port is free again
+    begun = time.monotonic()
+    result, _ = made(tree, tmp_path / "out", stub, tmp_path / "cache", max_retries=100)
+    assert result.end_reason.code == "endpoint_failed"
+    assert "cannot be reached: connection failed" in result.end_reason.message
+    assert time.monotonic() - begun < 60  # a hundred tries would take more than an hour
+
+
 @pytest.mark.parametrize("status", [401, 404])
 def test_a_refusal_ends_the_job_at_once(tree, tmp_path, status):
     with StubEndpoint(lambda *_: Reply(status, {"error": {"message": "no such model"}})) as stub:

@@ -53,16 +53,18 @@ def drafts_of(
     found: list[Draft] = []
     if description:
         found.append(Draft("description", (description,)))
-    ends = [*(heading.start for heading in span.headings[1:]), span.end]
     named: set[str] = set()
     titled: list[Draft] = []
-    for heading, end in zip(span.headings, ends, strict=False):
+    for place, heading in enumerate(span.headings):
         words = heading.path[-1]
         if words and len(words) <= _LONGEST:
             kind: QueryKind = "questions" if is_question(words) else "titles"
             number = next(
                 (at for at, (start, _) in enumerate(sections) if start == heading.end - span.start), -1
             )
+            # What stands in sections below a title belongs to it, too.
+            after = (other for other in span.headings[place + 1 :] if len(other.path) <= len(heading.path))
+            end = next((other.start for other in after), span.end)
             says = _says_something(text[heading.end : end])
             draft = Draft(kind, title_forms(title, heading.path), section=number)
             titled.append(draft if says else replace(draft, forms=draft.forms[:1], refused=_SHORT))

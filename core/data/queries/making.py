@@ -1,7 +1,7 @@
 """All queries of a corpus: chosen and written ones, filtered, beside the texts that answer them."""
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -96,7 +96,8 @@ def make_queries(
 ) -> Iterator[AskedPassage]:
     """Every passage with its queries. Raises `BadSpec`, `EndpointFailure` and `Stopped`."""
     if queries.real is not None:
-        yield from _asked_by_people(corpus, context.dataset_path(queries.real), context, report)
+        path = context.dataset_path(queries.real)
+        yield from _asked_by_people(corpus, path, queries.real, context, report)
         return
     report.boilerplate_sections = int(corpus.boilerplate.sum())
     table = _collect(corpus, queries, seed, context, report, work)
@@ -109,29 +110,45 @@ def make_queries(
 
 
 def _asked_by_people(
-    corpus: Corpus, path: Path, context: RunContext, report: QueryReport
+    corpus: Corpus, path: Path, name: str, context: RunContext, report: QueryReport
 ) -> Iterator[AskedPassage]:
     """Passages as they are, with the queries whose documents they are. Raises `BadData`."""
-    asked = read_real_queries(path)
+    try:
+        asked = read_real_queries(path)
+    except BadData as error:
+        raise BadData(f"queries.real ({name}): {error}") from error
     found = resolve(asked, corpus.passages())
     if len(found.unknown) == len(asked):
         raise BadData(
-            f"queries.real: none of {len(asked)} rows names a document of the corpus; the first names "
-            f"{found.unknown[0]!r}"
+            f"queries.real ({name}): no row names a document of the source. The first of {len(asked):,} rows "
+            f"names {found.unknown[0]!r}; a document is named, for example, {found.example!r}"
         )
+    report.asked = len(asked) - len(found.unknown)
     if found.unknown:
         context.notice(
             f"queries.real: {len(found.unknown):,} of {len(asked):,} rows name documents that are not in the "
-            f"corpus and are left out, for example {', '.join(sorted(set(found.unknown))[:3])}.",
+            f"source and are left out, for example {_some(found.unknown)}. A document is named, for example, "
+            f"{found.example}.",
             "warning",
         )
         report.left_out["names an unknown document"] += len(found.unknown)
+    if found.whole:
+        context.notice(
+            f"queries.real: {len(found.whole):,} of {len(asked):,} rows name passages that do not exist, for "
+            f"example {_some(found.whole)}: all passages of their documents count as answers. The ids of "
+            "passages depend on chunking.",
+            "warning",
+        )
     for passage in corpus.passages():
         text = passage.text.strip()
         queries = found.of(passage)
         for query in queries:
             report.keep("given", query, passage, text)
         yield AskedPassage(passage, text, [(query, "given", text) for query in queries])
+
+
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(sorted(set(names))[:3])
 
 
 def _collect(

@@ -21,7 +21,7 @@ class QueryReport:
     """Filled while queries are chosen.
 
     ``extended``: titles that others share, and that got the titles above before them. ``left_out`` counts
-    drafts and queries by reason.
+    drafts and queries by reason. ``asked``: queries of people, where only these are used.
     """
 
     seed: int
@@ -31,6 +31,7 @@ class QueryReport:
     extended: int = 0
     boilerplate_sections: int = 0
     unjudged: int = 0
+    asked: int | None = None
     language_model: dict[str, Any] | None = None
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     _shown: list[tuple[float, dict[str, str]]] = field(default_factory=list)
@@ -57,6 +58,7 @@ class QueryReport:
             "made": dict(self.made.most_common()),
             "left_out": dict(self.left_out.most_common()),
             "left_out_kinds": {why: dict(kinds.most_common()) for why, kinds in self.left_out_kinds.items()},
+            "asked": self.asked,
             "extended": self.extended,
             "boilerplate_sections": self.boilerplate_sections,
             "shown": [said for _, said in self._shown],

@@ -1,5 +1,6 @@
 """Queries that people have asked, with the documents that answered them: the ones that judge."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ _DOCUMENT_NAMES = (
 
 
 _PAGE = "page:"
+_OF_PASSAGE = re.compile(r"#\d+$")
+"""What the ids of passages end with that are cut from documents."""
+
 _MOST_FOLDERS = 3
 """Folders at the beginning of a URL's path that a tree of documents may lack: /docs/en/, for example."""
 
@@ -45,10 +49,16 @@ class RealQuery:
 
 @dataclass(frozen=True)
 class ResolvedQueries:
-    """Queries by the name of their passage, document or page; ``unknown``: documents that are not there."""
+    """Queries by the name of their passage, document or page.
+
+    ``unknown``: documents that are not there. ``whole``: passages that are not there, of documents that are:
+    the whole document answers.
+    """
 
     by_name: dict[str, list[str]]
     unknown: list[str]
+    whole: list[str]
+    example: str  # a document that is there
 
     def of(self, passage: Passage) -> list[str]:
         """The queries that a passage answers. A document that is named is answered by all of its passages."""
@@ -58,16 +68,22 @@ class ResolvedQueries:
 
 def resolve(queries: list[RealQuery], passages: Iterable[Passage]) -> ResolvedQueries:
     """Find the document of each query: the first of its names that a passage has."""
-    there = {name for passage in passages for name in _names_of(passage)}
+    there: set[str] = set()
+    example = ""
+    for passage in passages:
+        example = example or passage.document
+        there.update(_names_of(passage))
     by_name: dict[str, list[str]] = defaultdict(list)
-    unknown = []
+    unknown, whole = [], []
     for query in queries:
         name = next((name for name in query.names if name in there), None)
         if name is None:
             unknown.append(query.names[0])
         else:
             by_name[name].append(query.text)
-    return ResolvedQueries(dict(by_name), unknown)
+            if name != query.names[0] and _OF_PASSAGE.search(query.names[0]):
+                whole.append(query.names[0])
+    return ResolvedQueries(dict(by_name), unknown, whole, example)
 
 
 def _names_of(passage: Passage) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.reports import Details, Document, Heading, Listing, Table, Text, write_document
+from core.reports import Block, Details, Document, Heading, Listing, Table, Text, write_document
 
 _SHOWN_QUERY = 300
 
@@ -17,34 +17,83 @@ def write_query_report(page: dict[str, Any], passages: int, folder: Path) -> Non
 
 
 def _document(page: dict[str, Any], passages: int) -> Document:
-    made, left_out = page["made"], page["left_out"]
+    made, left_out, shown = page["made"], page["left_out"], page["shown"]
+    by_people = made.keys() == {"given"} and page["asked"] is not None
+    count = sum(made.values())
+    if by_people:
+        about = (
+            f"{page['asked']:,} queries that people have asked. Each asks for all passages of its document: "
+            f"{count:,} pairs of query and passage, of {passages:,} passages."
+        )
+    else:
+        about = f"{count:,} queries for {passages:,} passages."
     return Document(
-        "Queries made of documents",
+        "Queries that people have asked" if by_people else "Queries made of documents",
         [
-            Text(f"{sum(made.values()):,} queries for {passages:,} passages."),
-            Table(["kind", "queries"], [[kind, f"{count:,}"] for kind, count in made.items()]),
-            Text(
-                f"{page['extended']:,} titles that other passages share were extended by the titles above "
-                f"them. {page['boilerplate_sections']:,} sections are boilerplate and ask for nothing."
-            ),
+            Text(about),
+            *([] if by_people else [Table(["kind", "queries"], _counts(made))]),
+            *_specific(page, by_people),
             *_language_model(page.get("language_model")),
-            Heading("Twenty queries and their passages"),
+            Heading(f"{len(shown)} queries and their passages"),
             Text(
                 "Drawn at random from all queries. Read them: a model that trains on queries which nobody "
                 "would ask learns little."
             ),
             *(
-                Details(f"{said['query'][:_SHOWN_QUERY]} ({said['kind']})", [Text(said["text"])])
-                for said in page["shown"]
+                Details(
+                    f"{said['query'][:_SHOWN_QUERY]} ({said['kind']}, {said['document']})",
+                    [Text(said["text"])],
+                )
+                for said in shown
             ),
-            Heading("Left out"),
-            Table(["reason", "drafts and queries"], [[why, f"{n:,}"] for why, n in left_out.items()]),
-            *(
-                Details(why, [Listing([f"{said['query']!r}: {said['text'][:200]}" for said in examples])])
-                for why, examples in page["examples"].items()
-            ),
+            *(_left_out(page) if left_out else []),
         ],
     )
+
+
+def _counts(counts: dict[str, int]) -> list[list[str]]:
+    return [[name, f"{count:,}"] for name, count in counts.items()]
+
+
+def _specific(page: dict[str, Any], by_people: bool) -> list[Text]:
+    if by_people:
+        return []
+    told = []
+    if page["extended"]:
+        told.append(
+            f"{page['extended']:,} titles and questions do not say by themselves what they are about, or "
+            "others share their words: the titles above them were put before them."
+        )
+    if page["boilerplate_sections"]:
+        told.append(
+            f"{page['boilerplate_sections']:,} sections stand on many pages, nearly the same, and ask for "
+            "nothing."
+        )
+    return [Text(" ".join(told))] if told else []
+
+
+def _left_out(page: dict[str, Any]) -> list[Block]:
+    """What became no query, with the reason; a draft is counted under the first reason that it meets."""
+    kinds = page["left_out_kinds"]
+    rows = [
+        [why, f"{count:,}", ", ".join(f"{kind} {n:,}" for kind, n in kinds.get(why, {}).items())]
+        for why, count in page["left_out"].items()
+    ]
+    examples = [
+        Details(
+            why,
+            [
+                Listing(
+                    [
+                        f"{said['query']!r} ({said['kind']}, {said['document']}): {said['text'][:200]}"
+                        for said in found
+                    ]
+                )
+            ],
+        )
+        for why, found in page["examples"].items()
+    ]
+    return [Heading("Left out"), Table(["reason", "drafts and queries", "of these"], rows), *examples]
 
 
 def _language_model(said: dict[str, Any] | None) -> list[Text]:

@@ -28,12 +28,14 @@ class Statistics:
     """Lengths by role in characters, negatives, difficulties, categories.
 
     ``sampled``: the lengths of passages are those of so many documents {documents, of}; None: of all.
+    ``queries``: about how many queries can be made of these documents, by the default weights of the kinds.
     """
 
     lengths: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     categories: Counter[str] = field(default_factory=Counter)
     difficulty: Counter[str] = field(default_factory=Counter)
     sampled: dict[str, int] | None = None
+    queries: float = 0.0
 
     def page(self) -> dict[str, Any]:
         """Mean, percentiles and longest by role; negatives a row; rows by category, the most common ones."""
@@ -45,6 +47,7 @@ class Statistics:
             "difficulty": dict(sorted(self.difficulty.items())),
             "categories": {name: rows for name, rows in self.categories.most_common(_CATEGORIES) if name},
             **({"sampled": self.sampled} if self.sampled else {}),
+            **({"possible_queries": round(self.queries)} if self.queries else {}),
         }
 
 

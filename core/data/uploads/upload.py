@@ -34,7 +34,7 @@ from core.data.training_rows.page import read_page
 from core.data.training_rows.pairs import TrainingRow, is_dataset, read_pairs
 from core.data.training_rows.reasonir import is_reasonir
 from core.data.uploads.inspected import Inspected
-from core.data.uploads.inspected_documents import inspect_documents
+from core.data.uploads.inspected_documents import inspect_documents, possible_queries
 from core.data.uploads.staging import stage
 from core.errors import BadData
 from core.spec.parts.rows import RowOptions
@@ -220,6 +220,7 @@ def _chunks(path: Path, check_stop: Callable[[], None], reading: Reading) -> Ins
             continue
         found.splits["chunks"] += 1
         found.statistics.lengths["passage"][len(passage.text)] += 1
+        found.statistics.queries += possible_queries(passage)
         if passage.category is not None:
             found.statistics.categories[passage.category] += 1
         found.show("chunks", [passage.shown()])

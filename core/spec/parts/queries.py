@@ -32,7 +32,7 @@ QueryKind = Literal["given"] | QuerySource
 SELF_SUPERVISED: frozenset[QueryKind] = frozenset({"inverse_cloze", "crops"})
 """Queries that are parts of their passages. They are never tested on."""
 
-_DEFAULT_WEIGHTS: dict[QuerySource, float] = {
+DEFAULT_WEIGHTS: dict[QuerySource, float] = {
     "titles": 1.0,
     "questions": 2.0,
     "description": 1.0,
@@ -53,9 +53,11 @@ _OLD_NAMES = {
 
 def with_weights(value: Any) -> Any:
     """A list of kinds as a mapping of each to its default weight. Names of older versions are read, too."""
+    if not isinstance(value, list | dict) or not value:
+        raise ValueError("must be a list of kinds, or kinds with weights: [titles, questions]")
     if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
         names = [_OLD_NAMES.get(name, name) for name in value]
-        return {name: _DEFAULT_WEIGHTS.get(name, 1.0) for name in names}  # type: ignore[call-overload]
+        return {name: DEFAULT_WEIGHTS.get(name, 1.0) for name in names}  # type: ignore[call-overload]
     return value
 
 
@@ -221,7 +223,7 @@ class Queries(Strict):
     )
 
     of: Annotated[dict[QuerySource, KindWeight], Field(min_length=1), BeforeValidator(with_weights)] = Field(
-        default_factory=lambda: dict(_DEFAULT_WEIGHTS),
+        default_factory=lambda: dict(DEFAULT_WEIGHTS),
         description="Where queries come from: a list of kinds, or kinds with weights. A weight below 1 is "
         "the chance that a possible query of the kind is used. More than per_passage of one passage are "
         "drawn by the weights. A document without any gets one for each passage, whatever its weight, so "

@@ -10,7 +10,7 @@ from core.errors import InvalidRequest, Problem
 from core.spec.job import JobName
 from core.spec.parts.base import Lenient, Strict
 from core.spec.parts.models import ModelOrWords
-from core.spec.parts.options import MaxLength, Promote, Seed
+from core.spec.parts.options import MaxLength, Promote, RejectShare, Seed
 from core.spec.parts.queries import LanguageModel
 from core.spec.parts.refs import DatasetReference, ModelReference
 
@@ -62,6 +62,9 @@ class RecipeInputs(Strict):
         description="Longest document in tokens, in all stages: less is faster. Default: what the base model "
         "reads.",
     )
+    max_reject_share: RejectShare | None = Field(
+        None, description="Share of files or rows that may be unreadable. Default: that of each kind of job."
+    )
     seed: Seed = 42
 
     def promoting(self, promote: Promote | None) -> "RecipeInputs":
@@ -98,14 +101,16 @@ class RecipeChoice(Lenient):
 class DataFacts:
     """What is known of the data before it is prepared.
 
-    ``count``: documents or rows; None: unknown. ``characters``: mean length of a document. ``splits``: rows
-    by split, of data that is split already.
+    ``count``: documents or rows; None: unknown. ``characters``: mean length of a document. ``queries``: about
+    how many can be made of all documents; None: unknown. ``splits``: rows by split, of data that is split
+    already.
     """
 
     kind: Literal["documents", "rows"]
     count: int | None = None
     characters: float = 0
     splits: Mapping[str, int] = field(default_factory=dict)
+    queries: int | None = None
     judged: bool = False  # queries with judgments on a corpus, which a prepare job leaves as they are
 
     @property

@@ -130,9 +130,13 @@ def prepare_data(
             stage["queries"] = {"llm": inputs.llm.model_dump(mode="json", exclude_unset=True)}
         if inputs.queries is not None:
             _judge_by_people(made, inputs, stage["chunking"])
+            stage["depends_on"] = ["stage:judged"]  # a mistake in the queries is found before anything else
         made.characters = (least + most) / 2
-        # Headings become queries: about one for each section, and a passage is a section or a part of one.
-        pairs = max(count, round(count * facts.characters / max(_SECTION, (least + most) / 2)))
+        passages = max(count, round(count * facts.characters / made.characters))
+        # Where nothing else is known: a query for each section, and a passage is a section or a part of one.
+        pairs = facts.queries or max(count, round(count * facts.characters / max(_SECTION, made.characters)))
+        if inputs.llm is not None:
+            pairs += inputs.llm.per_passage * min(inputs.llm.sample or passages, passages)
     by = "auto" if facts.kind == "documents" else "text"
     size = (
         f"About {pairs:,} pairs"

@@ -51,7 +51,16 @@ def expand(name: RecipeName, inputs: RecipeInputs, facts: DataFacts, around: Sur
         raise refusal("data", f"{inputs.data} holds rows, not documents: use the recipe pairs")
     if name == "pairs" and facts.kind == "documents":
         raise refusal("data", f"{inputs.data} holds documents, not rows: use the recipe documents")
-    return RECIPES[name].expand(inputs, facts, around)
+    made = RECIPES[name].expand(inputs, facts, around)
+    if inputs.max_reject_share is not None:
+        for stage in made.stages.values():
+            if stage["kind"] in _READING_DATA:
+                stage["max_reject_share"] = inputs.max_reject_share
+    return made
+
+
+_READING_DATA = ("prepare", "mine", "train")
+"""Kinds of job that can read what the user has given."""
 
 
 def with_base_model(name: RecipeName, inputs: RecipeInputs) -> RecipeInputs:
