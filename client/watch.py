@@ -111,7 +111,8 @@ class _Line:
             f"{name} {value:.4f}" for name, value in values.items() if "@" in name and value is not None
         ]
         if scores:
-            self._print(f"step {step}: " + "  ".join(scores))
+            # Jobs that evaluate have no steps.
+            self._print((f"step {step}: " if step else "") + "  ".join(scores))
 
     def close(self, change: StateChange) -> None:
         """The job runs no more: its line goes, and a sentence stays."""

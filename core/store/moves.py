@@ -62,6 +62,9 @@ def move(
     return job
 
 
+_ENDED = {JobState.FAILED: "has failed", JobState.CANCELLED: "was cancelled"}
+
+
 def tell_dependents(database: Database, session: Session, parent: Job) -> None:
     """Frees or cancels the jobs that waited for this one, and those that waited for them."""
     waiting = (
@@ -71,6 +74,7 @@ def tell_dependents(database: Database, session: Session, parent: Job) -> None:
         .order_by(Job.id)
         .with_for_update(of=Job)
     )
+    named = f"Stage {parent.stage}" if parent.stage else f"Job {parent.id}"
     for child in session.scalars(waiting).all():
         if parent.state == JobState.SUCCEEDED:
             if not unmet(session, child.id):
@@ -90,7 +94,7 @@ def tell_dependents(database: Database, session: Session, parent: Job) -> None:
             JobState.WAITING,
             JobState.CANCELLED,
             reason=EndReason.DEPENDENCY_FAILED,
-            message=f"Job {parent.id} is {parent.state}",
+            message=f"{named} {_ENDED[JobState(parent.state)]}",
             finished_at=database.time(),
         )
         if ended is not None:

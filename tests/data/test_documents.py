@@ -272,7 +272,7 @@ def test_the_least_number_of_rows_may_be_a_share_of_the_passages(tree, tmp_path,
     }
     result = run_local(spec, tmp_path / "out", reporter)
     assert result.state == "succeeded", result.end_reason
-    told = [event.data.message for event in reporter.events if "teach little" in str(event.data)]
+    told = [event.data.message for event in reporter.events if "balance.min_rows" in str(event.data)]
     assert bool(told) is warned
     if warned:
         passages = facts(tmp_path / "out")["passages"]["all"]

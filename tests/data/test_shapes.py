@@ -312,7 +312,7 @@ def test_files_beside_the_split_are_named(tmp_path):
     for name in ("train", "dev"):
         lines(tmp_path / f"{name}.jsonl", {"query": "what", "positive": "this one"})
     (tmp_path / "README.md").write_text("# about")
-    assert "files that are not used: README.md, dev.jsonl." in told(tmp_path)
+    assert "files that this job does not read: README.md, dev.jsonl." in told(tmp_path)
 
 
 @pytest.mark.parametrize("word", ["NaN", "nan", "null", "NULL", "None", "N/A", "<NA>", " NaN "])

@@ -148,7 +148,7 @@ def test_other_files_of_a_tree_of_documents(tmp_path):
     reading = Reading(columns={"query": "x"})
     assert list(read_passages(tmp_path, "markdown", None, AS_WRITTEN, reading))
     sentences = told(reading, ())
-    assert "files that are not used: 2 .png, 1 .pdf." in sentences
+    assert "files that this job does not read: 2 .png, 1 .pdf." in sentences
     assert "columns have no effect" in sentences
 
 

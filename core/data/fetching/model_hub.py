@@ -42,8 +42,9 @@ def fetch_model(source: Ref, reference: str, *, offline: bool) -> Path:
                 "file:PATH instead."
             ) from error
         raise BadModel(
-            f"{reference} cannot be had from the model hub (is its name right, is the hub reachable?): "
-            f"{first_line(error)}"
+            f"{reference} cannot be had from the model hub (is its name right, is the hub reachable?). A "
+            f"folder with a model works without the hub: base_model: file:FOLDER, or reason improve "
+            f"--base-model FOLDER. {first_line(error)}"
         ) from error
     return Path(found)
 

@@ -91,7 +91,9 @@ def warn_of_categories(spec: PrepareSpec, gathered: Gathered, kept: np.ndarray, 
             f"{asked} rows" if isinstance(asked, int) else f"a row for {asked.share:.0%} of their passages"
         )
         context.notice(
-            f"Categories with fewer than {bound} teach little of themselves: {shown}{more}.", "warning"
+            f"These categories have fewer than {bound} (balance.min_rows), too few to learn much about: "
+            f"{shown}{more}.",
+            "warning",
         )
 
 
