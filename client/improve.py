@@ -158,6 +158,7 @@ def show_plan(plan: RecipeView, console: Console) -> None:
     if plan.seconds is not None:
         minutes = round(plan.seconds / 60)
         told.append(f"about {minutes} minutes" if minutes > 1 else "a few minutes at most")
+        told[-1] += ", without what an earlier run has done already"
     else:
         told.append("the time is unknown until a training has finished here")
     console.print(f"Estimate: {', '.join(told)}.", highlight=False)

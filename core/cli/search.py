@@ -6,7 +6,9 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from core.data.sources.formats import is_documents, settle_format
 from core.data.sources.inputs import make_context
 from core.errors import BadData, InvalidRequest, JobFailure
 from core.jobs.protocol import RunRequest
@@ -33,7 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("query", nargs="+", help="one or several queries, each in quotes")
     parser.add_argument("-k", type=int, default=5, help="number of documents for each query (default 5)")
-    parser.add_argument("--corpus", help="a file or folder of documents, or a reference to a dataset")
+    parser.add_argument(
+        "--corpus",
+        help="a file or folder of documents, which are cut into passages, or a reference to a dataset",
+    )
     parser.add_argument("--model", help="the model, if it has moved since the embeddings were made")
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each query")
     asked = parser.parse_args(arguments)
@@ -87,10 +92,32 @@ def _search(asked: argparse.Namespace) -> int:
     return 0
 
 
+_CHUNKING = {"min_characters": 300, "max_characters": 1000}
+"""Of documents: about 250 tokens, which small models read."""
+
+
 def _embed(asked: argparse.Namespace, out: Path, cache: Path, settings: Settings) -> Path:
-    """The corpus's embeddings, of which those that were made before are in the cache."""
-    spec = localize({"kind": "embed", "model": asked.embeddings, "corpus": asked.corpus})
-    reporter = NullReporter() if asked.json else ConsoleReporter()
+    """The corpus's embeddings, of which those that were made before are in the cache. Documents are cut into
+    passages."""
+    corpus = asked.corpus
+    if _holds_documents(Path(corpus)):
+        spec = {"kind": "prepare", "source": corpus, "task": "chunks", "chunking": _CHUNKING}
+        corpus = str(_run(localize(spec), out, asked.json, cache, settings, "dataset"))
+    spec = localize({"kind": "embed", "model": asked.embeddings, "corpus": corpus})
+    return _run(spec, out, asked.json, cache, settings, "embeddings")
+
+
+def _holds_documents(path: Path) -> bool:
+    """Whether a path has Markdown and the like, not rows and not chunks."""
+    if not path.exists():
+        return False
+    form, _ = settle_format(path, "auto")
+    return is_documents(form) and form != "chunks"
+
+
+def _run(spec: dict[str, Any], out: Path, quiet: bool, cache: Path, settings: Settings, output: str) -> Path:
+    """An output of a job that runs here. Raises `BadData` for one that fails."""
+    reporter = NullReporter() if quiet else ConsoleReporter()
     try:
         result = run_local(
             spec,
@@ -105,8 +132,9 @@ def _embed(asked: argparse.Namespace, out: Path, cache: Path, settings: Settings
             reporter.close()
     if result.state != "succeeded":
         raise BadData(result.end_reason.message)
-    kept = out.with_name("embeddings")
-    shutil.move(out / "embeddings", kept)
+    kept = out.with_name(output)
+    shutil.move(out / output, kept)
+    shutil.rmtree(out, ignore_errors=True)
     return kept
 
 

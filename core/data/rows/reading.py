@@ -73,9 +73,7 @@ class ReadingReport:
         if unused:
             told.append((f"{source}: columns that are not used: {_listed(unused)}.", "info"))
         if self.files:
-            told.append(
-                (f"{source}: files that this job does not read: {_listed(self.files)}.", "info")
-            )
+            told.append((f"{source}: files that this job does not read: {_listed(self.files)}.", "info"))
         told += [
             (f"{source}: {said.format(count)}", "info")
             for label, said in _COUNTED.items()
