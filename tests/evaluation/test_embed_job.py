@@ -127,6 +127,17 @@ def test_late_interaction_keeps_every_token(models, corpus, tmp_path, capsys):
     assert found["score"] == pytest.approx(max(scores), rel=1e-4)
 
 
+def test_documents_are_searched_by_passages(models, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("REASON_DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "docs").mkdir()
+    sections = [f"## Of {word}\n\n" + f"{word} and {word} again. " * 30 for word in ("river", "market")]
+    (tmp_path / "docs" / "page.md").write_text("# Page\n\n" + "\n\n".join(sections))
+    asked = [str(models["one"]), "river", "-k", "5", "--json", "--corpus", str(tmp_path / "docs")]
+    assert search_cli.main(asked) == 0
+    found = json.loads(capsys.readouterr().out)["hits"]
+    assert {hit["id"] for hit in found} == {"page.md#0", "page.md#1"}
+
+
 def test_a_plaid_index_is_pylates_and_is_searched(models, corpus, tmp_path, capsys):
     PLAID = pytest.importorskip("pylate.indexes").PLAID  # noqa: N806
 
