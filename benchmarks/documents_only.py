@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import REPORTS, write_report
+from core.data.uploads.upload import inspect
 from core.process.local import run_local
 from core.runtime.reporter import RecordingReporter
 from core.spec.pipelines.recipe_facts import DataFacts, RecipeInputs, Stages, Surroundings
@@ -156,7 +157,8 @@ def main() -> None:
             documents = folder / f"{corpus}-documents"
             shutil.rmtree(documents, ignore_errors=True)
             count, characters = write_documents(asked.data / corpus / "corpus.jsonl", documents)
-            facts = DataFacts("documents", count, characters)
+            queries = round(inspect(documents).statistics.queries)
+            facts = DataFacts("documents", count, characters, queries=queries)
             for seed in asked.seeds:
                 for arm in asked.arms:
                     key = f"{corpus} {arm} {seed}"

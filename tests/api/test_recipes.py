@@ -333,3 +333,34 @@ def test_a_measurement_of_a_reranker_reads_its_candidates_alone():
     assert made.stages["train"]["evaluation"]["rerank"]["depth"] == 50
     made = expand("pairs", inputs, DataFacts("rows", 30_000, 800), Surroundings())
     assert made.stages["train"]["evaluation"]["every_steps"] > 100
+
+
+@pytest.mark.parametrize(
+    ("queries", "batch", "epochs"), [(100, 8, 5), (1_400, 32, 2), (5_000, 64, 1), (100_000, 64, 1)]
+)
+def test_few_made_queries_are_trained_on_in_small_batches_and_several_times(queries, batch, epochs):
+    facts = DataFacts("documents", 50, 800, queries=queries)
+    train = expand("documents", INPUTS, facts, Surroundings()).stages["train"]
+    assert (train["batch_size"], train["epochs"]) == (batch, epochs)
+
+
+def test_queries_of_a_language_model_count_as_pairs():
+    llm = {"endpoint": "http://127.0.0.1:1/v1", "model": "m", "per_passage": 3, "sample": 500}
+    facts = DataFacts("documents", 1_000, 800, queries=1_000)
+    with_llm = RecipeInputs(**{**INPUTS.model_dump(exclude_unset=True), "llm": llm})
+    plain, asked = (expand("documents", inputs, facts, Surroundings()).pairs for inputs in (INPUTS, with_llm))
+    assert asked - plain == pytest.approx(1_500, rel=0.15)
+
+
+def test_what_may_be_unreadable_holds_for_every_stage_that_reads_the_data():
+    inputs = RecipeInputs(**{**INPUTS.model_dump(exclude_unset=True), "max_reject_share": 0.2})
+    stages = expand("documents", inputs, DataFacts("documents", 1_000, 800), Surroundings()).stages
+    shares = {name: stage.get("max_reject_share") for name, stage in stages.items()}
+    assert shares["prepare"] == shares["passages"] == 0.2
+    assert shares["compare"] is None
+
+
+def test_queries_of_people_are_checked_before_anything_else():
+    inputs = RecipeInputs(**{**INPUTS.model_dump(exclude_unset=True), "queries": "file:/log.csv"})
+    stages = expand("documents", inputs, DataFacts("documents", 1_000, 800), Surroundings()).stages
+    assert stages["prepare"]["depends_on"] == ["stage:judged"]

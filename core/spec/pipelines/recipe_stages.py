@@ -23,7 +23,7 @@ _SECTION = 1000
 _MADE = "made-queries"
 """Name of a test whose queries are made of the documents: it is a part of every verdict."""
 
-_MOST_BATCH = 64
+_MOST_BATCH, _USUAL_BATCH = 64, 32
 _BATCHES = 10
 """An epoch has at least so many steps."""
 
@@ -176,12 +176,14 @@ def prepare_data(
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How a recipe trains. ``dataset``: what on. ``enough_pairs``: fewer are trained on several times; None:
+    """How a recipe trains. ``dataset``: what on. ``steps``: an epoch has at least so many where a batch is
+    larger than usual. ``enough_pairs``: fewer are trained on several times; None:
     the epochs depend on the device alone. ``measuring``: the time for measurements while training, as a share
     of the training's own. ``depth``: of a reranker's candidates. ``fields`` go into the spec as they are."""
 
     learning_rate: float
     dataset: str | dict[str, Any] = "stage:mine/dataset"
+    steps: int = 10
     enough_pairs: int | None = None
     measuring: float = 1.0
     depth: int | None = None
@@ -193,7 +195,8 @@ def train_model(
 ) -> None:
     """The stage that trains, and stops when the dev split no longer improves."""
     gpu = around.device == "cuda"
-    batch = 2 ** int(math.log2(min(_MOST_BATCH, max(8, data.pairs // _BATCHES))))
+    most = min(_MOST_BATCH, max(_USUAL_BATCH, data.pairs // plan.steps))
+    batch = 2 ** int(math.log2(min(most, max(8, data.pairs // _BATCHES))))
     made.choose("train", "batch_size", batch, f"About {data.pairs:,} pairs to train on.")
     epochs = _choose_epochs(made, data, batch, gpu=gpu, plan=plan)
     made.pairs = data.pairs
