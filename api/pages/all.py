@@ -1,5 +1,5 @@
 """The routers of all pages."""
 
-from api.pages import artifacts, assets, jobs, pipelines, queue, settings, signing_in
+from api.pages import artifacts, assets, jobs, new, pipelines, queue, settings, signing_in
 
-PAGES = [module.router for module in (jobs, pipelines, artifacts, queue, settings, signing_in, assets)]
+PAGES = [module.router for module in (jobs, new, pipelines, artifacts, queue, settings, signing_in, assets)]

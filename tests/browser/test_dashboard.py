@@ -3,48 +3,16 @@
 import re
 import time
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from core.jobs.events import Event, Metrics, PhaseChange, Progress
 from core.jobs.reasons import EndReason
 from core.spec import parse_spec
-from core.store import open_store
 from core.store.attempts.leases import Capacity
 from core.store.attempts.progress import ProgressUpdate
 from core.store.new_jobs import NewJob
 from core.store.schema.access import Access
-from tests.fuzz import serving
 from tests.specs import MINIMAL
-
-
-@pytest.fixture
-def target(settings):
-    with serving(settings) as found:
-        yield found
-
-
-@pytest.fixture
-def store(settings, target):
-    found = open_store(settings)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def watched(page: Page, target):
-    """A page that is signed in. At its end: nobody was asked but the service, and nothing has gone wrong."""
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{target.url}/ui/queue")
-    page.get_by_label("API key").fill(target.key)
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Queue and workers")
-    yield page
-    assert [url for url in asked if not url.startswith((target.url, "data:"))] == []
-    assert [sentence for sentence in said if "409 (Conflict)" not in sentence] == []
 
 
 def submit(store, name: str, **spec) -> str:

@@ -15,7 +15,7 @@ export function say(message) {
   setTimeout(() => notice.remove(), 12_000);
 }
 
-// Calls the API. Throws an Error with the sentence of its answer.
+// Calls the API. Throws an Error with the sentence of its answer, and its `errors`, each with the path of a field.
 export async function call(method, path, body) {
   const options = { method, headers: { Accept: "application/json" } };
   if (body !== undefined) {
@@ -33,7 +33,9 @@ export async function call(method, path, body) {
   }
   const text = await answer.text();
   const found = (answer.headers.get("content-type") ?? "").includes("json") ? JSON.parse(text) : text;
-  if (!answer.ok) throw new Error(found.detail ?? `${answer.status} ${answer.statusText}`);
+  if (!answer.ok) {
+    throw Object.assign(new Error(found.detail ?? `${answer.status} ${answer.statusText}`), { errors: found.errors });
+  }
   return found;
 }
 
@@ -86,7 +88,7 @@ function countChosen() {
 
 // A form that is a call: its fields are the body. What the answer shows only once stays until it is copied.
 async function send(form) {
-  const [method, path] = form.dataset.send.split(" ");
+  const [method, path] = form.getAttribute("data-send").split(" ");
   const body = {};
   for (const field of form.elements) {
     if (field.type === "checkbox") body[field.name] = [...(body[field.name] ?? []), ...(field.checked ? [field.value] : [])];
@@ -94,8 +96,9 @@ async function send(form) {
   }
   try {
     const answer = await call(method, path, body);
-    const secret = form.dataset.show && answer[form.dataset.show];
-    if (secret) showOnce(`${form.dataset.show}, shown only now: `, secret);
+    const shown = form.getAttribute("data-show");
+    const secret = shown && answer[shown];
+    if (secret) showOnce(`${shown}, shown only now: `, secret);
     form.reset();
     refresh();
   } catch (problem) {
@@ -113,7 +116,7 @@ function showOnce(before, secret) {
 }
 
 document.addEventListener("submit", (event) => {
-  if (!event.target.dataset.send) return;
+  if (!event.target.hasAttribute("data-send")) return;
   event.preventDefault();
   send(event.target);
 });
