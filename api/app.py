@@ -23,9 +23,11 @@ from api.routes import (
     pipelines,
     recipes,
     schedules,
+    search,
     webhooks,
 )
 from api.scheduler import Scheduler
+from api.searching import Searcher
 from api.submission import wake
 from api.throttle import Throttle
 from core import __version__
@@ -56,6 +58,7 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
         scheduler.start()
         yield
         await anyio.to_thread.run_sync(scheduler.stop)
+        await anyio.to_thread.run_sync(state.searcher.stop)
         state.store.close()
 
     app = FastAPI(
@@ -71,6 +74,7 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
     app.state.authenticator = Authenticator(app.state.store, settings, throttle)
     app.state.queue = Queue(settings)
     app.state.library = Library(settings.artifact_url)
+    app.state.searcher = Searcher(settings)
     app.state.uploads = anyio.CapacityLimiter(_UPLOADS_AT_ONCE)
     app.state.registry = CollectorRegistry()
     app.state.registry.register(ServiceCollector(app.state.store))
@@ -79,7 +83,7 @@ def create_app(settings: Settings | None = None, throttle: Throttle | None = Non
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=sent)
     app.add_middleware(CallTimes, registry=app.state.registry)
     first = (health, docs, jobs, stream, pipelines, schedules, recipes)  # in the order of the documentation
-    others = (artifacts, datasets, models, webhooks, fleet)
+    others = (artifacts, datasets, models, search, webhooks, fleet)
     routers = [module.router for module in (*first, *others)]
     for router in routers:
         app.include_router(router)

@@ -118,6 +118,22 @@ class PipelineProgress(Lenient):
     )
 
 
+class HitView(Lenient):
+    """A text that a search has found."""
+
+    id: str
+    score: float
+    text: str | None = Field(description="Its beginning. Null: the embeddings have no texts.")
+
+
+class SearchView(Lenient):
+    """What a search has found, best first."""
+
+    embeddings: str
+    model: str = Field(description="The model that made the embeddings.")
+    hits: list[HitView]
+
+
 class VerdictView(Lenient):
     """What an evaluation stage found of a model, compared with its baseline."""
 
