@@ -29,6 +29,7 @@ from core.jobs.views import (
     NewWebhookView,
     Page,
     PreviewView,
+    SearchView,
     WebhookView,
     WhyView,
     WorkerView,
@@ -193,6 +194,14 @@ class Client:
             **({} if encoding is None else {"encoding": encoding}),
         }
         return self._send(path, "/datasets", {"name": name, **params})
+
+    def search(self, embeddings: str, query: str, k: int = 10) -> SearchView:
+        """Search in the output of an embed job (``job:ID/embeddings``), on the host of the API: to try models.
+
+        Raises `ReasonError` (503) where that host has no libraries for models.
+        """
+        body = {"embeddings": embeddings, "query": query, "k": k}
+        return SearchView.model_validate(self._connection.json("POST", "/search", json=body))
 
     def upload_model(self, path: Path, name: str) -> ArtifactView:
         """Upload a model's folder as a tar, or an archive. Raises `InvalidRequest` if it cannot be loaded."""

@@ -1,7 +1,6 @@
 """The routers of all pages."""
 
-from api.pages import artifacts, assets, jobs, new, pipelines, queue, settings, signing_in, trying
+from api.pages import artifacts, assets, jobs, new, pipelines, queries, queue, settings, signing_in, trying
 
-PAGES = [
-    module.router for module in (jobs, new, pipelines, artifacts, queue, settings, signing_in, trying, assets)
-]
+_ROOMS = (jobs, new, pipelines, artifacts, queries, queue, settings, signing_in, trying, assets)
+PAGES = [module.router for module in _ROOMS]

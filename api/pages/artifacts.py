@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from api.deps import LibraryDep, PlainText, Reader, StoreDep, VisibleArtifact
 from api.lineage import lineage_view
 from api.pages.graph import draw
+from api.pages.queries import has_queries
 from api.pages.rendering import render
 from api.pages.routing import PageRoute
 from api.routes.datasets import has_preview, preview
@@ -66,6 +67,7 @@ def artifact(
         details={name: value for name, value in view.metadata.items() if name not in facts and value},
         shown=shown,
         columns=list(dict.fromkeys(name for row in shown.items for name in row)) if shown else [],
+        by_query=has_queries(artifact),
         reports=[file["path"] for file in view.files if file["path"].endswith("report.html")],
         files=view.files[:_FILES],
         lineage=lineage,

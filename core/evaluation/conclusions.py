@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
 from typing import TypeVar
@@ -228,7 +229,8 @@ def _first(
 
 
 def _write_queries(spec: EvaluateSpec, found: Evaluated, path: Path) -> None:
-    """Every query's values by model and metric, a line each: for whoever wants to look closer."""
+    """Every query's values by model and metric, and the document that each model has put first, a line each:
+    for whoever wants to look closer."""
     with path.open("w", encoding="utf-8") as file:
         for named in found.sets:
             for query, text in named.dataset.queries.items():
@@ -240,5 +242,15 @@ def _write_queries(spec: EvaluateSpec, found: Evaluated, path: Path) -> None:
                     }
                     for model in found.models
                 }
-                line = {"dataset": named.name, "query_id": query, "query": text, "values": values}
+                first = {
+                    model: _first(found, model, named.name, named.dataset, query) for model in found.models
+                }
+                line = {
+                    "dataset": named.name,
+                    "query_id": query,
+                    "query": text,
+                    "category": named.dataset.categories.get(query),
+                    "values": values,
+                    "first": {model: document and asdict(document) for model, document in first.items()},
+                }
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -7,7 +7,7 @@ from api import searching
 from api.app import create_app
 from core.store.schema.access import Access
 from migrations import upgrade
-from tests.embedded import embedded
+from tests.outputs import embedded
 
 TEXTS = {"a": "river water", "b": "market bread", "c": "mountain snow"}
 

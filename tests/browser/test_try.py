@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from core.store.schema.access import Access
-from tests.embedded import embedded
+from tests.outputs import embedded
 from tests.tiny import make_model
 
 TEXTS = {"a": "river water", "b": "market bread", "c": "mountain snow"}
