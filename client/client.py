@@ -196,7 +196,7 @@ class Client:
         return self._send(path, "/datasets", {"name": name, **params})
 
     def search(self, embeddings: str, query: str, k: int = 10) -> SearchView:
-        """Search in the output of an embed job (``job:ID/embeddings``), on the host of the API: to try models.
+        """Search in the output of an embed job (``job:ID/embeddings``), on the API's host: to try models.
 
         Raises `ReasonError` (503) where that host has no libraries for models.
         """

@@ -63,6 +63,7 @@ _PASSED_ON = {
     "worker": ["worker"],
     "keys": ["api", "keys"],
     "gc": ["worker", "gc"],
+    "doctor": ["worker", "doctor"],
     "run": ["core.cli.run"],
 }
 

@@ -1,6 +1,5 @@
 """Commands about this machine and the service on it."""
 
-import platform
 import subprocess
 import sys
 from typing import Annotated
@@ -9,7 +8,6 @@ import typer
 from rich.table import Column, Table
 
 from client.cli.shared import Json, app, open_client, print_json, print_table
-from core.stack import has_pylate, installed, stack_name
 
 
 @app.command(epilog="example: reason serve --port 8000")
@@ -44,18 +42,6 @@ def workers(as_json: Json = False) -> None:
             f"{worker.memory_bytes / 1e9:.0f} GB",
         )
     print_table(table)
-
-
-@app.command(epilog="example: reason doctor")
-def doctor(as_json: Json = False) -> None:
-    """Show the installed stack of training libraries, and what it supports."""
-    found = {"stack": stack_name(), "python": platform.python_version(), **installed()}
-    found["plaid"] = "yes" if has_pylate() else "no: index plaid needs PyLate (the default stack)"
-    if as_json:
-        print_json(found)
-        return
-    for name, value in found.items():
-        print(f"{name:<24}{value}")
 
 
 @app.command(epilog="example: reason demo")
@@ -105,3 +91,8 @@ def gc() -> None:
 @app.command(add_help_option=False)
 def keys() -> None:
     """Create, list and revoke API keys."""
+
+
+@app.command(add_help_option=False)
+def doctor() -> None:
+    """Check installation, GPUs, disk, database, broker, storage, hub and service."""
