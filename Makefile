@@ -8,7 +8,7 @@ CONSTRAINTS := constraints$(if $(filter st6,$(STACK)),-st6).txt
 EXTRA := train$(if $(filter st6,$(STACK)),-st6)
 BIN := $(VENV)/bin
 
-.PHONY: install demo serve test lint bench bench-training bench-mining bench-gpu fuzz kills clean setup-embed-dirs train-embed train-embed-tb eval-embed infer-embed
+.PHONY: install demo serve test docs-test lint bench bench-training bench-mining bench-gpu fuzz kills clean setup-embed-dirs train-embed train-embed-tb eval-embed infer-embed
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,9 @@ serve: install
 WORKERS ?= 2
 test: install
 	bash scripts/with_services.sh $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+docs-test: install
+	$(BIN)/python -m pytest -q tests/docs
 
 lint: install
 	$(BIN)/ruff format --check .

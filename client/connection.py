@@ -1,6 +1,7 @@
 """Requests to one service: retried where that is safe, with the errors of `core.errors`."""
 
 import json
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -89,7 +90,8 @@ class Connection:
                     break
                 if response.status_code == 429:  # somebody at this address sends wrong keys
                     time.sleep(min(float(response.headers.get("Retry-After", 1)), 5.0))
-            time.sleep(2.0**attempt / 8)
+            # Drawn, so that callers which failed together do not return together.
+            time.sleep(2.0**attempt / 8 * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
         if response.is_error:
             raise error_of(response)
         return response
@@ -112,7 +114,7 @@ class Connection:
                 failures += 1
                 if failures >= self.retries:
                     raise self.unreachable(error) from error
-                time.sleep(min(2.0**failures / 4, 5))
+                time.sleep(min(2.0**failures / 4, 5) * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
 
     def _listen(self, path: str, after: int, model: type[Event]) -> Iterator[Event]:
         headers = {"Last-Event-ID": str(after)} if after else {}
