@@ -307,7 +307,7 @@ def test_a_pipeline_from_the_command_line(service, tmp_path):
     )
     assert failing.returncode == 1
     assert "prepare: failed" in failing.stderr
-    assert "mine: Job" in failing.stderr  # cancelled, and why
+    assert "mine: Stage prepare has failed" in failing.stderr
     shown = reason("pipeline", "show", failing.stderr.split()[0], folder=tmp_path, **url).stdout
     assert "bad_spec: Stage prepare: task chunks is about documents" in shown
     wrong = reason(
