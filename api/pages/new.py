@@ -56,6 +56,15 @@ def choose(request: Request) -> Response:
     return render(request, "new.html.j2", recipes=RECIPES.values(), kinds=kinds)
 
 
+@router.get("/llms.txt")
+def for_agents(request: Request) -> Response:
+    """The same for language models: https://llmstxt.org."""
+    kinds = {kind: _about(kind) for kind in SPEC_BY_KIND}
+    page = render(request, "llms.txt.j2", recipes=RECIPES.values(), kinds=kinds)
+    page.headers["Content-Type"] = "text/plain; charset=utf-8"
+    return page
+
+
 @router.get("/ui/new/{what}")
 def form(
     request: Request,

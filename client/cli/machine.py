@@ -8,6 +8,8 @@ import typer
 from rich.table import Column, Table
 
 from client.cli.shared import Json, app, open_client, print_json, print_table
+from core.errors import InvalidRequest
+from core.settings import Settings
 
 
 @app.command(epilog="example: reason serve --port 8000")
@@ -91,6 +93,17 @@ def gc() -> None:
 @app.command(add_help_option=False)
 def keys() -> None:
     """Create, list and revoke API keys."""
+
+
+@app.command(epilog="example: claude mcp add reason -- reason mcp")
+def mcp() -> None:
+    """Serve the service's calls to agents (Model Context Protocol, on standard input and output)."""
+    try:
+        from client.mcp_server import serve as serve_agents
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(f"{error.name} is missing: pip install 'reason-service[mcp]'") from error
+    settings = Settings()
+    serve_agents(settings.api_url, settings.client_key)
 
 
 @app.command(add_help_option=False)

@@ -262,3 +262,21 @@ def test_a_proxy_may_serve_it_under_a_path(http, store):
     """Every address in a page is relative."""
     page = http.get(f"/ui/jobs/{add(store)}").text
     assert not re.search(r'(?:href|src|action|hx-get)="/', page)
+
+
+def test_language_models_have_a_page_of_text(http):
+    answer = http.get("/llms.txt")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert "- documents: From a folder" in answer.text
+    assert "- train: " in answer.text
+    assert "&#" not in answer.text
+
+
+def test_forms_offer_every_field_and_only_those_of_their_recipe(http):
+    train = http.get("/ui/new/train").text
+    for name in ("base_model", "loss.temperature", "lora.r", "evaluation.holdout"):
+        assert f'name="{name}"' in train
+    assert 'name="retriever"' in http.get("/ui/new/reranker").text
+    assert 'name="retriever"' not in http.get("/ui/new/documents").text
+    assert 'name="llm.endpoint"' not in http.get("/ui/new/pairs").text
+    assert http.get("/ui/new/nothing").status_code == 404
