@@ -58,9 +58,9 @@ def verified(package: bytes, integrity: str, name: str) -> bytes:
     return package
 
 
-def main() -> None:
-    wanted = (PAGES / "vendor.json").read_bytes()
-    folder, stamp = PAGES / "vendor", PAGES / "vendor" / "vendor.json"
+def fetch_all(listed: Path, folder: Path) -> None:
+    """Put the files of a list of packages into a folder, unless it has them. Raises `SystemExit`."""
+    wanted, stamp = listed.read_bytes(), folder / listed.name
     if stamp.is_file() and stamp.read_bytes() == wanted:
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -78,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    fetch_all(PAGES / "vendor.json", PAGES / "vendor")

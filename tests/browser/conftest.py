@@ -42,6 +42,10 @@ def store(settings, target):
     found.close()
 
 
+_REFUSED = re.compile(r"404 \(Not Found\)|409 \(Conflict\)|422 \(Unproc")
+"""What the browser says of answers that tests ask for."""
+
+
 @pytest.fixture
 def watched(page: Page, target):
     """A page that is signed in. At its end: nobody was asked but the service, and nothing has gone wrong."""
@@ -55,4 +59,4 @@ def watched(page: Page, target):
     expect(page.get_by_role("heading", level=1)).to_have_text("Queue and workers")
     yield page
     assert [url for url in asked if not url.startswith((target.url, "data:"))] == []
-    assert [sentence for sentence in said if not re.search(r"409 \(Conflict\)|422 \(Unproc", sentence)] == []
+    assert [sentence for sentence in said if not _REFUSED.search(sentence)] == []
