@@ -40,9 +40,9 @@ def main(settings: Settings | None = None) -> int:
     except Unavailable as error:
         sys.exit(f"reason worker: {error}")
     if importlib.util.find_spec("torch") is None:
-        sys.exit(
-            "reason worker: the training libraries are not installed on this host: pip install '.[train]'"
-        )
+        told = "reason worker: the libraries of models are missing here: pip install 'reason-service[train]'"
+        print(told, file=sys.stderr)
+        sys.exit(2)  # a restart does not help
     if not current:
         sys.exit("reason worker: the database has an older schema: run `reason db upgrade` first")
     if problem := _unwritable(settings):
