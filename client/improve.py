@@ -92,6 +92,11 @@ def find_data(client: Client, text: str, console: Console, **reading: Any) -> tu
             made = client.upload(path, _name_of(path), **reading)
         except OSError as error:
             raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}") from error
+        except InvalidRequest as error:
+            if "max_reject_share" in str(error):
+                hint = "--encoding names another encoding; --max-reject-share 0.1 leaves a tenth out."
+                raise InvalidRequest(f"{error} {hint}", error.problems) from error
+            raise
         splits = made.metadata.get("splits", {})
         listed = ", ".join(f"{count:,} {name}" for name, count in splits.items())
         console.print(f"  dataset:{made.name}@{made.version}: {listed}", highlight=False)
@@ -111,7 +116,11 @@ def find_queries(client: Client, text: str, console: Console) -> str:
     if not path.exists():
         return text
     console.print(f"Uploading {path} ...", highlight=False, soft_wrap=True)
-    made = client.upload(path, f"{_name_of(path)}-queries")
+    try:
+        made = client.upload(path, f"{_name_of(path)}-queries")
+    except InvalidRequest as error:
+        needed = "its columns are query and document (a path, a URL, or the id of a passage)"
+        raise InvalidRequest(f"--queries {path}: {needed}. The service says: {error}") from error
     return f"dataset:{made.name}@{made.version}"
 
 
@@ -158,7 +167,7 @@ def show_plan(plan: RecipeView, console: Console) -> None:
     if plan.seconds is not None:
         minutes = round(plan.seconds / 60)
         told.append(f"about {minutes} minutes" if minutes > 1 else "a few minutes at most")
-        told[-1] += ", without what an earlier run has done already"
+        told[-1] += " (less if an earlier run has done a part of it)"
     else:
         told.append("the time is unknown until a training has finished here")
     console.print(f"Estimate: {', '.join(told)}.", highlight=False)
@@ -239,8 +248,25 @@ def show_interrupted(made: PipelineView, console: Console, *, later: bool) -> No
     console.print(told, highlight=False, soft_wrap=True)
 
 
-def show_end(client: Client, ended: PipelineView, console: Console, *, later: bool) -> None:
-    """The verdict, and where everything is. ``later``: the service ends with this command."""
+def show_others(client: Client, made: PipelineView, console: Console) -> None:
+    """Pipelines of earlier commands that have not ended: their stages run first."""
+    others = [known for known in client.pipelines.list() if not known.state.final and known.id != made.id]
+    if others:
+        names = ", ".join(f"{one.id} ({one.name or one.recipe or 'pipeline'})" for one in others[:5])
+        console.print(
+            f"Begun before and not ended: {names}. Its stages run first; with a service (reason serve) "
+            f"reason pipeline cancel {others[0].id} ends it.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def show_end(
+    client: Client, ended: PipelineView, console: Console, *, later: bool, out: Path | None = None
+) -> None:
+    """The verdict, and where everything is. ``later``: the service ends with this command. ``out``: where the
+    outputs are downloaded to."""
     reused = [name for name, stage in ended.stages.items() if stage.reused_from]
     if reused:
         console.print(f"Reused: {', '.join(reused)}.", highlight=False)
@@ -257,6 +283,9 @@ def show_end(client: Client, ended: PipelineView, console: Console, *, later: bo
     for output, reference in ended.outputs.items():
         table.add_row(output, reference)
     console.print(table)
+    if out is not None:
+        _show_downloaded(ended, out, console)
+        return
     commands = []
     if "compare/model" in ended.outputs:
         commands.append(f"reason download {ended.outputs['compare/model']} FOLDER")
@@ -266,3 +295,10 @@ def show_end(client: Client, ended: PipelineView, console: Console, *, later: bo
         commands.insert(0, "reason serve   # in another terminal; then:")
     for command in commands:
         console.print(command, style="bold", highlight=False, soft_wrap=True)
+
+
+def _show_downloaded(ended: PipelineView, out: Path, console: Console) -> None:
+    """How to search in what was downloaded."""
+    if "index/embeddings" in ended.outputs and "compare/model" in ended.outputs:
+        told = f'reason search {out}/index/embeddings --model {out}/compare/model "your question"'
+        console.print(told, style="bold", highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import urllib.error
@@ -107,13 +108,17 @@ def _check_gpus(_: Settings) -> Iterator[Finding]:
         return
     for gpu in gpus:
         yield Finding("GPU", "ok", f"{gpu.index}: {gpu.name}, {gpu.memory_bytes / 1e9:.0f} GB")
-    import torch
-
-    if not torch.cuda.is_available():
+    # In a process of its own: this one, like a worker, never loads torch.
+    asked = subprocess.run(
+        [sys.executable, "-c", "import torch; raise SystemExit(not torch.cuda.is_available())"],
+        capture_output=True,
+        check=False,
+    )
+    if asked.returncode:
         yield Finding(
             "GPU",
             "problem",
-            f"torch {torch.__version__} cannot use it",
+            "torch cannot use it",
             "Install a torch for CUDA that fits the driver: https://pytorch.org/get-started/locally",
         )
 

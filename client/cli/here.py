@@ -3,12 +3,13 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import typer
 
 from client.cli.shared import console, open_client, print_json
 from client.client import Client
-from client.improve import service_here, show_end, show_interrupted
+from client.improve import fetch_outputs, service_here, show_end, show_interrupted, show_others
 from client.watch import watch_pipeline
 from core.errors import ServiceUnreachable
 from core.jobs.views import PipelineView
@@ -47,12 +48,16 @@ def _answers(settings: Settings, needed_later: str | None) -> bool:
     return True
 
 
-def follow_to_end(client: Client, made: PipelineView, as_json: bool, *, later: bool) -> PipelineView:
+def follow_to_end(
+    client: Client, made: PipelineView, as_json: bool, *, later: bool, out: Path | None = None
+) -> PipelineView:
     """Watch a pipeline, then say how it ended. Ctrl-C stops the watching, with what to do next (exit 130).
 
-    ``later``: the service ends with this command, so what is left goes on at the next one.
+    ``later``: the service ends with this command, so what is left goes on at the next one. ``out``: a folder
+    to which the outputs are downloaded.
     """
     print(made.id, file=sys.stderr)
+    show_others(client, made, console)
     try:
         ended = watch_pipeline(client, made.id, console)
     except KeyboardInterrupt:
@@ -60,5 +65,7 @@ def follow_to_end(client: Client, made: PipelineView, as_json: bool, *, later: b
         raise typer.Exit(130) from None
     if as_json:
         print_json(ended.model_dump(mode="json"))
-    show_end(client, ended, console, later=later)
+    if out is not None:
+        fetch_outputs(client, ended, out, console)
+    show_end(client, ended, console, later=later, out=out)
     return ended

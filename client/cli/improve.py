@@ -15,7 +15,6 @@ from client.cli.shared import Json, app, console, exit_with, open_client, print_
 from client.improve import (
     check_here,
     check_out,
-    fetch_outputs,
     find_data,
     find_model,
     find_queries,
@@ -155,9 +154,7 @@ def improve(
         if not watch:
             print_json(made.model_dump(mode="json")) if as_json else print(made.id)
             return
-        ended = follow_to_end(client, made, as_json, later=here)
-        if out is not None:
-            fetch_outputs(client, ended, out, console)
+        ended = follow_to_end(client, made, as_json, later=here, out=out)
     exit_with(ended.state)
 
 

@@ -24,7 +24,7 @@ from client.cli.shared import (
     print_table,
 )
 from client.client import Client
-from client.improve import check_out, chosen_models, fetch_outputs, submit_once
+from client.improve import check_out, chosen_models, submit_once
 from client.watch import watch_pipeline
 from core.errors import InvalidRequest
 from core.jobs.views import PipelineView
@@ -89,9 +89,7 @@ def run(
         made, new = submit_once(client, data)
         if not new:
             console.print(f"Continuing {made.id}, which was begun before.", highlight=False)
-        ended = follow_to_end(client, made, as_json, later=here)
-        if out is not None:
-            fetch_outputs(client, ended, out, console)
+        ended = follow_to_end(client, made, as_json, later=here, out=out)
     exit_with(ended.state)
 
 

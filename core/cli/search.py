@@ -51,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"reason: {error}", file=sys.stderr)
         return 2
     except JobFailure as error:
-        print(f"reason: {error}", file=sys.stderr)
+        inside = "inside the service" in str(error) and not asked.model
+        hint = " (--model FOLDER names the folder of the model that made the embeddings)" if inside else ""
+        print(f"reason: {error}{hint}", file=sys.stderr)
         return 1
 
 

@@ -127,7 +127,8 @@ def _tell_queries(page: DatasetPage, context: RunContext) -> None:
     assert page.asking is not None
     made = ", ".join(f"{kind} {count:,}" for kind, count in page.asking["made"].items())
     if page.asking["asked"] is not None:
-        made = f"{page.asking['asked']:,} of people, which ask for {page.asking['made']['given']:,} passages"
+        answers = f"{page.asking['made']['given']:,} answers"
+        made = f"{page.asking['asked']:,} that people have asked, beside {answers}"
     left_out = ", ".join(f"{why} {count:,}" for why, count in page.asking["left_out"].items())
     context.notice(
         f"Queries: {made}{f'; left out: {left_out}' if left_out else ''}. The report shows "

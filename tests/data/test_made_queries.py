@@ -38,7 +38,8 @@ def drafts(text: str, name: str = "guide/page.md") -> dict[str, list[str]]:
     found = defaultdict(list)
     for passage in passages_of(Document(name, None, ".md", text), Cutting(300, 5000, drafts=True)):
         for draft in passage.drafts:
-            found[draft.kind].append(draft.forms[0])
+            if not draft.refused:
+                found[draft.kind].append(draft.forms[0])
     return found
 
 
@@ -538,3 +539,33 @@ def test_a_teachers_scores_are_in_the_rows(tmp_path, tiny_model):
     )
     assert all(len(row["scores"]) == 1 + len(row["negatives"]) for row in found)
     assert any(row["negatives"] for row in found)
+
+
+@pytest.mark.parametrize(
+    ("body", "asks"),
+    [
+        ("It explains the matter at hand in a sentence or two.", True),
+        ("{* ../../docs_src/some/long/path/to/tutorial001_an_py310.py hl[1,2,3] *}", False),
+        ("/// note | A box without any words in it at all\n\n///", False),
+        ("Here are some of the additional data types that you can use:", False),
+        ("Here is what you can use: words and words and words.", True),
+    ],
+)
+def test_a_title_asks_only_for_a_section_that_says_something(body, asks):
+    assert ("The part" in drafts(f"# Page\n\n## The part\n\n{body}\n")["titles"]) is asks
+
+
+def test_what_per_passage_leaves_out_is_counted(tmp_path):
+    (tmp_path / "docs").mkdir()
+    for page_ in ("one", "two"):
+        parts = "".join(f"## Part {n} {page_}\n\n{f'word{n}{page_} ' * 9}\n\n" for n in range(6))
+        (tmp_path / "docs" / f"{page_}.md").write_text(f"# Page {page_}\n\n{parts}")
+    kinds = {"of": ["titles"], "per_passage": 3}
+    found = made(
+        tmp_path / "out",
+        tmp_path / "docs",
+        queries=kinds,
+        chunking={"min_characters": 5000, "max_characters": 5000},
+    )
+    assert len(found) == 6
+    assert facts(tmp_path / "out")["asking"]["left_out"]["more than per_passage"] == 8

@@ -27,6 +27,9 @@ _LOOKED_AT_SENTENCES = 3
 _LEAST_SENTENCE = 20
 """Letters and digits of a sentence that can be a query."""
 
+_LEAST_LEADING = 120
+"""The same of a section that ends with a colon: what it leads to is in the next passage."""
+
 _FEWEST_WORDS = 3
 _LETTER = re.compile(r"[^\W_]")
 _DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")
@@ -208,9 +211,16 @@ def sections_of(span: Span) -> tuple[tuple[int, int], ...]:
     )
 
 
+_MACRO = re.compile(r"\{[*%!][^\n]{0,500}?[*%!]\}|^[ \t]*(?:/{3,}|:{3,})[^\n]*$", re.M)
+"""What a generator of pages replaces (a file that is included), and the marks of its boxes."""
+
+
 def _says_something(body: str) -> bool:
-    """Whether a section is more than a list of links, as "See also" is."""
-    return _letters(_LINKS.sub("", body[:_LOOKED_AT])) >= _LEAST_SECTION
+    """Whether a section is more than links, as "See also" is, than an included file, or than a sentence
+    which leads to what a cut has left elsewhere."""
+    said = _MACRO.sub("", _LINKS.sub("", body[:_LOOKED_AT])).strip()
+    leads = len(body) <= _LOOKED_AT and said.endswith((":", "\uff1a"))
+    return _letters(said) >= (_LEAST_LEADING if leads else _LEAST_SECTION)
 
 
 def _letters(text: str) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from core.artifacts import MANIFEST
 from core.data.documents.chunking import chunk
 from core.data.documents.drafts import drafts_of, sections_of
 from core.data.documents.links import anchors_of, links_in
@@ -161,7 +162,9 @@ def files_by_ending(
     others: Counter[str] = Counter()
     if path.is_dir():
         files = tree_files(path, enter=lambda name: not name.startswith("."), check_stop=check_stop)
-        others.update(ending(file.name) for file in files)
+        names = (file.name for file in files if not file.name.rpartition("/")[2].startswith("."))
+        # An upload has a manifest beside its files.
+        others.update(ending(name) for name in names if name != MANIFEST)
         others -= read
     return read.total(), dict(others.most_common(_ENDINGS_TOLD))
 

@@ -38,8 +38,8 @@ def fetch_model(source: Ref, reference: str, *, offline: bool) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
         if offline and isinstance(error, LocalEntryNotFoundError):
             raise BadModel(
-                f"{reference} is not in the local hub cache, and REASON_OFFLINE is set. Give "
-                "file:PATH instead."
+                f"{reference} is not in the local hub cache, and REASON_OFFLINE is set. A folder "
+                "works: base_model: file:FOLDER, or reason improve --base-model FOLDER."
             ) from error
         raise BadModel(
             f"{reference} cannot be had from the model hub (is its name right, is the hub reachable?). A "

@@ -130,7 +130,8 @@ def _take(drawn: list[_Drawn], passage: Passage, queries: Queries, report: Query
     for item in drawn:
         is_given = item.query.kind == "given"
         if not is_given and len(chosen) >= queries.per_passage:
-            break
+            report.leave_out("more than per_passage", item.query.kind, item.query.text, passage)
+            continue
         hidden = hidden_spans(other.query for other in chosen)
         if is_given or _leaves_enough(passage.text, [*hidden, *item.query.spans]):
             chosen.append(item)

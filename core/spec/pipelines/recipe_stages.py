@@ -265,11 +265,12 @@ def _choose_evaluations(
         )
         return None
     steps = math.ceil(pairs / batch)
+    often = "once" if count == 1 else f"{count} times"
     every = made.choose(
         "train",
         "evaluation.every_steps",
         max(5, math.ceil(steps / (count + 1))),
-        f"About {steps:,} steps: dev is measured about {count} times between start and end, and the best "
+        f"About {steps:,} steps: dev is measured about {often} between start and end, and the best "
         "weights are kept.",
     )
     return {
