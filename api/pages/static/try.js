@@ -13,9 +13,9 @@ function element(name, text, className) {
   return made;
 }
 
-function column(found, others) {
+function column(title, found, others) {
   const made = element("section");
-  made.append(element("h2", found.model));
+  made.append(element("h2", title), element("p", found.model, "quiet"));
   const list = element("ol", undefined, "hits");
   for (const hit of found.hits) {
     const item = element("li");
@@ -36,14 +36,17 @@ form?.addEventListener("submit", async (event) => {
   event.preventDefault();
   const mine = ++asked;
   const query = document.getElementById("query").value.trim();
-  const where = [...form.querySelectorAll("[data-in]")].map((field) => field.value).filter(Boolean);
+  const where = [...form.querySelectorAll("[data-in]")].filter((field) => field.value);
   if (!query) return;
   place.replaceChildren(element("p", "Searching; the first search of a model loads it …", "quiet"));
   try {
     const found = [];
-    for (const id of where) found.push(await call("POST", "search", { embeddings: `artifact:${id}`, query }));
+    for (const field of where) {
+      found.push(await call("POST", "search", { embeddings: `artifact:${field.value}`, query }));
+    }
     if (mine !== asked) return;
-    place.replaceChildren(...found.map((one, at) => column(one, found[1 - at]?.hits)));
+    const titles = where.map((field) => field.selectedOptions[0].textContent);
+    place.replaceChildren(...found.map((one, at) => column(titles[at], one, found[1 - at]?.hits)));
   } catch (problem) {
     if (mine === asked) place.replaceChildren(element("p", problem.message, "notice error"));
   }
