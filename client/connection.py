@@ -42,6 +42,7 @@ _BY_STATUS: dict[int, type[ReasonError]] = {
     )
 }
 ATTEMPTS = 5
+STREAM_TIMEOUT = httpx.Timeout(30, read=60)
 
 _EVENT_TYPES = frozenset(kind.value for kind in EventType)
 
@@ -118,16 +119,22 @@ class Connection:
 
     def _listen(self, path: str, after: int, model: type[Event]) -> Iterator[Event]:
         headers = {"Last-Event-ID": str(after)} if after else {}
-        timeout = httpx.Timeout(30, read=60)
-        with self.http.stream("GET", path, headers=headers, timeout=timeout) as response:
+        with self.http.stream("GET", path, headers=headers, timeout=STREAM_TIMEOUT) as response:
             if response.is_error:
                 response.read()
                 raise error_of(response)
             for line in response.iter_lines():
-                if not line.startswith("data:"):
-                    continue
-                if is_known(event := json.loads(line.removeprefix("data:"))):
-                    yield model.model_validate(event)
+                if (event := event_of(line, model)) is not None:
+                    yield event
+
+
+def event_of(line: str, model: type[Event]) -> Event | None:
+    """The event of a line of a stream; None for what is no event, or of a type that this version does not
+    know."""
+    if not line.startswith("data:"):
+        return None
+    event = json.loads(line.removeprefix("data:"))
+    return model.model_validate(event) if is_known(event) else None
 
 
 def is_known(event: Mapping[str, Any]) -> bool:
