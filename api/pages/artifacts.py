@@ -1,5 +1,6 @@
 """Datasets and models in lists, and any artifact: its facts, rows, files, and where it comes from."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _ROWS = 20
 _FILES = 200
+_CATEGORIES = 30
 _DRAWN = 60
 """Boxes of a lineage; a larger one is a list."""
 
@@ -65,6 +67,8 @@ def artifact(
         artifact=view,
         facts=facts,
         details={name: value for name, value in view.metadata.items() if name not in facts and value},
+        dataset=dataset_of(view.metadata) if artifact.kind == "dataset" else None,
+        rejects=next((file["path"] for file in view.files if file["path"].endswith("rejects.jsonl")), None),
         shown=shown,
         columns=list(dict.fromkeys(name for row in shown.items for name in row)) if shown else [],
         by_query=has_queries(artifact),
@@ -74,6 +78,30 @@ def artifact(
         graph=draw(_needs(lineage)) if len(lineage.artifacts) + len(lineage.jobs) <= _DRAWN else None,
         boxes=_boxes(lineage),
         mine=reader.access.may_change(artifact),
+    )
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What a dataset's page says of its rows. ``lengths``: by role, in characters; each with the share of the
+    longest, for a bar. ``left_out`` and ``made``: counts by reason, and by kind of query."""
+
+    splits: dict[str, int]
+    lengths: dict[str, dict[str, float]]
+    categories: dict[str, int]
+    left_out: dict[str, int]
+    made: dict[str, int]
+
+
+def dataset_of(metadata: dict[str, Any]) -> DatasetFacts:
+    """Of uploads and of prepared datasets; what an older version did not write is left out."""
+    statistics, asking = metadata.get("statistics") or {}, metadata.get("asking") or {}
+    return DatasetFacts(
+        {name: rows for name, rows in (metadata.get("splits") or {}).items() if rows},
+        statistics.get("characters") or {},
+        dict(list((statistics.get("categories") or {}).items())[:_CATEGORIES]),
+        {**(metadata.get("left_out") or {}), **(asking.get("left_out") or {})},
+        asking.get("made") or {},
     )
 
 

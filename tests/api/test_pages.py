@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from api.pages.artifacts import dataset_of
 from api.pages.graph import draw
 from core.jobs.events import Event, Notice
 from core.jobs.reasons import EndReason
@@ -280,3 +281,19 @@ def test_forms_offer_every_field_and_only_those_of_their_recipe(http):
     assert 'name="retriever"' not in http.get("/ui/new/documents").text
     assert 'name="llm.endpoint"' not in http.get("/ui/new/pairs").text
     assert http.get("/ui/new/nothing").status_code == 404
+
+
+def test_a_dataset_shows_lengths_splits_and_what_was_left_out(http):
+    rows = "".join(f'{{"query": "q {n}", "positive": "{"word " * n}end"}}\n' for n in range(30))
+    made = http.post("/datasets", params={"name": "rows", "filename": "rows.jsonl"}, content=rows.encode())
+    text = http.get(f"/ui/artifacts/{made.json()['id']}").text
+    assert "Lengths in characters" in text
+    assert '<td>train</td><td class="figure">30</td>' in text
+
+
+def test_pages_of_prepared_datasets_count_kinds_and_reasons():
+    asking = {"made": {"titles": 5}, "left_out": {"ambiguous": 2}}
+    found = dataset_of({"splits": {"train": 5, "dev": 0}, "left_out": {"identical": 1}, "asking": asking})
+    assert (found.splits, found.made) == ({"train": 5}, {"titles": 5})
+    assert found.left_out == {"identical": 1, "ambiguous": 2}
+    assert dataset_of({}).lengths == {}
