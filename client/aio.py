@@ -128,6 +128,7 @@ class Client:
     checkpoints = _call(PlainClient.checkpoints)
     events = _call(PlainClient.events)
     metrics = _call(PlainClient.metrics)
+    metrics_frame = _call(PlainClient.metrics_frame)
     logs = _call(PlainClient.logs)
     artifacts = _call(PlainClient.artifacts)
     find = _call(PlainClient.find)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
+from rich.console import Console
 
 from client.connection import ATTEMPTS, Connection, error_of, is_known, quoted, wait_for
 from client.pipelines import Pipelines
@@ -131,8 +132,25 @@ class Client:
     def _act(self, job_id: str, verb: str) -> JobView:
         return JobView.model_validate(self._connection.json("POST", f"/jobs/{quoted(job_id)}/{verb}"))
 
-    def wait(self, job_id: str, timeout: float | None = None, poll_seconds: float = 0.5) -> JobView:
-        """Wait until the job has ended or is paused. Raises `TimeoutError`."""
+    def wait(
+        self,
+        job_id: str,
+        timeout: float | None = None,
+        poll_seconds: float = 0.5,
+        *,
+        progress: bool = False,
+    ) -> JobView:
+        """Wait until the job has ended or is paused. Raises `TimeoutError`.
+
+        ``progress``: show it meanwhile, live in a terminal, a line every tenth in a notebook or a log. This
+        follows the events of the job, and takes no timeout.
+        """
+        if progress:
+            if timeout is not None:
+                raise ValueError("wait shows the progress of a job to its end: leave timeout out")
+            from client.watch import watch  # it knows this class
+
+            return watch(self, job_id, Console(stderr=True))
         return wait_for(lambda: self.job(job_id), f"Job {job_id}", timeout, poll_seconds)
 
     def events(self, job_id: str, after: int = 0) -> list[EventView]:
@@ -162,6 +180,21 @@ class Client:
             .model_validate(self._connection.json("GET", f"/jobs/{quoted(job_id)}/metrics", params=params))
             .items
         )
+
+    def metrics_frame(self, job_id: str, names: list[str] | None = None, max_points: int = 10_000) -> Any:
+        """The metrics of a job as a pandas frame: a row for each step, a column for each metric.
+
+        Raises `ImportError` without pandas.
+        """
+        import pandas as pd
+
+        columns = {
+            series.name: pd.Series({point.step: point.value for point in series.points}, dtype="float64")
+            for series in self.metrics(job_id, names, max_points)
+        }
+        frame = pd.DataFrame(columns).sort_index()
+        frame.index.name = "step"
+        return frame
 
     def logs(self, job_id: str, tail: int | None = None, after: int = 0) -> tuple[str, int]:
         """Return the text of the log, and the value for ``after`` of the next call."""

@@ -135,3 +135,16 @@ def test_a_wait_ends_with_its_time(target, settings):
 def test_no_method_is_forgotten(ours, plain, left_out):
     names = {name for name, _ in inspect.getmembers(plain, callable) if not name.startswith("_")}
     assert names - set(dir(ours)) == left_out
+
+
+def test_metrics_are_a_frame_of_steps(target):
+    frame = run(target, lambda client: client.metrics_frame(target.ids["job_id"]))
+    assert frame.index.name == "step"
+    assert frame["loss"].to_dict() == {1: 1.0}
+
+
+def test_a_wait_may_show_the_progress(target, capsys):
+    with PlainClient(target.url, target.key) as client:
+        assert client.wait(target.ids["job_id"], progress=True).state == "succeeded"
+        with pytest.raises(ValueError, match="leave timeout out"):
+            client.wait(target.ids["job_id"], timeout=1, progress=True)
