@@ -22,6 +22,9 @@ from core.store import Store
 from core.store.schema.access import Access
 
 _IDLE_SECONDS = 300.0
+_MOST_WAITING = 4
+"""Searches at a time: one that runs, and those that wait for it."""
+
 _SECONDS = 120.0
 """Of one search: the first one loads the model, and may fetch it."""
 
@@ -32,6 +35,7 @@ class Searcher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
         self._process: subprocess.Popen[str] | None = None
         self._timer: threading.Timer | None = None
 
@@ -63,8 +67,14 @@ class Searcher:
             "query": query,
             "k": k,
         }
-        with self._lock:
-            answer = self._ask(asked)
+        # Each waiting search holds a thread of the API, which has some tens for all calls.
+        if not self._waiting.acquire(blocking=False):
+            raise Unavailable("Other searches are running: try again in a moment")
+        try:
+            with self._lock:
+                answer = self._ask(asked)
+        finally:
+            self._waiting.release()
         if "problem" in answer:
             raise InvalidRequest(answer["problem"])
         return answer

@@ -62,6 +62,17 @@ def test_what_cannot_be_searched_is_said(http, job, settings, tiny_model, monkey
     assert "reason search" in answer.json()["detail"]
 
 
+def test_more_searches_than_may_wait_are_refused(http, job):
+    searcher = http.app.state.searcher
+    for _ in range(searching._MOST_WAITING):
+        searcher._waiting.acquire()
+    answer = search(http, f"job:{job}/embeddings")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    for _ in range(searching._MOST_WAITING):
+        searcher._waiting.release()
+    assert search(http, f"job:{job}/embeddings").status_code == 200
+
+
 def test_a_search_that_takes_too_long_ends(http, job, monkeypatch):
     monkeypatch.setattr(searching, "_SECONDS", 0.0)
     answer = search(http, f"job:{job}/embeddings")
