@@ -122,3 +122,14 @@ def test_blocks_of_yaml_have_no_tabs():
     for block in blocks("yaml"):
         assert "\t" not in block.text, block
         yaml.safe_load(block.text)
+
+
+def test_messages_of_the_page_on_trouble_are_messages_of_the_code():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    sources = [path for name in ("core", "api", "client", "worker") for path in (ROOT / name).rglob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    quoted = re.findall(r"^\| `([^`]+)`", page, re.M)
+    assert len(quoted) > 10
+    parts = {text: re.split(r"\.\.\.|http://\S+", text) for text in quoted}
+    lost = [text for text, found in parts.items() if max(found, key=len).strip(" ()") not in code]
+    assert lost == []
