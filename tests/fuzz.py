@@ -116,6 +116,7 @@ _REFUSALS = [
         "POST /recipes/{name}/expand",
         "POST /datasets",
         "POST /models",
+        "POST /search",
         "POST /webhooks",
     )
     for line in (

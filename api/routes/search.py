@@ -3,21 +3,29 @@
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Body, Request
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from api.deps import Reader, StoreDep
 from api.routing import Route
 from api.searching import Searcher
 from core.jobs.views import HitView, SearchView
 from core.spec.parts.base import Strict
+from core.spec.parts.refs import parse_ref
 
 router = APIRouter(route_class=Route, prefix="/search", tags=["search"])
+
+
+def _reference(text: str) -> str:
+    """Raises `ValueError` for what cannot name the output of a job."""
+    if parse_ref(text).is_checkpoint:
+        raise ValueError(f"{text!r} is a checkpoint, not the output of an embed job")
+    return text
 
 
 class Search(Strict):
     """A query, and where to look for its answers."""
 
-    embeddings: str = Field(
+    embeddings: Annotated[str, AfterValidator(_reference)] = Field(
         pattern=r"^(job:[A-Za-z0-9_-]+/[A-Za-z0-9_.-]+|artifact:[A-Za-z0-9_-]+)$",
         max_length=200,
         description="The output of an embed job.",
