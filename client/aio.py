@@ -7,18 +7,25 @@ on the loop itself: streams of events hold no thread, and `wait` sleeps between 
 
 import asyncio
 import functools
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import httpx
 
 from client.client import Client as PlainClient
-from client.connection import ATTEMPTS, STREAM_TIMEOUT, Event, error_of, event_of, quoted
+from client.connection import (
+    ATTEMPTS,
+    STREAM_TIMEOUT,
+    Event,
+    error_of,
+    event_of,
+    is_at_rest,
+    pause_before,
+    quoted,
+)
 from client.pipelines import Pipelines as PlainPipelines
-from core.jobs.state import JobState
 from core.jobs.views import EventView, JobView, PipelineEventView, PipelineView
 
 _THREADS = 16
@@ -26,6 +33,7 @@ _DONE = object()
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Plain = TypeVar("Plain")
 Ended = TypeVar("Ended", JobView, PipelineView)
 
 
@@ -44,41 +52,38 @@ class _Threads:
             yield item  # type: ignore[misc]
 
 
+class _Awaited(Generic[Plain]):
+    """What has an object of the plain client, and the threads to call it in."""
+
+    def __init__(self, plain: Plain, threads: _Threads) -> None:
+        self._plain, self._threads = plain, threads
+
+
 def _call(
-    method: Callable[Concatenate[PlainClient, P], R],
-) -> Callable[Concatenate["Client", P], Awaitable[R]]:
-    """A method of the plain client, awaited."""
+    method: Callable[Concatenate[Plain, P], R],
+) -> Callable[Concatenate[_Awaited[Plain], P], Awaitable[R]]:
+    """A method of the plain object, awaited."""
 
     @functools.wraps(method)
-    async def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def call(self: _Awaited[Plain], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._threads.run(lambda: method(self._plain, *args, **kwargs))
 
     return call
 
 
 def _listing(
-    method: Callable[Concatenate[PlainClient, P], Iterator[R]],
-) -> Callable[Concatenate["Client", P], AsyncIterator[R]]:
-    """A method of the plain client that iterates over a list."""
+    method: Callable[Concatenate[Plain, P], Iterator[R]],
+) -> Callable[Concatenate[_Awaited[Plain], P], AsyncIterator[R]]:
+    """A method of the plain object that iterates over a list."""
 
     @functools.wraps(method)
-    def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
+    def call(self: _Awaited[Plain], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
         return self._threads.each(method(self._plain, *args, **kwargs))
 
     return call
 
 
-def _pipeline_call(
-    method: Callable[Concatenate[PlainPipelines, P], R],
-) -> Callable[Concatenate["Pipelines", P], Awaitable[R]]:
-    @functools.wraps(method)
-    async def call(self: "Pipelines", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._owner._threads.run(lambda: method(self._owner._plain.pipelines, *args, **kwargs))
-
-    return call
-
-
-class Client:
+class Client(_Awaited[PlainClient]):
     """A client of one service, on an event loop. Raises the errors of `core.errors`.
 
     >>> async with Client() as client:
@@ -95,11 +100,9 @@ class Client:
         timeout: float = 30.0,
         retries: int = ATTEMPTS,
     ) -> None:
-        self._plain = PlainClient(url, key, timeout=timeout, retries=retries)
-        self._threads = _Threads()
-        self._retries = max(1, retries)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.AsyncClient(base_url=self._plain.url, headers=headers)
+        super().__init__(PlainClient(url, key, timeout=timeout, retries=retries), _Threads())
+        self._connection = self._plain._connection
+        self._http = httpx.AsyncClient(base_url=self._connection.url, headers=self._connection.http.headers)
         self.url = self._plain.url
         self.pipelines = Pipelines(self)
 
@@ -176,32 +179,33 @@ class Client:
                 return
             except httpx.TransportError as error:
                 failures += 1
-                if failures >= self._retries:
-                    raise self._plain.unreachable(error) from error
-                await asyncio.sleep(min(2.0**failures / 4, 5) * random.uniform(0.5, 1.0))  # noqa: S311
+                if failures >= self._connection.retries:
+                    raise self._connection.unreachable(error) from error
+                await asyncio.sleep(pause_before(failures))
 
 
-class Pipelines:
+class Pipelines(_Awaited[PlainPipelines]):
     """Jobs that are submitted together and depend on each other: ``client.pipelines``."""
 
     def __init__(self, owner: Client) -> None:
-        self._owner = owner
+        super().__init__(owner._plain.pipelines, owner._threads)
+        self._listen = owner._listen
 
-    submit = _pipeline_call(PlainPipelines.submit)
-    get = _pipeline_call(PlainPipelines.get)
-    cancel = _pipeline_call(PlainPipelines.cancel)
-    retry = _pipeline_call(PlainPipelines.retry)
-    delete = _pipeline_call(PlainPipelines.delete)
-    recipes = _pipeline_call(PlainPipelines.recipes)
-    expand = _pipeline_call(PlainPipelines.expand)
+    submit = _call(PlainPipelines.submit)
+    get = _call(PlainPipelines.get)
+    cancel = _call(PlainPipelines.cancel)
+    retry = _call(PlainPipelines.retry)
+    delete = _call(PlainPipelines.delete)
+    recipes = _call(PlainPipelines.recipes)
+    expand = _call(PlainPipelines.expand)
 
     def list(self, limit: int = 50, **filters: Any) -> AsyncIterator[PipelineView]:
         """Iterate over all pipelines, newest first. Filters: state, label (``k:v``)."""
-        return self._owner._threads.each(self._owner._plain.pipelines.list(limit, **filters))
+        return self._threads.each(self._plain.list(limit, **filters))
 
     def stream(self, pipeline_id: str, after: int = 0) -> AsyncIterator[PipelineEventView]:
         """Iterate over the events of all stages as they happen, until the pipeline ends."""
-        return self._owner._listen(f"/pipelines/{quoted(pipeline_id)}/stream", after, PipelineEventView)
+        return self._listen(f"/pipelines/{quoted(pipeline_id)}/stream", after, PipelineEventView)
 
     async def wait(
         self, pipeline_id: str, timeout: float | None = None, poll_seconds: float = 0.5
@@ -214,6 +218,6 @@ class Pipelines:
 async def _ended(look: Callable[[], Awaitable[Ended]], poll_seconds: float) -> Ended:
     while True:
         found = await look()
-        if found.state.final or found.state is JobState.PAUSED:
+        if is_at_rest(found):
             return found
         await asyncio.sleep(poll_seconds)

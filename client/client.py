@@ -16,7 +16,7 @@ from rich.console import Console
 
 from client.connection import ATTEMPTS, Connection, error_of, is_known, quoted, wait_for
 from client.pipelines import Pipelines
-from core.errors import NotFound, ReasonError, ServiceUnreachable
+from core.errors import NotFound, ReasonError
 from core.jobs.lineage import LineageView
 from core.jobs.state import JobState
 from core.jobs.views import (
@@ -74,10 +74,6 @@ class Client:
 
     def close(self) -> None:
         self._connection.http.close()
-
-    def unreachable(self, error: Exception) -> ServiceUnreachable:
-        """The error for a service that does not answer."""
-        return self._connection.unreachable(error)
 
     # -- jobs ------------------------------------------------------------------------------------
 

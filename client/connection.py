@@ -115,7 +115,7 @@ class Connection:
                 failures += 1
                 if failures >= self.retries:
                     raise self.unreachable(error) from error
-                time.sleep(min(2.0**failures / 4, 5) * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+                time.sleep(pause_before(failures))
 
     def _listen(self, path: str, after: int, model: type[Event]) -> Iterator[Event]:
         headers = {"Last-Event-ID": str(after)} if after else {}
@@ -126,6 +126,17 @@ class Connection:
             for line in response.iter_lines():
                 if (event := event_of(line, model)) is not None:
                     yield event
+
+
+def pause_before(failures: int) -> float:
+    """Seconds until a broken stream is resumed; drawn, so that readers who were cut off together do not come
+    back together."""
+    return min(2.0**failures / 4, 5) * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+
+
+def is_at_rest(found: JobView | PipelineView) -> bool:
+    """Whether it has ended, or is paused: nothing more comes by itself."""
+    return found.state.final or found.state is JobState.PAUSED
 
 
 def event_of(line: str, model: type[Event]) -> Event | None:
@@ -147,7 +158,7 @@ def wait_for(look: Callable[[], Ended], what: str, timeout: float | None, poll_s
     end = None if timeout is None else time.monotonic() + timeout
     while True:
         found = look()
-        if found.state.final or found.state is JobState.PAUSED:
+        if is_at_rest(found):
             return found
         if end is not None and time.monotonic() > end:
             raise TimeoutError(f"{what} is still {found.state} after {timeout:g} s")

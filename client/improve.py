@@ -17,6 +17,7 @@ from rich.table import Table
 from client.client import Client
 from client.serve import Service, ended_by_signals
 from core.errors import InvalidRequest, NotFound, ReasonError, ServiceUnreachable
+from core.jobs.state import JobState
 from core.jobs.views import ArtifactView, PipelineView, RecipeView
 from core.settings import Settings
 from core.spec.parts.refs import has_scheme
@@ -250,7 +251,9 @@ def show_interrupted(made: PipelineView, console: Console, *, later: bool) -> No
 
 def show_others(client: Client, made: PipelineView, console: Console) -> None:
     """Pipelines of earlier commands that have not ended: their stages run first."""
-    others = [known for known in client.pipelines.list() if not known.state.final and known.id != made.id]
+    going = [state.value for state in JobState if not state.final]  # not the whole history
+    found = (known for state in going for known in client.pipelines.list(state=state))
+    others = sorted((known for known in found if known.id != made.id), key=lambda it: it.id, reverse=True)
     if others:
         names = ", ".join(f"{one.id} ({one.name or one.recipe or 'pipeline'})" for one in others[:5])
         console.print(

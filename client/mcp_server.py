@@ -6,6 +6,7 @@ with ``dry_run`` false. Answers are short: lists are cut, specs and logs come by
 
 import functools
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
@@ -90,7 +91,7 @@ class _Tools:
         """The newest jobs, at most 20. state: waiting, queued, running, paused, succeeded, failed, cancelled.
         search: a part of the name or id."""
         found = self._client.jobs(limit=_LISTED, state=state, kind=kind, search=search)
-        return [_short(job) for _, job in zip(range(_LISTED), found, strict=False)]
+        return [_short(job) for job in islice(found, _LISTED)]
 
     def get_job(self, job_id: str) -> dict[str, Any]:
         """A job: state, progress, latest values, why it waits or how it ended, and its outputs."""
@@ -113,8 +114,8 @@ class _Tools:
 
     def list_pipelines(self) -> list[dict[str, Any]]:
         """The newest pipelines, at most 20."""
-        found = self._client.pipelines.list()
-        return [_short_pipeline(pipeline) for _, pipeline in zip(range(_LISTED), found, strict=False)]
+        found = self._client.pipelines.list(_LISTED)
+        return [_short_pipeline(pipeline) for pipeline in islice(found, _LISTED)]
 
     def get_pipeline(self, pipeline_id: str) -> dict[str, Any]:
         """A pipeline: its stages, outputs, and the verdicts on the trained model."""
@@ -124,7 +125,7 @@ class _Tools:
         """The newest datasets or models (kind: dataset or model), with the references that specs take."""
         if kind not in ("dataset", "model"):
             raise InvalidRequest("kind is dataset or model")
-        found = self._client.datasets() if kind == "dataset" else self._client.models()
+        list_all = self._client.datasets if kind == "dataset" else self._client.models
         return [
             {
                 "reference": f"{kind}:{one.name}@{one.version}" if one.name else f"artifact:{one.id}",
@@ -132,7 +133,7 @@ class _Tools:
                 "splits": one.metadata.get("splits"),
                 "job": one.job_id,
             }
-            for _, one in zip(range(_LISTED), found, strict=False)
+            for one in islice(list_all(_LISTED), _LISTED)
         ]
 
     def list_recipes(self) -> list[dict[str, str]]:

@@ -58,14 +58,15 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for name, address in addresses(url).items():
+        found = addresses(url)
+        for name, address in found.items():
             page = browser.new_page(viewport=_SIZE)  # type: ignore[arg-type]
             page.goto(f"{url}/{address}")
             prepare(page, name)
             page.screenshot(path=OUT / f"{name}.png")
             page.close()
         dark = browser.new_page(viewport=_SIZE, color_scheme="dark")  # type: ignore[arg-type]
-        dark.goto(f"{url}/{addresses(url)['pipeline']}")
+        dark.goto(f"{url}/{found['pipeline']}")
         dark.screenshot(path=OUT / "pipeline-dark.png")
         browser.close()
 

@@ -43,11 +43,11 @@ class Field:
         return "field-" + self.path.replace(".", "-")
 
 
-def fields_of(model: type[BaseModel], references: Sequence[ReferencePlace], under: str = "") -> list[Field]:
+def fields_of(model: type[BaseModel], references: Sequence[ReferencePlace]) -> list[Field]:
     """The fields of a model, in its order. ``references``: which of them name datasets and models."""
     schema = model.model_json_schema()
     roles = {place.path.replace(".*", "").removesuffix(".ref"): place.role for place in references}
-    return list(_fields(schema, schema.get("$defs", {}), under, roles))
+    return list(_fields(schema, schema.get("$defs", {}), "", roles))
 
 
 def _fields(

@@ -12,7 +12,6 @@ from api.pages.rendering import render
 from api.pages.routing import PageRoute
 from core.errors import NotFound
 from core.spec.parse import SPEC_BY_KIND
-from core.spec.parts.reference_places import ReferencePlace
 from core.spec.pipelines.recipe_facts import RecipeInputs
 from core.spec.pipelines.recipes import RECIPES
 
@@ -38,14 +37,6 @@ _OTHERS = tuple(name for name in RECIPES if name != "pairs")
 _ONLY_OF = {"cross_encoder": ("gpl",), "retriever": ("reranker",), "queries": _OTHERS, "llm": _OTHERS}
 """Inputs that not all recipes take."""
 
-_INPUT_REFERENCES = (
-    ReferencePlace("data", "dataset"),
-    ReferencePlace("test", "dataset"),
-    ReferencePlace("queries", "dataset"),
-    ReferencePlace("base_model", "model"),
-    ReferencePlace("cross_encoder", "model"),
-    ReferencePlace("retriever", "model"),
-)
 _SUGGESTED = 50
 
 
@@ -79,7 +70,7 @@ def form(
     if recipe is not None:
         fields = [
             field
-            for field in fields_of(RecipeInputs, _INPUT_REFERENCES)
+            for field in fields_of(RecipeInputs, RecipeInputs.REFERENCES)
             if what in _ONLY_OF.get(field.path, (what,))
         ]
         first = (*_OF_EVERY_RECIPE, *_OF_RECIPE.get(what, ()))

@@ -123,7 +123,7 @@ def test_a_wait_ends_with_its_time(target, settings):
             PlainClient,
             # For operators and for commands of the terminal.
             {"create_webhook", "webhooks", "delete_webhook", "deliveries", "delete_artifact", "pin", "unpin"}
-            | {"promote", "export", "preview", "unreachable"},
+            | {"promote", "export", "preview"},
         ),
         (
             Pipelines,

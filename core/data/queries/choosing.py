@@ -156,12 +156,12 @@ def _settle(
     if mode == "keep":
         return draft.forms[0] if corpus.is_ambiguous(draft.forms[0], draft.kind) else forms[0]
     if mode == "drop" and corpus.is_ambiguous(draft.forms[0], draft.kind):
-        forms = forms[:1]
-    elif (
-        found := next((form for form in forms if not corpus.is_ambiguous(form, draft.kind)), None)
-    ) is not None:
-        report.extended += found != draft.forms[0]
-        return found
+        report.leave_out("ambiguous", draft.kind, forms[0], passage)
+        return None
+    for form in forms:
+        if not corpus.is_ambiguous(form, draft.kind):
+            report.extended += form != draft.forms[0]
+            return form
     report.leave_out("ambiguous", draft.kind, forms[-1], passage)
     return None
 

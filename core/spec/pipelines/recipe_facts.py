@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from core.spec.parts.base import Lenient, Strict
 from core.spec.parts.models import ModelOrWords
 from core.spec.parts.options import MaxLength, Promote, RejectShare, Seed
 from core.spec.parts.queries import LanguageModel
+from core.spec.parts.reference_places import ReferencePlace
 from core.spec.parts.refs import DatasetReference, ModelReference
 
 RecipeName = Literal["documents", "pairs", "gpl", "reranker", "late_interaction"]
@@ -21,6 +22,11 @@ Stages = dict[str, dict[str, Any]]
 
 class RecipeInputs(Strict):
     """What a recipe is given."""
+
+    REFERENCES: ClassVar = (
+        *(ReferencePlace(name, "dataset") for name in ("data", "test", "queries")),
+        *(ReferencePlace(name, "model") for name in ("base_model", "cross_encoder", "retriever")),
+    )
 
     data: DatasetReference = Field(
         description="Documents (a folder or an upload of Markdown, reStructuredText, ...), or rows with "
